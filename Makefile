@@ -1,0 +1,37 @@
+# The two commands of a newcomer: `make study` and `make test`. Each makes the environment first.
+PYTHON ?= python3.11
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: study test check format deps ui clean
+
+study: .venv/installed
+	l2s study
+
+test: .venv/installed
+	pytest
+
+check: .venv/installed
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	pytest --cov --cov-report=term-missing:skip-covered
+
+format: .venv/installed
+	ruff format .
+	ruff check --fix .
+
+# Write into dvc.yaml which code each stage runs.
+deps: .venv/installed
+	python -m tests.contract.stage_code
+
+ui: .venv/installed
+	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .work data models embeddings results report mlflow.db* mlartifacts
