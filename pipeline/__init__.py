@@ -1,0 +1,1 @@
+"""Retrieval with small query images against a database of large ones."""

@@ -1,0 +1,85 @@
+"""What params.yaml says of the place that a data set's images come from."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Model(BaseModel):
+    """A part of params.yaml: frozen, with known keys only, and strict about their types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class EmblemsSource(Model):
+    kind: Literal["emblems"]
+    families: Annotated[int, Field(ge=2)]
+    members: Annotated[int, Field(gt=0)]
+    images_per_class: Annotated[int, Field(gt=0)]
+    image_px: Annotated[int, Field(ge=16)]
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class CubSource(Model):
+    kind: Literal["cub200"]
+    layout: Literal["cub"]
+    archives: Literal["downloaded", "given"]
+    accept_subset: bool
+    skip_unreadable: bool
+
+
+class CarsSource(Model):
+    kind: Literal["cars196"]
+    layout: Literal["cars_whole", "cars_halves", "cars_parquet"]
+    archives: Literal["downloaded", "given"]
+    accept_subset: bool
+    skip_unreadable: bool
+
+
+class SopSource(Model):
+    kind: Literal["sop"]
+    layout: Literal["sop", "sop_parquet"]
+    archives: Literal["downloaded", "given"]
+    accept_subset: bool
+    skip_unreadable: bool
+
+
+class FolderSource(Model):
+    kind: Literal["folder"]
+    skip_unreadable: bool
+
+
+class CsvSource(Model):
+    kind: Literal["csv"]
+    table: Annotated[str, Field(min_length=1)]
+    skip_unreadable: bool
+
+
+PublishedSource = CubSource | CarsSource | SopSource
+OwnSource = FolderSource | CsvSource
+Source = Annotated[
+    EmblemsSource | CubSource | CarsSource | SopSource | FolderSource | CsvSource,
+    Field(discriminator="kind"),
+]
+
+
+def input_fault(
+    name: str, source: EmblemsSource | PublishedSource | OwnSource, *, given: bool
+) -> str | None:
+    """What is wrong with there being, or not being, an entry of `inputs` for data set `name`."""
+    match source:
+        case EmblemsSource() if given:
+            return f"inputs.{name}: emblems are rendered; they read no file"
+        case FolderSource() | CsvSource() if not given:
+            return (
+                f"inputs.{name}: is missing: must be the folder of the images "
+                f"(`l2s select {name} --path FOLDER` writes it)"
+            )
+        case CubSource() | CarsSource() | SopSource():
+            key = f"datasets.{name}.source.archives = {source.archives!r}"
+            if given and source.archives == "downloaded":
+                return f"inputs.{name}: is not read with {key}: must be given to be read"
+            if not given and source.archives == "given":
+                return f"inputs.{name}: is missing with {key}: must be the archive or its folder"
+    return None

@@ -1,0 +1,37 @@
+"""The device that networks run on, resolved once at the edge."""
+
+import os
+
+import torch
+
+GPU_LOADING_THREADS = 8
+
+
+def resolve_device(threads: int) -> torch.device:
+    """The device named by L2S_DEVICE, or a GPU if there is one, or the CPU with `threads` threads.
+
+    Raises ValueError for a device that is not there.
+    """
+    torch.set_num_threads(threads)
+    name = os.environ.get("L2S_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"L2S_DEVICE = {name!r}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def loading_threads(device: torch.device) -> int:
+    """Threads that make batches ready: L2S_LOADING_THREADS, else 1 beside a CPU, more with a GPU.
+
+    0 loads in the thread that trains. The results are the same with any number.
+    Raises ValueError for what is no number from 0 on.
+    """
+    given = os.environ.get("L2S_LOADING_THREADS")
+    if given is None:
+        cores = os.cpu_count() or 1
+        return 1 if device.type == "cpu" else max(1, min(GPU_LOADING_THREADS, cores - 1))
+    if not given.isdecimal():
+        raise ValueError(f"L2S_LOADING_THREADS = {given!r}: must be a number from 0 on")
+    return int(given)

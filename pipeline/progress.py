@@ -1,0 +1,81 @@
+"""Progress of long steps: a bar on a terminal, sparse lines in a log file."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TypeVar
+
+from tqdm import tqdm
+
+LINE_INTERVAL_S = 10.0
+
+Item = TypeVar("Item")
+
+
+class Progress:
+    """A step of `total` units, `done` of which an earlier process has finished.
+
+    On a terminal a bar with rate and remaining time; elsewhere a line every `LINE_INTERVAL_S`, and
+    one at the end. Used as a context.
+    """
+
+    def __init__(self, name: str, total: int, *, done: int = 0, unit: str = "it") -> None:
+        self.name = name
+        self.total = total
+        self.first = self.done = done
+        self.unit = unit
+        self.notes = ""
+        self.started_s = self.told_s = time.monotonic()
+        self.bar: tqdm | None = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=total, initial=done, desc=name, unit=unit, dynamic_ncols=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def advance(self, units: int = 1) -> None:
+        self.done += units
+        if self.bar is not None:
+            self.bar.update(units)
+        elif time.monotonic() - self.told_s >= LINE_INTERVAL_S:
+            self._tell()
+
+    def note(self, values: Mapping[str, float]) -> None:
+        """Figures shown beside the progress from now on."""
+        self.notes = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if self.bar is not None:
+            self.bar.set_postfix_str(self.notes)
+
+    def _tell(self) -> None:
+        self.told_s = time.monotonic()
+        elapsed_s = self.told_s - self.started_s
+        rate = (self.done - self.first) / max(elapsed_s, 1e-9)
+        left = self.total - self.done
+        rest = f", {left / rate:.0f} s left" if left and rate else ""
+        parts = [
+            f"{self.name}: {self.done}/{self.total} {self.unit}",
+            f"{rate:.1f} {self.unit}/s",
+            f"{elapsed_s:.0f} s{rest}",
+        ]
+        sys.stderr.write(", ".join([*parts, *([self.notes] if self.notes else [])]) + "\n")
+        sys.stderr.flush()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        elif error is None:
+            self._tell()
+
+
+def track(items: Iterable[Item], name: str, total: int, unit: str = "it") -> Iterator[Item]:
+    """`items`, with the progress of their consumption shown."""
+    with Progress(name, total, unit=unit) as progress:
+        for item in items:
+            yield item
+            progress.advance()
