@@ -1,0 +1,1 @@
+"""Sources, packs, samplers and views of images."""

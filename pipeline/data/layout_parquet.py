@@ -1,0 +1,144 @@
+"""SOP and Cars196 as Hugging Face parquet files: an image column of bytes and path, and a label.
+
+The files are read a batch of rows at a time and spooled, as a tar archive's members are: Cars196
+stands in the order of the official halves there, so that its classes have to be put in order.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.data.archives import spool_members
+from pipeline.data.layout_cars import car_class_name
+from pipeline.data.layout_sop import product_of
+from pipeline.data.listings import LayoutError, Listing, Row, build_listing, natural_key
+from pipeline.data.records import Split
+from pipeline.data.sources import ExpectedCounts
+
+_BATCH_ROWS = 64
+_BUFFER_BYTES = 1 << 20  # else a whole row group is held, which may be a whole file
+_SPLITS: tuple[Split, ...] = ("train", "test")
+_PARQUET_FAULTS = (pa.ArrowException, OSError, ValueError, KeyError)
+
+
+@contextmanager
+def open_cars_parquet(
+    files: Sequence[Path],
+    *,
+    counts: ExpectedCounts | None = None,
+    accept_subset: bool = False,
+    spool_dir: Path | None = None,
+) -> Iterator[Listing]:
+    """The listing of Cars196 from the files `train-*` and `test-*`, columns `image` and `label`.
+
+    Images come in the order of their labels; names are `train/000000` and so on. Labels count from
+    0, and the schema's class names are taken where it has them. Arguments as in
+    `layouts.open_layout`. Raises LayoutError.
+    """
+    rows: list[Row] = []
+    for split, file in _by_split(files):
+        names = _label_names(file)
+        first = sum(row.name.startswith(f"{split}/") for row in rows)
+        for place, label in enumerate(_column(file, "label"), start=first):
+            if not isinstance(label, int) or label < 0:
+                raise LayoutError(f"{file.name}: row {place - first} has the label {label!r}")
+            class_name = names.get(label, f"{label + 1:03d}")
+            rows.append(Row(f"{split}/{place:06d}", car_class_name(class_name), label + 1))
+    rows_in_order = sorted(rows, key=lambda row: row.class_number)
+    with spool_members(_images(files, [row.name for row in rows]), spool_dir) as members:
+        yield build_listing(
+            "cars196 parquet",
+            rows_in_order,
+            members.read,
+            counts=counts,
+            accept_subset=accept_subset,
+        )
+
+
+@contextmanager
+def open_sop_parquet(
+    files: Sequence[Path],
+    *,
+    counts: ExpectedCounts | None = None,
+    accept_subset: bool = False,
+    spool_dir: Path | None = None,
+) -> Iterator[Listing]:
+    """The listing of SOP from the files `train-*` and `test-*`: `image`, `image_path`, `item_id`.
+
+    File order is kept, and the files' names give the split. Names and classes are those of the
+    official archive. Arguments as in `layouts.open_layout`. Raises LayoutError.
+    """
+    rows: list[Row] = []
+    class_numbers: dict[str, int] = {}
+    for split, file in _by_split(files):
+        pairs = zip(_column(file, "image_path"), _column(file, "item_id"), strict=True)
+        for place, (path, item) in enumerate(pairs):
+            if not isinstance(path, str) or product_of(path) != str(item):
+                reason = f"row {place} has item_id {item!r}, its image_path is {path!r}"
+                raise LayoutError(f"{file.name}: {reason}")
+            number = class_numbers.setdefault(str(item), len(class_numbers) + 1)
+            rows.append(Row(path, str(item), number, split=split))
+    with spool_members(_images(files, [row.name for row in rows]), spool_dir) as members:
+        yield build_listing(
+            "sop parquet", rows, members.read, counts=counts, accept_subset=accept_subset
+        )
+
+
+def _by_split(files: Sequence[Path]) -> list[tuple[Split, Path]]:
+    """The files with their splits, train first, in natural order."""
+    pairs: list[tuple[Split, Path]] = []
+    for split in _SPLITS:
+        of_split = [file for file in files if file.name.startswith(split)]
+        pairs += [(split, f) for f in sorted(of_split, key=lambda f: natural_key(f.name))]
+    other = [file.name for file in files if file not in {file for _, file in pairs}]
+    if other:
+        raise LayoutError(f"{', '.join(other)}: names must begin with train or test")
+    return pairs
+
+
+def _column(file: Path, column: str) -> list[object]:
+    try:
+        with pq.ParquetFile(file) as opened:
+            values: list[object] = opened.read([column]).column(column).to_pylist()
+            return values
+    except _PARQUET_FAULTS as error:
+        reason = " ".join(str(error).split())
+        raise LayoutError(f"{file.name}: cannot read the column {column!r}: {reason}") from error
+
+
+def _label_names(file: Path) -> Mapping[int, str]:
+    """The class names that the Hugging Face library writes into the schema, or none."""
+    try:
+        metadata = pq.read_schema(file).metadata or {}
+        features = json.loads(metadata.get(b"huggingface", b"{}"))
+        names = features.get("info", {}).get("features", {}).get("label", {}).get("names", [])
+        return dict(enumerate(str(name) for name in names))
+    except (*_PARQUET_FAULTS, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise LayoutError(f"{file.name}: has no readable parquet schema: {reason}") from error
+
+
+def _images(files: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """The images of the files, in the order of `_by_split`, under the names given."""
+    upcoming = iter(names)
+    for _, file in _by_split(files):
+        try:
+            with pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES) as opened:
+                for batch in opened.iter_batches(_BATCH_ROWS, columns=["image"]):
+                    for image in batch.column("image"):
+                        yield _image_bytes(file, next(upcoming), image.as_py())
+        except LayoutError:
+            raise
+        except _PARQUET_FAULTS as error:
+            reason = " ".join(str(error).split())
+            raise LayoutError(f"{file.name}: cannot read its images: {reason}") from error
+
+
+def _image_bytes(file: Path, name: str, image: object) -> tuple[str, bytes]:
+    if not isinstance(image, dict) or not isinstance(image.get("bytes"), bytes):
+        raise LayoutError(f"{file.name}: {name}: the column 'image' holds no bytes")
+    return name, image["bytes"]

@@ -1,0 +1,235 @@
+"""Coupled views: one content, one change of colour and one partner at both sizes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from pipeline.data.coupled import ViewRecipe, cached_decoder, coupled_views
+from pipeline.data.packs import Pack
+from pipeline.data.views import adjust_colours, colour_maps, crop_views, draw_view_parameters
+from tests.made_training import AUGMENTED, CPU, PLAIN, made_pack, picture
+
+CROPS = replace(PLAIN, views=4, crop_scale=(0.1, 1.0), flip_probability=0.5)
+LARGE, SMALL = 64, 16
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def smooth_image(row: int) -> Tensor:
+    return torch.from_numpy(picture(row, 90, 120)).permute(2, 0, 1)
+
+
+def position_image(row: int) -> Tensor:
+    """Red is the place from left to right, green from top to bottom, blue the image's number."""
+    image = torch.empty(3, 256, 256, dtype=torch.uint8)
+    image[0] = torch.arange(256)
+    image[1] = torch.arange(256)[:, None]
+    image[2] = row
+    return image
+
+
+def views_of(
+    recipe: ViewRecipe,
+    *,
+    decode=smooth_image,
+    rows: tuple[int, ...] = (3, 5, 8),
+    candidates: int = 12,
+    sizes: tuple[int, ...] = (LARGE, SMALL),
+    seed: int = 0,
+) -> tuple[Tensor, ...]:
+    return coupled_views(
+        decode, np.array(rows), np.arange(candidates), sizes, recipe, generator(seed), CPU
+    )
+
+
+def box_of(view: Tensor) -> Tensor:
+    """Left, right, top and bottom edge of what a view of `position_image` shows, in pixels.
+
+    The inner pixels lie on straight lines; the outermost are bent by the edge of the box.
+    """
+    size = view.shape[-1]
+    centres = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    inner = slice(size // 8, size - size // 8)
+    edges = []
+    for channel, axis in ((0, 0), (1, 1)):
+        profile = (255 * view[channel].double()).mean(axis)
+        slope = (profile[inner][-1] - profile[inner][0]) / (centres[inner][-1] - centres[inner][0])
+        start = profile[inner].mean() - slope * centres[inner].mean()
+        edges += [start, start + slope]
+    return torch.stack(edges)
+
+
+def test_shapes_range_and_order() -> None:
+    large, small = views_of(AUGMENTED)
+    assert large.shape == (6, 3, LARGE, LARGE)
+    assert small.shape == (6, 3, SMALL, SMALL)
+    assert large.dtype == small.dtype == torch.float32
+    assert min(large.min(), small.min()) >= 0
+    assert max(large.max(), small.max()) <= 1
+    _, blue = views_of(CROPS, decode=position_image)
+    assert (255 * blue[:, 2]).mean((1, 2)).round().tolist() == [3] * 4 + [5] * 4 + [8] * 4
+
+
+def test_both_sizes_show_the_same_box_and_mirroring() -> None:
+    large, small = views_of(CROPS, decode=position_image, rows=tuple(range(10)))
+    mirrored = 0
+    for ours, theirs in zip(large, small, strict=True):
+        first, second = box_of(ours), box_of(theirs)
+        assert (first - second).abs().max() < 1.5  # of 256 pixels; values are rounded to whole ones
+        mirrored += int(first[1] < first[0])
+    assert len(large) == 40
+    assert 10 < mirrored < 30
+    # The boxes are as different as the draws: the read-back tells views apart.
+    boxes = torch.stack([box_of(view) for view in large])
+    assert boxes.std(0).min() > 20
+
+
+def test_the_box_read_back_is_the_one_drawn() -> None:
+    large = views_of(CROPS, decode=position_image, rows=(1, 2))[0]
+    options = {"crop_scale": (0.1, 1.0), "flip_probability": 0.5, "colour_ranges": (0, 0, 0, 0)}
+    drawn = draw_view_parameters(8, generator(), **options)
+    width = (box_of_all(large)[:, 1] - box_of_all(large)[:, 0]).abs()
+    expected = (drawn.area * drawn.aspect).sqrt().mul(256).clamp(max=256)
+    torch.testing.assert_close(width, expected, rtol=0, atol=2.5)
+    assert ((box_of_all(large)[:, 1] < box_of_all(large)[:, 0]) == drawn.flip).all()
+
+
+def box_of_all(views: Tensor) -> Tensor:
+    return torch.stack([box_of(view) for view in views])
+
+
+@pytest.mark.parametrize("partner", ["dataset", "batch"])
+def test_the_large_view_shrunk_is_the_small_one(partner: str) -> None:
+    """Crop, flip, colour, partner and weight alike: nothing but the resampling differs."""
+    recipe = replace(AUGMENTED, views=8, mixup_partner=partner, mixup_alpha=1.0)
+    large, small = views_of(recipe)
+    shrunk = avg_pool2d(large, LARGE // SMALL)
+    difference = (shrunk - small).abs().flatten(1)
+    assert difference.mean(1).max() < 0.02
+    # Views of other parameters lie far apart: the bound above is not met by chance.
+    others = (shrunk.roll(1, 0) - small).abs().flatten(1)
+    assert others.mean(1).min() > 0.04
+
+
+def test_colours_change_by_the_mean_of_the_large_view_at_both_sizes() -> None:
+    recipe = replace(CROPS, colour_ranges=(0.4, 0.4, 0.4, 0.1))
+    large, small = views_of(recipe, rows=(4,))
+    options = {
+        "crop_scale": (0.1, 1.0),
+        "flip_probability": 0.5,
+        "colour_ranges": (0.4, 0.4, 0.4, 0.1),
+    }
+    drawn = draw_view_parameters(4, generator(), **options)
+    crops = [crop_views([smooth_image(4)] * 4, drawn, px) for px in (LARGE, SMALL)]
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
+    mean = torch.einsum("vchw,c->v", crops[0].double(), weights) / LARGE**2 / 255
+    for ours, crop in zip((large, small), crops, strict=True):
+        expected = adjust_colours(crop, colour_maps(drawn.colour), mean.float())
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+
+
+def flat_image(row: int) -> Tensor:
+    return torch.full((3, 32, 32), 20 * row, dtype=torch.uint8)
+
+
+def mixed_levels(partner: str, rows: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor]:
+    recipe = replace(CROPS, mixup_alpha=1.0, mixup_partner=partner)
+    large, small = views_of(recipe, decode=flat_image, rows=rows, candidates=12, seed=seed)
+    assert torch.equal(large.amax((1, 2, 3)), large.amin((1, 2, 3)))
+    torch.testing.assert_close(large[:, 0, 0, 0], small[:, 0, 0, 0])
+    own = torch.tensor(rows).repeat_interleave(4)
+    return 255 * large[:, 0, 0, 0].double() / 20, own.double()
+
+
+@pytest.mark.parametrize("partner", ["dataset", "batch"])
+def test_an_image_is_never_mixed_with_itself(partner: str) -> None:
+    """Flat images: a mixture shows its own level only where the weight is 1: never, as drawn."""
+    cases = 0
+    for seed in range(40):
+        levels, own = mixed_levels(partner, (0, 5, 11), seed)
+        assert ((levels - own).abs() > 1e-7).all()
+        cases += len(levels)
+    assert cases == 480
+
+
+def test_dataset_partners_are_all_the_other_images() -> None:
+    """With weights next to 0 the partner itself is seen: each of 11 others, about as often."""
+    seen = []
+    for seed in range(60):
+        recipe = replace(CROPS, views=4, mixup_alpha=0.01)
+        levels = views_of(recipe, decode=flat_image, rows=(3, 7), seed=seed)[0][:, 0, 0, 0]
+        places = (255 * levels / 20).double()
+        for own, place in zip([3] * 4 + [7] * 4, places.tolist(), strict=True):
+            if abs(place - round(place)) < 1e-3 and round(place) != own:
+                seen.append((own, round(place)))
+    assert len(seen) > 150
+    for own in (3, 7):
+        partners = [partner for mine, partner in seen if mine == own]
+        assert set(partners) == set(range(12)) - {own}
+        assert np.bincount(partners).max() < 3 * len(partners) / 11
+
+
+def test_batch_partners_come_from_the_batch() -> None:
+    levels, own = mixed_levels("batch", (2, 6, 10), 4)
+    assert levels.min() > 2 - 1e-6
+    assert levels.max() < 10 + 1e-6
+    assert ((levels - own).abs() > 1e-7).all()
+
+
+def test_one_image_alone_stays_itself() -> None:
+    for partner in ("dataset", "batch"):
+        recipe = replace(CROPS, mixup_alpha=1.0, mixup_partner=partner)
+        options = {"decode": flat_image, "rows": (0,), "candidates": 1}
+        mixed = views_of(recipe, **options)
+        plain = views_of(replace(recipe, mixup_alpha=0.0), **options)
+        torch.testing.assert_close(mixed[0], plain[0])
+
+
+def test_without_mixup_the_partner_does_not_matter() -> None:
+    first = views_of(replace(AUGMENTED, mixup_alpha=0.0, mixup_partner="dataset"))
+    second = views_of(replace(AUGMENTED, mixup_alpha=0.0, mixup_partner="batch"))
+    other = views_of(AUGMENTED)
+    for ours, theirs, mixed in zip(first, second, other, strict=True):
+        assert torch.equal(ours, theirs)
+        assert not torch.equal(ours, mixed)
+
+
+def test_the_same_seed_gives_the_same_views() -> None:
+    torch.manual_seed(1)
+    first = views_of(AUGMENTED)
+    torch.manual_seed(2)
+    again, other = views_of(AUGMENTED), views_of(AUGMENTED, seed=1)
+    for ours, same, different in zip(first, again, other, strict=True):
+        assert torch.equal(ours, same)
+        assert not torch.equal(ours, different)
+
+
+def test_views_at_one_size_are_those_of_the_pair() -> None:
+    """The labelled recipe asks for one size: its views are the large ones of a pair."""
+    pair = views_of(AUGMENTED)
+    alone = views_of(AUGMENTED, sizes=(LARGE,))
+    assert len(alone) == 1
+    assert torch.equal(alone[0], pair[0])
+
+
+def test_the_cache_keeps_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = made_pack(tmp_path, 2, 3, px=8)
+    asked = []
+    plain = Pack.decode
+
+    def counted(self: Pack, row: int) -> Tensor:
+        asked.append(row)
+        return plain(self, row)
+
+    monkeypatch.setattr(Pack, "decode", counted)
+    decode = cached_decoder(pack, limit_bytes=2 * 3 * 8 * 8)
+    for row in (0, 1, 2, 0, 1, 2):
+        assert torch.equal(decode(row), plain(pack, row))
+    assert asked == [0, 1, 2, 2]

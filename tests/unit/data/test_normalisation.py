@@ -1,0 +1,162 @@
+"""Images of every kind become 8-bit RGB JPEGs; a plain JPEG stays as it is, byte for byte."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data.normalisation import UnreadableImage, normalise_image
+from tests.made_archives import encode_picture
+
+RED, GREEN, BLUE, WHITE = (254, 0, 0), (0, 255, 1), (0, 0, 254), (255, 255, 255)
+ORIENTATION_TAG = 0x0112
+
+
+def encode(image: Image.Image, file_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=file_format, **options)
+    return buffer.getvalue()
+
+
+def decode(encoded: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(encoded))
+    image.load()
+    assert (image.format, image.mode) == ("JPEG", "RGB")
+    return image
+
+
+def test_plain_jpeg_is_kept_byte_for_byte() -> None:
+    original = encode_picture(1, size=(30, 20))
+    assert normalise_image(original, "a.jpg") == (original, 30, 20)
+
+
+def test_progressive_jpeg_and_upright_exif_are_plain() -> None:
+    image = Image.open(io.BytesIO(encode_picture(1)))
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = 1
+    original = encode(image, "JPEG", progressive=True, exif=exif)
+    assert normalise_image(original, "a.jpg")[0] == original
+
+
+def test_unreadable_exif_counts_as_upright() -> None:
+    image = Image.open(io.BytesIO(encode_picture(1)))
+    original = encode(image, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    assert normalise_image(original, "a.jpg")[0] == original
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+def test_other_formats_keep_their_colours(file_format: str) -> None:
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    encoded = encode(Image.new("RGB", (12, 9), (200, 40, 90)), file_format, **options)
+    result, width, height = normalise_image(encoded, "a")
+    assert (width, height) == (12, 9)
+    assert np.abs(np.asarray(decode(result), int) - (200, 40, 90)).max() <= 6
+
+
+def test_greyscale_jpeg_becomes_equal_channels() -> None:
+    encoded, _, _ = normalise_image(encode(Image.new("L", (8, 8), 77), "JPEG"), "grey.jpg")
+    assert np.abs(np.asarray(decode(encoded), int) - 77).max() <= 1
+
+
+def test_bilevel_image() -> None:
+    encoded, _, _ = normalise_image(encode(Image.new("1", (8, 8), 1), "PNG"), "a.png")
+    assert np.asarray(decode(encoded)).min() == 255
+
+
+def test_cmyk_jpeg_is_not_inverted() -> None:
+    # CMYK (0, 255, 255, 0) is no cyan, all magenta and yellow: red.
+    encoded = encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG")
+    result, _, _ = normalise_image(encoded, "a.jpg")
+    assert np.abs(np.asarray(decode(result), int) - RED).max() <= 3
+
+
+def test_palette_is_looked_up() -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    result, _, _ = normalise_image(encode(image, "PNG"), "a.png")
+    assert np.abs(np.asarray(decode(result), int) - (10, 200, 30)).max() <= 3
+
+
+def test_alpha_is_composited_on_white() -> None:
+    image = Image.new("RGBA", (16, 8), (*BLUE, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 8, 8))
+    result, _, _ = normalise_image(encode(image, "PNG"), "a.png")
+    pixels = np.asarray(decode(result), int)
+    assert np.abs(pixels[:, :8] - WHITE).max() <= 3
+    assert np.abs(pixels[:, 8:] - BLUE).max() <= 3
+
+
+def test_half_transparent_black_is_middle_grey() -> None:
+    encoded = encode(Image.new("LA", (8, 8), (0, 128)), "PNG")
+    result, _, _ = normalise_image(encoded, "a.png")
+    assert np.abs(np.asarray(decode(result), int) - 127).max() <= 2
+
+
+def test_transparent_palette_entry_is_white() -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    for transparency in (1, b"\xff\x00"):
+        encoded = encode(image, "PNG", transparency=transparency)
+        result, _, _ = normalise_image(encoded, "a.png")
+        assert np.asarray(decode(result)).min() >= 253
+
+
+def test_16_bit_greyscale_is_scaled_not_clipped() -> None:
+    ramp = np.tile(np.arange(0, 65536, 4096, dtype=np.uint16), (16, 1))
+    for file_format in ("PNG", "TIFF"):
+        result, _, _ = normalise_image(encode(Image.fromarray(ramp), file_format), "a")
+        assert np.abs(np.asarray(decode(result), int)[..., 0] - (ramp >> 8)).max() <= 2
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_carried_out(orientation: int, file_format: str) -> None:
+    """Each orientation stores the same scene differently; decoded, it is the same again."""
+    scene = np.zeros((32, 48, 3), np.uint8)
+    scene[:16, :24], scene[:16, 24:], scene[16:, :24] = RED, GREEN, BLUE
+    stored = {
+        1: scene,
+        2: scene[:, ::-1],
+        3: scene[::-1, ::-1],
+        4: scene[::-1],
+        5: scene.transpose(1, 0, 2),
+        6: scene.transpose(1, 0, 2)[::-1],
+        7: scene[::-1, ::-1].transpose(1, 0, 2),
+        8: scene.transpose(1, 0, 2)[:, ::-1],
+    }[orientation]
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    result, width, height = normalise_image(encode(image, file_format, exif=exif), "a.jpg")
+    decoded = decode(result)
+    assert (width, height) == decoded.size == (48, 32)
+    assert decoded.getexif().get(ORIENTATION_TAG, 1) == 1
+    assert np.abs(np.asarray(decoded, int)[4:12:4, 4:20:4] - RED).max() <= 12
+    assert np.abs(np.asarray(decoded, int)[4:12:4, 28:44:4] - GREEN).max() <= 12
+    assert np.abs(np.asarray(decoded, int)[20:28:4, 4:20:4] - BLUE).max() <= 12
+
+
+def test_a_foreign_colour_profile_is_not_written_again() -> None:
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    encoded = encode(image, "JPEG", icc_profile=b"a profile for four inks")
+    assert "icc_profile" not in decode(normalise_image(encoded, "a.jpg")[0]).info
+
+
+def test_first_frame_of_an_animation() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
+    encoded = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    result, _, _ = normalise_image(encoded, "a.gif")
+    assert np.abs(np.asarray(decode(result), int) - RED).max() <= 3
+
+
+def test_the_pixel_limit_is_exact() -> None:
+    encoded = encode_picture(1, size=(30, 20))
+    assert normalise_image(encoded, "a.jpg", max_pixels=600)[1:] == (30, 20)
+    with pytest.raises(UnreadableImage, match=r"a\.jpg: has 30 x 20 pixels, more than 599"):
+        normalise_image(encoded, "a.jpg", max_pixels=599)
+
+
+def test_normalised_twice_is_normalised_once() -> None:
+    once = normalise_image(encode_picture(1, file_format="PNG", mode="L"), "a.png")
+    assert normalise_image(once[0], "a.png") == once
