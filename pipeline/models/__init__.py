@@ -1,0 +1,1 @@
+"""Networks: backbones, embedders, weights, export."""

@@ -1,0 +1,56 @@
+"""Weights from a file on this disk, in the names that the backbone's own library gives them."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+_NAMES_SHOWN = 5
+_COUNTER = "num_batches_tracked"  # of batches seen: no weight, and older files lack it
+
+
+class WeightsError(ValueError):
+    """A file of weights that cannot be read, or is not the backbone's."""
+
+
+def load_local_weights(network: nn.Module, path: Path, classifier: Sequence[str]) -> None:
+    """Fill a library's network from a .safetensors file of its own key names.
+
+    classifier: the children that are the classification head: the file may lack their weights, or
+    hold others, and they are not read. On the meta device names and shapes are checked only.
+
+    Raises WeightsError that names what is missing, surplus or of another shape; nothing is then
+    filled.
+    """
+    own = network.state_dict()
+    heads = tuple(f"{name}." for name in classifier)
+    try:
+        with safe_open(path, framework="pt") as file:
+            given = {name for name in file.keys() if not name.startswith(heads)}  # noqa: SIM118
+            wanted = {name for name in own if not name.startswith(heads)}
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in given & wanted}
+            faults = [
+                ("misses", (n for n in wanted - given if not n.endswith(_COUNTER))),
+                ("has besides", given - wanted),
+                ("has another shape of", (n for n in shapes if shapes[n] != own[n].shape)),
+            ]
+            told = [text for what, names in faults if (text := _enumerate(what, names))]
+            if told:
+                raise WeightsError(f"{path}: is not of this backbone: {'; '.join(told)}")
+            if not any(value.is_meta for value in own.values()):
+                state = {name: file.get_tensor(name) for name in shapes}
+                network.load_state_dict(state, strict=False)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: there is no such file") from None
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path}: is not a safetensors file: {reason}") from error
+
+
+def _enumerate(what: str, names: Iterable[str]) -> str:
+    """`misses a, b and 3 more`, or "" where there is none."""
+    listed = sorted(names)
+    more = len(listed) - _NAMES_SHOWN
+    shown = ", ".join(listed[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return f"{what} {shown}" if listed else ""

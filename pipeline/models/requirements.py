@@ -1,0 +1,110 @@
+"""What the named networks need of sizes and weights, checked before anything runs."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from pipeline.config import ConfigurationError, Network, Params
+from pipeline.models.backbones import (
+    Backbone,
+    UnknownBackboneError,
+    build_backbone,
+    check_backbone,
+)
+from pipeline.models.local_weights import WeightsError
+from pipeline.models.weights import LIBRARY_WEIGHTS, is_weights_file
+
+
+def check_networks(params: Params, path: Path = Path("params.yaml")) -> None:
+    """Raise ConfigurationError with every fault of `network_faults`."""
+    if faults := network_faults(params):
+        raise ConfigurationError(path, faults)
+
+
+def network_faults(params: Params) -> list[str]:
+    """Every unknown backbone, every size that one cannot take, every file of weights not its own.
+
+    A teacher takes the sizes of its students too: the naive rows feed it small images.
+    """
+    faults: dict[str, None] = {}
+    for name, dataset in params.datasets.items():
+        owner = f"datasets.{name}"
+        wanted = {f"{owner}.teacher_px": dataset.teacher_px} | {
+            f"students.{key}.query_px": student.query_px
+            for key, student in params.students.items()
+            if student.dataset == name and student.query_px < dataset.teacher_px
+        }
+        faults |= dict.fromkeys(_faults_of(owner, dataset.network, wanted))
+    for key, student in params.students.items():
+        owner = f"students.{key}"
+        network = params.student_network(key)
+        if network != params.datasets[student.dataset].network:
+            wanted = {f"{owner}.query_px": student.query_px}
+            faults |= dict.fromkeys(_faults_of(owner, network, wanted))
+    return list(faults)
+
+
+def size_fault(backbone: str, size_px: int) -> str | None:
+    """Why `backbone` cannot take square images of `size_px`, or None: tried on meta tensors."""
+    try:
+        built = _built(backbone)
+    except UnknownBackboneError as error:
+        return str(error)
+    if size_px % built.patch_px:
+        return f"must be a multiple of {built.patch_px} for {backbone}"
+    try:
+        device = next(built.features.parameters()).device
+        output = built.features(torch.empty(1, 3, size_px, size_px, device=device))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0].lower()
+        return f"{backbone} cannot take it ({reason})"
+    if 0 in output.shape:
+        return f"{backbone} leaves no feature map of so small an image"
+    return None
+
+
+def _faults_of(owner: str, network: Network, wanted: dict[str, int]) -> list[str]:
+    """Faults of a network at the sizes `wanted`, which are given by their keys."""
+    weights_key = f"{owner}.network.weights = {network.weights!r}"
+    faults = []
+    is_file = is_weights_file(network.weights)
+    if not is_file and network.weights not in LIBRARY_WEIGHTS:
+        allowed = f"{', '.join(LIBRARY_WEIGHTS)} or the path of a .safetensors file"
+        faults.append(f"{weights_key}: must be {allowed}")
+    try:
+        check_backbone(network.backbone)
+        _built(network.backbone)
+    except UnknownBackboneError as error:
+        return [*faults, f"{owner}.network.backbone = {network.backbone!r}: {error}"]
+    if is_file and (fault := _file_fault(network)):
+        faults.append(f"{weights_key}: {fault}")
+    return faults + [
+        f"{key} = {size_px}: {fault}"
+        for key, size_px in wanted.items()
+        if (fault := size_fault(network.backbone, size_px))
+    ]
+
+
+def _file_fault(network: Network) -> str | None:
+    """Why the file of weights does not fit, by its names and shapes alone."""
+    try:
+        with torch.device("meta"):
+            build_backbone(network.backbone, pretrained=False, weights_file=Path(network.weights))
+    except WeightsError as error:
+        return str(error).removeprefix(f"{network.weights}: ")
+    return None
+
+
+@lru_cache(maxsize=8)
+def _built(backbone: str) -> Backbone:
+    """The backbone without values, or, where its library reads them while building, with them."""
+    try:
+        with torch.device("meta"):
+            built = build_backbone(backbone, pretrained=False)
+    except UnknownBackboneError:
+        raise
+    except (RuntimeError, NotImplementedError):
+        built = build_backbone(backbone, pretrained=False)
+    built.features.eval()
+    return built

@@ -1,0 +1,101 @@
+"""Networks on disk: weights as safetensors, with what is needed to build them again."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from pipeline.files import replacing
+from pipeline.models.backbones import build_backbone
+from pipeline.models.embedder import Embedder
+
+LIBRARY_WEIGHTS = ("random", "pretrained")
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class NetworkCard:
+    """How to build a saved network again, and at which side of the image it was trained.
+
+    `mean` and `std` normalise its input; None: those of the backbone.
+    """
+
+    backbone: str
+    dim: int
+    size_px: int
+    mean: Colour | None = None
+    std: Colour | None = None
+
+
+def is_weights_file(weights: str) -> bool:
+    """Whether `weights` names a file rather than a kind of weights."""
+    return weights.endswith(".safetensors")
+
+
+def weights_files(weights: str) -> tuple[Path, ...]:
+    """The file that a network starts from, or none: an input that its training depends on."""
+    return (Path(weights),) if is_weights_file(weights) else ()
+
+
+def build_embedder(
+    backbone: str,
+    dim: int,
+    *,
+    weights: str,
+    seed: int,
+    mean: Colour | None = None,
+    std: Colour | None = None,
+) -> Embedder:
+    """A new embedder; what `weights` does not bring is drawn from `seed`.
+
+    weights: "random", "pretrained" (the library's, downloaded once) or the path of a .safetensors
+    file. mean, std: of the input, in place of the backbone's own. The global random state is left
+    as it was. Raises ValueError for a backbone or a file that cannot be used.
+    """
+    files = weights_files(weights)
+    if weights not in LIBRARY_WEIGHTS and not files:
+        raise ValueError(
+            f"weights = {weights!r}: must be {', '.join(LIBRARY_WEIGHTS)} or the path of a "
+            ".safetensors file"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built = build_backbone(
+            backbone,
+            pretrained=weights == "pretrained",
+            weights_file=files[0] if files else None,
+        )
+        network = Embedder(replace(built, mean=mean or built.mean, std=std or built.std), dim)
+    return network.to(memory_format=torch.channels_last)
+
+
+def save_network(path: Path, network: Embedder, card: NetworkCard) -> None:
+    """Write weights and card into one safetensors file; equal weights give equal bytes."""
+    state = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata={"card": json.dumps(asdict(card), sort_keys=True)})
+
+
+def read_card(path: Path) -> NetworkCard:
+    """The card of a saved network, without its weights."""
+    with safe_open(path, framework="pt") as file:
+        fields: dict[str, Any] = json.loads(file.metadata()["card"])
+    colours = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+    return NetworkCard(**(fields | colours))
+
+
+def load_network(path: Path, device: torch.device) -> tuple[Embedder, NetworkCard]:
+    """Build a saved network, ready for inference on `device`."""
+    card = read_card(path)
+    network = build_embedder(
+        card.backbone, card.dim, weights="random", seed=0, mean=card.mean, std=card.std
+    )
+    with safe_open(path, framework="pt") as file:
+        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    return network.to(device).eval().requires_grad_(False), card

@@ -1,0 +1,281 @@
+"""The exported encoder: graph, view, served code, parity, card, and vectors for other engines."""
+
+import json
+import shutil
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.config import load_params
+from pipeline.data.views import evaluation_view
+from pipeline.export_folder import default_target, export_network, write_database
+from pipeline.model_card import main_row
+from pipeline.models.export import RawImageEncoder, write_onnx
+from pipeline.models.query_encoder import QueryEncoder, square_view
+from pipeline.models.weights import build_embedder
+from pipeline.retrieval.databases import open_study_database
+from pipeline.retrieval.parity import Parity, embedding_parity
+from pipeline.retrieval.search import NamedNetwork
+from pipeline.tracking_export import load_served_model
+from tests.made_study import DIM, STUDENT, STUDENT_PX, make_finished_study
+
+STUDENT_OF_EMBLEMS = NamedNetwork(STUDENT, "emblems")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_finished_study(tmp_path_factory.mktemp("made") / "study")
+
+
+@pytest.fixture(scope="module")
+def exported(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One export with its database, which the tests only read."""
+    target = tmp_path_factory.mktemp("exports") / "encoder"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made)
+        params = load_params()
+        export_network(params, STUDENT_OF_EMBLEMS, target, with_database=True, force=False)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size_px"), [("timm/test_resnet", 32), ("torchvision/mobilenet_v2", 64)]
+)
+def test_the_graph_embeds_raw_pixels_as_torch_does(
+    tmp_path: Path, backbone: str, size_px: int
+) -> None:
+    network = build_embedder(backbone, 24, weights="random", seed=0, mean=(0.5, 0.4, 0.3))
+    with torch.no_grad():
+        network.p.fill_(2.2)
+    network.eval().requires_grad_(False)
+    write_onnx(tmp_path / "encoder.onnx", network, size_px)
+    session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"))
+    (given,), (got,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape[1:]) == (
+        "image",
+        "tensor(uint8)",
+        [size_px] * 2 + [3],
+    )
+    assert (got.name, got.type, got.shape[1:]) == ("embedding", "tensor(float)", [24])
+    for batch in (1, 2, 7):
+        image = torch.randint(0, 256, (batch, size_px, size_px, 3), dtype=torch.uint8)
+        vectors = session.run(None, {"image": image.numpy()})[0]
+        assert vectors.shape == (batch, 24)
+        np.testing.assert_allclose(vectors, RawImageEncoder(network)(image), atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    here = str(Path(__file__).resolve().parents[3]).encode()
+    assert here not in (tmp_path / "encoder.onnx").read_bytes()  # no paths of this machine
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_that_onnx_cannot_hold_is_refused_in_words(tmp_path: Path) -> None:
+    network = build_embedder("timm/test_resnet", 8, weights="random", seed=0)
+
+    class Unwritable(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images if images.sum() > 0 else images * 2
+
+    network.features = Unwritable()
+    with pytest.raises(ValueError, match="cannot be written as ONNX"):
+        write_onnx(tmp_path / "encoder.onnx", network, 32)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_served_view_is_the_evaluation_view() -> None:
+    generator = np.random.default_rng(0)
+    seen = 0
+    for width, height in ((40, 40), (33, 57), (500, 61), (7, 9), (1, 3)):
+        pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels)
+        for size_px in (1, 16, 56, 112):
+            expected = evaluation_view(image, size_px).permute(1, 2, 0).numpy()
+            np.testing.assert_array_equal(square_view(image, size_px), expected)
+            seen += 1
+    assert seen == 20
+
+
+def test_parity_by_hand() -> None:
+    database = np.eye(3, dtype=np.float32)
+    reference = np.array([[0.8, 0.6, 0.0], [0.6, 0.0, 0.8]], dtype=np.float32)
+    own_row = np.array([0, 1])
+    same = embedding_parity(reference, reference.copy(), database, own_row)
+    assert same == Parity(2, 0.0, same.least_cosine, 0, 0)
+    assert same.least_cosine == pytest.approx(1)
+    assert same.holds
+    other = reference.copy()
+    other[1] = [0.8, 0.0, 0.6]  # finds row 0 first instead of row 2
+    parity = embedding_parity(reference, other, database, own_row)
+    assert parity.largest_difference == pytest.approx(0.2)
+    assert parity.least_cosine == pytest.approx(0.96)
+    assert (parity.ties, parity.other_first_hits, parity.holds) == (0, 1, False)
+    tied = np.array([[0.0, 0.6, 0.6 + 1e-6]], dtype=np.float32)
+    swapped = tied[:, [0, 2, 1]].copy()
+    parity = embedding_parity(tied, swapped, database, np.array([0]))
+    assert (parity.ties, parity.other_first_hits, parity.holds) == (1, 0, True)
+    broken = np.full_like(reference, np.nan)
+    assert not embedding_parity(reference, broken, database, own_row).holds
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_parity_wants_comparable_rows() -> None:
+    one = np.ones((1, 2), dtype=np.float32)
+    with pytest.raises(ValueError, match="where"):
+        embedding_parity(one, np.ones((1, 3), dtype=np.float32), np.eye(2), np.array([0]))
+    with pytest.raises(ValueError, match="two images"):
+        embedding_parity(one, one, one, np.array([0]))
+
+
+def test_an_export_holds_what_its_card_says(exported: Path) -> None:
+    assert {path.name for path in exported.iterdir()} == {
+        "README.md",
+        "database",
+        "encoder.onnx",
+        "mlflow_model",
+        "parity.json",
+    }
+    parity = json.loads((exported / "parity.json").read_text())
+    assert parity["images"] == 30
+    assert parity["largest_difference"] < 1e-5
+    assert parity["other_first_hits"] == 0
+    card = (exported / "README.md").read_text()
+    for told in (
+        "# Query encoder `tiny-16` of `emblems`",
+        "| asymmetric | 16 | 32 | 0.",
+        "GMACs, 374,241 parameters, 768 bytes",
+        "1.50 ms",
+        "Licence of the images: the user's own",
+        "## Intended use",
+        "## Limits",
+        "30 test images from their encoded bytes",
+    ):
+        assert told in card
+    assert list(exported.parent.iterdir()) == [exported]
+
+
+def test_serving_needs_neither_torch_nor_this_repository(exported: Path, tmp_path: Path) -> None:
+    """The package alone, in a Python that does not find `pipeline`."""
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (30, 20), "teal").save(picture)
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "from l2s_query_encoder.query_encoder import QueryEncoder\n"
+        "encoder = QueryEncoder(Path(sys.argv[2]), threads=1)\n"
+        "print(encoder.encode([Path(sys.argv[3]).read_bytes()]).shape)\n"
+        "print({'torch', 'pipeline', 'mlflow'} & set(sys.modules))\n"
+    )
+    arguments = [exported / "mlflow_model/code", exported / "encoder.onnx", picture]
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program, *map(str, arguments)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == f"(1, {DIM})\nset()\n", done.stderr
+
+
+def test_the_mlflow_model_takes_bytes_and_refuses_what_is_no_picture(
+    exported: Path, without_shape_checks: None
+) -> None:
+    embed = load_served_model(exported / "mlflow_model")
+    from mlflow.exceptions import MlflowException
+
+    buffer = BytesIO()
+    Image.new("L", (50, 40), 90).save(buffer, format="PNG")
+    pictures = [buffer.getvalue()] * 70  # more than one batch
+    found = embed(pictures)
+    assert found.shape == (70, DIM)
+    np.testing.assert_allclose(found[0], found[69], atol=1e-6)
+    direct = QueryEncoder(exported / "encoder.onnx", threads=1)
+    assert (direct.size_px, direct.dim) == (STUDENT_PX, DIM)
+    np.testing.assert_allclose(found[:1], direct.encode(pictures[:1]), atol=1e-6)
+    assert direct.encode([]).shape == (0, DIM)
+    with pytest.raises(
+        MlflowException, match="image 1: is not an image of a known format"
+    ) as caught:
+        embed([pictures[0], b"text"])
+    assert caught.value.get_http_status_code() == 400
+    with pytest.raises(ValueError, match="must be the bytes of a picture, not str"):
+        direct.encode(["text"])  # type: ignore[list-item]
+
+
+def test_duckdb_finds_what_we_find(
+    exported: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made)
+    database = open_study_database("emblems")
+    vectors = np.load(exported / "database/database.npy")
+    np.testing.assert_array_equal(vectors, database.vectors)
+    table = str(exported / "database/database.parquet")
+    assert DIM == 16
+    with duckdb.connect() as engine:
+        engine.execute("SET threads = 1")
+        engine.execute(
+            "CREATE TABLE pictures AS SELECT id, name, vector::FLOAT[16] AS vector "
+            "FROM read_parquet(?)",
+            [table],
+        )
+        assert engine.execute("SELECT count(DISTINCT id) FROM pictures").fetchall() == [(30,)]
+        for row in range(len(database)):
+            query = np.asarray(vectors[row])
+            found = engine.execute(
+                "SELECT name, array_cosine_similarity(vector, ?::FLOAT[16]) AS similarity "
+                "FROM pictures ORDER BY similarity DESC LIMIT 10",
+                [query.tolist()],
+            ).fetchall()
+            ours = database.search(query, 10)
+            assert [name for name, _ in found] == [hit.name for hit in ours]
+            similarities = [similarity for _, similarity in found]
+            np.testing.assert_allclose(similarities, [hit.similarity for hit in ours], atol=1e-6)
+
+
+def test_a_database_keeps_its_ids_in_any_order(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pandas as pd
+
+    from pipeline.retrieval.image_index import image_id
+
+    monkeypatch.chdir(made)
+    write_database(tmp_path, open_study_database("emblems"))
+    table = pd.read_parquet(tmp_path / "database.parquet")
+    assert list(table.columns) == ["id", "name", "class_name", "vector"]
+    assert table["id"].tolist() == [image_id(name) for name in table["name"]]
+
+
+def test_the_teacher_has_a_place_of_its_own() -> None:
+    assert default_target(NamedNetwork("teacher", "emblems")) == Path("exports/emblems-teacher")
+    assert default_target(STUDENT_OF_EMBLEMS) == Path("exports/tiny-16")
+
+
+def test_only_an_export_is_replaced(made: Path, exported: Path, tmp_path: Path) -> None:
+    params = load_params(made / "params.yaml")
+
+    def export(target: Path, *, force: bool) -> None:
+        export_network(params, STUDENT_OF_EMBLEMS, target, with_database=False, force=force)
+
+    target = tmp_path / "mine"
+    shutil.copytree(exported, target)
+    with pytest.raises(ValueError, match="--force replaces it"):
+        export(target, force=False)
+    (target / "notes.txt").write_text("mine")
+    for force in (False, True):
+        with pytest.raises(ValueError, match="is no export"):
+            export(target, force=force)
+    assert (target / "notes.txt").read_text() == "mine"
+    assert (target / "encoder.onnx").exists()
+
+
+def test_results_without_a_search_in_the_teachers_database_have_no_card() -> None:
+    assert main_row({"naive": {}, "asymmetric": {"map": 1}}) == {"map": 1}
+    with pytest.raises(ValueError, match="the results hold naive"):
+        main_row({"naive": {}})

@@ -1,0 +1,80 @@
+"""Backbones, sizes and weights that cannot work are refused together, before anything runs."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import ConfigurationError, Params, load_params
+from pipeline.models.requirements import check_networks, size_fault
+from tests.made_params import edited_params
+
+
+def faults_of(params: Params) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        check_networks(params)
+    return caught.value.faults
+
+
+def params_with(folder: Path, **changes: object) -> Params:
+    return load_params(
+        edited_params(folder, {key.replace("__", "."): value for key, value in changes.items()})
+    )
+
+
+def test_the_committed_study_can_run(tmp_path: Path) -> None:
+    check_networks(params_with(tmp_path))
+
+
+def test_every_fault_is_named_at_once_with_its_key(tmp_path: Path) -> None:
+    params = params_with(
+        tmp_path,
+        datasets__emblems__network__backbone="timm/resnet81",
+        students={
+            "own": {"dataset": "emblems", "query_px": 32, "network": {"backbone": "resnet18"}},
+            "weak": {
+                "dataset": "emblems",
+                "query_px": 32,
+                "network": {"backbone": "timm/resnet18", "weights": "imagenet"},
+            },
+            "same": {"dataset": "emblems", "query_px": 32},
+        },
+    )
+    faults = faults_of(params)
+    starts = (
+        "datasets.emblems.network.backbone = 'timm/resnet81': timm has no",
+        "students.own.network.backbone = 'resnet18': ",
+        "students.weak.network.weights = 'imagenet': must be random, pretrained",
+    )
+    assert len(faults) == len(starts)
+    for start in starts:
+        assert sum(fault.startswith(start) for fault in faults) == 1
+
+
+def test_a_students_own_weights_are_checked_too(tmp_path: Path) -> None:
+    """A misspelt word would otherwise train from random weights without a sound."""
+    own = {"dataset": "emblems", "query_px": 32, "network": {"weights": "pretraind"}}
+    with pytest.raises(ConfigurationError, match=r"students\.own\.network\.weights = 'pretraind'"):
+        check_networks(params_with(tmp_path, students={"own": own}))
+
+
+def test_a_backbone_that_has_no_feature_map_is_a_fault_of_its_key(tmp_path: Path) -> None:
+    for backbone in ("torchvision/vit_b_16", "torchvision/swin_t"):
+        own = {"dataset": "emblems", "query_px": 32, "network": {"backbone": backbone}}
+        with pytest.raises(ConfigurationError, match=r"students\.own\.") as caught:
+            check_networks(params_with(tmp_path, students={"own": own}))
+        assert backbone in str(caught.value)
+
+
+def test_sizes_a_backbone_cannot_take() -> None:
+    assert size_fault("timm/test_resnet", 32) is None
+    assert size_fault("torchvision/mobilenet_v2", 33) is None
+    # Without padding at a pooling layer nothing is left of one pixel.
+    assert size_fault("torchvision/vgg11", 31) is not None
+    assert size_fault("torchvision/vgg11", 32) is None
+
+
+def test_a_size_is_named_with_its_key(tmp_path: Path) -> None:
+    own = {"dataset": "emblems", "query_px": 16, "network": {"backbone": "torchvision/vgg11"}}
+    faults = faults_of(params_with(tmp_path, students={"own": own}))
+    assert len(faults) == 1
+    assert faults[0].startswith("students.own.query_px = 16: torchvision/vgg11 ")
