@@ -1,0 +1,1 @@
+"""Losses, mining, schedule, the training loop and its checkpoints."""

@@ -1,0 +1,75 @@
+"""A student that learns from a fixed teacher, over coupled views, without labels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.data.coupled import Decode, ViewRecipe, coupled_views
+from pipeline.data.samplers import seeded_generator, shuffled_batches
+from pipeline.training.losses import absolute_distillation, relational_distillation
+
+
+@dataclass(frozen=True)
+class StudentBatch:
+    """Small views, image by image, and the teacher's embeddings of their large counterparts."""
+
+    views: Float[Tensor, "image_view channel height width"]
+    targets: Float[Tensor, "batch view dim"]
+
+
+@dataclass(frozen=True)
+class DistillationObjective:
+    """L_abs + lambda_ts L_ts + lambda_ss L_ss between a student and `teacher` (METHOD section 4).
+
+    `rows` are the training images, `images_per_epoch` bounds how many of them an epoch visits.
+    The teacher runs without a graph, in the loading threads, side by side with the student.
+    """
+
+    decode: Decode
+    rows: np.ndarray
+    teacher: nn.Module
+    teacher_px: int
+    student_px: int
+    recipe: ViewRecipe
+    images_per_batch: int
+    images_per_epoch: int | None
+    lambda_ts: float
+    lambda_ss: float
+    seed: int
+    device: torch.device
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        generator = seeded_generator(self.seed, "order", epoch)
+        return shuffled_batches(self.rows, self.images_per_batch, generator, self.images_per_epoch)
+
+    def begin_epoch(self, epoch: int, network: nn.Module) -> None:
+        """Nothing depends on the student's state."""
+
+    def load(self, epoch: int, number: int, rows: np.ndarray) -> StudentBatch:
+        with torch.inference_mode():
+            large, small = coupled_views(
+                self.decode,
+                rows,
+                self.rows,
+                (self.teacher_px, self.student_px),
+                self.recipe,
+                seeded_generator(self.seed, "views", epoch, number),
+                self.device,
+            )
+            targets = self.teacher(large.contiguous(memory_format=torch.channels_last))
+        views = small.contiguous(memory_format=torch.channels_last)
+        return StudentBatch(views, targets.unflatten(0, (len(rows), self.recipe.views)))
+
+    def terms(self, network: nn.Module, loaded: StudentBatch) -> dict[str, Float[Tensor, ""]]:
+        # Inference tensors cannot be saved for a backward pass; a clone can.
+        targets = loaded.targets.clone()
+        embeddings = network(loaded.views.clone()).view_as(targets)
+        to_teacher, to_student = relational_distillation(embeddings, targets)
+        return {
+            "absolute": absolute_distillation(embeddings, targets),
+            "relational_ts": self.lambda_ts * to_teacher,
+            "relational_ss": self.lambda_ss * to_student,
+        }

@@ -1,0 +1,114 @@
+"""A network that learns from labels: the teacher, and the baseline of each small size."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pipeline.data.coupled import Decode, ViewRecipe, coupled_views
+from pipeline.data.samplers import class_balanced_batches, seeded_generator
+from pipeline.training.triplet import draw_negatives, form_triplets, triplet_loss
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """Views of `anchors` images and, after them, of the negatives drawn for them, if any were."""
+
+    views: Float[Tensor, "batch channel height width"]
+    labels: Int[Tensor, "batch"]
+    anchors: int
+    negative: Int[Tensor, "anchor negative"] | None
+    generator: torch.Generator
+
+
+@dataclass
+class TripletObjective:
+    """Triplet loss with distance-weighted negatives (METHOD section 3).
+
+    `rows` are the training images of the pack, `labels` those of all its images. With
+    `negative_pool` "dataset" the negatives come from all of `rows`, embedded by `embed_pool` at the
+    start of each epoch; with "batch" they come from the batch itself.
+    """
+
+    decode: Decode
+    labels: np.ndarray
+    rows: np.ndarray
+    size_px: int
+    recipe: ViewRecipe
+    classes_per_batch: int
+    images_per_class: int
+    margin: float
+    negatives_per_anchor: int
+    negative_pool: Literal["dataset", "batch"]
+    distance_floor: float
+    embed_pool: Callable[[nn.Module], Float[Tensor, "image dim"]]
+    seed: int
+    device: torch.device
+    _pool: Tensor | None = field(default=None, init=False)
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        return class_balanced_batches(
+            self.labels,
+            self.rows,
+            self.classes_per_batch,
+            self.images_per_class,
+            seeded_generator(self.seed, "order", epoch),
+        )
+
+    def begin_epoch(self, epoch: int, network: nn.Module) -> None:
+        if self.negative_pool == "dataset":
+            self._pool = self.embed_pool(network.eval())
+
+    def load(self, epoch: int, number: int, rows: np.ndarray) -> LabelledBatch:
+        generator = seeded_generator(self.seed, "views", epoch, number)
+        negative = None
+        images = rows
+        if self.negative_pool == "dataset":
+            chosen = self._negatives_of(rows, generator)
+            others, place = np.unique(chosen, return_inverse=True)
+            negative = torch.from_numpy(place.reshape(chosen.shape) + len(rows))
+            images = np.concatenate([rows, others])
+        views = coupled_views(
+            self.decode, images, self.rows, (self.size_px,), self.recipe, generator, self.device
+        )[0]
+        return LabelledBatch(
+            views=views.contiguous(memory_format=torch.channels_last),
+            labels=torch.from_numpy(self.labels[images]),
+            anchors=len(rows),
+            negative=negative,
+            generator=generator,
+        )
+
+    def _negatives_of(self, rows: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        """Rows of the pack, of other classes than the anchors', [anchor, negative]."""
+        assert self._pool is not None
+        anchors = self._pool[np.searchsorted(self.rows, rows)]
+        differs = self.labels[rows][:, None] != self.labels[self.rows]
+        chosen = draw_negatives(
+            anchors,
+            self._pool,
+            torch.from_numpy(differs).to(anchors.device),
+            negatives=self.negatives_per_anchor,
+            floor=self.distance_floor,
+            generator=generator,
+        )
+        return self.rows[chosen.numpy()]
+
+    def terms(self, network: nn.Module, loaded: LabelledBatch) -> dict[str, Float[Tensor, ""]]:
+        embeddings = network(loaded.views)
+        negative = loaded.negative
+        if negative is None:
+            negative = draw_negatives(
+                embeddings.detach(),
+                embeddings.detach(),
+                (loaded.labels[:, None] != loaded.labels).to(embeddings.device),
+                negatives=self.negatives_per_anchor,
+                floor=self.distance_floor,
+                generator=loaded.generator,
+            )
+        triplets = form_triplets(loaded.labels, loaded.anchors, negative)
+        return {"triplet": triplet_loss(embeddings, triplets, self.margin)}

@@ -1,0 +1,62 @@
+"""The optimiser: what trains, at which rate."""
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.training.schedule import build_optimiser, current_rate
+from tests.made_training import tiny_embedder
+
+
+def build(network: nn.Module, **changes: float):
+    values = {
+        "steps": 20,
+        "learning_rate": 0.5,
+        "weight_decay": 0.25,
+        "warmup_share": 0.3,
+        "initial_division": 10.0,
+    }
+    return build_optimiser(network, **values | changes)
+
+
+def test_only_what_requires_a_gradient_trains() -> None:
+    network = tiny_embedder()
+    network.features.requires_grad_(False)
+    optimiser, _ = build(network)
+    trained = [p for group in optimiser.param_groups for p in group["params"]]
+    assert {id(p) for p in trained} == {id(network.p), *map(id, network.projection.parameters())}
+    assert [group["weight_decay"] for group in optimiser.param_groups] == [0.25]
+
+
+def test_the_first_rate_is_the_divided_peak() -> None:
+    optimiser, rates = build(tiny_embedder())
+    assert current_rate(optimiser) == pytest.approx(0.05)
+    optimiser.step()
+    rates.step()
+    assert current_rate(optimiser) > 0.05
+
+
+def test_a_step_of_adamw_by_hand() -> None:
+    """The first step moves by the rate against the gradient's sign, after decay by rate x decay."""
+    network = nn.Linear(1, 1, bias=False).double()
+    nn.init.constant_(network.weight, 2.0)
+    optimiser, _ = build(network)
+    (3 * network.weight).sum().backward()
+    optimiser.step()
+    assert network.weight.item() == pytest.approx(2 * (1 - 0.05 * 0.25) - 0.05, rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("steps", "share"), [(10, 0.1), (1, 0.3), (2, 0.5), (4, 0.25), (3, 0.3), (50, 0.02)]
+)
+def test_any_number_of_steps_can_be_scheduled(steps: int, share: float) -> None:
+    """A warm-up of a single step, or of less than one, is no division by zero."""
+    optimiser, rates = build(tiny_embedder(), steps=steps, warmup_share=share)
+    seen = []
+    for _ in range(steps):
+        seen.append(current_rate(optimiser))
+        optimiser.step()
+        rates.step()
+    assert len(seen) == steps
+    assert all(0 < rate <= 0.5 + 1e-12 for rate in seen)
+    assert torch.isfinite(torch.tensor(current_rate(optimiser)))
