@@ -1,0 +1,1 @@
+"""Embeddings, exact ranking, indexes, and what a query costs."""

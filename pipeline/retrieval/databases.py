@@ -1,0 +1,117 @@
+"""What can be searched: embeddings of the teacher, and what each of them shows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pipeline.data.packs import open_pack
+from pipeline.retrieval.index import read_index
+from pipeline.workspace import DatasetPaths
+
+# An approximate index proposes so many times more than asked for; the best of them by their exact
+# similarity are the result.
+CANDIDATES_PER_RESULT = 4
+LEAST_CANDIDATES = 64
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result. `similarity` is the cosine, `row` the place in the database, `rank` from 1."""
+
+    rank: int
+    similarity: float
+    id: int
+    class_name: str
+    name: str
+    row: int
+
+
+@dataclass(frozen=True)
+class Database:
+    """An open database. Row i of `vectors`, `ids`, `names` and `class_names` is one image.
+
+    `dataset` is the one whose teacher embedded it; `read` gives the encoded image of a row.
+    """
+
+    name: str
+    dataset: str
+    index: Any
+    is_exact: bool
+    vectors: Float[np.ndarray, "database dim"]
+    ids: Int[np.ndarray, " database"]
+    names: Sequence[str]
+    class_names: Sequence[str]
+    read: Callable[[int], bytes]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def search(self, query: Float[np.ndarray, " dim"], k: int) -> list[Hit]:
+        """The `k` images most similar to a unit vector, best first; fewer where there are fewer.
+
+        Raises ValueError for a vector of another length.
+        """
+        dim = self.vectors.shape[1]
+        if query.shape != (dim,):
+            raise ValueError(
+                f"the query has {len(query)} numbers and {self.name} {dim}: they come from "
+                "different networks; run `l2s study`"
+            )
+        wanted = k if self.is_exact else max(CANDIDATES_PER_RESULT * k, LEAST_CANDIDATES)
+        similarities, ids = self.index.search(query[None], min(wanted, len(self)))
+        found = ids[0] >= 0  # fewer than asked for are filled up with -1
+        rows = self._rows_of(ids[0][found])
+        scores = similarities[0][found]
+        if not self.is_exact:
+            scores = self.vectors[rows] @ query
+            best = np.argsort(-scores, kind="stable")[:k]
+            rows, scores = rows[best], scores[best]
+        return [
+            Hit(
+                rank=rank,
+                similarity=float(score),
+                id=int(self.ids[row]),
+                class_name=self.class_names[row],
+                name=self.names[row],
+                row=int(row),
+            )
+            for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1)
+        ]
+
+    def _rows_of(self, ids: Int[np.ndarray, " found"]) -> Int[np.ndarray, " found"]:
+        """`ids` ascend."""
+        return np.searchsorted(self.ids, ids)
+
+
+def open_study_database(dataset: str) -> Database:
+    """The test images of a data set, as the stage embed_database left them; ids are the rows.
+
+    Raises ValueError when they are not there, or do not fit together.
+    """
+    paths = DatasetPaths(dataset)
+    missing = [str(p) for p in (paths.pack, paths.index, paths.database) if not p.exists()]
+    if missing:
+        raise ValueError(f"{dataset} has no database yet ({missing[0]}): run `l2s study`")
+    pack = open_pack(paths.pack)
+    test = pack.rows("test")
+    index = read_index(paths.index)
+    vectors = np.load(paths.database, mmap_mode="r")
+    if not index.ntotal == len(vectors) == len(test):
+        raise ValueError(
+            f"{dataset}: {index.ntotal} vectors are indexed and {len(vectors)} stored, of "
+            f"{len(test)} test images: run `l2s study`"
+        )
+    return Database(
+        name=dataset,
+        dataset=dataset,
+        index=index,
+        is_exact=True,
+        vectors=vectors,
+        ids=np.arange(len(test)),
+        names=[pack.names[row] for row in test],
+        class_names=[pack.class_names[pack.labels[row]] for row in test],
+        read=lambda row: pack.encoded(int(test[row])),
+    )

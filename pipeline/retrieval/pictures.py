@@ -1,0 +1,104 @@
+"""Pictures that a user names: files, folders, globs, lists; read as those of a data set are."""
+
+import glob
+import os
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from pipeline.data.listings import is_image_name, natural_key
+from pipeline.data.normalisation import MAX_PIXELS, UnreadableImage, normalise_image
+
+MAX_FILE_BYTES = 256 << 20
+STANDARD_INPUT = "-"
+
+
+def name_pictures(arguments: Iterable[str], folder: Path, listed: Iterable[str]) -> list[Path]:
+    """The files that arguments name: a file, a folder (all below it), a glob, or - for `listed`.
+
+    Relative names refer to `folder`. A file that is named stands in the result even where it does
+    not exist: reading it says so. Raises ValueError for a folder, a glob or a list without images.
+    """
+    pictures: dict[Path, None] = {}
+    for argument in arguments:
+        if argument == STANDARD_INPUT:
+            lines = [line.rstrip("\r\n") for line in listed]
+            found = [folder / line for line in lines if line.strip()]
+            where = "standard input names no image"
+        else:
+            found, where = _found(argument, folder)
+        if not found:
+            raise ValueError(where)
+        pictures |= dict.fromkeys(found)
+    return list(pictures)
+
+
+def _found(argument: str, folder: Path) -> tuple[list[Path], str]:
+    """The files of one argument, and what to say when there is none."""
+    if not argument or "\0" in argument:
+        raise ValueError(f"IMAGE = {argument!r}: must be a file, a folder, a glob or -")
+    path = folder / Path(argument).expanduser()
+    if path.is_dir():
+        names = [path / name for name in image_names(path)]
+        return names, f"{argument!r}: this folder holds no image"
+    if not path.exists() and glob.has_magic(argument):
+        matches = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207
+        files = [match for match in matches if match.is_file() and is_image_name(match.name)]
+        ordered = sorted(files, key=lambda file: natural_key(str(file)))
+        return ordered, f"{argument!r}: this pattern matches no image"
+    return [path], ""
+
+
+def image_names(folder: Path) -> list[str]:
+    """Images at any depth below a folder, by their paths in it, in natural order.
+
+    Hidden files and folders, and links to folders, are passed over. Raises ValueError for what is
+    no folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: is not a folder")
+    names = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names += [
+            (Path(place) / name).relative_to(folder).as_posix()
+            for name in files
+            if not name.startswith(".") and is_image_name(name)
+        ]
+    return sorted(names, key=natural_key)
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """The bytes of a picture's file. Raises UnreadableImage, which names it."""
+    try:
+        if path.is_dir():
+            raise UnreadableImage(name, "is a folder")
+        if not path.is_file():  # a pipe or a device would block, or never end
+            reason = "is not a plain file" if path.exists() else "there is no such file"
+            raise UnreadableImage(name, reason)
+        size_bytes = path.stat().st_size
+        if size_bytes > MAX_FILE_BYTES:
+            raise UnreadableImage(name, f"has {size_bytes} bytes, more than {MAX_FILE_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(name, f"cannot be read: {error.strerror}") from error
+
+
+def decode_picture(encoded: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A picture as the networks are to see it: upright 8-bit RGB, as `prepare` would store it.
+
+    Raises UnreadableImage for what is no image, is damaged, or has more than `max_pixels` pixels.
+    """
+    normal, _, _ = normalise_image(encoded, name, max_pixels=max_pixels)
+    return Image.open(BytesIO(normal)).convert("RGB")
+
+
+def thumbnail(encoded: bytes, side_px: int) -> bytes:
+    """A JPEG file of the picture, at most `side_px` a side. Raises UnreadableImage."""
+    picture = decode_picture(encoded, "thumbnail")
+    picture.thumbnail((side_px, side_px))
+    buffer = BytesIO()
+    picture.save(buffer, format="JPEG", quality=85)
+    return buffer.getvalue()

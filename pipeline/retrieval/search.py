@@ -1,0 +1,129 @@
+"""One picture to its results: decoded, viewed, embedded by the chosen network, searched."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
+from torch import Tensor
+
+from pipeline.config import Params
+from pipeline.data.normalisation import MAX_PIXELS
+from pipeline.data.views import evaluation_view
+from pipeline.models.embedder import Embedder, unit_range
+from pipeline.models.weights import load_network
+from pipeline.retrieval.databases import Database, Hit
+from pipeline.retrieval.pictures import decode_picture
+from pipeline.workspace import DatasetPaths
+
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class NamedNetwork:
+    """A key of params.students or `teacher`, and the data set that it belongs to."""
+
+    key: str
+    dataset: str
+
+    @property
+    def path(self) -> Path:
+        paths = DatasetPaths(self.dataset)
+        return paths.teacher if self.key == TEACHER else paths.student(self.key)
+
+
+def choose_network(params: Params, network: str | None, dataset: str | None) -> NamedNetwork:
+    """The network of that name, or the first student of the data set in params.yaml.
+
+    Without a data set: the network's own, or the first of params.yaml. A data set without students
+    is searched with its teacher. Raises ValueError for names that are not there or do not agree.
+    """
+    if dataset is not None and dataset not in params.datasets:
+        raise ValueError(
+            f"--dataset {dataset!r}: no such data set; known: {', '.join(params.datasets)}"
+        )
+    student = params.students.get(network) if network else None
+    if student is not None and dataset not in (None, student.dataset):
+        raise ValueError(
+            f"--network {network!r} belongs to {student.dataset}, not to {dataset}: "
+            f"choose one of {', '.join(networks_of(params, str(dataset)))}"
+        )
+    if network is not None and network != TEACHER and student is None:
+        known = ", ".join([TEACHER, *params.students])
+        raise ValueError(f"--network {network!r}: no such network; known: {known}")
+    owner = student.dataset if student else dataset or next(iter(params.datasets))
+    return NamedNetwork(network or networks_of(params, owner)[0], owner)
+
+
+def networks_of(params: Params, dataset: str) -> list[str]:
+    """The students of a data set in the order of params.yaml, then its teacher."""
+    return [*params.cells_of(dataset)[1:], TEACHER]
+
+
+@dataclass(frozen=True)
+class QueryNetwork:
+    """An open network. `size_px` is the side of the evaluation view that it is fed."""
+
+    name: str
+    network: Embedder
+    size_px: int
+    device: torch.device
+
+    @torch.inference_mode()
+    def embed(
+        self, views: UInt8[Tensor, "batch channel size size"]
+    ) -> Float[np.ndarray, "batch dim"]:
+        """Unit vectors of evaluation views, float32."""
+        vectors: np.ndarray = self.network(unit_range(views, self.device)).float().cpu().numpy()
+        return vectors
+
+
+def open_network(named: NamedNetwork, device: torch.device) -> QueryNetwork:
+    """Load a trained network. Raises ValueError when it is not there or cannot be read."""
+    if not named.path.exists():
+        raise ValueError(f"{named.key} is not trained yet ({named.path}): run `l2s study`")
+    try:
+        network, card = load_network(named.path, device)
+    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{named.path}: is not a network of this program ({reason})") from error
+    return QueryNetwork(named.key, network, card.size_px, device)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The results of one picture, and how long each step took: decode, view, embed, search."""
+
+    hits: list[Hit]
+    times_ms: Mapping[str, float]
+
+
+def search_picture(
+    encoded: bytes,
+    name: str,
+    network: QueryNetwork,
+    database: Database,
+    k: int,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> Answer:
+    """The `k` images of the database most similar to an encoded picture.
+
+    Raises UnreadableImage for a picture that cannot be used, ValueError where network and database
+    do not fit.
+    """
+    marks_s = [time.perf_counter()]
+    picture = decode_picture(encoded, name, max_pixels=max_pixels)
+    marks_s.append(time.perf_counter())
+    view = evaluation_view(picture, network.size_px)
+    marks_s.append(time.perf_counter())
+    vector = network.embed(view[None])[0]
+    marks_s.append(time.perf_counter())
+    hits = database.search(vector, k)
+    marks_s.append(time.perf_counter())
+    steps_ms = (1000 * np.diff(marks_s)).tolist()
+    return Answer(hits, dict(zip(("decode", "view", "embed", "search"), steps_ms, strict=True)))

@@ -1,0 +1,89 @@
+"""Embeddings of the images of a pack: in their order, and in any batches."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.data.packs import Pack
+from pipeline.data.views import evaluation_view
+from pipeline.retrieval import embeddings
+from pipeline.retrieval.embeddings import EvaluationViews, embed_views
+from tests.made_training import CPU, made_pack, tiny_embedder
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    return made_pack(tmp_path_factory.mktemp("pack"), 3, 4)
+
+
+def test_equals_one_image_after_the_other(pack: Pack) -> None:
+    network = tiny_embedder(batch_norm=True).eval()
+    rows = np.array([7, 0, 11, 3, 4])
+    ours = embed_views(network, EvaluationViews(pack, rows, 16), CPU, batch_size=2)
+    assert ours.shape == (5, 8)
+    assert ours.dtype == torch.float32
+    for place, row in enumerate(rows.tolist()):
+        image = evaluation_view(pack.image(row), 16)[None].double() / 255
+        with torch.no_grad():
+            expected = tiny_embedder(batch_norm=True).double().eval()(image)[0]
+        torch.testing.assert_close(ours[place].double(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours.norm(dim=1), torch.ones(5))
+
+
+def test_batches_do_not_matter(pack: Pack) -> None:
+    network = tiny_embedder(batch_norm=True).eval()
+    views = EvaluationViews(pack, np.arange(12), 16)
+    first = embed_views(network, views, CPU, batch_size=1)
+    for batch_size in (5, 12, 64):
+        other = embed_views(network, views, CPU, batch_size=batch_size)
+        torch.testing.assert_close(first, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("limit", "decoded"), [(10**9, 6), (0, 12)])
+def test_views_are_kept_where_they_fit_and_are_equal_either_way(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch, limit: int, decoded: int
+) -> None:
+    calls: list[int] = []
+
+    def counted(image, size_px: int):
+        calls.append(size_px)
+        return evaluation_view(image, size_px)
+
+    monkeypatch.setattr(embeddings, "evaluation_view", counted)
+    views = EvaluationViews(pack, np.arange(6), 16, limit_bytes=limit)
+    first, second = torch.cat(list(views.batches(4))), torch.cat(list(views.batches(6)))
+    assert len(views) == 6
+    assert torch.equal(first, second)
+    assert first.shape == (6, 3, 16, 16)
+    assert calls == [16] * decoded
+
+
+def test_embeddings_take_part_in_a_later_loss(pack: Pack) -> None:
+    """They are constants of a graph: saved for a backward pass, without a gradient of their own."""
+    fixed = embed_views(tiny_embedder().eval(), EvaluationViews(pack, np.arange(3), 16), CPU)
+    assert not fixed.requires_grad
+    assert not fixed.is_inference()
+    learned = torch.ones(3, 8, requires_grad=True)
+    (learned * fixed).sum().backward()
+    assert learned.grad is not None
+    assert torch.equal(learned.grad, fixed)
+
+
+def test_it_tells_of_its_progress_only_with_a_name(
+    pack: Pack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    views = EvaluationViews(pack, np.arange(5), 16)
+    embed_views(tiny_embedder().eval(), views, CPU)
+    assert capsys.readouterr().err == ""
+    embed_views(tiny_embedder().eval(), views, CPU, batch_size=2, name="embedding")
+    assert "embedding: 5/5 image" in capsys.readouterr().err
+
+
+def test_reading_leaves_the_pack_and_the_network_alone(pack: Pack, tmp_path: Path) -> None:
+    network = tiny_embedder(batch_norm=True).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    embed_views(network, EvaluationViews(pack, np.arange(12), 16), CPU)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
