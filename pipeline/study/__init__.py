@@ -1,0 +1,1 @@
+"""The trade-off between accuracy and cost: tables, intervals, figures."""

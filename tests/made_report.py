@@ -1,0 +1,150 @@
+"""Made studies for the tests of the report: rows, pictures and names as a real one has them."""
+
+import base64
+from functools import cache
+from typing import Any
+
+import torch
+
+from pipeline.study.gallery import encode_view
+from pipeline.study.tradeoff import pareto_front
+
+PACK = {
+    "kind": "folder",
+    "origin": "given",
+    "licence": "the user's own",
+    "subset": False,
+    "images": 900,
+    "images_train": 450,
+    "images_test": 450,
+    "classes": 60,
+    "classes_train": 30,
+    "classes_test": 30,
+    "shorter_side_px_least": 180,
+    "shorter_side_px_median": 288.5,
+    "shorter_side_px_largest": 1200,
+    "images_smaller_than_teacher_px": 7,
+    "skipped_unreadable": {"a.jpg": "truncated"},
+    "absent": 0,
+    "passed_over": 0,
+}
+PARAMETERS = {"seed": 0, "threads": 1, "students": {"made-32": {"dataset": "made", "query_px": 32}}}
+SIZES = (64, 48, 32)
+
+
+def row(dataset: str, network: str, role: str, query_px: int, accuracy: float) -> dict[str, Any]:
+    """One row of a trade-off, as `report_part` holds it; values that are absent are None."""
+    has_gain = role in ("asymmetric", "symmetric")
+    return {
+        "dataset": dataset,
+        "subset": False,
+        "network": network,
+        "role": role,
+        "backbone": "timm/made",
+        "query_px": query_px,
+        "database_px": query_px if role in ("symmetric", "baseline") else 96,
+        "map": accuracy,
+        "map_low": accuracy - 0.02,
+        "map_high": accuracy + 0.02,
+        "map_trapezoid": accuracy - 0.01,
+        "map_at_r": accuracy / 2,
+        "recall_at_1": accuracy + 0.1,
+        "queries": 450,
+        "excluded_queries": 0,
+        "gmacs": query_px**2 * 4e-6,
+        "parameters": 385105,
+        "input_bytes": 3 * query_px**2,
+        "map_drop": 0.7 - accuracy,
+        "map_drop_low": 0.69 - accuracy,
+        "map_drop_high": 0.71 - accuracy,
+        "gain_over": {"asymmetric": "naive", "symmetric": "baseline"}.get(role),
+        "map_gain": 0.1 if has_gain else None,
+        "map_gain_low": 0.08 if has_gain else None,
+        "map_gain_high": 0.12 if has_gain else None,
+    }
+
+
+@cache
+def picture(size_px: int, seed: int) -> str:
+    """A picture with detail at every scale, which compresses as badly as photographs do."""
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(1, 3, size_px, size_px)
+    for cells, weight in ((4, 90.0), (12, 50.0), (size_px, 30.0)):
+        noise = torch.rand(1, 3, cells, cells, generator=generator) - 0.5
+        total += weight * torch.nn.functional.interpolate(
+            noise, (size_px, size_px), mode="bilinear"
+        )
+    return encode_view((total[0] + 128).clamp(0, 255).byte())
+
+
+def part(
+    dataset: str,
+    students: int = 3,
+    queries: int = 3,
+    class_name: str = "class",
+    roles: tuple[str, ...] = ("asymmetric", "symmetric", "naive", "baseline"),
+) -> dict[str, Any]:
+    """What the report shows of one data set; no picture of a result stands twice."""
+    rows = [row(dataset, "teacher", "teacher", 96, 0.7)]
+    galleries, images = [], {}
+    for number in range(students):
+        name, px = f"{dataset}-{number}", SIZES[number % 3]
+        rows += [
+            row(dataset, name, role, px, 0.6 - 0.05 * number - 0.1 * place)
+            for place, role in enumerate(roles)
+        ]
+        asked = []
+        for reason in ("above_naive", "below_teacher", "at_random"):
+            for _ in range(queries):
+                first = len(images)
+                labels = [
+                    {
+                        "image": first + i,
+                        "name": f"{class_name}/{first + i}.jpg",
+                        "class": class_name,
+                    }
+                    for i in range(16)
+                ]
+                images |= {str(first + i): picture(96, (first + i) % 24) for i in range(16)}
+                answers = [
+                    {
+                        "role": role,
+                        "average_precision": 0.3 * (place + 1),
+                        "results": [
+                            label | {"hit": i != place}
+                            for i, label in enumerate(labels[1 + 5 * place : 6 + 5 * place])
+                        ],
+                    }
+                    for place, role in enumerate(("teacher", "asymmetric", "naive"))
+                ]
+                small = picture(px, first % 24)
+                asked.append(
+                    labels[0]
+                    | {
+                        "reason": reason,
+                        "shown": [label["image"] for label in labels],
+                        "small": small,
+                        "answers": answers,
+                    }
+                )
+        galleries.append({"student": name, "query_px": px, "queries": asked})
+    front = pareto_front([one["gmacs"] for one in rows], [one["map"] for one in rows])
+    return {
+        "dataset": dataset,
+        "pack": PACK,
+        "teacher_px": 96,
+        "rows": [one | {"pareto": on} for one, on in zip(rows, front, strict=True)],
+        "galleries": galleries,
+        "images": images,
+    }
+
+
+def large_study() -> list[dict[str, Any]]:
+    """Four data sets of ten rows."""
+    roles = ("asymmetric", "symmetric", "baseline")
+    return [part(name, roles=roles) for name in ("birds", "cars", "products", "emblems")]
+
+
+def decoded(address: str) -> bytes:
+    """The file that a data address holds."""
+    return base64.b64decode(address.partition(",")[2])

@@ -1,0 +1,83 @@
+"""A finished study in a folder, made in seconds: its files, from networks that nobody trained."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.data.emblems import render_emblems
+from pipeline.data.packs import open_pack, write_pack
+from pipeline.files import write_json
+from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
+from pipeline.retrieval.embeddings import EvaluationViews, embed_views
+from pipeline.retrieval.index import write_exact_index
+from pipeline.study.cells import Bootstrap, Contender, evaluate_contenders
+from pipeline.workspace import DatasetPaths
+from tests.integration.workspace import ROOT, TINY, set_params
+
+BACKBONE = "timm/test_resnet"
+DIM = 16
+TEACHER_PX = 32
+STUDENT_PX = 16
+STUDENT = "tiny-16"
+CPU = torch.device("cpu")
+
+
+def make_finished_study(folder: Path) -> Path:
+    """A workspace with pack, networks, database, index and results of `emblems`; 30 test images.
+
+    Teacher and student share their random weights, so that their spaces agree somewhat.
+    """
+    folder.mkdir(parents=True)
+    for name in ("dvc.yaml", "params.yaml"):
+        (folder / name).write_bytes((ROOT / name).read_bytes())
+    set_params(folder, TINY)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        _make_files(DatasetPaths("emblems"))
+    finally:
+        os.chdir(before)
+    return folder
+
+
+def _make_files(paths: DatasetPaths) -> None:
+    records = render_emblems(
+        families=4, members=3, images_per_class=5, image_px=40, jpeg_quality=92, seed=0
+    )
+    write_pack(paths.pack, records)
+    write_json(paths.pack_summary, {"licence": "the user's own", "kind": "emblems", "images": 60})
+    network = build_embedder(BACKBONE, DIM, weights="random", seed=0)
+    save_network(paths.teacher, network, NetworkCard(BACKBONE, DIM, TEACHER_PX))
+    save_network(paths.student(STUDENT), network, NetworkCard(BACKBONE, DIM, STUDENT_PX))
+    pack = open_pack(paths.pack)
+    test = pack.rows("test")
+    contenders = []
+    for role, path in (("teacher", paths.teacher), ("asymmetric", paths.student(STUDENT))):
+        opened, card = load_network(path, CPU)
+        vectors = embed_views(opened, EvaluationViews(pack, test, card.size_px), CPU)
+        database = contenders[0].database if contenders else vectors
+        contenders.append(Contender(role, opened, card, TEACHER_PX, vectors, database))
+    paths.database.parent.mkdir(parents=True)
+    np.save(paths.database, contenders[0].database.numpy())
+    write_exact_index(paths.index, contenders[0].database)
+    rows, _ = evaluate_contenders(
+        contenders, torch.from_numpy(pack.labels[test]), (1, 2), Bootstrap(100, 0.95, 0)
+    )
+    for row, cell in zip(rows, ("teacher", STUDENT), strict=True):
+        write_json(paths.cell(cell), {row["role"]: json.loads(json.dumps(row))})
+        write_json(paths.timings(cell), {row["role"]: 1.5})
+
+
+def write_test_images(study: Path, folder: Path, rows: int) -> list[Path]:
+    """The first test images as files CLASS/N.jpg below a folder."""
+    pack = open_pack(study / DatasetPaths("emblems").pack)
+    files = []
+    for row in pack.rows("test")[:rows]:
+        file = folder / pack.class_names[pack.labels[row]].replace("/", "-") / f"{row}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(pack.encoded(int(row)))
+        files.append(file)
+    return files

@@ -1,0 +1,107 @@
+"""The queries that the report shows, and what each network finds for them."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.retrieval.ranking import evaluate_retrieval
+from pipeline.study.contrasts import choose_queries, find_contrasts, first_results
+
+NAN = float("nan")
+
+
+def test_choice_by_hand() -> None:
+    #             0    1    2    3    4    5    6
+    precision = {
+        "teacher": [0.9, 0.9, 0.9, 0.9, NAN, 0.5, 0.5],
+        "asymmetric": [0.8, 0.1, 0.7, 0.2, NAN, 0.5, 0.4],
+        "naive": [0.1, 0.2, 0.1, 0.1, NAN, 0.5, 0.4],
+    }
+    chosen = choose_queries(
+        {role: np.array(values) for role, values in precision.items()},
+        np.array([0, 1, 0, 2, 3, 4, 5]),
+        each=2,
+        seed=0,
+    )
+    # Row 2 gains second most, but is of the class of row 0; row 3 comes next.
+    assert chosen["above_naive"] == [0, 3]
+    # Rows 1 and 3 lose most; 3 is taken, and of 2 and 6 the loss of 2 is greater.
+    assert chosen["below_teacher"] == [1, 2]
+    assert sorted(chosen["at_random"]) == [5, 6]
+
+
+def test_without_a_naive_row_and_without_a_difference() -> None:
+    same = np.array([0.5, 0.5, 0.5])
+    chosen = choose_queries({"teacher": same, "asymmetric": same}, np.arange(3), each=2, seed=1)
+    assert chosen["below_teacher"] == []
+    assert "above_naive" not in chosen
+    assert len(set(chosen["at_random"])) == 2
+
+
+def test_random_queries_depend_on_the_seed_alone() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(20), 5)
+
+    def random_rows(seed: int) -> list[int]:
+        precision = {role: generator.random(100) for role in ("teacher", "asymmetric", "naive")}
+        return choose_queries(precision, labels, each=3, seed=seed)["at_random"]
+
+    rows = [set(random_rows(7)) for _ in range(4)]
+    # Other networks take other rows for themselves; what is left is drawn in one order.
+    assert all(len(first & second) >= 2 for first, second in itertools.pairwise(rows))
+    assert set(random_rows(8)) != rows[0]
+
+
+def test_results_by_plain_loops_without_the_query_itself() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, database = torch.randn(2, 12, 4, generator=generator, dtype=torch.float64)
+    labels = np.repeat([0, 1, 2], 4)
+    found = list(first_results(query, database, labels, [3, 7, 0], 5))
+    for row, results in zip([3, 7, 0], found, strict=True):
+        scores = sorted(
+            (-float(query[row] @ database[other]), other) for other in range(12) if other != row
+        )
+        assert results == [other for _, other in scores[:5]]
+
+
+def test_ties_stand_as_the_metrics_count_them() -> None:
+    same = torch.ones(4, 2, dtype=torch.float64)
+    labels = np.array([0, 0, 1, 1])
+    assert list(first_results(same, same, labels, [0], 3)) == [[2, 3, 1]]
+    result = evaluate_retrieval(same, same, torch.from_numpy(labels))
+    assert result.per_query["first_hit_rank"][0] == 3
+
+
+def test_contrasts_hold_each_role_of_each_chosen_query() -> None:
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(5).repeat_interleave(6)
+    database = torch.randn(30, 8, generator=generator)
+    queries = {
+        "teacher": database,
+        "asymmetric": database + torch.randn(30, 8, generator=generator),
+        "naive": database + 2 * torch.randn(30, 8, generator=generator),
+    }
+    precision = {
+        role: evaluate_retrieval(embedded, database, labels).query_metrics["average_precision"]
+        for role, embedded in queries.items()
+    }
+    contrasts = find_contrasts(queries, database, precision, labels.numpy(), seed=0)
+    assert len(contrasts) == len({contrast["query"] for contrast in contrasts}) == 9
+    reasons = [contrast["reason"] for contrast in contrasts]
+    assert reasons == 3 * ["above_naive"] + 3 * ["below_teacher"] + 3 * ["at_random"]
+    for contrast in contrasts:
+        row = contrast["query"]
+        for role in queries:
+            assert contrast["average_precision"][role] == precision[role][row]
+            assert len(contrast["results"][role]) == 5
+            assert row not in contrast["results"][role]
+    assert contrasts == find_contrasts(queries, database, precision, labels.numpy(), seed=0)
+
+
+@pytest.mark.parametrize("count", [1, 5, 50])
+def test_no_more_results_than_there_are(count: int) -> None:
+    points = torch.eye(4)
+    (found,) = first_results(points, points, np.arange(4), [2], count)
+    assert len(found) == min(count, 3)

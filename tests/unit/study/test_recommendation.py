@@ -1,0 +1,261 @@
+"""The network to take: within the bounds by its interval, the cheapest, and why."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from pipeline import cli
+from pipeline.files import write_json
+from pipeline.study.recommendation import Bounds, recommend
+from pipeline.workspace import DatasetPaths
+from tests.made_params import edited_params
+
+NAN = float("nan")
+
+
+def row(
+    network: str, role: str, gmacs: float, drop: float, latency_ms: float = 1.0, **extra: Any
+) -> dict[str, Any]:
+    """A row that drops from 70 % by `drop`, with an interval of a point on both sides."""
+    spread = 0 if role == "teacher" else 0.01
+    accuracy = 0.7 - drop
+    return {
+        "dataset": "emblems",
+        "network": network,
+        "role": role,
+        "backbone": "timm/made",
+        "query_px": 64,
+        "database_px": 96,
+        "gmacs": gmacs,
+        "latency_ms": latency_ms,
+        "map": accuracy,
+        "map_low": accuracy - 0.015,
+        "map_high": accuracy + 0.015,
+        "map_at_r": accuracy / 2,
+        "recall_at_1": accuracy,
+        "map_drop": drop,
+        "map_drop_low": drop - spread,
+        "map_drop_high": drop + spread,
+        **extra,
+    }
+
+
+ROWS = [
+    row("teacher", "teacher", 4.0, 0.0, 40.0),
+    row("l", "asymmetric", 2.0, 0.01, 20.0),
+    row("m", "asymmetric", 1.0, 0.03, 12.0),
+    row("s", "asymmetric", 0.5, 0.08, 6.0),
+    row("s", "symmetric", 0.5, 0.005, 6.0),
+    row("s", "naive", 0.5, 0.3, 6.0),
+]
+TABLE = pd.DataFrame(ROWS)
+
+
+def chosen(bounds: Bounds, roles: tuple[str, ...] = ("asymmetric",)) -> str | None:
+    found = recommend(TABLE, bounds, roles).chosen
+    return found and found["network"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "network"),
+    [
+        (Bounds(max_drop=2.01), "l"),  # the drop of m is 3 points
+        (Bounds(max_drop=3.5), "l"),  # of m it may be 4
+        (Bounds(max_drop=4.01), "m"),
+        (Bounds(max_drop=50), "s"),
+        (Bounds(max_drop=1.9), None),  # the drop of l is 1 point, but may be 2
+        (Bounds(max_gmacs=1.0), "m"),  # the most accurate that is within
+        (Bounds(max_gmacs=0.7), "s"),
+        (Bounds(max_gmacs=0.4), None),
+        (Bounds(max_latency_ms=12), "m"),
+        (Bounds(max_latency_ms=100), "l"),
+        (Bounds(max_drop=5, max_latency_ms=12), "m"),
+        (Bounds(max_drop=5, max_gmacs=0.7), None),
+        (Bounds(max_drop=10, max_gmacs=0.7, max_latency_ms=6), "s"),
+        (Bounds(max_drop=0), None),
+    ],
+)
+def test_choices_by_hand(bounds: Bounds, network: str | None) -> None:
+    assert chosen(bounds) == network
+
+
+def test_only_the_roles_asked_for_are_candidates() -> None:
+    assert chosen(Bounds(max_drop=2.01)) == "l"
+    found = recommend(TABLE, Bounds(max_drop=2.01), ("asymmetric", "symmetric"))
+    assert found.chosen is not None
+    assert (found.chosen["network"], found.chosen["role"]) == ("s", "symmetric")
+    assert chosen(Bounds(max_drop=0), ("teacher",)) == "teacher"
+
+
+def test_the_order_of_the_rows_does_not_matter() -> None:
+    for seed in range(5):
+        mixed = TABLE.sample(frac=1, random_state=seed)
+        for bounds in (Bounds(max_drop=4.01), Bounds(max_gmacs=1)):
+            assert recommend(mixed, bounds).chosen == recommend(TABLE, bounds).chosen
+
+
+def test_of_equally_cheap_rows_the_more_accurate_and_the_other_way_round() -> None:
+    twin = pd.DataFrame([*ROWS, row("n", "asymmetric", 1.0, 0.02)])
+    found = recommend(twin, Bounds(max_drop=4.01)).chosen
+    assert found is not None
+    assert found["network"] == "n"
+    dearer = pd.DataFrame([*ROWS, row("a", "asymmetric", 1.5, 0.03)])
+    found = recommend(dearer, Bounds(max_gmacs=1.5)).chosen
+    assert found is not None
+    assert found["network"] == "m"
+
+
+def test_every_other_candidate_is_given_a_reason() -> None:
+    found = recommend(TABLE, Bounds(max_drop=4.01))
+    assert "the cheapest of 2 within the bounds (at most 4.01 points" in found.why
+    assert "of 3 in all; 25 % of the teacher's GMACs" in found.why
+    why = {other["network"]: (other["within"], other["why"]) for other in found.alternatives}
+    assert why == {
+        "l": (
+            True,
+            "within the bounds: 2 times the GMACs, 2.0 points more accurate, "
+            "their intervals overlap",
+        ),
+        "s": (False, "not within the bounds: its drop may be 9.0 points"),
+    }
+    assert found.closest is None
+
+
+def test_what_comes_closest_is_told_when_nothing_is_within() -> None:
+    found = recommend(TABLE, Bounds(max_drop=1, max_latency_ms=15))
+    assert found.chosen is None
+    assert found.closest is not None
+    # l misses by 1 point of 1 and 5 ms of 15; m by 3 points of 1.
+    assert found.closest["network"] == "l"
+    assert found.why.endswith(
+        "l (asymmetric) comes closest: its drop may be 2.0 points and it takes 20 ms"
+    )
+    assert {other["network"] for other in found.alternatives} == {"m", "s"}
+    assert not any(other["within"] for other in found.alternatives)
+
+
+def test_a_latency_that_was_not_measured_is_within_no_bound() -> None:
+    table = TABLE.assign(latency_ms=[NAN if r["network"] == "s" else r["latency_ms"] for r in ROWS])
+    found = recommend(table, Bounds(max_drop=50, max_latency_ms=30))
+    assert found.chosen is not None
+    assert found.chosen["network"] == "m"
+    (unmeasured,) = [other for other in found.alternatives if other["network"] == "s"]
+    assert "was not measured on this machine" in unmeasured["why"]
+    assert recommend(table, Bounds(max_drop=50)).chosen["network"] == "s"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_drop", -1.0), ("max_gmacs", NAN), ("max_latency_ms", float("inf"))],
+)
+def test_bounds_are_numbers_of_zero_or_more(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} .*0 or more"):
+        Bounds(**{name: value})
+
+
+def test_bad_questions_are_refused() -> None:
+    with pytest.raises(ValueError, match="no bound"):
+        Bounds()
+    with pytest.raises(ValueError, match="--roles foo: must be some of teacher, asymmetric"):
+        recommend(TABLE, Bounds(max_drop=1), ("foo",))
+    with pytest.raises(ValueError, match="no row of role baseline"):
+        recommend(TABLE, Bounds(max_drop=1), ("baseline",))
+    with pytest.raises(ValueError, match="older version"):
+        recommend(TABLE.drop(columns=["map_drop_high"]), Bounds(max_drop=1))
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished study of one data set, of which only the rows and latencies are there."""
+    monkeypatch.chdir(tmp_path)
+    students = {name: {"dataset": "emblems", "query_px": 64} for name in "lms"}
+    edited_params(tmp_path, {"students": students})
+    (tmp_path / "dvc.yaml").touch()
+    paths = DatasetPaths("emblems")
+    for cell in ("teacher", *students):
+        own = [entry for entry in ROWS if entry["network"] == cell]
+        rows = [{k: v for k, v in entry.items() if k != "latency_ms"} for entry in own]
+        write_json(paths.cell(cell), {entry["role"]: entry for entry in rows})
+        write_json(paths.timings(cell), {entry["role"]: entry["latency_ms"] for entry in own})
+    return tmp_path
+
+
+def ask(*arguments: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(cli.app, ["recommend", *arguments])
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.mark.usefixtures("study")
+def test_the_command_says_which_and_why() -> None:
+    code, told, errors = ask("--max-drop", "4.01")
+    assert (code, errors) == (0, "")
+    assert told.splitlines()[0] == "emblems: m"
+    assert "asymmetric, 64 px, 1 GMACs, 12 ms, mAP 67.0 % (65.5 to 68.5)" in told
+    assert "3.0 points (2.0 to 4.0) below the teacher" in told
+    assert "not s (asymmetric, 64 px): not within the bounds" in told
+
+
+@pytest.mark.usefixtures("study")
+def test_the_command_gives_json() -> None:
+    code, told, _ = ask("--max-gmacs", "1", "--dataset", "emblems", "--json")
+    assert code == 0
+    answer = json.loads(told)
+    assert answer["bounds"] == {"max_drop": None, "max_latency_ms": None, "max_gmacs": 1.0}
+    found = answer["datasets"]["emblems"]
+    assert found["chosen"]["network"] == "m"
+    assert [other["network"] for other in found["alternatives"]] == ["l", "s"]
+
+
+@pytest.mark.usefixtures("study")
+def test_nothing_within_the_bounds_is_an_answer_with_exit_code_1() -> None:
+    code, told, errors = ask("--max-drop", "1")
+    assert (code, errors) == (1, "")
+    assert told.startswith("emblems: no network\n")
+    assert "l (asymmetric) comes closest" in told
+    code, told, _ = ask("--max-drop", "1", "--json")
+    assert code == 1
+    assert json.loads(told)["datasets"]["emblems"]["chosen"] is None
+
+
+@pytest.mark.usefixtures("study")
+def test_json_has_null_for_a_latency_that_was_not_measured() -> None:
+    DatasetPaths("emblems").timings("m").unlink()
+    code, told, _ = ask("--max-drop", "4.01", "--json")
+    assert code == 0
+    assert json.loads(told)["datasets"]["emblems"]["chosen"]["latency_ms"] is None
+    assert "ms, mAP" not in ask("--max-drop", "4.01")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no bound"),
+        (["--max-drop", "-1"], "--max-drop -1: must be a number, 0 or more"),
+        (["--max-drop", "nan"], "--max-drop nan"),
+        (["--max-latency-ms", "inf"], "--max-latency-ms inf"),
+        (["--max-drop", "1", "--dataset", "birds"], "no such data set; known: emblems"),
+        (["--max-drop", "1", "--roles", "student"], "--roles student: must be some of"),
+        (["--max-drop", "1", "--roles", ","], "--roles"),
+    ],
+)
+@pytest.mark.usefixtures("study")
+def test_bad_usage_is_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
+    code, told, errors = ask(*arguments)
+    assert (code, told) == (2, "")
+    assert errors.startswith("error: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_without_a_study_the_command_says_what_to_run(study: Path) -> None:
+    DatasetPaths("emblems").cell("m").unlink()
+    code, _, errors = ask("--max-drop", "1")
+    assert (code, errors) == (2, "error: emblems: not evaluated yet: m; run `l2s study`\n")
+    (study / "dvc.yaml").unlink()
+    code, _, errors = ask("--max-drop", "1")
+    assert code == 2
+    assert "no params.yaml and dvc.yaml" in errors

@@ -1,0 +1,286 @@
+"""The page of a study: whole, bounded, escaped, and the same for the same results."""
+
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+import pytest
+
+from pipeline.study.report import (
+    FOLDER,
+    PICTURE_BYTES,
+    REASONS,
+    ROLES,
+    STYLE,
+    figures,
+    fit_galleries,
+    render_report,
+)
+from pipeline.study.tradeoff import ROLES as TABLE_ROLES
+from tests.made_report import PACK, PARAMETERS, large_study, part
+
+VOID = {"meta", "input", "img", "br", "link", "hr"}
+
+
+class Page(HTMLParser):
+    """Elements, their attributes, and whether each tag is closed in its turn."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
+        return [
+            found
+            for name, found in self.elements
+            if name == tag and all(found.get(key) == value for key, value in attributes.items())
+        ]
+
+    def classed(self, tag: str, word: str) -> list[dict[str, str | None]]:
+        return [found for found in self.all(tag) if word in (found.get("class") or "").split()]
+
+
+def page_of(parts: list[dict], confidence: float = 0.95) -> str:
+    return render_report(parts, PARAMETERS, confidence)
+
+
+def test_a_study_of_four_data_sets_and_forty_rows_stays_small_and_whole() -> None:
+    study = large_study()
+    assert sum(len(one["rows"]) for one in study) == 40
+    text = page_of(study)
+    assert 1_000_000 < len(text.encode()) < 5_000_000
+    page = Page(text)
+    assert len([1 for attributes in page.all("tr") if "data-role" in attributes]) == 40
+    assert len(page.classed("figure", "panel")) == 4
+    assert len(page.classed("g", "mark")) == 2 * 40  # each panel is drawn wide and narrow
+    assert len(page.classed("article", "query")) >= 4 * 3 * 3
+    assert [box["value"] for box in page.all("input", **{"data-switch": "set"})] == [
+        "birds",
+        "cars",
+        "products",
+        "emblems",
+    ]
+
+
+def test_equal_results_give_equal_bytes_and_others_another_mark() -> None:
+    first = page_of([part("made")])
+    assert first == page_of([part("made")])
+    changed = part("made")
+    changed["rows"][1]["map"] += 1e-6
+    mark = re.compile(r"Mark of these results: <code>(\w{16})</code>")
+    found = [mark.search(text) for text in (first, page_of([changed]))]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[0][1] != found[1][1]
+
+
+def test_nothing_on_the_page_hangs_on_the_run_or_the_machine() -> None:
+    text = page_of([part("made")])
+    for word in ("latency_ms", "/work", "/tmp", "/home"):  # noqa: S108
+        assert word not in text
+
+
+def test_the_page_asks_for_no_other_file() -> None:
+    page = Page(page_of([part("made")]))
+    addresses = [
+        str(value)
+        for _, attributes in page.elements
+        for name, value in attributes.items()
+        if name in ("src", "href", "xlink:href", "action", "srcset")
+    ]
+    assert len(addresses) > 100
+    assert all(address.startswith(("#", "data:image/webp;base64,")) for address in addresses)
+    text = page_of([part("made")])
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    (policy,) = [m for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in str(policy["content"])
+    assert page.all("link") == []
+
+
+def test_every_reference_within_the_page_is_met() -> None:
+    page = Page(page_of([part("made"), part("other")]))
+    identities = [str(attributes["id"]) for _, attributes in page.elements if "id" in attributes]
+    assert max(Counter(identities).values()) == 1
+    wanted = [
+        word
+        for _, attributes in page.elements
+        for name in ("href", "aria-labelledby", "aria-describedby", "data-row")
+        for word in str(attributes.get(name) or "").split()
+        if name != "href" or word.startswith("#")
+    ]
+    assert len(wanted) > 100
+    assert {word.removeprefix("#") for word in wanted} <= set(identities)
+
+
+EVIL = "<script>alert('x')</script>&\"'{{ 7 * 7 }}"
+
+
+def test_names_of_users_are_text_and_never_markup() -> None:
+    made = part("made", students=1, class_name=EVIL)
+    made["pack"] = PACK | {"licence": EVIL}
+    for row in made["rows"]:
+        row["backbone"] = EVIL
+    text = render_report([made], {"datasets": {"made": {"table": EVIL}}}, 0.95)
+    page = Page(text)
+    assert len(page.all("script")) == 1
+    assert "<script>alert" not in text
+    assert "{{ 7 * 7 }}" in text
+    assert any(EVIL in str(attributes.get("aria-label")) for _, attributes in page.elements)
+    assert EVIL in "".join(page.text)
+
+
+def test_points_and_pictures_have_words() -> None:
+    page = Page(page_of([part("made")]))
+    marks = page.classed("g", "mark")
+    labels = {str(mark["aria-label"]) for mark in marks}
+    assert len(labels) == 13
+    assert (
+        "made, asymmetric, made-0, timm/made, 64 px: mAP 60.0 %, interval 58.0 to 62.0; "
+        "0.0164 GMACs; \N{MINUS SIGN}10.0 points to the teacher; on the Pareto front"
+    ) in labels
+    assert [mark["tabindex"] for mark in marks].count("0") == 2  # one stop a drawing
+    assert all(picture.get("alt") for picture in page.all("img"))
+    pictures = page.classed("svg", "picture")
+    assert len(pictures) == 3 * 9 * 16
+    words = [str(picture["aria-label"]) for picture in pictures]
+    assert sum(": hit" in word or ", hit: " in word for word in words) == 3 * 9 * 12
+    assert sum(", miss: " in word for word in words) == 3 * 9 * 3
+    assert len(page.classed("li", "hit")) == 3 * 9 * 12
+    for table in page.all("table"):
+        assert "aria-label" in table or "aria-labelledby" in table
+    assert all(heading.get("scope") for heading in page.all("th"))
+
+
+def test_the_table_has_the_figures_that_people_look_for() -> None:
+    text = page_of([part("made")])
+    for words in ("60.0 <small>58.0 to 62.0</small>", "+10.0 <small>+8.0 to +12.0</small>"):
+        assert words in text
+    assert "180 / 288.5 / 1200" in text
+    assert "7 below 96 px" in text
+    assert "1 unreadable left out" in text
+    assert "95 % bootstrap" in text
+    assert "query_px: 32" in text
+    assert "90 % bootstrap" in page_of([part("made")], confidence=0.9)
+
+
+def test_colours_can_be_read_in_light_and_in_dark() -> None:
+    style = (FOLDER / STYLE).read_text(encoding="utf-8")
+    schemes = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    light, dark, printed = (dict(re.findall(r"--([\w-]+): (#\w+);", text)) for text in schemes)
+    for colours in (light, light | dark, printed):
+        for name, least in {"ink": 7, "soft": 4.5, **dict.fromkeys(ROLES, 3)}.items():
+            assert contrast(colours[name], colours["paper"]) >= least, name
+
+
+def contrast(first: str, second: str) -> float:
+    """The ratio of the Web Content Accessibility Guidelines 2.2, of two colours #rgb or #rrggbb."""
+
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        channels = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(first), luminance(second)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_columns_stay_in_line_where_a_data_set_has_no_recall_at_1() -> None:
+    study = [part("made"), part("other")]
+    for row in study[0]["rows"]:
+        del row["recall_at_1"]
+    text = page_of(study)
+    table = text[text.index('<table class="rows"') :].partition("</table>")[0]
+    heads, *rows = table.split("<tr")[1:]
+    assert len(rows) == 26
+    assert {row.count("<td") + row.count("<th") for row in rows} == {heads.count("<th ")} == {14}
+
+
+def test_a_subset_is_called_one() -> None:
+    made = part("made")
+    assert "subset" not in "".join(Page(page_of([made])).text)
+    made["pack"] = PACK | {"subset": True}
+    assert "not comparable with published figures" in page_of([made])
+
+
+def test_a_study_without_students_or_without_naive_rows() -> None:
+    assert Page(page_of([part("made", students=0)])).classed("article", "query") == []
+    full = part("made", students=1, roles=("asymmetric",))
+    full["rows"][1] |= {"gain_over": None, "map_gain": None}
+    for query in full["galleries"][0]["queries"]:
+        query["answers"].pop()
+    assert len(Page(page_of([full])).classed("div", "answer")) == 9 * 2
+
+
+def test_galleries_shrink_alike_until_they_fit() -> None:
+    study = [part("a", students=2), part("b", students=2)]
+    whole, left_out = fit_galleries(study, PICTURE_BYTES)
+    assert left_out == []
+    assert [len(g["queries"]) for one in whole for g in one["galleries"]] == [9] * 4
+    fewer, left_out = fit_galleries(study, 700_000)
+    counts = [len(g["queries"]) for one in fewer for g in one["galleries"]]
+    assert left_out == []
+    assert len(set(counts)) == 1
+    assert counts[0] in (3, 6)
+    for one in fewer:
+        for gallery in one["galleries"]:
+            reasons = Counter(query["reason"] for query in gallery["queries"])
+            assert len(set(reasons.values())) == 1
+        assert len(one["images"]) == 16 * counts[0] * 2
+    fewest, left_out = fit_galleries(study, 250_000)
+    assert left_out == ["a-1", "b-1"]
+    assert [len(one["galleries"]) for one in fewest] == [1, 1]
+    assert fit_galleries(study, 0)[1] == ["a-0", "a-1", "b-0", "b-1"]
+    assert "Left out for the size of this page: a-1, b-1" in (render_with_budget(study, 250_000))
+
+
+def render_with_budget(study: list[dict], most_bytes: int) -> str:
+    from unittest.mock import patch
+
+    with patch("pipeline.study.report.PICTURE_BYTES", most_bytes):
+        return page_of(study)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.00411, "0.00411"),
+        (0.0000123, "0.0000123"),
+        (16.35, "16.4"),
+        (1234.0, "1230"),
+        (0.5, "0.5"),
+        (100, "100"),
+        (0, "0"),
+        (112.0, "112"),
+    ],
+)
+def test_figures_have_no_exponent(value: float, text: str) -> None:
+    assert figures(value) == text
+
+
+def test_the_words_cover_every_role_and_reason() -> None:
+    assert list(ROLES) == list(TABLE_ROLES)
+    found = {query["reason"] for query in part("made")["galleries"][0]["queries"]}
+    assert found == set(REASONS)
+    json.dumps(part("made"), allow_nan=False)
