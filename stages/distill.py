@@ -1,0 +1,89 @@
+"""Distil a student for one query size from the fixed teacher, without labels."""
+
+import torch
+from torch import nn
+
+from pipeline.config import load_params
+from pipeline.data.coupled import cached_decoder
+from pipeline.data.packs import open_pack, validation_split
+from pipeline.devices import resolve_device
+from pipeline.models.weights import NetworkCard, build_embedder, load_network, weights_files
+from pipeline.retrieval.embeddings import EvaluationViews, embed_views
+from pipeline.retrieval.ranking import evaluate_retrieval
+from pipeline.runs import TrainingJob, run_training, schedule_of, view_recipe_of
+from pipeline.training.checkpoints import Row
+from pipeline.training.distillation import DistillationObjective
+from pipeline.workspace import DatasetPaths, run_stage
+
+
+def distill(key: str) -> None:
+    params = load_params()
+    student = params.students[key]
+    dataset = params.datasets[student.dataset]
+    network = params.student_network(key)
+    recipe = params.student_distillation(key)
+    paths = DatasetPaths(student.dataset)
+    device = resolve_device(params.threads)
+    pack = open_pack(paths.pack)
+    teacher, teacher_card = load_network(paths.teacher, device)
+    fitting, validating = validation_split(pack, dataset.validation_share)
+    small_views = EvaluationViews(pack, validating, student.query_px)
+    labels = torch.from_numpy(pack.labels[validating])
+    if len(validating):
+        large_views = EvaluationViews(pack, validating, teacher_card.size_px)
+        database = embed_views(teacher, large_views, device)
+
+    def validate(model: nn.Module) -> Row:
+        """Asymmetric map on the held-out training classes."""
+        if not len(validating):
+            return {}
+        queries = embed_views(model, small_views, device)
+        return {"validation_map": evaluate_retrieval(queries, database, labels).map}
+
+    job = TrainingJob(
+        stage="distill",
+        key=key,
+        role="student",
+        dataset=student.dataset,
+        card=NetworkCard(
+            network.backbone, teacher_card.dim, student.query_px, network.mean, network.std
+        ),
+        settings={
+            "seed": params.seed,
+            "threads": params.threads,
+            "size_px": student.query_px,
+            "validation_share": dataset.validation_share,
+            **network.model_dump(),
+            **recipe.model_dump(),
+        },
+        inputs=(paths.pack, paths.teacher, *weights_files(network.weights)),
+        output=paths.student(key),
+        keep_best=params.tracking.keep_best,
+    )
+    objective = DistillationObjective(
+        decode=cached_decoder(pack),
+        rows=fitting,
+        teacher=teacher,
+        teacher_px=teacher_card.size_px,
+        student_px=student.query_px,
+        recipe=view_recipe_of(recipe),
+        images_per_batch=recipe.images_per_batch,
+        images_per_epoch=recipe.images_per_epoch,
+        lambda_ts=recipe.lambda_ts,
+        lambda_ss=recipe.lambda_ss,
+        seed=params.seed,
+        device=device,
+    )
+    model = build_embedder(
+        network.backbone,
+        teacher_card.dim,
+        weights=network.weights,
+        seed=params.seed,
+        mean=network.mean,
+        std=network.std,
+    ).to(device)
+    run_training(job, model, objective, schedule_of(recipe, network), validate)
+
+
+if __name__ == "__main__":
+    run_stage(distill)

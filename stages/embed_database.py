@@ -1,0 +1,29 @@
+"""Embed the test images of a data set with its teacher, once, and index them."""
+
+import numpy as np
+
+from pipeline.config import load_params
+from pipeline.data.packs import open_pack
+from pipeline.devices import resolve_device
+from pipeline.files import replacing
+from pipeline.models.weights import load_network
+from pipeline.retrieval.embeddings import EvaluationViews, embed_views
+from pipeline.retrieval.index import write_exact_index
+from pipeline.workspace import DatasetPaths, run_stage
+
+
+def embed_database(name: str) -> None:
+    params = load_params()
+    paths = DatasetPaths(name)
+    device = resolve_device(params.threads)
+    pack = open_pack(paths.pack)
+    teacher, card = load_network(paths.teacher, device)
+    views = EvaluationViews(pack, pack.rows("test"), card.size_px)
+    vectors = embed_views(teacher, views, device, name="embedding the database")
+    with replacing(paths.database) as temporary, temporary.open("wb") as file:
+        np.save(file, vectors.numpy())
+    write_exact_index(paths.index, vectors)
+
+
+if __name__ == "__main__":
+    run_stage(embed_database)

@@ -1,0 +1,122 @@
+"""Turn the source of a data set into one pack of encoded images."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import Params, load_params
+from pipeline.config_sources import CsvSource, EmblemsSource, FolderSource
+from pipeline.data.emblems import render_emblems
+from pipeline.data.layouts import open_layout, read_records
+from pipeline.data.listings import Listing
+from pipeline.data.normalisation import UnreadableImage
+from pipeline.data.own_images import hold_to_manifest, list_own_images
+from pipeline.data.packs import Pack, open_pack, write_pack
+from pipeline.data.published import describe_files, download_files, given_files
+from pipeline.data.sources import find_form, find_source
+from pipeline.files import write_json
+from pipeline.progress import track
+from pipeline.workspace import ARCHIVES, WORK, DatasetPaths, archives_shelf, run_stage
+
+
+def prepare(name: str) -> None:
+    params = load_params()
+    paths = DatasetPaths(name)
+    source = params.datasets[name].source
+    described = json.loads(paths.source.read_text(encoding="utf-8"))
+    notes = {**{key: described[key] for key in ("kind", "origin", "licence")}, "subset": False}
+    if isinstance(source, EmblemsSource):
+        settings = source.model_dump(exclude={"kind"})
+        images = source.families * source.members * source.images_per_class
+        write_pack(paths.pack, track(render_emblems(**settings), "rendering", images, "image"))
+    else:
+        with _open_listing(params, name, described) as listing:
+            notes |= _pack_listing(listing, paths, skip_unreadable=source.skip_unreadable)
+    write_json(
+        paths.pack_summary,
+        notes | _summary(open_pack(paths.pack), params.datasets[name].teacher_px),
+    )
+
+
+@contextmanager
+def _open_listing(params: Params, name: str, described: dict[str, Any]) -> Iterator[Listing]:
+    """The images of a data set that is no emblems, held to what the earlier stages saw of them."""
+    source = params.datasets[name].source
+    assert not isinstance(source, EmblemsSource), "emblems are rendered"
+    if described["origin"] == "given":
+        described = json.loads(DatasetPaths(name).given.read_text(encoding="utf-8"))
+    if isinstance(source, FolderSource | CsvSource):
+        table = source.table if isinstance(source, CsvSource) else None
+        listing = list_own_images(Path(params.inputs[name]), table)
+        yield hold_to_manifest(listing, described["images"])
+        return
+    published = find_source(source.kind)
+    form = find_form(published, source.layout)
+    if source.archives == "given":
+        given = Path(params.inputs[name])
+        files = given_files(form, given, accept_subset=source.accept_subset)
+    else:
+        files = download_files(
+            form, ARCHIVES, archives_dir=archives_shelf(), accept_subset=source.accept_subset
+        )
+    found = describe_files(files)
+    if found != {key: described[key] for key in found}:
+        stage = "survey" if source.archives == "given" else "download"
+        raise ValueError(
+            f"the archives of {name} are not those that the stage {stage} saw: "
+            f"run `dvc repro --force --single-item {stage}@{name}`, then the study again"
+        )
+    WORK.mkdir(exist_ok=True)
+    with open_layout(
+        form,
+        {name: file.path for name, file in files.items()},
+        counts=published.counts,
+        accept_subset=source.accept_subset,
+        spool_dir=WORK,
+    ) as listing:
+        yield replace(listing, subset=listing.subset or found["subset"])
+
+
+def _pack_listing(
+    listing: Listing, paths: DatasetPaths, *, skip_unreadable: bool
+) -> dict[str, object]:
+    """Write the pack, and say what was left out of it."""
+    skipped: list[UnreadableImage] = []
+    records = read_records(listing, skip_unreadable=skip_unreadable, on_skip=skipped.append)
+    write_pack(
+        paths.pack,
+        track(records, "reading", len(listing.images), "image"),
+        {"subset": "yes" if listing.subset else "no"},
+    )
+    return {
+        "subset": listing.subset,
+        "skipped_unreadable": {image.name: image.reason for image in skipped},
+        "absent": len(listing.absent),
+        "passed_over": len(listing.passed_over),
+    }
+
+
+def _summary(pack: Pack, teacher_px: int) -> dict[str, object]:
+    """Counts a split, and how many images are smaller than the database's."""
+    shorter = np.minimum(pack.widths, pack.heights)
+    return {
+        "images": len(pack),
+        "classes": len(pack.class_names),
+        "images_train": len(pack.rows("train")),
+        "images_test": len(pack.rows("test")),
+        "classes_train": len(np.unique(pack.labels[pack.rows("train")])),
+        "classes_test": len(np.unique(pack.labels[pack.rows("test")])),
+        "shorter_side_px_least": int(shorter.min()),
+        "shorter_side_px_median": float(np.median(shorter)),
+        "shorter_side_px_largest": int(shorter.max()),
+        "images_smaller_than_teacher_px": int((shorter < teacher_px).sum()),
+    }
+
+
+if __name__ == "__main__":
+    run_stage(prepare)
