@@ -1,0 +1,1 @@
+"""Orchestration of the DVC graph by Prefect."""

@@ -1,0 +1,115 @@
+"""What a study leaves in Prefect's pages: plan, stage table, trade-off table and figure."""
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.flows.graph import StageGraph
+from pipeline.flows.stage_runs import Outcome
+
+if TYPE_CHECKING:
+    from pipeline.flows.retrain import RetrainResult
+
+RESULTS = Path("results")
+
+
+def plan_rows(graph: StageGraph, dirty: Sequence[str]) -> list[dict[str, str]]:
+    """One row a stage: whether it runs, and why."""
+    todo = set(dirty)
+    rows = []
+    for name, upstreams in graph.upstreams.items():
+        why = list(graph.changes.get(name, ()))
+        why += [f"after {other}" for other in upstreams if other in todo]
+        rows.append(
+            {
+                "stage": name,
+                "to run": "yes" if name in todo else "no",
+                "why": "; ".join(why) if name in todo else "",
+                "reads from": ", ".join(upstreams),
+            }
+        )
+    return rows
+
+
+def stage_rows(
+    graph: StageGraph, outcomes: Mapping[str, Outcome], not_run: Sequence[str]
+) -> list[dict[str, str]]:
+    """One row a stage: how it ended, and how long it took."""
+    rows = []
+    for name in graph.names:
+        outcome = outcomes.get(name)
+        without = "not run" if name in not_run else "up to date"
+        rows.append(
+            {
+                "stage": name,
+                "result": outcome.result if outcome else without,
+                "seconds": f"{outcome.seconds:.1f}" if outcome else "",
+                "ended": outcome.ended if outcome else "",
+            }
+        )
+    return rows
+
+
+def publish_plan(rows: list[dict[str, str]]) -> None:
+    from prefect.artifacts import create_table_artifact
+
+    create_table_artifact(table=rows, key="plan", description="The stages of dvc.yaml, in order")
+
+
+def publish_results(rows: list[dict[str, str]]) -> None:
+    """The stage table; and for each data set its trade-off table and figure."""
+    from prefect.artifacts import (
+        create_image_artifact,
+        create_markdown_artifact,
+        create_table_artifact,
+    )
+
+    create_table_artifact(table=rows, key="stages", description="How the stages ended")
+    for table in sorted(RESULTS.glob("*/tradeoff.md")):
+        name = table.parent.name
+        create_markdown_artifact(
+            markdown=table.read_text(encoding="utf-8"),
+            key=f"tradeoff-{_key(name)}",
+            description=f"{name}: accuracy and cost of a query",
+        )
+        figure = table.with_suffix(".svg")
+        if figure.exists():
+            create_image_artifact(
+                image_url=_data_url(figure),
+                key=f"figure-{_key(name)}",
+                description=f"{name}: accuracy against cost",
+            )
+
+
+def publish_retraining(result: "RetrainResult") -> None:
+    """For each data set the decisions on its query resolutions, with their figures."""
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    for name, verdicts in result.verdicts.items():
+        rows = [
+            {
+                "resolution": verdict.model,
+                "candidate": verdict.candidate,
+                "decision": verdict.decision.result,
+                "reason": verdict.decision.reason,
+                "champion": verdict.champion,
+            }
+            for verdict in verdicts
+        ]
+        create_table_artifact(
+            table=rows, key=f"champions-{_key(name)}", description=f"{name}: who leads now, and why"
+        )
+    told = "\n".join(f"- {line}" for line in result.lines)
+    create_markdown_artifact(markdown=told, key="retraining", description="What was done")
+
+
+def _key(name: str) -> str:
+    """A name as Prefect takes it: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _data_url(figure: Path) -> str:
+    """The figure itself as an address, so that the page needs no other file."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(figure.read_bytes()).decode()}"

@@ -1,0 +1,254 @@
+"""Candidates against champions: compared, decided, registered, and told."""
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.config import Params
+from pipeline.devices import resolve_device
+from pipeline.files import file_md5
+from pipeline.flows.decision import Decision, decide
+from pipeline.flows.lockfile import locked_outputs
+from pipeline.models.weights import read_card
+from pipeline.study.challenge import Comparison, compare_students
+from pipeline.tracking import TrackedRun, TrackingError, tracked_run
+from pipeline.tracking_registry import (
+    RegistryError,
+    Version,
+    add_version,
+    fetch_network,
+    find_champion,
+    find_versions,
+    model_name,
+    promote,
+    roll_back,
+)
+from pipeline.tracking_store import Store, contact_errors, open_store
+from pipeline.workspace import WORK, DatasetPaths, history_path
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of the candidate of one query resolution. `champion` is the version that leads
+    now, if there is one.
+    """
+
+    model: str
+    candidate: str
+    champion: str
+    decision: Decision
+    comparison: Comparison | None
+
+    def line(self) -> str:
+        lead = f"champion: version {self.champion}" if self.champion else "no champion"
+        told = f"{self.decision.result}: {self.decision.reason}"
+        return f"{self.model}: {self.candidate or 'no student'} {told}; {lead}"
+
+
+def judge_dataset(
+    params: Params, name: str, *, tolerance_points: float, again: bool
+) -> list[Verdict]:
+    """Judge the candidate of each query resolution of a data set.
+
+    again: judge candidates that were judged before, too. Raises TrackingError, since without the
+    registry no champion can be named.
+    """
+    sizes = sorted({one.query_px for one in params.students.values() if one.dataset == name})
+    store = open_store()
+    try:
+        return [
+            _judge(params, store, name, query_px, tolerance_points, again=again)
+            for query_px in reversed(sizes)
+        ]
+    except contact_errors() as error:
+        if isinstance(error, TrackingError):
+            raise
+        raise TrackingError(f"the champions cannot be read or moved: {error}") from error
+
+
+def roll_back_champion(dataset: str, query_px: int) -> tuple[Version, Version]:
+    """The champion of a query resolution gives way to the one before; both, the present first."""
+    store = open_store()
+    try:
+        now, before = roll_back(store, model_name(dataset, query_px))
+    except contact_errors() as error:
+        raise TrackingError(f"the champions cannot be read or moved: {error}") from error
+    store.client.set_model_version_tag(now.model, now.version, "decision", "rolled back")
+    return now, before
+
+
+def choose_candidate(params: Params, name: str, query_px: int) -> str | None:
+    """The student that stands for a query resolution: the best by validation map of its last epoch,
+    never by a test query; without validation classes the first of params.yaml.
+    """
+    paths = DatasetPaths(name)
+    scores = {
+        key: _validation_map(history_path(paths.student(key)))
+        for key, one in params.students.items()
+        if one.dataset == name and one.query_px == query_px and paths.student(key).exists()
+    }
+    return max(scores, key=scores.__getitem__) if scores else None
+
+
+def _validation_map(history: Path) -> float:
+    table = pd.read_csv(history) if history.exists() else pd.DataFrame()
+    return float(table["validation_map"].iloc[-1]) if "validation_map" in table else -1.0
+
+
+def _judge(
+    params: Params,
+    store: Store,
+    name: str,
+    query_px: int,
+    tolerance_points: float,
+    *,
+    again: bool,
+) -> Verdict:
+    model = model_name(name, query_px)
+    champion = find_champion(store, model)
+    lead = champion.version if champion else ""
+    key = choose_candidate(params, name, query_px)
+    if key is None:
+        decision = decide(None, champion.md5 if champion else None, None, tolerance_points)
+        return Verdict(model, "", lead, decision, None)
+    network = DatasetPaths(name).student(key)
+    md5 = file_md5(network)
+    known = find_versions(store, model, md5)
+    judged = [one for one in known if "decision" in one.tags]
+    if judged and champion and not again:
+        word = f"judged before, as version {judged[0].version}: {judged[0].tags['decision']}"
+        return Verdict(model, key, lead, Decision("unchanged", word), None)
+    comparison = _compare(params, store, name, network, champion) if champion else None
+    if champion and champion.md5 == md5:
+        comparison = None
+    decision = decide(md5, champion.md5 if champion else None, comparison, tolerance_points)
+    figures = comparison if isinstance(comparison, Comparison) else None
+    with _decision_run(params, name, key, model, md5, champion, tolerance_points) as run:
+        version = (
+            known[0]
+            if known
+            else add_version(store, model, network, run.run_id, {"network": key, "dataset": name})
+        )
+        if decision.moves_alias:
+            promote(store, version)
+            lead = version.version
+        _tell(store, run, version, decision, figures, tolerance_points)
+    return Verdict(model, key, lead, decision, figures)
+
+
+def _compare(
+    params: Params, store: Store, name: str, candidate: Path, champion: Version
+) -> Comparison | str:
+    WORK.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=WORK) as folder:
+        try:
+            theirs = fetch_network(store, champion, Path(folder))
+            return compare_students(
+                DatasetPaths(name),
+                candidate,
+                theirs,
+                seed=params.seed,
+                samples=params.evaluation.bootstrap_samples,
+                level=params.evaluation.confidence,
+                device=resolve_device(params.threads),
+            )
+        except (ValueError, FileNotFoundError) as error:
+            return str(error)
+
+
+def _decision_run(
+    params: Params,
+    name: str,
+    key: str,
+    model: str,
+    md5: str,
+    champion: Version | None,
+    tolerance_points: float,
+) -> Any:
+    """The MLflow run of one decision, the same for the same question."""
+    paths = DatasetPaths(name)
+    origin = teacher_origin(name)
+    question = [md5, champion.md5 if champion else "", file_md5(paths.database), tolerance_points]
+    student = params.students[key]
+    return tracked_run(
+        stage="retrain",
+        key=model,
+        role="decision",
+        fingerprint=hashlib.sha256(repr(question).encode()).hexdigest()[:20],
+        facts={
+            "dataset": name,
+            "network": key,
+            "backbone": read_card(paths.student(key)).backbone,
+            "query_px": student.query_px,
+            "candidate_md5": md5,
+            "champion_version": champion.version if champion else "none",
+            **origin,
+        },
+        settings={"tolerance_points": tolerance_points, **params.evaluation.model_dump()},
+    )
+
+
+def _tell(
+    store: Store,
+    run: TrackedRun,
+    version: Version,
+    decision: Decision,
+    comparison: Comparison | None,
+    tolerance_points: float,
+) -> None:
+    """The decision and its figures, on its run and on the version."""
+    told = {"decision": decision.result, "reason": decision.reason}
+    run.set_tags({**told, "candidate_version": version.version})
+    if comparison is not None:
+        run.log_results(
+            {
+                "map": comparison.candidate_map,
+                "champion_map": comparison.champion_map,
+                "map_gain": comparison.mean,
+                "map_gain_low": comparison.low,
+                "map_gain_high": comparison.high,
+                "queries": comparison.queries,
+                "tolerance_points": tolerance_points,
+            }
+        )
+    for tag, text in told.items():
+        store.client.set_model_version_tag(version.model, version.version, tag, text)
+
+
+def teacher_origin(name: str) -> Mapping[str, str]:
+    """Which pack the teacher learned from, and whether it is the one the students learned from."""
+    paths = DatasetPaths(name)
+    locked = locked_outputs()
+    now = locked.get(f"prepare@{name}", {}).get(str(paths.pack), "")
+    then = _locked_dependency(f"train_teacher@{name}", str(paths.pack))
+    return {
+        "pack_md5": now,
+        "teacher_md5": locked.get(f"train_teacher@{name}", {}).get(str(paths.teacher), ""),
+        "teacher_pack_md5": then,
+        "teacher_of_this_pack": "yes" if now == then else "no",
+    }
+
+
+def _locked_dependency(stage: str, path: str) -> str:
+    """The MD5 of a dependency as dvc.lock holds it for a stage."""
+    from ruamel.yaml import YAML
+
+    lock = Path("dvc.lock")
+    stages = (YAML(typ="safe").load(lock) or {}).get("stages", {}) if lock.exists() else {}
+    deps = stages.get(stage, {}).get("deps", [])
+    return next((str(dep.get("md5", "")) for dep in deps if dep["path"] == path), "")
+
+
+__all__ = [
+    "RegistryError",
+    "Verdict",
+    "choose_candidate",
+    "judge_dataset",
+    "roll_back_champion",
+    "teacher_origin",
+]

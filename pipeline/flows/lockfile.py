@@ -1,0 +1,210 @@
+"""dvc.lock after a parallel study: the order of a serial one, and no entries of lost stages."""
+
+import hashlib
+import io
+import json
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import write_text
+from pipeline.workspace import WORK
+
+LOCK = Path("dvc.lock")
+GOOD_COPY = WORK / "dvc.lock"
+CACHE = Path(".dvc/cache/files/md5")
+PATH_LOCKS = Path(".dvc/tmp/rwlock")
+WRITING_S = 0.5  # longer than DVC takes to write either file
+
+
+def locked_outputs() -> dict[str, dict[str, str]]:
+    """For each stage in dvc.lock the hash of each of its outputs; empty without the file."""
+    if not LOCK.exists():
+        return {}
+    entries = _parse(LOCK.read_text(encoding="utf-8")).get("stages") or {}
+    return {
+        name: {out["path"]: str(out.get("md5", "")) for out in entry.get("outs", [])}
+        for name, entry in entries.items()
+    }
+
+
+def sorted_lock(text: str, order: Sequence[str], without: Collection[str] = ()) -> str:
+    """The text of a dvc.lock with its entries in the given order, as DVC writes it.
+
+    Entries that `order` does not know come last; those in `without` are left out.
+    """
+    data = _parse(text, for_update=True)
+    entries = data.get("stages") or {}
+    names = [name for name in order if name in entries]
+    names += [name for name in entries if name not in set(order)]
+    kept = {name: entries[name] for name in names if name not in without}
+    for name in list(entries):
+        del entries[name]
+    entries.update(kept)
+    return _dump(data)
+
+
+def normalise_lock(order: Sequence[str], without: Collection[str] = ()) -> None:
+    """Give dvc.lock the order of a serial `dvc repro`. DVC must be at rest."""
+    if LOCK.exists():
+        text = LOCK.read_text(encoding="utf-8")
+        ordered = sorted_lock(text, order, without)
+        if ordered != text:
+            write_text(LOCK, ordered)
+        keep_copy()
+
+
+def lost_names(order: Iterable[str]) -> list[str]:
+    """Stages of dvc.lock that do not exist any more."""
+    known = set(order)
+    return [name for name in locked_outputs() if name not in known]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Stages that left dvc.lock; their files that were deleted, and that were kept."""
+
+    stages: list[str]
+    deleted: list[Path]
+    kept: list[Path]
+
+
+def prune_lock(order: Sequence[str]) -> Pruned:
+    """Take stages that no longer exist out of dvc.lock, and delete their outputs.
+
+    A file goes only if it is as the stage wrote it, DVC's cache holds it, and no other stage
+    writes it: `dvc checkout` of an older dvc.lock brings it back.
+    """
+    outputs = locked_outputs()
+    lost = lost_names(order)
+    living = {path for name in outputs if name not in lost for path in outputs[name]}
+    deleted, kept = [], []
+    for path, md5 in ((Path(p), md5) for name in lost for p, md5 in outputs[name].items()):
+        if str(path) in living or not path.exists():
+            continue
+        if path.is_file() and _is_cached(md5) and _md5(path) == md5:
+            path.unlink()
+            deleted.append(path)
+        else:
+            kept.append(path)
+    normalise_lock(order, without=lost)
+    return Pruned(lost, deleted, kept)
+
+
+def keep_copy() -> None:
+    """Keep the last dvc.lock that could be read: DVC does not write it in one piece."""
+    GOOD_COPY.parent.mkdir(exist_ok=True)
+    if LOCK.exists() and _is_sound(LOCK):
+        shutil.copyfile(LOCK, GOOD_COPY)
+
+
+def heal_locks() -> list[str]:
+    """Repair what a DVC process that was killed in mid-writing left; a line for each repair.
+
+    No stage may be running. The entries that a restored dvc.lock lacks come from DVC's run cache.
+    """
+    healed = []
+    if _is_broken(LOCK, _is_sound):
+        if GOOD_COPY.exists():
+            write_text(LOCK, GOOD_COPY.read_text(encoding="utf-8"))
+        else:
+            LOCK.unlink()
+        healed.append("dvc.lock was written half: its last sound state is restored")
+    if _is_broken(PATH_LOCKS, _is_json):
+        PATH_LOCKS.unlink()
+        healed.append(f"{PATH_LOCKS} was written half: removed")
+    elif PATH_LOCKS.exists():
+        held = json.loads(PATH_LOCKS.read_text(encoding="utf-8"))
+        if dead := _drop_dead(held):
+            write_text(PATH_LOCKS, json.dumps(held))
+            healed.append(f"{PATH_LOCKS}: {dead} locks of dead processes removed")
+    return healed
+
+
+def _is_broken(path: Path, is_whole: Callable[[Path], bool]) -> bool:
+    """Whether a file is there, is not whole, and nobody is just writing it."""
+    if not path.exists() or is_whole(path):
+        return False
+    time.sleep(WRITING_S)
+    return path.exists() and not is_whole(path)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    except ValueError:
+        return False
+
+
+def _drop_dead(held: dict[str, Any]) -> int:
+    """Remove the locks whose process number is not, or no longer, that of a DVC process."""
+    dead = 0
+    for path in list(held.get("write", {})):
+        if not _is_living_dvc(held["write"][path]):
+            del held["write"][path]
+            dead += 1
+    for path, readers in list(held.get("read", {}).items()):
+        living = [reader for reader in readers if _is_living_dvc(reader)]
+        dead += len(readers) - len(living)
+        held["read"][path] = living
+        if not living:
+            del held["read"][path]
+    return dead
+
+
+def _is_living_dvc(holder: Mapping[str, Any]) -> bool:
+    """Whether the process that took a lock still lives: same number, same arguments."""
+    command = Path("/proc", str(holder["pid"]), "cmdline")
+    if not Path("/proc").is_dir():
+        return True  # DVC itself looks whether the number is in use
+    try:
+        arguments = command.read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return False
+    return " ".join(arguments).strip().endswith(str(holder["cmd"]).partition(" ")[2])
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        data = _parse(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    entries = data.get("stages")
+    return isinstance(entries, dict) and all(
+        isinstance(entry, dict) and "cmd" in entry for entry in entries.values()
+    )
+
+
+def _is_cached(md5: str) -> bool:
+    return bool(md5) and (CACHE / md5[:2] / md5[2:]).exists()
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _parse(text: str, *, for_update: bool = False) -> Any:
+    """The content of a YAML text; a ValueError when it is none."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        data = YAML(typ="rt" if for_update else "safe").load(text)
+    except YAMLError as error:
+        raise ValueError(f"no YAML: {error}") from error
+    return data if isinstance(data, dict) else {}
+
+
+def _dump(data: Any) -> str:
+    """YAML text in the form in which DVC writes dvc.lock."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.default_flow_style = False
+    stream = io.StringIO()
+    yaml.dump(data, stream)
+    return stream.getvalue()

@@ -1,0 +1,109 @@
+"""Rounds of killing a sleepy study at a random moment and running it to its end again."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.sleepy_study import forget_results, processes_in, start_study
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+VICTIMS = ("flow", "dvc", "trainer")
+END_PATIENCE_S = 600  # the machine may be busy; who waits longer hangs
+# Beside the moment, everything takes its turn.
+TURNS = tuple((victim, number) for number in SIGNALS for victim in VICTIMS)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What was done to whom, when, and what the study's exit codes then were."""
+
+    victim: str
+    signal: str
+    after_s: float
+    hit: bool
+    code: int
+    left: dict[int, str]
+    next_code: int
+    next_s: float
+    next_output: str
+
+
+def victims(folder: Path, flow_pid: int, kind: str) -> list[int]:
+    """The processes of a kind, those of the flow itself aside."""
+    if kind == "flow":
+        return [flow_pid]
+    marks = {"dvc": " dvc --wait-for-lock", "trainer": "python step.py"}
+    return [pid for pid, command in processes_in(folder).items() if marks[kind] in command]
+
+
+def kill_round(
+    folder: Path,
+    dice: random.Random,
+    turn: tuple[str, signal.Signals],
+    longest_s: float,
+    **environment: str,
+) -> Round:
+    """Start from nothing, kill at a random moment, wait for the end; then run to the study's end.
+
+    The moment is 1 to `longest_s` seconds after the start. `left` are the processes that work in
+    the folder after the flow has ended.
+    """
+    kind, number = turn
+    forget_results(folder)
+    study = start_study(folder, **environment)
+    until_s = time.monotonic() + dice.uniform(1.0, longest_s)
+    hit, began_s = False, time.monotonic()
+    while study.poll() is None and not hit:
+        time.sleep(0.05)
+        found = victims(folder, study.pid, kind)
+        if time.monotonic() > until_s and found:
+            try:
+                os.kill(dice.choice(found), number)
+                hit = True
+            except ProcessLookupError:
+                continue
+    after_s = time.monotonic() - began_s
+    output = _end_of(study)
+    left = processes_in(folder)
+    since_s = time.monotonic()
+    again = start_study(folder, **environment)
+    next_output = _end_of(again)
+    return Round(
+        kind,
+        number.name,
+        round(after_s, 1),
+        hit,
+        study.returncode,
+        left,
+        again.returncode,
+        round(time.monotonic() - since_s, 1),
+        output + "-----\n" + next_output,
+    )
+
+
+def _end_of(study: "subprocess.Popen[str]") -> str:
+    """The output of a study; its pipe stays open as long as anything it left behind lives."""
+    study.wait(timeout=END_PATIENCE_S)
+    assert study.stdout is not None
+    with study.stdout:
+        return study.stdout.read()
+
+
+def faults(folder: Path, reference: bytes, done: Round) -> list[str]:
+    """What is wrong after a round; nothing, if all is well."""
+    found = []
+    if done.left and (done.victim, done.signal) != ("flow", "SIGKILL"):
+        found.append(f"processes left: {done.left}")
+    if done.next_code != 0:
+        found.append(f"the next start ended with {done.next_code}")
+    if (folder / "dvc.lock").read_bytes() != reference:
+        found.append("dvc.lock differs from the serial one")
+    if still := processes_in(folder):
+        found.append(f"processes left by the next start: {still}")
+    if list((folder / ".work" / "processes").glob("*.json")):
+        found.append("records of processes left")
+    return found

@@ -1,0 +1,111 @@
+"""Promotion and refusal: the interval of the gain against the tolerance."""
+
+import pytest
+import torch
+
+from pipeline.flows.decision import decide
+from pipeline.study.challenge import Comparison, compare_queries
+
+
+def comparison(low: float, mean: float, high: float) -> Comparison:
+    """Gains in points of map."""
+    return Comparison(
+        candidate_map=0.5 + mean / 100,
+        champion_map=0.5,
+        mean=mean / 100,
+        low=low / 100,
+        high=high / 100,
+        level=0.95,
+        queries=100,
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "mean", "high", "result"),
+    [
+        (0.1, 1.0, 2.0, "promoted"),  # better for sure
+        (-0.4, 0.2, 0.8, "promoted"),  # perhaps worse, but by less than the tolerance
+        (-0.5, -0.3, -0.1, "promoted"),  # worse for sure, and within the tolerance for sure
+        (-1.0, 0.2, 1.4, "refused"),  # better on average, but the queries cannot tell
+        (-1.0, -0.2, 0.6, "refused"),
+        (-2.0, -1.0, -0.6, "refused"),  # worse for sure
+    ],
+)
+def test_a_candidate_leads_if_it_is_surely_not_worse_than_the_tolerance(
+    low: float, mean: float, high: float, result: str
+) -> None:
+    decision = decide("new", "old", comparison(low, mean, high), 0.5)
+    assert decision.result == result
+    assert decision.moves_alias == (result == "promoted")
+    assert f"a difference of {mean:+.2f} points" in decision.reason
+    assert f"interval {low:+.2f} to {high:+.2f}" in decision.reason
+
+
+def test_the_reason_tells_a_worse_candidate_from_too_few_queries() -> None:
+    assert "100 queries can tell 1.20 points apart" in (
+        decide("new", "old", comparison(-1.0, 0.2, 1.4), 0.5).reason
+    )
+    assert decide("new", "old", comparison(-2.0, -1.0, -0.6), 0.5).reason.endswith(
+        "worse by more than 0.5 points"
+    )
+
+
+def test_no_tolerance_asks_for_a_gain_that_is_sure() -> None:
+    assert decide("new", "old", comparison(-0.01, 1.0, 2.0), 0).result == "refused"
+    assert decide("new", "old", comparison(0.0, 1.0, 2.0), 0).result == "promoted"
+
+
+def test_without_a_champion_the_first_candidate_leads() -> None:
+    decision = decide("new", None, None, 0.5)
+    assert (decision.result, decision.moves_alias) == ("first", True)
+
+
+def test_the_champion_itself_is_no_candidate() -> None:
+    decision = decide("same", "same", None, 0.5)
+    assert (decision.result, decision.moves_alias) == ("unchanged", False)
+
+
+def test_without_a_candidate_the_champion_stays() -> None:
+    for champion in ("old", None):
+        decision = decide(None, champion, None, 0.5)
+        assert (decision.result, decision.moves_alias) == ("refused", False)
+
+
+def test_a_champion_that_cannot_be_searched_with_gives_way() -> None:
+    decision = decide("new", "old", "dim 64 against 128", 0.5)
+    assert decision.result == "promoted"
+    assert "dim 64 against 128" in decision.reason
+
+
+def test_a_negative_tolerance_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"tolerance = -0.1: must be 0 or more"):
+        decide("new", "old", comparison(0, 1, 2), -0.1)
+
+
+def test_queries_are_compared_in_pairs_against_one_database() -> None:
+    """Four images in two classes, by hand: the database is the corners of a square.
+
+    The candidate's queries are the database itself: each finds its partner first, map 1. Two
+    queries of the champion lie at the other class: their partner comes last of three, AP 1/3.
+    """
+    corner = torch.eye(2, dtype=torch.float64)
+    database = torch.stack([corner[0], corner[0], corner[1], corner[1]])
+    labels = torch.tensor([0, 0, 1, 1])
+    champion = torch.stack([corner[1], corner[0], corner[0], corner[1]])
+    found = compare_queries(database, champion, database, labels, seed=0, samples=200, level=0.9)
+    assert found.candidate_map == 1.0
+    assert found.champion_map == pytest.approx((1 + 1 + 1 / 3 + 1 / 3) / 4)
+    assert found.mean == pytest.approx(1 / 3)
+    assert 0 <= found.low <= found.mean <= found.high <= 2 / 3 + 1e-12
+    assert (found.queries, found.level) == (4, 0.9)
+    same = compare_queries(champion, champion, database, labels, seed=0, samples=200, level=0.9)
+    assert (same.low, same.mean, same.high) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_queries_of_another_space_are_refused() -> None:
+    database = torch.eye(4, dtype=torch.float64)
+    queries = torch.ones(4, 3, dtype=torch.float64)
+    labels = torch.tensor([0, 0, 1, 1])
+    with pytest.raises(ValueError, match=r"must be .* of one dim"):
+        compare_queries(database, queries, database, labels, seed=0, samples=9, level=0.9)

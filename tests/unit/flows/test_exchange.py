@@ -1,0 +1,108 @@
+"""What travels to another machine, and which cells may."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.flows.checkout import enter_checkout
+from pipeline.flows.exchange import (
+    CellOrder,
+    ExchangeError,
+    code_digest,
+    order_cell,
+    require_remote,
+    run_cell,
+)
+from pipeline.flows.graph import StageGraph
+from pipeline.flows.remote import ready_cells
+
+LOCK = """\
+schema: '2.0'
+stages:
+  prepare@a:
+    cmd: p
+    outs:
+    - path: data/a/pack
+      md5: '1'
+  distill@a-64:
+    cmd: d
+  teach@a:
+    cmd: t
+"""
+GRAPH = StageGraph(
+    {
+        "prepare@a": (),
+        "teach@a": ("prepare@a",),
+        "distill@a-64": ("prepare@a", "teach@a"),
+        "distill@a-48": ("prepare@a", "teach@a"),
+        "evaluate@a-64": ("distill@a-64",),
+    },
+    {"distill@a-64": ("new",), "evaluate@a-64": ("new",)},
+    frozenset({"prepare@a", "teach@a"}),
+)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name, text in (
+        ("dvc.yaml", "stages: {}"),
+        ("dvc.lock", LOCK),
+        ("params.yaml", "threads: 1\n"),
+        ("pipeline/one.py", "1"),
+        (".dvc/config", "[core]\n    remote = exchange\n"),
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_an_order_carries_the_lock_entries_of_its_inputs_only(checkout: Path) -> None:
+    order = order_cell("distill@a-64", ["prepare@a"], GRAPH.names)
+    assert "prepare@a" in order.lock
+    assert "distill@a-64" not in order.lock
+    assert "teach@a" not in order.lock
+    assert order.params == "threads: 1\n"
+    assert order.code == code_digest()
+
+
+def test_a_checkout_with_other_code_refuses_and_changes_nothing(checkout: Path) -> None:
+    order = order_cell("distill@a-64", ["prepare@a"], GRAPH.names)
+    (checkout / "pipeline/one.py").write_text("2")
+    (checkout / "params.yaml").write_text("threads: 2\n")
+    with pytest.raises(ExchangeError, match="bring both to one commit"):
+        run_cell(order, print)
+    assert (checkout / "params.yaml").read_text() == "threads: 2\n"
+    assert (checkout / "dvc.lock").read_text() == LOCK
+
+
+def test_without_a_remote_there_is_no_exchange(checkout: Path) -> None:
+    require_remote()
+    (checkout / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    with pytest.raises(ExchangeError, match="dvc remote add --default"):
+        require_remote()
+    with pytest.raises(ExchangeError, match="no default remote"):
+        run_cell(CellOrder("s", [], "", "", code_digest()), print)
+
+
+def test_cells_that_are_out_of_date_and_ready_go() -> None:
+    assert ready_cells(GRAPH, ["distill"]) == ["distill@a-64"]
+    assert ready_cells(GRAPH, ["distill@a-48"]) == []
+    with pytest.raises(ExchangeError, match="unknown stages: distil; groups: distill, evaluate"):
+        ready_cells(GRAPH, ["distil"])
+    with pytest.raises(ExchangeError, match="l2s study --targets distill@a-64"):
+        ready_cells(GRAPH, ["evaluate"])
+
+
+def test_a_worker_goes_to_its_own_checkout(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("L2S_CHECKOUT", str(checkout))
+    assert enter_checkout() == {"directory": str(checkout)}
+    assert Path.cwd() == checkout
+    for wrong in ("", str(tmp_path / "none")):
+        monkeypatch.setenv("L2S_CHECKOUT", wrong)
+        with pytest.raises(ValueError, match=r"L2S_CHECKOUT = .*: must name a checkout"):
+            enter_checkout()

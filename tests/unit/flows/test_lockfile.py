@@ -1,0 +1,148 @@
+"""dvc.lock: order, pruning, and repair of what a killed DVC left."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from pipeline.flows import lockfile
+from tests.sleepy_study import make_sleepy_study, serial_lock, write_students
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lock") / "study"
+    make_sleepy_study(folder, seconds=0.0)
+    serial_lock(folder)
+    return folder
+
+
+@pytest.fixture
+def project(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished project as the working folder; its dvc.lock is put back afterwards."""
+    monkeypatch.chdir(finished)
+    return finished
+
+
+def names_of(text: str) -> list[str]:
+    return [line[2:-1] for line in text.splitlines() if line.startswith("  ") and line[2] != " "]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_order_is_brought_back_to_the_serial_bytes(project: Path, seed: int) -> None:
+    serial = (project / "dvc.lock").read_text()
+    order = names_of(serial)
+    assert len(order) == 6
+    mixed = list(order)
+    random.Random(seed).shuffle(mixed)  # noqa: S311
+    other = lockfile.sorted_lock(serial, mixed)
+    assert names_of(other) == mixed
+    assert lockfile.sorted_lock(other, order) == serial
+
+
+def test_unknown_entries_come_last_and_named_ones_go(project: Path) -> None:
+    serial = (project / "dvc.lock").read_text()
+    order = names_of(serial)
+    kept = lockfile.sorted_lock(serial, order[2:], without=order[4:5])
+    assert names_of(kept) == [*order[2:4], *order[5:], *order[:2]]
+
+
+def test_locked_outputs_have_their_hashes(project: Path) -> None:
+    outputs = lockfile.locked_outputs()
+    assert list(outputs["prepare@a"]) == ["data/a/pack"]
+    assert len(outputs["prepare@a"]["data/a/pack"]) == 32
+
+
+def test_no_lock_is_no_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert lockfile.locked_outputs() == {}
+    assert lockfile.lost_names(["a"]) == []
+    assert lockfile.heal_locks() == []
+    lockfile.normalise_lock(["a"])
+    assert not Path("dvc.lock").exists()
+
+
+def test_shrunk_grid_leaves_neither_entries_nor_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "study"
+    make_sleepy_study(folder, seconds=0.0)
+    monkeypatch.chdir(folder)
+    order = names_of(serial_lock(folder).decode())
+    Path("models/a-48").write_text("edited by hand")
+    kept = [name for name in order if "a-48" not in name]
+    pruned = lockfile.prune_lock(kept)
+    assert pruned.stages == ["distill@a-48", "evaluate@a-48"]
+    assert pruned.deleted == [Path("results/a/cells/a-48")]
+    assert pruned.kept == [Path("models/a-48")]
+    assert not Path("results/a/cells/a-48").exists()
+    assert Path("models/a-48").read_text() == "edited by hand"
+    assert names_of(Path("dvc.lock").read_text()) == kept
+    write_students(folder, ("a-64",))
+    assert names_of(serial_lock(folder).decode()) == kept
+
+
+def test_file_of_another_stage_or_outside_the_cache_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("both").write_text("x")
+    Path("uncached").write_text("y")
+    entry = "cmd: c\n    outs:\n    - path: {}\n      md5: {}\n"
+    of_x, of_y = "9dd4e461268c8034f5c8564e155c67a6", "415290769594460e2e485922904f345d"
+    Path("dvc.lock").write_text(
+        "schema: '2.0'\nstages:\n"
+        f"  old:\n    {entry.format('both', of_x)}"
+        f"    - path: uncached\n      md5: {of_y}\n"
+        f"  new:\n    {entry.format('both', of_x)}"
+    )
+    pruned = lockfile.prune_lock(["new"])
+    assert pruned == lockfile.Pruned(["old"], [], [Path("uncached")])
+    assert Path("both").exists()
+    assert Path("uncached").exists()
+
+
+@pytest.mark.parametrize("end", [0, 30, 200, 701])
+def test_lock_written_half_is_restored(project: Path, end: int) -> None:
+    whole = Path("dvc.lock").read_text()
+    lockfile.keep_copy()
+    Path("dvc.lock").write_text(whole[:end] + ("\n  x: [" if end > 30 else ""))
+    try:
+        healed = lockfile.heal_locks()
+        assert len(healed) == 1
+        assert Path("dvc.lock").read_text() == whole
+    finally:
+        Path("dvc.lock").write_text(whole)
+
+
+def test_broken_lock_is_not_kept_as_the_good_one(project: Path) -> None:
+    whole = Path("dvc.lock").read_text()
+    lockfile.keep_copy()
+    Path("dvc.lock").write_text("stages: [")
+    try:
+        lockfile.keep_copy()
+    finally:
+        Path("dvc.lock").write_text(whole)
+    assert lockfile.GOOD_COPY.read_text() == whole
+
+
+def test_path_locks_written_half_are_removed(project: Path) -> None:
+    lockfile.PATH_LOCKS.write_text('{"write": {"a":')
+    assert len(lockfile.heal_locks()) == 1
+    assert not lockfile.PATH_LOCKS.exists()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are told by /proc")
+def test_path_locks_of_the_dead_go_and_of_the_living_stay(project: Path) -> None:
+    arguments = Path("/proc/self/cmdline").read_bytes().decode().split("\0")
+    mine = {"pid": os.getpid(), "cmd": "anything " + " ".join(arguments[-2:]).strip()}
+    dead = {"pid": 2**22 + 1, "cmd": "dvc repro"}
+    reused = {"pid": os.getppid(), "cmd": "dvc repro -s another"}
+    held = {"write": {"a": dead, "b": mine}, "read": {"c": [dead, mine], "d": [reused]}}
+    lockfile.PATH_LOCKS.write_text(json.dumps(held))
+    assert lockfile.heal_locks() == [f"{lockfile.PATH_LOCKS}: 3 locks of dead processes removed"]
+    left = json.loads(lockfile.PATH_LOCKS.read_text())
+    lockfile.PATH_LOCKS.unlink()
+    assert left == {"write": {"b": mine}, "read": {"c": [mine]}}

@@ -1,0 +1,155 @@
+"""Process groups: found again by their record, ended whole, and never mistaken."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.flows import processes
+from pipeline.flows.processes import (
+    FOLDER,
+    end_group,
+    end_leftovers,
+    group_members,
+    record_group,
+)
+from pipeline.liveness import start_mark
+
+# A leader with a child that outlives it, as a trainer outlives a killed DVC.
+FAMILY = """
+import signal, subprocess, sys, time
+{before}
+subprocess.Popen([sys.executable, "-c", "{before}; import time; time.sleep(60)"])
+print("up", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list["subprocess.Popen[str]"]]:
+    """Groups that are started here are gone after the test."""
+    monkeypatch.chdir(tmp_path)
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        if group_members(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def start_family(
+    groups: list["subprocess.Popen[str]"], before: str = "import signal"
+) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", FAMILY.format(before=before)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    groups.append(process)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+def test_group_has_leader_and_child(groups: list["subprocess.Popen[str]"]) -> None:
+    family = start_family(groups)
+    assert family.pid in group_members(family.pid)
+    assert len(group_members(family.pid)) == 2
+    end_group(family.pid)
+    assert group_members(family.pid) == []
+
+
+def test_deaf_group_is_killed(
+    groups: list["subprocess.Popen[str]"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = ((signal.SIGINT, 0.2), (signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0))
+    monkeypatch.setattr(processes, "SIGNALS", patience)
+    deaf = "import signal; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]"
+    family = start_family(groups, deaf)
+    time.sleep(0.3)
+    end_group(family.pid)
+    assert group_members(family.pid) == []
+    assert family.wait() == -signal.SIGKILL
+
+
+def test_impatience_kills_at_once(groups: list["subprocess.Popen[str]"]) -> None:
+    family = start_family(groups)
+    end_group(family.pid, lambda: False)
+    assert family.wait() == -signal.SIGKILL
+    assert group_members(family.pid) == []
+
+
+def test_leftovers_are_ended_and_forgotten(groups: list["subprocess.Popen[str]"]) -> None:
+    family = start_family(groups)
+    kept = start_family(groups)
+    record_group("distill@a-64", family.pid)
+    record_group("prefect-server", kept.pid)
+    assert end_leftovers(keep=("prefect-server",)) == ["distill@a-64"]
+    assert group_members(family.pid) == []
+    assert len(group_members(kept.pid)) == 2
+    assert end_leftovers() == ["prefect-server"]
+    assert group_members(kept.pid) == []
+    assert list(FOLDER.glob("*")) == []
+    assert end_leftovers() == []
+
+
+def test_groups_of_a_living_owner_stay(groups: list["subprocess.Popen[str]"]) -> None:
+    family = start_family(groups)
+    path = record_group("distill@a-64", family.pid)
+    assert end_leftovers(own=False) == []
+    record = json.loads(path.read_text())
+    parent = {"owner": os.getppid(), "owner_started": start_mark(os.getppid())}
+    path.write_text(json.dumps({**record, **parent}))
+    assert end_leftovers() == []
+    assert len(group_members(family.pid)) == 2
+    path.write_text(json.dumps({**record, **parent, "owner_started": "another boot 1"}))
+    assert end_leftovers(own=False) == ["distill@a-64"]
+    assert group_members(family.pid) == []
+
+
+def test_orphans_of_a_killed_leader_are_found(groups: list["subprocess.Popen[str]"]) -> None:
+    family = start_family(groups)
+    record_group("distill@a-64", family.pid)
+    os.kill(family.pid, signal.SIGKILL)
+    family.wait()
+    assert start_mark(family.pid) is None
+    assert len(group_members(family.pid)) == 1
+    assert end_leftovers() == ["distill@a-64"]
+    assert group_members(family.pid) == []
+
+
+def test_number_given_to_another_process_is_left_alone(
+    groups: list["subprocess.Popen[str]"],
+) -> None:
+    family = start_family(groups)
+    path = record_group("distill@a-64", family.pid)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "started": "another boot 1"}))
+    assert end_leftovers() == []
+    assert len(group_members(family.pid)) == 2
+    assert not path.exists()
+
+
+def test_group_of_another_folder_is_left_alone(
+    groups: list["subprocess.Popen[str]"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = start_family(groups)
+    os.kill(family.pid, signal.SIGKILL)
+    family.wait()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    record_group("distill@a-64", family.pid)
+    assert end_leftovers() == []
+    assert len(group_members(family.pid)) == 1

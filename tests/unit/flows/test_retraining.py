@@ -1,0 +1,113 @@
+"""Which stages a retraining runs, and what counts as new images."""
+
+import pytest
+
+from pipeline.config import load_params
+from pipeline.flows.graph import StageGraph
+from pipeline.flows.retraining import (
+    ImageChanges,
+    Request,
+    chosen_datasets,
+    has_new_images,
+    image_changes,
+    retraining_graph,
+)
+from tests.made_params import PARAMS
+
+UPSTREAMS = {
+    "check": (),
+    "survey@a": ("check",),
+    "survey@b": ("check",),
+    "prepare@a": ("survey@a",),
+    "prepare@b": ("survey@b",),
+    "train_teacher@a": ("prepare@a",),
+    "embed_database@a": ("prepare@a", "train_teacher@a"),
+    "distill@a-64": ("prepare@a", "train_teacher@a"),
+    "train_baseline@a-64": ("prepare@a",),
+    "evaluate@a-64": ("distill@a-64", "train_baseline@a-64", "embed_database@a"),
+    "tradeoff@a": ("evaluate@a-64",),
+    "report": ("tradeoff@a",),
+}
+PACK = "data/a/pack.arrow modified"
+
+
+def graph(changes: dict[str, tuple[str, ...]], without: str = "") -> StageGraph:
+    return StageGraph(UPSTREAMS, changes, frozenset(UPSTREAMS) - {without})
+
+
+def test_teacher_and_baselines_are_left_out_and_nothing_waits_for_them() -> None:
+    whole = graph({"prepare@a": ("data/a/source modified",), "train_teacher@a": (PACK,)})
+    own = retraining_graph(whole, "a", {"a-64"}, with_teacher=False)
+    left = {"survey@b", "prepare@b", "train_teacher@a", "train_baseline@a-64"}
+    assert set(own.names) == set(UPSTREAMS) - left
+    assert own.upstreams["distill@a-64"] == ("prepare@a",)
+    assert own.upstreams["evaluate@a-64"] == ("distill@a-64", "embed_database@a")
+    assert own.dirty() == [
+        "prepare@a",
+        "embed_database@a",
+        "distill@a-64",
+        "evaluate@a-64",
+        "tradeoff@a",
+        "report",
+    ]
+
+
+def test_the_teacher_is_retrained_on_request() -> None:
+    own = retraining_graph(graph({}), "a", {"a-64"}, with_teacher=True)
+    assert {"train_teacher@a", "train_baseline@a-64"} <= set(own.names)
+    assert "prepare@b" not in own.names
+
+
+def test_a_baseline_that_was_never_trained_is_not_left_out() -> None:
+    own = retraining_graph(
+        graph({}, without="train_baseline@a-64"), "a", {"a-64"}, with_teacher=False
+    )
+    assert "train_baseline@a-64" in own.names
+
+
+def test_without_a_teacher_there_is_nothing_to_learn_from() -> None:
+    with pytest.raises(ValueError, match="a: has no teacher yet"):
+        retraining_graph(graph({}, without="train_teacher@a"), "a", {"a-64"}, with_teacher=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, False),
+        ({"prepare@a": ("data/a/source modified",)}, True),
+        ({"distill@a-64": (PACK,)}, True),  # a retraining broke off after the pack
+        ({"distill@a-64": ("pipeline/training/losses.py modified",)}, False),
+        ({"train_teacher@a": (PACK,)}, False),  # as every retraining leaves it
+        ({"prepare@b": ("data/b/source modified",)}, False),
+    ],
+)
+def test_new_images_are_told_from_other_changes(
+    changes: dict[str, tuple[str, ...]], expected: bool
+) -> None:
+    assert has_new_images(graph(changes), "a") is expected
+
+
+def test_manifests_are_compared_image_by_image() -> None:
+    def entry(name: str, sha: str, class_name: str = "c") -> dict[str, str]:
+        return {"name": name, "sha256": sha, "class_name": class_name}
+
+    before = [entry("1", "a"), entry("2", "b"), entry("3", "c"), entry("4", "d")]
+    after = [entry("1", "a"), entry("2", "x"), entry("4", "d", "other"), entry("5", "e")]
+    changes = image_changes(before, after)
+    assert changes == ImageChanges(added=1, changed=2, removed=1)
+    assert str(changes) == "1 new images, 2 changed, 1 gone"
+    assert image_changes(before, before) == ImageChanges(0, 0, 0)
+
+
+def test_the_data_set_is_the_one_named_or_the_only_one() -> None:
+    params = load_params(PARAMS)
+    assert list(params.datasets) == ["emblems"]
+    assert chosen_datasets(params, Request()) == ["emblems"]
+    assert chosen_datasets(params, Request("emblems")) == ["emblems"]
+    with pytest.raises(ValueError, match="--dataset 'birds': no such data set; known: emblems"):
+        chosen_datasets(params, Request("birds"))
+    two = params.model_copy(
+        update={"datasets": {"one": params.datasets["emblems"], "two": params.datasets["emblems"]}}
+    )
+    with pytest.raises(ValueError, match="name one by --dataset; known: one, two"):
+        chosen_datasets(two, Request())

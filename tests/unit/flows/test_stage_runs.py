@@ -1,0 +1,195 @@
+"""A stage as a process group: its lines, its outcome, and when it is tried again."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.flows import stage_runs
+from pipeline.flows.processes import FOLDER, group_members
+from pipeline.flows.stage_runs import (
+    Outcome,
+    StageRun,
+    outcome_now,
+    reproduce_stage,
+    stage_environment,
+)
+from pipeline.flows.stops import Stop
+
+BUSY = "ERROR: '/x/data' is busy, it is being blocked by:"
+# A leader that dies like a killed DVC, and leaves a trainer that writes to the same pipe.
+ORPHAN = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+print("orphan", flush=True)
+open("ready", "w").close()
+time.sleep(60)
+"""
+ORPHANING = f"""
+import os, signal, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {ORPHAN!r}])
+while not os.path.exists("ready"):
+    time.sleep(0.01)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stage_runs, "RETRY_AFTER_S", 0.01)
+
+
+def run_group(program: str, stop: Stop | None = None) -> tuple[int, list[str]]:
+    lines: list[str] = []
+    command = [sys.executable, "-c", program]
+    code = stage_runs.run_group("a@b", command, os.environ, stop or Stop(), lines.append)
+    return code, lines
+
+
+def reproduce(
+    monkeypatch: pytest.MonkeyPatch, answers: list[tuple[int, list[str]]]
+) -> tuple[Outcome, int]:
+    """The outcome where DVC answers so, and how often it was asked."""
+    asked = 0
+
+    def answer(
+        name: str, command: list[str], environment: object, stop: Stop, on_line: Callable[..., None]
+    ) -> int:
+        nonlocal asked
+        code, lines = answers[min(asked, len(answers) - 1)]
+        asked += 1
+        for line in lines:
+            on_line(line)
+        assert command[1:] == ["-m", "dvc", "--wait-for-lock", "repro", "-s", "a"]
+        return code
+
+    monkeypatch.setattr(stage_runs, "run_group", answer)
+    outcome = reproduce_stage("a", force=False, environment={}, stop=Stop(), on_line=print)
+    return outcome, asked
+
+
+@pytest.mark.parametrize(
+    ("line", "result"),
+    [
+        ("Running stage 'a':", "ran"),
+        ("Stage 'a' didn't change, skipping", "unchanged"),
+        ("Stage 'a' is cached - skipping run, checking out outputs", "restored"),
+    ],
+)
+def test_result_is_what_dvc_says(monkeypatch: pytest.MonkeyPatch, line: str, result: str) -> None:
+    outcome, asked = reproduce(monkeypatch, [(0, [line, "Use `dvc push`"])])
+    assert (outcome.result, outcome.is_success, asked) == (result, True, 1)
+
+
+def test_lock_trouble_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, locked = (255, [BUSY]), (255, ["ERROR: Unable to acquire lock. Most likely"])
+    outcome, asked = reproduce(monkeypatch, [busy, locked, (0, [])])
+    assert (outcome.result, asked) == ("ran", 3)
+    outcome, asked = reproduce(monkeypatch, [busy])
+    assert (outcome.result, asked) == ("failed", stage_runs.ATTEMPTS)
+
+
+def test_other_trouble_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"line {number}" for number in range(40)]
+    outcome, asked = reproduce(monkeypatch, [(1, lines)])
+    assert (outcome.result, asked) == ("failed", 1)
+    assert outcome.tail[-2:] == ("line 39", "dvc ended with exit code 1")
+    assert len(outcome.tail) == stage_runs.TAIL_LINES + 1
+    outcome, _ = reproduce(monkeypatch, [(-9, [])])
+    assert outcome.tail == ("dvc was ended by signal 9",)
+
+
+def test_stopped_before_it_began() -> None:
+    stop = Stop()
+    stop.ask("SIGINT", 2)
+    outcome = reproduce_stage("a", force=True, environment={}, stop=stop, on_line=print)
+    assert outcome.result == "stopped"
+
+
+def test_lines_and_exit_code_of_a_group() -> None:
+    code, lines = run_group("import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)")
+    assert code == 3
+    assert sorted(lines) == ["err", "out"]
+    assert list(FOLDER.glob("*")) == []
+
+
+def test_group_is_on_disk_before_its_command_runs() -> None:
+    program = "from pathlib import Path; print(*Path('.work/processes').glob('*'))"
+    assert run_group(program) == (0, [str(FOLDER / "a@b.json")])
+
+
+def test_orphan_of_a_killed_leader_is_ended() -> None:
+    began_s = time.monotonic()
+    code, lines = run_group(ORPHANING)
+    assert (code, lines) == (-signal.SIGKILL, ["orphan"])
+    assert time.monotonic() - began_s < 30  # the orphan would sleep for 60
+
+
+def test_stop_ends_the_group_in_order() -> None:
+    stop = Stop()
+    program = (
+        "import time\n"
+        "try:\n    print('up', flush=True)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    print('tidied up')\n"
+    )
+    lines: list[str] = []
+
+    def take(line: str) -> None:
+        lines.append(line)
+        if line == "up":  # asked a second time, it would be killed before it ends in order
+            stop.ask("SIGTERM", 15)
+
+    command = [sys.executable, "-c", program]
+    assert stage_runs.run_group("a", command, os.environ, stop, take) == 0
+    assert lines == ["up", "tidied up"]
+
+
+def test_every_group_has_a_session_of_its_own() -> None:
+    code, lines = run_group("import os; print(os.getpid(), os.getpgid(0), os.getsid(0))")
+    leader, group, session = lines[0].split()
+    assert (code, leader, leader) == (0, group, session)
+    assert int(session) != os.getsid(0)
+    assert group_members(int(group)) == []
+
+
+def test_run_hands_out_lines_and_outcome() -> None:
+    gate = threading.Event()
+
+    def work(on_line: Callable[[str], None]) -> Outcome:
+        on_line("one")
+        gate.wait(5)
+        on_line("two")
+        return outcome_now("a", "ran", time.monotonic())
+
+    run = StageRun(work)
+    lines = run.lines()
+    assert next(lines) == "one"
+    gate.set()
+    assert list(lines) == ["two"]
+    assert run.outcome().result == "ran"
+
+
+def test_run_that_breaks_hands_out_its_error() -> None:
+    def work(_: Callable[[str], None]) -> Outcome:
+        raise OSError("disk full")
+
+    run = StageRun(work)
+    assert list(run.lines()) == []
+    with pytest.raises(OSError, match="disk full"):
+        run.outcome()
+
+
+def test_environment_has_own_python_threads_and_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/somewhere")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    environment = stage_environment(3)
+    assert environment["PATH"].split(os.pathsep) == [str(Path(sys.executable).parent), "/somewhere"]
+    assert {environment[f"{name}_NUM_THREADS"] for name in ("OMP", "MKL", "OPENBLAS")} == {"3"}
+    assert "CUDA_VISIBLE_DEVICES" not in environment
+    assert stage_environment(1, "GPU-7")["CUDA_VISIBLE_DEVICES"] == "GPU-7"

@@ -1,0 +1,83 @@
+"""What a study says: on the terminal and in the tables of Prefect's pages."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from pipeline.flows import artifacts
+from pipeline.flows.artifacts import plan_rows, stage_rows
+from pipeline.flows.graph import StageGraph
+from pipeline.flows.stage_runs import Outcome
+from pipeline.flows.terminal import Announcer, duration, summary
+
+RAN = Outcome("teach@a", "ran", 61.0, "2026-01-01T00:00:00+00:00")
+FAILED = Outcome("distill@a-64", "failed", 2.0, "2026-01-01T00:00:00+00:00", ("boom", "exit 1"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (59.9, "59.9 s"),
+        (60, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7620, "2 h 07 min"),
+    ],
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_summary_counts_and_names() -> None:
+    outcomes = {outcome.stage: outcome for outcome in (RAN, FAILED)}
+    assert summary(outcomes, ["evaluate@a-64", "tradeoff@a"], "", 40.0) == [
+        "study ended after 40.0 s: 1 done, 1 FAILED; 1 min 03 s one after the other",
+        "failed: distill@a-64; its last lines:",
+        "    boom",
+        "    exit 1",
+        "not run: evaluate@a-64, tradeoff@a",
+    ]
+    assert summary({}, ["teach@a"], "SIGINT", 1.0) == [
+        "study stopped (SIGINT) after 1.0 s: no stage ended",
+        "not run: teach@a",
+    ]
+
+
+def test_lines_have_their_stage_and_no_chatter() -> None:
+    tell = Announcer(["teach@a", "distill@a-64"])
+    stream = io.StringIO()
+    tell.console = Console(file=stream, width=40, markup=False, highlight=False, soft_wrap=True)
+    tell.started("teach@a")
+    for line in (
+        "Running stage 'teach@a':",
+        "> python -m stages.train_teacher a",
+        "training: 3/8 epoch, [bold]1.2 epoch/s, 4 s, 5 s left, to the end of a long line",
+        "",
+        "\tgit add dvc.lock",
+    ):
+        tell.line("teach@a", line)
+    tell.ended(RAN)
+    shown = [line[10:] for line in stream.getvalue().splitlines()]
+    assert shown == [
+        "teach@a       starts",
+        "teach@a       | training: 3/8 epoch, [bold]1.2 epoch/s, 4 s, 5 s left, "
+        "to the end of a long line",
+        "teach@a       done in 1 min 01 s",
+    ]
+
+
+def test_tables_have_a_row_a_stage() -> None:
+    edges = {"a": (), "b": ("a",), "c": ("a",), "d": ("c",)}
+    graph = StageGraph(edges, {"c": ("lr modified",)}, frozenset("abcd"))
+    plan = plan_rows(graph, graph.dirty())
+    assert [row["to run"] for row in plan] == ["no", "no", "yes", "yes"]
+    assert [row["why"] for row in plan] == ["", "", "lr modified", "after c"]
+    assert plan[3]["reads from"] == "c"
+    rows = stage_rows(graph, {"c": RAN}, ["d"])
+    assert [row["result"] for row in rows] == ["up to date", "up to date", "ran", "not run"]
+    assert [row["seconds"] for row in rows] == ["", "", "61.0", ""]
+
+
+def test_keys_are_what_prefect_takes() -> None:
+    assert artifacts._key("CUB_200 2011") == "cub-200-2011"
