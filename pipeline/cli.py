@@ -1,0 +1,148 @@
+"""The command `l2s`. Heavy imports stand inside the commands, so that help answers at once."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import cli_export, cli_operations, cli_page, cli_recommend, cli_search
+from pipeline.command_line import enter_workspace, plain_errors
+
+app = typer.Typer(
+    name="l2s",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Image retrieval with small query images against a database of large ones.",
+)
+
+
+@app.callback()
+def main(
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+) -> None:
+    if debug:
+        os.environ["L2S_DEBUG"] = "1"
+
+
+@app.command()
+def study(
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stages side by side; by default as many as the cores allow."),
+    ] = None,
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this stage or group, and what it needs; may be repeated."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run finished stages again.")] = False,
+) -> None:
+    """Run what params.yaml asks for and is not done yet, then show the trade-off."""
+    from pipeline.config import load_params
+    from pipeline.flows.record import record_lines
+    from pipeline.flows.study import run_study
+    from pipeline.models.requirements import check_networks
+    from pipeline.tracking_store import require_store
+
+    with plain_errors():
+        enter_workspace()
+        params = load_params()
+        check_networks(params)
+        require_store()
+        chosen = [target for given in targets or [] for target in given.split(",")]
+        result = run_study(jobs=jobs, targets=chosen, fresh=fresh)
+    for line in record_lines() if result.outcomes else ():
+        typer.echo(line, err=True)
+    if result.stop_number is not None:
+        raise typer.Exit(128 + result.stop_number)
+    if not result.is_success:
+        typer.echo("error: the study did not finish: see above", err=True)
+        raise typer.Exit(1)
+    if not chosen:
+        for name in params.datasets:
+            _show_tradeoff(name, params.cells_of(name))
+
+
+@app.command()
+def status() -> None:
+    """Show which stages are up to date, what runs now, champions, and the next scheduled run."""
+    from pipeline.flows.status import show_status
+    from pipeline.flows.timetable import next_run_line
+    from pipeline.tracking_registry import champion_lines
+
+    with plain_errors():
+        enter_workspace()
+        show_status()
+        for line in (*champion_lines(), next_run_line()):
+            typer.echo(line)
+
+
+@app.command()
+def table() -> None:
+    """Show the trade-off of what has been run already."""
+    from pipeline.config import load_params
+
+    with plain_errors():
+        enter_workspace()
+        params = load_params()
+        for name in params.datasets:
+            _show_tradeoff(name, params.cells_of(name))
+
+
+def _show_tradeoff(name: str, cells: list[str]) -> None:
+    """Print the table of a data set, and where its files and its record are."""
+    from rich.console import Console
+
+    from pipeline.study.terminal import tradeoff_table
+    from pipeline.study.tradeoff import write_tradeoff
+    from pipeline.workspace import DatasetPaths
+
+    paths = DatasetPaths(name)
+    missing = [cell for cell in cells if not paths.cell(cell).exists()]
+    if missing:
+        raise ValueError(f"{name}: not evaluated yet: {', '.join(missing)}; run `l2s study`")
+    table = write_tradeoff(paths, cells)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(tradeoff_table(name, table))
+    console.print(f"table   {paths.results / 'tradeoff.csv'}", highlight=False)
+    console.print(f"figure  {paths.results / 'tradeoff.svg'}", highlight=False)
+    console.print("record  make ui, then open the page it names", highlight=False)
+
+
+@app.command()
+def select(
+    names: Annotated[list[str], typer.Argument(help="Studies of params.yaml, active or shelved.")],
+    path: Annotated[
+        Path | None,
+        typer.Option(help="Where the images or archives of the one study named lie."),
+    ] = None,
+) -> None:
+    """Make these the active studies of params.yaml; the others go to its shelf.
+
+    For example: l2s select emblems; l2s select cub200; l2s select folder --path my/images
+    """
+    from pipeline.selection import select_studies
+
+    with plain_errors():
+        given = path.expanduser().absolute() if path else None
+        if given is not None and not given.exists():
+            raise ValueError(f"--path {path}: there is no such file or folder")
+        enter_workspace()
+        if given is not None and path is not None and not path.expanduser().is_absolute():
+            given = Path(os.path.relpath(given))
+        came, left = select_studies(Path("params.yaml"), names, str(given) if given else None)
+    typer.echo(f"active: {', '.join(names)}" + (f"; shelved: {', '.join(left)}" if left else ""))
+    if came or left or given:
+        typer.echo("next: l2s study")
+
+
+app.add_typer(cli_search.app)
+app.add_typer(cli_export.app)
+app.add_typer(cli_page.app)
+app.add_typer(cli_recommend.app)
+app.add_typer(cli_operations.app)
+
+if __name__ == "__main__":
+    app()

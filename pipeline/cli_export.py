@@ -1,0 +1,48 @@
+"""`l2s export`: a query encoder for a service of one's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.command_line import enter_workspace, plain_errors
+
+app = typer.Typer()
+
+
+@app.command()
+def export(
+    network: Annotated[str, typer.Option(help="A key of params.students, or teacher.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="Whose teacher; by default the first data set's.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The folder to write; by default exports/NETWORK.")
+    ] = None,
+    with_database: Annotated[
+        bool, typer.Option("--with-database", help="Also the database, as Parquet and .npy.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+) -> None:
+    """Write a query encoder as ONNX and as an MLflow model, with a model card.
+
+    It is compared with PyTorch on 200 test images; where they differ, nothing is written.
+    """
+    with plain_errors():
+        here = enter_workspace()
+        from pipeline.config import load_params
+        from pipeline.export_folder import default_target, export_network
+        from pipeline.retrieval.search import choose_network
+
+        params = load_params()
+        named = choose_network(params, network, dataset)
+        target = here / output.expanduser() if output else default_target(named)
+        parity = export_network(params, named, target, with_database=with_database, force=force)
+    typer.echo(f"exported to {target}")
+    typer.echo(
+        f"parity with PyTorch on {parity.images} test images: numbers differ by at most "
+        f"{parity.largest_difference:.1e}, {parity.ties} ties"
+    )
+    typer.echo(
+        f"serve it with: mlflow models serve -m {target / 'mlflow_model'} --env-manager local"
+    )

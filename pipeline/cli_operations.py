@@ -1,0 +1,139 @@
+"""`l2s retrain`, `rollback`, `schedule`, `remote`, `ui`: what keeps a study in service."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline.command_line import enter_workspace, plain_errors
+
+app = typer.Typer()
+
+Dataset = Annotated[
+    str | None,
+    typer.Option(help="By default every data set that is read from your own images."),
+]
+Tolerance = Annotated[
+    float,
+    typer.Option(min=0, help="Points of map by which a new champion may be worse, at the most."),
+]
+
+
+@app.command()
+def retrain(
+    dataset: Dataset = None,
+    with_teacher: Annotated[
+        bool, typer.Option("--with-teacher", help="Retrain teacher and baselines too.")
+    ] = False,
+    tolerance: Tolerance = 0.5,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also without new images; judge candidates again.")
+    ] = False,
+) -> None:
+    """Retrain the students on new or changed images; let them lead only if they are not worse."""
+    from pipeline.flows.retrain import run_retrain
+    from pipeline.flows.retraining import Request
+
+    with plain_errors():
+        enter_workspace()
+        result = run_retrain(Request(dataset, with_teacher, tolerance, force))
+    if result.stop_number is not None:
+        raise typer.Exit(128 + result.stop_number)
+    if not result.is_success:
+        typer.echo("error: the retraining did not finish: see above", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def rollback(
+    dataset: Annotated[str, typer.Argument(help="A data set of params.yaml.")],
+    query_px: Annotated[int, typer.Argument(help="The query resolution.")],
+) -> None:
+    """Let the champion before the present one lead again."""
+    from pipeline.flows.champions import roll_back_champion
+
+    with plain_errors():
+        enter_workspace()
+        now, before = roll_back_champion(dataset, query_px)
+    typer.echo(
+        f"{now.model}: champion: version {before.version} ({before.network}) again, "
+        f"in place of version {now.version}"
+    )
+
+
+@app.command()
+def schedule(
+    cron: Annotated[
+        str | None, typer.Option(help='When, as cron says it, in local time: "0 3 * * 1".')
+    ] = None,
+    every: Annotated[str | None, typer.Option(help="How often: 30m, 6h, 7d.")] = None,
+    study: Annotated[
+        bool, typer.Option("--study", help="Run the whole study instead of a retraining.")
+    ] = False,
+    dataset: Dataset = None,
+    with_teacher: Annotated[
+        bool, typer.Option("--with-teacher", help="Retrain teacher and baselines too.")
+    ] = False,
+    tolerance: Tolerance = 0.5,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Of the Prefect server that is started.")
+    ] = 4200,
+) -> None:
+    """Retrain at set times, until Ctrl-C; with a Prefect server of its own where none is set."""
+    from pipeline.flows.schedule import Orders, run_schedule
+    from pipeline.flows.timetable import read_timetable
+
+    with plain_errors():
+        enter_workspace()
+        parameters = (
+            {}
+            if study
+            else {"dataset": dataset, "with_teacher": with_teacher, "tolerance": tolerance}
+        )
+        number = run_schedule(Orders(read_timetable(cron, every), study, parameters, port))
+    raise typer.Exit(128 + number if number else 0)
+
+
+@app.command()
+def remote(
+    targets: Annotated[
+        list[str], typer.Argument(help="Stages or groups, such as distill or evaluate@KEY.")
+    ],
+    deployment: Annotated[
+        str, typer.Option(help="Of the flow `cell`, on the work pool of the other machines.")
+    ] = "cell/cell",
+) -> None:
+    """Run cells on other machines: a Prefect work pool, with DVC's remote as the exchange."""
+    from pipeline.flows.remote import run_remote
+
+    with plain_errors():
+        enter_workspace()
+        result = run_remote(targets, deployment)
+    if result.stop_number is not None:
+        raise typer.Exit(128 + result.stop_number)
+    if result.failed:
+        typer.echo(f"error: failed: {', '.join(result.failed)}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine only.")] = 5000,
+) -> None:
+    """Show MLflow's pages on this machine: runs, checkpoints, champions."""
+    import os
+    import sys
+
+    from pipeline.tracking_store import require_store, tracking_uri
+
+    with plain_errors():
+        enter_workspace()
+        require_store()
+    uri = tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        typer.echo(f"MLflow's pages are at {uri}")
+        return
+    typer.echo(f"MLflow's pages: http://127.0.0.1:{port} (Ctrl-C ends them)")
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    sys.stdout.flush()
+    os.execv(command[0], command)  # noqa: S606  (signals then reach MLflow itself)

@@ -1,0 +1,130 @@
+"""`l2s recommend`: the network to take, from the trade-off of a finished study."""
+
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.command_line import enter_workspace, plain_errors
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
+    from pipeline.study.recommendation import Bounds, Recommendation
+
+app = typer.Typer()
+
+
+@app.command()
+def recommend(
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Points of mAP below the teacher, at the far end of the interval."),
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="Median time of a query on this machine.")
+    ] = None,
+    max_gmacs: Annotated[float | None, typer.Option(help="Arithmetic of a query.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Of this data set only; by default of each.")
+    ] = None,
+    roles: Annotated[
+        str,
+        typer.Option(help="Rows to choose from, by commas; symmetric ones need a new database."),
+    ] = "asymmetric",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Name the cheapest network within the bounds; several bounds hold together.
+
+    Without --max-drop it is the most accurate one within them. Exit code 0: found for each data
+    set; 1: not for some, and what comes closest is told; 2: a wrong usage, or no study yet.
+    """
+    with plain_errors():
+        from pipeline.study.recommendation import Bounds, check_roles
+
+        bounds = Bounds(max_drop, max_latency_ms, max_gmacs)
+        chosen = [role.strip() for role in roles.split(",") if role.strip()]
+        check_roles(chosen)
+        enter_workspace()
+        from pipeline.config import load_params
+
+        params = load_params()
+        names = _datasets(params, dataset)
+        answers = {name: _answer(params, name, bounds, chosen) for name in names}
+        if as_json:
+            _print_json(bounds, chosen, answers)
+        else:
+            for name, answer in answers.items():
+                typer.echo("\n".join(_lines(name, answer)))
+    if any(answer.chosen is None for answer in answers.values()):
+        raise typer.Exit(1)
+
+
+def _datasets(params: "Params", dataset: str | None) -> list[str]:
+    if dataset is None:
+        return list(params.datasets)
+    if dataset not in params.datasets:
+        known = ", ".join(params.datasets)
+        raise ValueError(f"--dataset {dataset}: no such data set; known: {known}")
+    return [dataset]
+
+
+def _answer(params: "Params", name: str, bounds: "Bounds", roles: list[str]) -> "Recommendation":
+    from pipeline.study.recommendation import recommend as recommended
+    from pipeline.study.tradeoff import measured_rows
+    from pipeline.workspace import DatasetPaths
+
+    paths, cells = DatasetPaths(name), params.cells_of(name)
+    missing = [cell for cell in cells if not paths.cell(cell).exists()]
+    if missing:
+        raise ValueError(f"{name}: not evaluated yet: {', '.join(missing)}; run `l2s study`")
+    try:
+        return recommended(measured_rows(paths, cells), bounds, roles)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _lines(name: str, answer: "Recommendation") -> list[str]:
+    """A recommendation as people read it."""
+    row = answer.chosen or answer.closest
+    assert row is not None, "there is a candidate"
+    latency = "" if math.isnan(row["latency_ms"]) else f", {row['latency_ms']:.3g} ms"
+    facts = (
+        f"{row['role']}, {row['query_px']} px, {row['gmacs']:.3g} GMACs{latency}, "
+        f"mAP {_interval(row, 'map', '%')}, "
+        f"{_interval(row, 'map_drop', 'points')} below the teacher"
+    )
+    lines = [
+        f"{name}: {row['network']}" if answer.chosen else f"{name}: no network",
+        f"  why: {answer.why}",
+        f"  {'it' if answer.chosen else row['network']}: {facts}",
+    ]
+    for other in answer.alternatives:
+        named = f"{other['network']} ({other['role']}, {other['query_px']} px)"
+        lines.append(f"  not {named}: {other['why']}")
+    return lines
+
+
+def _interval(row: dict[str, Any], column: str, unit: str) -> str:
+    low, mean, high = (100 * row[column + end] for end in ("_low", "", "_high"))
+    return f"{mean:.1f} {unit} ({low:.1f} to {high:.1f})"
+
+
+def _print_json(bounds: "Bounds", roles: list[str], answers: "dict[str, Recommendation]") -> None:
+    import json
+
+    content: dict[str, Any] = {
+        "bounds": asdict(bounds),
+        "roles": roles,
+        "datasets": {name: _plain(asdict(answer)) for name, answer in answers.items()},
+    }
+    typer.echo(json.dumps(content, indent=2, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """The value with None for each NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,40 @@
+"""What every command of `l2s` shares: errors in words, and the way into the workspace."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """An error that a user can cause is one message on stderr and exit code 2."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if os.environ.get("L2S_DEBUG"):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def enter_workspace() -> Path:
+    """Go to the folder of the study, this one or the nearest above that holds its files.
+
+    Returns the folder where the command was given, which relative paths of the user refer to.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").exists() and (folder / "dvc.yaml").exists():
+            os.chdir(folder)
+            return here
+    raise ValueError(f"no params.yaml and dvc.yaml in {here} or above it")
+
+
+def printable(text: str) -> str:
+    """The text with what could steer a terminal, or cannot be encoded, made visible."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )

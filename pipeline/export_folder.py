@@ -1,0 +1,172 @@
+"""One folder that takes a query encoder into a service: ONNX, MLflow model, card, database."""
+
+import json
+import shutil
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from pipeline.config import Params
+from pipeline.data.packs import open_pack
+from pipeline.files import replacing, write_json, write_text
+from pipeline.model_card import ExportedNetwork, main_row, model_card
+from pipeline.models.export import write_onnx
+from pipeline.models.weights import read_card
+from pipeline.progress import track
+from pipeline.retrieval.databases import Database, open_study_database
+from pipeline.retrieval.embeddings import EvaluationViews, embed_views
+from pipeline.retrieval.image_index import image_id
+from pipeline.retrieval.parity import LARGEST_DIFFERENCE, Parity, embedding_parity
+from pipeline.retrieval.search import TEACHER, NamedNetwork, QueryNetwork, open_network
+from pipeline.tracking_export import (
+    load_served_model,
+    save_served_model,
+    write_served_package,
+)
+from pipeline.workspace import DatasetPaths
+
+PARITY_IMAGES = 200
+CONTENT = ("README.md", "database", "encoder.onnx", "mlflow_model", "parity.json")
+CPU = torch.device("cpu")
+
+
+def export_network(
+    params: Params, named: NamedNetwork, target: Path, *, with_database: bool, force: bool
+) -> Parity:
+    """Write the folder `target`, whole or not at all.
+
+    Raises ValueError when the network is not trained or evaluated, the folder is there already
+    (unless `force`), or the exported encoder does not embed as PyTorch does.
+    """
+    _check_target(target, force=force)
+    torch.set_num_threads(params.threads)
+    network = open_network(named, CPU)
+    database = open_study_database(named.dataset)
+    exported = _describe(params, named)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        parity = _fill(temporary, exported, network, database)
+        if with_database:
+            write_database(temporary / "database", database)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return parity
+
+
+def _check_target(target: Path, *, force: bool) -> None:
+    """Raise ValueError unless the folder is free, or holds an export alone and may be replaced."""
+    if not target.exists():
+        return
+    if not target.is_dir() or {path.name for path in target.iterdir()} - set(CONTENT):
+        raise ValueError(f"{target}: is there already, and is no export: choose another --output")
+    if not force:
+        raise ValueError(f"{target}: is there already: --force replaces it")
+
+
+def _fill(
+    folder: Path, exported: ExportedNetwork, network: QueryNetwork, database: Database
+) -> Parity:
+    """Write everything but the database, and hold the encoder to PyTorch's embeddings."""
+    onnx = folder / "encoder.onnx"
+    write_onnx(onnx, network.network, network.size_px)
+    package = write_served_package(folder / "code")
+    save_served_model(folder / "mlflow_model", onnx, package, exported.card.dim)
+    shutil.rmtree(folder / "code")  # the model has its own copy
+    parity = check_parity(folder / "mlflow_model", network, database)
+    if not parity.holds:
+        raise ValueError(
+            f"the exported {exported.key} does not embed as PyTorch does: numbers differ by up to "
+            f"{parity.largest_difference:.1e} (allowed: {LARGEST_DIFFERENCE:.0e}), and "
+            f"{parity.other_first_hits} of {parity.images} images find another first; nothing is "
+            "exported"
+        )
+    versions = {name: version(name) for name in ("torch", "onnx", "onnxruntime", "mlflow")}
+    write_json(folder / "parity.json", asdict(parity) | {"versions": versions})
+    write_text(folder / "README.md", model_card(exported, parity, versions))
+    return parity
+
+
+def check_parity(served: Path, network: QueryNetwork, database: Database) -> Parity:
+    """Compare the served model with PyTorch on test images spread over the data set, 200 or all."""
+    count = min(PARITY_IMAGES, len(database))
+    rows = np.linspace(0, len(database) - 1, count).round().astype(np.int64)
+    pack = open_pack(DatasetPaths(database.dataset).pack)
+    views = EvaluationViews(pack, pack.rows("test")[rows], network.size_px)
+    reference = embed_views(network.network, views, network.device, name="embedding with PyTorch")
+    embed = load_served_model(served)
+    batches = np.array_split(rows, -(-len(rows) // 50))
+    parts = [
+        embed([database.read(int(row)) for row in batch])
+        for batch in track(batches, "embedding with ONNX", len(batches), "batch")
+    ]
+    return embedding_parity(reference.numpy(), np.concatenate(parts), database.vectors, rows)
+
+
+def _describe(params: Params, named: NamedNetwork) -> ExportedNetwork:
+    """What is known of the network. Raises ValueError when it has not been evaluated."""
+    paths = DatasetPaths(named.dataset)
+    cell = paths.cell(named.key)
+    if not cell.exists():
+        raise ValueError(f"{named.key} is not evaluated yet ({cell}): run `l2s study`")
+    rows = _read_json(cell)
+    main_row(rows)
+    timings = paths.timings(named.key)
+    return ExportedNetwork(
+        key=named.key,
+        dataset=named.dataset,
+        card=read_card(named.path),
+        rows=rows,
+        latencies_ms=_read_json(timings) if timings.exists() else {},
+        data=_read_json(paths.pack_summary),
+        confidence=params.evaluation.confidence,
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is damaged ({error}): run `l2s study`") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: is damaged (no table of names and values): run `l2s study`")
+    return found
+
+
+def write_database(folder: Path, database: Database) -> None:
+    """The teacher's vectors for a vector database: database.npy, and database.parquet.
+
+    The table has the columns id (63 bits of the name's hash: stable), name, class_name and vector;
+    row i of both files is the same image.
+    """
+    vectors = np.ascontiguousarray(database.vectors, dtype=np.float32)
+    table = pa.table(
+        {
+            "id": pa.array([image_id(name) for name in database.names], pa.int64()),
+            "name": list(database.names),
+            "class_name": list(database.class_names),
+            "vector": pa.FixedSizeListArray.from_arrays(
+                pa.array(vectors.ravel(), pa.float32()), vectors.shape[1]
+            ),
+        }
+    )
+    with replacing(folder / "database.parquet") as temporary:
+        pq.write_table(table, temporary)
+    with replacing(folder / "database.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, vectors)
+
+
+def default_target(named: NamedNetwork) -> Path:
+    """exports/KEY, or exports/DATASET-teacher."""
+    name = f"{named.dataset}-teacher" if named.key == TEACHER else named.key
+    return Path("exports", name)

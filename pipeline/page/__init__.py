@@ -1,0 +1,1 @@
+"""The search page: drop a picture, see what a network finds beside what the teacher finds."""

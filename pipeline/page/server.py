@@ -1,0 +1,168 @@
+"""The page's HTTP interface. Nothing is written to disk; uploads are bounded in bytes and pixels.
+
+Only requests to a loopback name are answered, so that no web site can reach the page by a name of
+its own that resolves to this machine (DNS rebinding), and only from the page itself.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from pipeline.data.normalisation import UnreadableImage
+from pipeline.page.desk import Desk, UnknownNameError
+from pipeline.retrieval.pictures import thumbnail
+from pipeline.retrieval.search import Answer, QueryNetwork
+
+MAX_UPLOAD_BYTES = 20 << 20
+MAX_UPLOAD_PIXELS = 40_000_000
+MAX_RESULTS = 50
+MAX_WAITING = 4
+THUMBNAIL_PX = 192
+LOOPBACK = ["127.0.0.1", "localhost"]
+HERE = Path(__file__).parent
+FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def create_app(desk: Desk) -> FastAPI:
+    """The application; all its errors are JSON: {"error": what is wrong}."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK, www_redirect=False)
+    _add_files(app)
+    _add_searches(app, desk)
+    _add_errors(app)
+
+    @app.middleware("http")
+    async def guard(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        origin = request.headers.get("origin")
+        if origin is not None and origin != f"http://{request.headers.get('host')}":
+            response: Response = _error(403, f"requests from {origin} are not answered")
+        else:
+            response = await call_next(request)
+        response.headers.update(HEADERS)
+        return response
+
+    return app
+
+
+def _add_files(app: FastAPI) -> None:
+    for address, (name, kind) in FILES.items():
+        content = (HERE / name).read_text(encoding="utf-8")
+
+        def file(content: str = content, kind: str = kind) -> Response:
+            return Response(content, media_type=kind)
+
+        app.get(address)(_without_parameters(file))
+
+
+def _without_parameters(function: Callable[[], Response]) -> Callable[[], Response]:
+    """FastAPI would take the defaults of a function for parameters of the request."""
+    return lambda: function()
+
+
+def _add_searches(app: FastAPI, desk: Desk) -> None:
+    waiting = 0
+
+    @app.get("/api/databases")
+    def databases() -> list[dict[str, Any]]:
+        return desk.catalogue()
+
+    @app.get("/api/picture")
+    def picture(database: str, row: int, full: bool = False) -> Response:
+        encoded = desk.picture(database, row)
+        content = encoded if full else thumbnail(encoded, THUMBNAIL_PX)
+        kind = "image/jpeg" if not full else "application/octet-stream"
+        return Response(content, media_type=kind)
+
+    @app.post("/api/search")
+    async def search(
+        request: Request,
+        database: str,
+        network: str,
+        k: Annotated[int, Query(ge=1, le=MAX_RESULTS)] = 10,
+    ) -> dict[str, Any]:
+        nonlocal waiting
+        if waiting > MAX_WAITING:
+            raise HTTPException(503, "other searches are waiting already: try again")
+        waiting += 1
+        try:
+            encoded = await _bounded_body(request)
+            answers = await run_in_threadpool(desk.search, encoded, database, network, k)
+        finally:
+            waiting -= 1
+        return {role: _described(*answer) for role, answer in answers.items()}
+
+
+async def _bounded_body(request: Request) -> bytes:
+    """The upload, refused as soon as it is known to be too large: by its header, or in passing."""
+    told = request.headers.get("content-length", "")
+    too_large = HTTPException(413, f"the picture has more than {MAX_UPLOAD_BYTES} bytes")
+    if told.isdecimal() and int(told) > MAX_UPLOAD_BYTES:
+        raise too_large
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_UPLOAD_BYTES:
+            raise too_large
+    return bytes(body)
+
+
+def _described(network: QueryNetwork, answer: Answer) -> dict[str, Any]:
+    hits = [asdict(hit) | {"id": str(hit.id)} for hit in answer.hits]  # JavaScript rounds 63 bits
+    return {
+        "name": network.name,
+        "query_px": network.size_px,
+        "times_ms": dict(answer.times_ms),
+        "hits": hits,
+    }
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(StarletteHTTPException)
+    def refused(request: Request, error: StarletteHTTPException) -> Response:
+        return _error(error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(request: Request, error: RequestValidationError) -> Response:
+        faults = [f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()]
+        return _error(422, "; ".join(faults))
+
+    @app.exception_handler(UnknownNameError)
+    def unknown(request: Request, error: UnknownNameError) -> Response:
+        return _error(404, str(error))
+
+    @app.exception_handler(UnreadableImage)
+    def unreadable(request: Request, error: UnreadableImage) -> Response:
+        return _error(422, str(error))
+
+    @app.exception_handler(ValueError)
+    def unfit(request: Request, error: ValueError) -> Response:
+        return _error(409, str(error))
+
+
+def _error(status: int, text: str) -> JSONResponse:
+    return JSONResponse({"error": text}, status_code=status)

@@ -1,0 +1,115 @@
+"""The command `l2s`: it answers at once, and tells errors in one message."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline import cli
+from tests.made_params import edited_params
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "numpy", "pydantic", "matplotlib", "timm")
+COMMANDS = [command.callback.__name__ for command in cli.app.registered_commands]
+
+
+def workspace(folder: Path, changes: dict | None = None) -> Path:
+    edited_params(folder, changes or {})
+    (folder / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
+    return folder
+
+
+def l2s(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_answers_without_any_heavy_import() -> None:
+    program = (
+        "import json, sys\n"
+        "from pipeline.cli import app\n"
+        "try:\n    app(['--help'])\n"
+        "except SystemExit as end:\n    assert end.code == 0\n"
+        "print(json.dumps([name for name in sys.modules if '.' not in name]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    *shown, modules = done.stdout.splitlines()
+    assert "typer" in modules
+    assert not set(HEAVY) & set(json.loads(modules))
+    for command in COMMANDS:
+        assert any(command in line for line in shown)
+
+
+def test_every_command_has_help() -> None:
+    for command in COMMANDS:
+        result = CliRunner().invoke(cli.app, [command, "--help"])
+        assert result.exit_code == 0
+        assert command in result.output
+    assert {"study", "table"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["study", "table"])
+def test_outside_of_a_workspace(tmp_path: Path, command: str) -> None:
+    done = l2s(tmp_path, command)
+    assert done.returncode == 2
+    assert done.stderr == f"error: no params.yaml and dvc.yaml in {tmp_path} or above it\n"
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["study", "table"])
+def test_a_wrong_params_yaml_stops_before_anything_runs(tmp_path: Path, command: str) -> None:
+    workspace(tmp_path, {"sede": 1, "threads": 0})
+    before = sorted(path.name for path in tmp_path.iterdir())
+    done = l2s(tmp_path, command)
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert lines[0] == "error: params.yaml: 2 faults"
+    assert {line.split()[0] for line in lines[1:]} == {"sede:", "threads"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_an_unknown_backbone_stops_before_anything_runs(tmp_path: Path) -> None:
+    workspace(tmp_path, {"datasets.emblems.network.backbone": "timm/resnet81"})
+    done = l2s(tmp_path, "study")
+    assert done.returncode == 2
+    assert "datasets.emblems.network.backbone = 'timm/resnet81'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dvc.yaml", "params.yaml"]
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = l2s(tmp_path, "--debug", "table")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+    assert "no params.yaml and dvc.yaml" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["study", "--nonsense"], ["table", "extra"]])
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_a_table_of_what_is_not_evaluated_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = workspace(tmp_path) / "deeper"
+    folder.mkdir()
+    monkeypatch.chdir(folder)  # the workspace is found above
+    result = CliRunner().invoke(cli.app, ["table"])
+    assert result.exit_code == 2
+    assert "emblems: not evaluated yet: teacher, " in result.output

@@ -1,0 +1,262 @@
+"""The search page: what it answers, what it refuses, and how it looks to a real browser."""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from pipeline.config import load_params
+from pipeline.page import server
+from pipeline.page.desk import Desk
+from pipeline.page.server import MAX_UPLOAD_BYTES, create_app
+from pipeline.page.service import listen
+from tests.browser import browser_path, open_page
+from tests.made_study import CPU, STUDENT, make_finished_study
+
+GOOD = f"database=emblems&network={STUDENT}"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_finished_study(tmp_path_factory.mktemp("made") / "study")
+
+
+@pytest.fixture
+def study(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(made, tmp_path / "study")
+    monkeypatch.chdir(tmp_path / "study")
+    return tmp_path / "study"
+
+
+@pytest.fixture
+def desk(study: Path) -> Desk:
+    return Desk(load_params(), CPU, max_pixels=1_000_000)
+
+
+@pytest.fixture
+def client(desk: Desk) -> Iterator[TestClient]:
+    with TestClient(create_app(desk), base_url="http://127.0.0.1:8765") as opened:
+        yield opened
+
+
+def encoded(width: int = 40, height: int = 30, form: str = "PNG") -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (width, height), "teal").save(buffer, format=form)
+    return buffer.getvalue()
+
+
+def test_results_stand_beside_the_teachers_with_the_time_of_each_step(
+    client: TestClient, desk: Desk
+) -> None:
+    found = client.post(f"/api/search?{GOOD}&k=3", content=desk.picture("emblems", 4)).json()
+    assert (found["network"]["name"], found["network"]["query_px"]) == (STUDENT, 16)
+    assert (found["teacher"]["name"], found["teacher"]["query_px"]) == ("teacher", 32)
+    for answer in found.values():
+        assert list(answer["times_ms"]) == ["decode", "view", "embed", "search"]
+        assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]
+    assert found["teacher"]["hits"][0]["row"] == 4
+    assert isinstance(found["teacher"]["hits"][0]["id"], str)
+
+
+def test_the_catalogue_names_databases_networks_and_examples(client: TestClient) -> None:
+    assert client.get("/api/databases").json() == [
+        {
+            "name": "emblems",
+            "images": 30,
+            "networks": [STUDENT, "teacher"],
+            "examples": [0, 3, 7, 11, 15, 18, 22, 26],
+        }
+    ]
+
+
+def test_pictures_come_by_row_small_or_as_they_are(client: TestClient, desk: Desk) -> None:
+    small = client.get("/api/picture?database=emblems&row=29")
+    assert small.headers["content-type"] == "image/jpeg"
+    assert Image.open(BytesIO(small.content)).size == (40, 40)
+    full = client.get("/api/picture?database=emblems&row=29&full=true")
+    assert full.content == desk.picture("emblems", 29)
+
+
+def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
+    for address in ("/", "/page.css", "/page.js", "/icon.svg"):
+        got = client.get(address)
+        assert got.status_code == 200
+        assert "default-src 'none'" in got.headers["content-security-policy"]
+        assert got.headers["x-content-type-options"] == "nosniff"
+        text = got.text.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
+        assert "http://" not in text
+        assert "https://" not in text
+
+
+def test_a_network_trained_again_is_loaded_again(client: TestClient, study: Path) -> None:
+    assert client.post(f"/api/search?{GOOD}", content=encoded()).status_code == 200
+    (study / f"models/emblems/students/{STUDENT}.safetensors").write_bytes(b"broken")
+    got = client.post(f"/api/search?{GOOD}", content=encoded())
+    assert got.status_code == 409
+    assert "is not a network" in got.json()["error"]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A request and the answer that it must get."""
+
+    status: int
+    says: str
+    address: str = f"/api/search?{GOOD}"
+    method: str = "POST"
+    content: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+PICTURE = encoded()
+REFUSALS = {
+    "empty upload": Refusal(422, "is empty"),
+    "text": Refusal(422, "is not an image", content=b"hello"),
+    "HTML": Refusal(422, "is not an image", content=b"<svg onload=alert(1)>"),
+    "half a PNG": Refusal(422, "cannot be", content=PICTURE[: len(PICTURE) // 2]),
+    "half a JPEG": Refusal(422, "cannot be", content=encoded(form="JPEG")[:400]),
+    "decompression bomb": Refusal(422, "pixels", content=encoded(2000, 2000)),
+    "a line of pixels": Refusal(422, "a side over", content=encoded(70_000, 1)),
+    "too many bytes": Refusal(413, "more than", content=b"\0" * (MAX_UPLOAD_BYTES + 1)),
+    "too many bytes by its header": Refusal(
+        413, "more than", headers={"content-length": str(10**12)}
+    ),
+    "unknown network": Refusal(
+        404, "no network 'x'", "/api/search?database=emblems&network=x", content=PICTURE
+    ),
+    "network of another place": Refusal(
+        404, "no network", "/api/search?database=emblems&network=../../teacher", content=PICTURE
+    ),
+    "unknown database": Refusal(
+        404, "no database is called 'x'", "/api/search?database=x&network=teacher", content=PICTURE
+    ),
+    "no network": Refusal(422, "network: Field required", "/api/search?database=emblems"),
+    "no results wanted": Refusal(422, "k: ", f"/api/search?{GOOD}&k=0", content=PICTURE),
+    "too many results": Refusal(422, "k: ", f"/api/search?{GOOD}&k=51", content=PICTURE),
+    "no number": Refusal(422, "k: ", f"/api/search?{GOOD}&k=many", content=PICTURE),
+    "row past the end": Refusal(
+        404, "no picture 30", "/api/picture?database=emblems&row=30", "GET"
+    ),
+    "negative row": Refusal(404, "no picture -1", "/api/picture?database=emblems&row=-1", "GET"),
+    "a path for a row": Refusal(
+        422, "row: ", "/api/picture?database=emblems&row=../../params.yaml", "GET"
+    ),
+    "a path for a database": Refusal(
+        404, "no database", "/api/picture?database=../../etc&row=0", "GET"
+    ),
+    "a path below the page": Refusal(404, "Not Found", "/page.js/../../desk.py", "GET"),
+    "an encoded path": Refusal(404, "Not Found", "/%2e%2e/%2e%2e/params.yaml", "GET"),
+    "the interface's description": Refusal(404, "Not Found", "/openapi.json", "GET"),
+    "wrong method": Refusal(405, "Method Not Allowed", method="GET"),
+    "another host": Refusal(400, "", "/", "GET", headers={"host": "attacker.example"}),
+    "another host at our port": Refusal(
+        400, "", "/api/databases", "GET", headers={"host": "attacker.example:8765"}
+    ),
+    "another site": Refusal(
+        403, "not answered", content=PICTURE, headers={"origin": "http://attacker.example"}
+    ),
+    "a file as origin": Refusal(403, "not answered", content=PICTURE, headers={"origin": "null"}),
+    "another port": Refusal(
+        403, "not answered", content=PICTURE, headers={"origin": "http://127.0.0.1:1"}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_is_wrong_gets_a_4xx_and_words(client: TestClient, study: Path, name: str) -> None:
+    refusal = REFUSALS[name]
+    before = sorted(study.rglob("*"))
+    got = client.request(
+        refusal.method, refusal.address, content=refusal.content, headers=refusal.headers
+    )
+    assert got.status_code == refusal.status, got.text
+    assert refusal.says in (got.json()["error"] if refusal.says else "")
+    assert "Traceback" not in got.text
+    assert str(study) not in got.text
+    assert sorted(study.rglob("*")) == before
+
+
+def test_the_table_of_refusals_is_whole() -> None:
+    assert len(REFUSALS) == 29
+
+
+def test_an_upload_without_a_length_is_cut_off(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_UPLOAD_BYTES", 1000)
+    sent = 0
+
+    def parts() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(5):
+            sent += 1
+            yield b"\0" * 400
+
+    assert client.post(f"/api/search?{GOOD}", content=parts()).status_code == 413
+    assert sent > 2
+
+
+def test_a_queue_that_is_full_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_WAITING", -1)
+    with TestClient(create_app(desk), base_url="http://localhost") as client:
+        got = client.post(f"/api/search?{GOOD}", content=PICTURE)
+    assert got.status_code == 503
+    assert "try again" in got.json()["error"]
+
+
+@pytest.fixture
+def address(desk: Desk) -> Iterator[str]:
+    """The page, served by a thread of this process."""
+    with listen(0) as listener:
+        served = uvicorn.Server(uvicorn.Config(create_app(desk), log_level="error"))
+        thread = threading.Thread(target=served.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not served.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        served.should_exit = True
+        thread.join()
+
+
+@pytest.mark.skipif(browser_path() is None, reason="no Chromium on this machine")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_in_a_real_browser(address: str, desk: Desk, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.jpg"
+    picture.write_bytes(desk.picture("emblems", 4))
+    (tmp_path / "text.jpg").write_bytes(b"text")
+    found = "document.querySelectorAll('#by-{} li').length"
+    told = "document.getElementById('status').textContent"
+    with open_page(address, tmp_path / "profile") as page:
+        page.resize(1280, 900)
+        page.wait_for("document.querySelectorAll('#examples img').length === 8")
+        page.choose_file("#file", picture)
+        assert page.wait_for(found.format("teacher")) == 10
+        assert page.value(found.format("network")) == 10
+        assert "of 10 pictures are found by the teacher too" in page.value(told)
+        light = page.value("getComputedStyle(document.body).backgroundColor")
+        page.resize(390, 844, dark=True)
+        assert page.value("getComputedStyle(document.body).backgroundColor") != light
+        assert page.value("document.documentElement.scrollWidth <= innerWidth")
+        page.screenshot(tmp_path / "phone.png")
+        assert np.asarray(Image.open(tmp_path / "phone.png")).std() > 10
+        # By keyboard: from the number of results to the first example.
+        page.value("document.getElementById('count').focus()")
+        page.press("Tab")
+        assert page.value("document.activeElement.tagName") == "BUTTON"
+        page.value("document.getElementById('answers').hidden = true")
+        page.press("Enter")
+        page.wait_for("!document.getElementById('answers').hidden")
+        assert page.faults == []
+        page.choose_file("#file", tmp_path / "text.jpg")
+        page.wait_for("document.getElementById('status').classList.contains('fault')")
+        assert "is not an image" in page.value(told)
+        assert page.value("document.getElementById('answers').hidden")
