@@ -1,0 +1,93 @@
+"""Resolution against architecture in one table: a student of another backbone at the full size.
+
+The stages run in this process, one after the other, on a study of seconds.
+"""
+
+import csv
+import shutil
+import sys
+from contextlib import chdir
+from importlib import import_module
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from pipeline.models.weights import read_card
+from pipeline.workspace import run_stage
+from tests.integration.workspace import ROOT, TINY, set_params
+
+LIGHT = "timm/test_vit"
+STUDENTS = {
+    "small-16": {"dataset": "emblems", "query_px": 16},
+    "light-32": {"dataset": "emblems", "query_px": 32, "network": {"backbone": LIGHT}},
+}
+Row = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
+    set_params(folder, TINY | {"students": STUDENTS})
+    order = [(name, "emblems") for name in ("check", "download", "prepare", "train_teacher")]
+    order += [("embed_database", "emblems")]
+    order += [(name, key) for key in STUDENTS for name in ("distill", "train_baseline", "evaluate")]
+    order += [("evaluate", "emblems"), ("tradeoff", "emblems")]
+    with chdir(folder), pytest.MonkeyPatch.context() as settings:
+        settings.setenv("L2S_DEVICE", "cpu")
+        settings.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for name, key in order:
+            with patch.object(sys, "argv", [f"stages/{name}.py", key]):
+                run_stage(getattr(import_module(f"stages.{name}"), name))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(study: Path) -> dict[tuple[str, str], Row]:
+    with (study / "results/emblems/tradeoff.csv").open(encoding="utf-8") as file:
+        return {(row["network"], row["role"]): row for row in csv.DictReader(file)}
+
+
+def test_a_light_network_at_full_size_has_every_row_but_the_naive(
+    rows: dict[tuple[str, str], Row],
+) -> None:
+    """The naive row would be the teacher's: nothing is small about the query."""
+    roles = {key: [role for network, role in rows if network == key] for key in STUDENTS}
+    assert sorted(roles["light-32"]) == ["asymmetric", "baseline", "symmetric"]
+    assert sorted(roles["small-16"]) == ["asymmetric", "baseline", "naive", "symmetric"]
+    assert ("teacher", "teacher") in rows
+    assert len(rows) == 8
+
+
+def test_the_rows_say_which_network_sees_what(rows: dict[tuple[str, str], Row]) -> None:
+    for (network, role), row in rows.items():
+        assert row["backbone"] == (LIGHT if network == "light-32" else "timm/test_resnet")
+        assert row["query_px"] == ("16" if network == "small-16" else "32")
+        against_teacher = role in ("teacher", "asymmetric", "naive")
+        assert row["database_px"] == ("32" if against_teacher else row["query_px"])
+        assert row["subset"] == "False"
+
+
+def test_costs_are_those_of_the_light_network(rows: dict[tuple[str, str], Row]) -> None:
+    light = [rows["light-32", role] for role in ("asymmetric", "symmetric", "baseline")]
+    assert len({(row["gmacs"], row["parameters"]) for row in light}) == 1
+    assert light[0]["parameters"] != rows["teacher", "teacher"]["parameters"]
+    assert light[0]["input_bytes"] == rows["teacher", "teacher"]["input_bytes"] == str(3 * 32**2)
+
+
+def test_gains_are_over_rows_that_there_are(rows: dict[tuple[str, str], Row]) -> None:
+    assert rows["small-16", "asymmetric"]["gain_over"] == "naive"
+    assert rows["light-32", "asymmetric"]["gain_over"] == ""
+    assert rows["light-32", "symmetric"]["gain_over"] == "baseline"
+
+
+def test_the_baseline_is_the_light_network_trained_with_labels(study: Path) -> None:
+    for kind in ("students", "baselines"):
+        card = read_card(study / "models/emblems" / kind / "light-32.safetensors")
+        assert (card.backbone, card.size_px, card.dim) == (LIGHT, 32, 16)
+
+
+def test_the_figure_tells_the_backbones_apart(study: Path) -> None:
+    text = (study / "results/emblems/tradeoff.svg").read_text(encoding="utf-8")
+    assert LIGHT in text

@@ -1,0 +1,213 @@
+"""A tiny study from nothing to its table by `dvc repro`, and what runs again after a change."""
+
+import csv
+import hashlib
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.workspace import (
+    changed_stages,
+    dvc,
+    environment,
+    make_workspace,
+    run,
+    set_params,
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_workspace(tmp_path_factory.mktemp("study") / "workspace")
+    dvc(folder, "repro")
+    return folder
+
+
+def rows_of(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "results/emblems/tradeoff.csv").open(encoding="utf-8") as file:
+        return {row["role"]: row for row in csv.DictReader(file)}
+
+
+def test_table_has_every_role_with_accuracy_and_cost(study: Path) -> None:
+    rows = rows_of(study)
+    assert set(rows) == {"teacher", "asymmetric", "symmetric", "naive", "baseline"}
+    for role, row in rows.items():
+        assert 0 < float(row["map"]) <= 1, role
+        assert float(row["map_low"]) <= float(row["map"]) <= float(row["map_high"])
+        assert float(row["latency_ms"]) > 0
+        assert row["query_px"] == ("32" if role == "teacher" else "16")
+        assert row["database_px"] == ("32" if role in ("teacher", "asymmetric", "naive") else "16")
+    assert float(rows["teacher"]["gmacs"]) > 3 * float(rows["asymmetric"]["gmacs"])
+    assert rows["asymmetric"]["gain_over"] == "naive"
+    difference = float(rows["asymmetric"]["map"]) - float(rows["naive"]["map"])
+    assert float(rows["asymmetric"]["map_gain"]) == pytest.approx(difference, abs=1e-12)
+
+
+def test_figure_and_metrics_are_readable_by_dvc(study: Path) -> None:
+    assert (study / "results/emblems/tradeoff.svg").read_text().count("<svg") == 1
+    shown = json.loads(dvc(study, "metrics", "show", "--json").stdout)
+    data = shown[""]["data"]["results/emblems/metrics.json"]["data"]
+    assert data["tiny-16.asymmetric"]["map"] == float(rows_of(study)["asymmetric"]["map"])
+    dvc(study, "plots", "show", "--out", "plots")
+    assert (study / "plots/index.html").exists()
+
+
+def test_the_report_shows_every_row_and_a_gallery(study: Path) -> None:
+    page = (study / "report/index.html").read_text(encoding="utf-8")
+    assert page.count('<tr id="row-') == len(rows_of(study)) == 5
+    assert page.count('<article class="query"') >= 3
+    assert page.count("data:image/webp;base64,") >= 6
+    assert str(study) not in page
+
+
+def test_every_training_and_evaluation_is_one_run_under_the_study(study: Path) -> None:
+    with sqlite3.connect(study / "mlflow.db") as database:
+        tags = database.execute("select run_uuid, key, value from tags").fetchall()
+    runs: dict[str, dict[str, str]] = {}
+    for run_id, key, value in tags:
+        runs.setdefault(run_id, {})[key] = value
+    parents = [run_id for run_id, own in runs.items() if own.get("role") == "study"]
+    assert len(parents) == 1
+    children = [own for own in runs.values() if own.get("mlflow.parentRunId") == parents[0]]
+    assert sorted(own["role"] for own in children) == sorted(
+        ["teacher", "student", "baseline"]  # trainings
+        + ["teacher", "asymmetric", "symmetric", "naive", "baseline"]  # evaluations
+    )
+    for own in children:
+        needed = {"dataset", "query_px", "dvc_stage", "fingerprint", "git_commit", "backbone"}
+        assert needed <= own.keys()
+
+
+def test_nothing_is_left_to_do(study: Path) -> None:
+    assert changed_stages(study) == set()
+    assert "Running stage" not in dvc(study, "repro").stdout
+
+
+def test_a_new_resolution_adds_its_own_cells_only(study: Path) -> None:
+    before = (study / "params.yaml").read_text()
+    try:
+        set_params(study, {"students.tiny-24": {"dataset": "emblems", "query_px": 24}})
+        # `check`, `tradeoff` and `report` read the list of students; all else is the new student's.
+        assert changed_stages(study) == {
+            "check",
+            "distill@tiny-24",
+            "train_baseline@tiny-24",
+            "evaluate@tiny-24",
+            "tradeoff@emblems",
+            "report",
+        }
+    finally:
+        (study / "params.yaml").write_text(before)
+
+
+def test_a_students_learning_rate_leaves_teacher_and_baseline_alone(study: Path) -> None:
+    before = (study / "params.yaml").read_text()
+    try:
+        rate = "datasets.emblems.distillation.optimisation.learning_rate"
+        set_params(study, {rate: 1e-3})
+        assert changed_stages(study) == {"check", "distill@tiny-16", "report"}
+    finally:
+        (study / "params.yaml").write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("file", "stages"),
+    [
+        ("pipeline/training/losses.py", {"distill@tiny-16"}),
+        ("pipeline/training/triplet.py", {"train_teacher@emblems", "train_baseline@tiny-16"}),
+        ("pipeline/study/figures.py", {"tradeoff@emblems"}),
+        ("pipeline/study/report.css", {"report"}),
+    ],
+)
+def test_an_edit_reruns_the_stages_that_use_the_file(
+    study: Path, file: str, stages: set[str]
+) -> None:
+    before = (study / file).read_text()
+    try:
+        (study / file).write_text(before + "\n# edited\n")
+        assert changed_stages(study) == stages
+    finally:
+        (study / file).write_text(before)
+
+
+def test_two_forced_runs_leave_the_same_lock(study: Path) -> None:
+    lock = (study / "dvc.lock").read_bytes()
+    dvc(study, "repro", "--force")
+    assert (study / "dvc.lock").read_bytes() == lock
+
+
+def test_bad_params_stop_everything_and_overwrite_nothing(study: Path) -> None:
+    before = (study / "params.yaml").read_text()
+    table = (study / "results/emblems/tradeoff.csv").read_bytes()
+    try:
+        set_params(
+            study,
+            {
+                "datasets.emblems.distillation.lambda_tz": 1,
+                "datasets.emblems.teacher.margin": "wide",
+                "students.tiny-16": {"dataset": "emblem", "query_px": 16},
+            },
+        )
+        for command in (["-m", "stages.check", "params"], ["-m", "pipeline.cli", "study"]):
+            done = run(study, sys.executable, *command, check=False)
+            assert done.returncode == 2
+            assert "Traceback" not in done.stderr
+            for fault in ("distillation.lambda_tz", "teacher.margin = 'wide'", "'emblem'"):
+                assert fault in done.stderr
+        done = dvc(study, "repro", check=False)
+        assert done.returncode != 0
+        assert "Running stage 'distill" not in done.stdout
+        assert (study / "results/emblems/tradeoff.csv").read_bytes() == table
+        assert (study / "models/emblems/students/tiny-16.safetensors").exists()
+    finally:
+        (study / "params.yaml").write_text(before)
+
+
+def test_unknown_network_is_refused_up_front(study: Path) -> None:
+    before = (study / "params.yaml").read_text()
+    try:
+        set_params(study, {"datasets.emblems.network.backbone": "timm/test_resnett"})
+        done = run(study, sys.executable, "-m", "stages.check", "params", check=False)
+        assert done.returncode == 2
+        assert "datasets.emblems.network.backbone = 'timm/test_resnett'" in done.stderr
+        assert "test_resnet" in done.stderr.split("similar:")[1]
+    finally:
+        (study / "params.yaml").write_text(before)
+
+
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(study: Path) -> None:
+    before = (study / "params.yaml").read_text()
+    output = study / "models/emblems/students/tiny-16.safetensors"
+    try:
+        set_params(study, {"datasets.emblems.distillation.optimisation.epochs": 12})
+        command = [sys.executable, "-m", "stages.distill", "tiny-16"]
+        run(study, *command)
+        undisturbed = hashlib.sha256(output.read_bytes()).hexdigest()
+        (work,) = (study / ".work/distill/tiny-16").iterdir()
+        for file in work.iterdir():
+            file.unlink()
+        output.unlink()
+
+        process = subprocess.Popen(
+            command, cwd=study, env=environment(study), stderr=subprocess.DEVNULL
+        )
+        deadline_s = time.monotonic() + 120
+        while not (work / "checkpoint.pt").exists():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not output.exists()
+
+        resumed = run(study, *command)
+        assert "resuming after epoch" in resumed.stderr
+        assert hashlib.sha256(output.read_bytes()).hexdigest() == undisturbed
+        assert list(output.parent.glob(".*.part")) == []
+    finally:
+        (study / "params.yaml").write_text(before)
