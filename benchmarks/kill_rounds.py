@@ -1,0 +1,49 @@
+"""Rounds of killing the flow, DVC and a trainer in turn, by SIGINT, SIGTERM and SIGKILL.
+
+Each round starts a study of sleepy stages anew, kills at a random moment, and lets the next start
+finish. Told are processes left, the exit codes, and whether dvc.lock is that of `dvc repro`.
+Run: python -m benchmarks.kill_rounds [--rounds 30] [--seed 0] [--seconds 1.0]
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.killed_studies import TURNS, faults, kill_round
+from tests.sleepy_study import make_sleepy_study, serial_lock
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long each stage sleeps")
+    options = parser.parse_args()
+    dice = random.Random(options.seed)  # noqa: S311
+    began_s, bad = time.monotonic(), 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve() / "study"
+        make_sleepy_study(folder, seconds=options.seconds)
+        reference = serial_lock(folder)
+        for number in range(options.rounds):
+            turn = TURNS[number % len(TURNS)]
+            done = kill_round(folder, dice, turn, 12.0)
+            wrong = faults(folder, reference, done)
+            bad += bool(wrong)
+            print(
+                f"round {number + 1:2}: {done.victim:7} {done.signal:7} after {done.after_s:4.1f} s"
+                f"{'' if done.hit else ' (missed)'}, exit {done.code:3}, left {len(done.left)}; "
+                f"next: exit {done.next_code} in {done.next_s:4.1f} s; {wrong or 'all well'}",
+                flush=True,
+            )
+            if wrong:
+                print(done.next_output)
+    print(f"{options.rounds} rounds, {bad} with faults, {time.monotonic() - began_s:.0f} s")
+    sys.exit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()
