@@ -26,7 +26,7 @@ deps: .venv/installed
 	python -m tests.contract.stage_code
 
 ui: .venv/installed
-	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+	l2s mlflow
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli_export, cli_operations, cli_page, cli_recommend, cli_search
+from pipeline import cli_export, cli_operations, cli_recommend, cli_search, cli_ui
 from pipeline.command_line import enter_workspace, plain_errors
 
 app = typer.Typer(
@@ -63,6 +63,8 @@ def study(
     if not chosen:
         for name in params.datasets:
             _show_tradeoff(name, params.cells_of(name))
+        typer.echo("report  report/index.html opens without a network")
+        typer.echo("record  `make ui` shows it in MLflow")
 
 
 @app.command()
@@ -92,7 +94,7 @@ def table() -> None:
 
 
 def _show_tradeoff(name: str, cells: list[str]) -> None:
-    """Print the table of a data set, and where its files and its record are."""
+    """Print the table of a data set, and where its files are."""
     from rich.console import Console
 
     from pipeline.study.terminal import tradeoff_table
@@ -108,7 +110,6 @@ def _show_tradeoff(name: str, cells: list[str]) -> None:
     console.print(tradeoff_table(name, table))
     console.print(f"table   {paths.results / 'tradeoff.csv'}", highlight=False)
     console.print(f"figure  {paths.results / 'tradeoff.svg'}", highlight=False)
-    console.print("record  make ui, then open the page it names", highlight=False)
 
 
 @app.command()
@@ -140,7 +141,7 @@ def select(
 
 app.add_typer(cli_search.app)
 app.add_typer(cli_export.app)
-app.add_typer(cli_page.app)
+app.add_typer(cli_ui.app)
 app.add_typer(cli_recommend.app)
 app.add_typer(cli_operations.app)
 

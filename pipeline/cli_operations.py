@@ -116,7 +116,7 @@ def remote(
 
 
 @app.command()
-def ui(
+def mlflow(
     port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine only.")] = 5000,
 ) -> None:
     """Show MLflow's pages on this machine: runs, checkpoints, champions."""

@@ -106,9 +106,10 @@ def fingerprint(parameters: Any, inputs: Iterable[Path]) -> str:
 def _loaded_code() -> list[Path]:
     root = Path.cwd()
     files = [
-        Path(module.__file__).resolve()
+        Path(file).resolve()
         for name, module in list(sys.modules.items())
-        if (name.partition(".")[0] in CODE or name == "__main__") and module.__file__
+        if name.partition(".")[0] in (*CODE, "__main__")
+        and (file := getattr(module, "__file__", None))  # a Python prompt has none
     ]
     return sorted({file.relative_to(root) for file in files if file.is_relative_to(root)})
 

@@ -176,3 +176,11 @@ def test_wrong_usage_is_told_with_exit_code_2(
 
 def test_code_is_that_of_the_two_packages() -> None:
     assert workspace.CODE == ("pipeline", "stages")
+
+
+def test_a_fingerprint_can_be_made_at_a_prompt() -> None:
+    program = "import pipeline.workspace as w; print(w.fingerprint({}, []))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert len(done.stdout.strip()) == 20

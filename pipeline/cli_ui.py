@@ -1,4 +1,4 @@
-"""`l2s page`: the search page, and MLflow's page beside it."""
+"""`l2s ui`: the search page, and MLflow's page beside it."""
 
 from contextlib import nullcontext
 from typing import Annotated
@@ -11,7 +11,7 @@ app = typer.Typer()
 
 
 @app.command()
-def page(
+def ui(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Of the search page; 0: any free one.")
     ] = 8765,

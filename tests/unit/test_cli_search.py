@@ -1,0 +1,212 @@
+"""`l2s search`, `index`, `export` and `recommend`: what they take, print and refuse."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from pipeline import cli
+from tests.made_study import STUDENT, make_finished_study, write_test_images
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_finished_study(tmp_path_factory.mktemp("made") / "study")
+    write_test_images(folder, folder / "photos", rows=6)
+    return folder
+
+
+@pytest.fixture
+def study(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished study of one's own with six photographs, and the current folder."""
+    folder = tmp_path / "study"
+    shutil.copytree(made, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("L2S_DEVICE", "cpu")
+    return folder
+
+
+@pytest.fixture
+def photo(study: Path) -> Path:
+    return sorted((study / "photos").rglob("*.jpg"))[0].relative_to(study)
+
+
+def l2s(*arguments: object, given: str | None = None) -> Result:
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments], input=given)
+
+
+def found(*arguments: object, given: str | None = None, code: int = 0) -> dict[str, Any]:
+    result = l2s("search", *arguments, "--json", given=given)
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_picture_of_the_database_finds_itself_by_the_teacher(photo: Path) -> None:
+    answer = found(photo, "--network", "teacher", "-k", 3)
+    (query,) = answer.pop("queries")
+    assert answer == {
+        "network": "teacher",
+        "query_px": 32,
+        "database": "emblems",
+        "database_images": 30,
+    }
+    assert query["image"] == str(photo)
+    assert [hit["rank"] for hit in query["results"]] == [1, 2, 3]
+    assert query["results"][0]["similarity"] == pytest.approx(1, abs=1e-5)
+    assert query["results"][0]["class_name"].replace("/", "-") == photo.parent.name
+
+
+def test_the_table_shows_rank_similarity_class_and_path(photo: Path) -> None:
+    result = l2s("search", photo, "-k", 2)
+    assert result.exit_code == 0
+    assert f"{STUDENT} (16 px) in emblems, 30 images" in result.stdout
+    for word in ("rank", "similarity", "class", "image", str(photo)):
+        assert word in result.stdout
+
+
+def test_folders_globs_and_lists_name_the_same_pictures(study: Path) -> None:
+    names = sorted(str(file.relative_to(study)) for file in (study / "photos").rglob("*.jpg"))
+    assert len(names) == 6
+    asked = {
+        "folder": found("photos"),
+        "glob": found("photos/**/*.jpg"),
+        "list": found("-", given="\n".join(names) + "\n\n"),
+    }
+    for way, answer in asked.items():
+        assert sorted(query["image"] for query in answer["queries"]) == names, way
+
+
+def test_names_refer_to_the_folder_where_the_command_was_given(
+    study: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for argument in (photo.name, "*.jpg"):
+        monkeypatch.chdir(study / photo.parent)  # the command goes to the workspace above
+        names = [query["image"] for query in found(argument)["queries"]]
+        assert photo.name in names
+    monkeypatch.chdir(study / photo.parent)
+    assert l2s("search", photo.name, "--html", "sheet.html").exit_code == 0
+    assert (study / photo.parent / "sheet.html").is_file()
+
+
+def test_a_broken_picture_is_reported_and_the_rest_goes_on(study: Path, photo: Path) -> None:
+    (study / "broken.jpg").write_bytes((study / photo).read_bytes()[:200])
+    given = f"{photo}\nbroken.jpg\nmissing.jpg\n"
+    result = l2s("search", "-", "--json", given=given)
+    assert result.exit_code == 1
+    queries = json.loads(result.stdout)["queries"]
+    assert [("results" in query) for query in queries] == [True, False, False]
+    assert "error: broken.jpg: " in result.stderr
+    assert "error: missing.jpg: there is no such file" in result.stderr
+    assert "2 of 3 pictures could not be searched" in result.stderr
+
+
+def test_a_name_that_would_steer_the_terminal_is_shown_harmless(study: Path, photo: Path) -> None:
+    name = "evil\x1b]0;title\x07.jpg"
+    (study / name).write_bytes((study / photo).read_bytes())
+    (study / "bad\x1b[31m.jpg").write_bytes(b"")
+    result = l2s("search", name, "bad\x1b[31m.jpg")
+    assert result.exit_code == 1
+    assert "\x1b]" not in result.output
+    assert "\x1b[31m" not in result.output
+    assert "evil\N{REPLACEMENT CHARACTER}]0;title" in result.stdout
+
+
+def test_the_picture_sheet_is_one_file(study: Path) -> None:
+    result = l2s("search", "photos", "--html", "sheet.html", "-k", 4)
+    assert result.exit_code == 0
+    page = (study / "sheet.html").read_text(encoding="utf-8")
+    assert page.count("data:image/") >= 6 * 5
+    assert "http://" not in page
+
+
+def test_an_index_of_new_images_is_made_extended_and_searched(study: Path) -> None:
+    files = sorted((study / "photos").rglob("*.jpg"))
+    moved = files[-1].rename(study / "later.jpg")
+    assert "5 images (exact): 5 added" in l2s("index", "photos").stdout
+    before = {hit["name"]: hit["id"] for hit in _hits(files[0])}
+    moved.rename(files[-1])
+    assert "6 images (exact): 1 added, 0 replaced, 5 unchanged" in l2s("index", "photos").stdout
+    after = {hit["name"]: hit["id"] for hit in _hits(files[0])}
+    assert before.items() < after.items()
+    assert "6 images (exact): 6 added" in l2s("index", "photos", "--rebuild").stdout
+    assert {hit["name"]: hit["id"] for hit in _hits(files[0])} == after
+
+
+def _hits(file: Path) -> list[dict[str, Any]]:
+    return found(file, "--index", "photos", "-k", 10)["queries"][0]["results"]
+
+
+def make_bad_files(study: Path) -> None:
+    (study / "empty").mkdir()
+    (study / "text.jpg").write_text("no picture")
+    (study / "zero.jpg").write_bytes(b"")
+    Image.new("L", (20_000, 20_000)).save(study / "vast.png")
+
+
+BAD: dict[str, tuple[list[str], str]] = {
+    "no argument": (["search"], "Missing argument"),
+    "no such picture": (["search", "nothing.jpg"], "there is no such file"),
+    "empty folder": (["search", "empty"], "this folder holds no image"),
+    "glob of nothing": (["search", "photos/*.bmp"], "this pattern matches no image"),
+    "empty list": (["search", "-"], "standard input names no image"),
+    "empty name": (["search", ""], "must be a file, a folder, a glob or -"),
+    "text as picture": (["search", "text.jpg"], "text.jpg: "),
+    "empty picture": (["search", "zero.jpg"], "zero.jpg: "),
+    "decompression bomb": (["search", "vast.png"], "vast.png: "),
+    "device": (["search", "/dev/null"], "is not a plain file"),
+    "unknown network": (["search", "photos", "--network", "big"], "known: teacher, tiny-16"),
+    "unknown data set": (["search", "photos", "--dataset", "cub"], "known: emblems"),
+    "no results": (["search", "photos", "-k", "0"], "Invalid value for '-k'"),
+    "k in words": (["search", "photos", "-k", "ten"], "Invalid value for '-k'"),
+    "unknown index": (["search", "photos", "--index", "none"], "none"),
+    "index outside": (["search", "photos", "--index", "../x"], "../x"),
+    "sheet nowhere": (["search", "photos", "--html", "no/sheet.html"], "there is no folder"),
+    "index of nothing": (["index", "nowhere"], "is not a folder"),
+    "index of a file": (["index", "text.jpg"], "is not a folder"),
+    "index of an empty folder": (["index", "empty"], "empty"),
+    "index without a name": (["index", "photos", "--name", ""], "name"),
+    "index name with a path": (["index", "photos", "--name", "a/b"], "a/b"),
+    "index name hidden": (["index", "photos", "--name", ".."], ".."),
+    "unknown kind": (["index", "photos", "--kind", "lsh"], "lsh"),
+    "ivfpq of few": (["index", "photos", "--kind", "ivfpq"], "ivfpq"),
+    "index of another": (["index", "photos", "--dataset", "cub"], "known: emblems"),
+    "export without network": (["export"], "Missing option"),
+    "export of unknown": (["export", "--network", "big"], "known: teacher, tiny-16"),
+    "export for another": (["export", "--network", STUDENT, "--dataset", "cub"], "known: emblems"),
+    "export into a file": (["export", "--network", STUDENT, "--output", "text.jpg"], "text.jpg"),
+    "export into used": (["export", "--network", STUDENT, "--output", "photos"], "photos"),
+    "recommend without bound": (["recommend"], "--max-drop"),
+    "recommend negative": (["recommend", "--max-drop", "-1"], "max-drop"),
+    "recommend in words": (["recommend", "--max-gmacs", "few"], "Invalid value for '--max-gmacs'"),
+    "recommend nan": (["recommend", "--max-latency-ms", "nan"], "max-latency-ms"),
+    "recommend another": (["recommend", "--max-drop", "5", "--dataset", "cub"], "known: emblems"),
+    "page without database": (["ui", "--port", "0"], "no database to search yet"),
+    "page port too large": (["ui", "--port", "70000"], "Invalid value for '--port'"),
+    "page port in words": (["ui", "--port", "http"], "Invalid value for '--port'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_message_exit_code_2_and_nothing_lost(study: Path, case: str) -> None:
+    make_bad_files(study)
+    if case == "page without database":
+        shutil.rmtree(study / "embeddings")
+    arguments, words = BAD[case]
+    before = _stamps(study)
+    result = l2s(*arguments, given="")
+    shown = " ".join(result.output.replace("│", " ").split())
+    assert result.exit_code == 2, result.output
+    assert words in shown
+    assert "Traceback" not in shown
+    assert _stamps(study) == before
+
+
+def _stamps(folder: Path) -> dict[Path, int]:
+    """When each file was written; but for locks, which hold nothing."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {path: path.stat().st_mtime_ns for path in files}
