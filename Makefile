@@ -7,8 +7,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 study: .venv/installed
 	l2s study
 
+# Two at a time; the tests of a file share what they made.
 test: .venv/installed
-	pytest
+	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed
 	ruff format --check .
