@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 study: .venv/installed
 	l2s study
 
-# Two at a time; the tests of a file share what they made.
+# Two files of tests at a time; what a file made is shared by its tests.
 test: .venv/installed
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 

@@ -1,8 +1,9 @@
 """Rounds of killing the flow, DVC and a trainer in turn, by SIGINT, SIGTERM and SIGKILL.
 
-Each round starts a study of sleepy stages anew, kills at a random moment, and lets the next start
-finish. Told are processes left, the exit codes, and whether dvc.lock is that of `dvc repro`.
-Run: python -m benchmarks.kill_rounds [--rounds 30] [--seed 0] [--seconds 1.0]
+Each round starts a study anew, kills at a random moment, and lets the next start finish. Told are
+processes left, the exit codes, whether dvc.lock, which holds the hash of every output, is that of
+an undisturbed `dvc repro`, and, for real trainings, what is wrong with MLflow's record.
+Run: python -m benchmarks.kill_rounds [--trained] [--rounds 30] [--seed 0] [--seconds 1.0]
 """
 
 import argparse
@@ -12,8 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.killed_studies import TURNS, faults, kill_round
+from tests.killed_studies import SLEEPY, TURNS, faults, kill_round
 from tests.sleepy_study import make_sleepy_study, serial_lock
+from tests.trained_study import TRAINED, make_trained_study, record_faults
 
 
 def main() -> None:
@@ -21,17 +23,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=1.0, help="how long each stage sleeps")
+    parser.add_argument("--trained", action="store_true", help="real trainings, none that sleep")
     options = parser.parse_args()
     dice = random.Random(options.seed)  # noqa: S311
     began_s, bad = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve() / "study"
-        make_sleepy_study(folder, seconds=options.seconds)
-        reference = serial_lock(folder)
+        if options.trained:
+            reference = make_trained_study(folder)
+        else:
+            make_sleepy_study(folder, seconds=options.seconds)
+            reference = serial_lock(folder)
+        subject, longest_s = (TRAINED, 45.0) if options.trained else (SLEEPY, 12.0)
         for number in range(options.rounds):
             turn = TURNS[number % len(TURNS)]
-            done = kill_round(folder, dice, turn, 12.0)
+            done = kill_round(folder, dice, turn, longest_s, subject)
             wrong = faults(folder, reference, done)
+            if options.trained:
+                wrong += record_faults(folder)
             bad += bool(wrong)
             print(
                 f"round {number + 1:2}: {done.victim:7} {done.signal:7} after {done.after_s:4.1f} s"

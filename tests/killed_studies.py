@@ -1,10 +1,11 @@
-"""Rounds of killing a sleepy study at a random moment and running it to its end again."""
+"""Rounds of killing a study at a random moment and running it to its end again."""
 
 import os
 import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,18 @@ VICTIMS = ("flow", "dvc", "trainer")
 END_PATIENCE_S = 600  # the machine may be busy; who waits longer hangs
 # Beside the moment, everything takes its turn.
 TURNS = tuple((victim, number) for number in SIGNALS for victim in VICTIMS)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The kind of study that is killed: how it starts, what makes it start from nothing again."""
+
+    start: Callable[..., "subprocess.Popen[str]"]  # of the folder, and environment variables
+    forget: Callable[[Path], None]
+    trainer: str  # what the command of a stage's process contains
+
+
+SLEEPY = Subject(start_study, forget_results, "python step.py")
 
 
 @dataclass(frozen=True)
@@ -32,11 +45,11 @@ class Round:
     next_output: str
 
 
-def victims(folder: Path, flow_pid: int, kind: str) -> list[int]:
+def victims(folder: Path, flow_pid: int, kind: str, trainer: str) -> list[int]:
     """The processes of a kind, those of the flow itself aside."""
     if kind == "flow":
         return [flow_pid]
-    marks = {"dvc": " dvc --wait-for-lock", "trainer": "python step.py"}
+    marks = {"dvc": " dvc --wait-for-lock", "trainer": trainer}
     return [pid for pid, command in processes_in(folder).items() if marks[kind] in command]
 
 
@@ -45,6 +58,7 @@ def kill_round(
     dice: random.Random,
     turn: tuple[str, signal.Signals],
     longest_s: float,
+    subject: Subject = SLEEPY,
     **environment: str,
 ) -> Round:
     """Start from nothing, kill at a random moment, wait for the end; then run to the study's end.
@@ -53,13 +67,13 @@ def kill_round(
     the folder after the flow has ended.
     """
     kind, number = turn
-    forget_results(folder)
-    study = start_study(folder, **environment)
+    subject.forget(folder)
+    study = subject.start(folder, **environment)
     until_s = time.monotonic() + dice.uniform(1.0, longest_s)
     hit, began_s = False, time.monotonic()
     while study.poll() is None and not hit:
         time.sleep(0.05)
-        found = victims(folder, study.pid, kind)
+        found = victims(folder, study.pid, kind, subject.trainer)
         if time.monotonic() > until_s and found:
             try:
                 os.kill(dice.choice(found), number)
@@ -70,7 +84,7 @@ def kill_round(
     output = _end_of(study)
     left = processes_in(folder)
     since_s = time.monotonic()
-    again = start_study(folder, **environment)
+    again = subject.start(folder, **environment)
     next_output = _end_of(again)
     return Round(
         kind,
