@@ -1,6 +1,5 @@
 """A small study of real trainings that is killed: its start, its weights, its record."""
 
-import os
 import shutil
 import signal
 import sqlite3
