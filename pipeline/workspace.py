@@ -153,15 +153,18 @@ def _is_locked(md5: str) -> bool:
 def run_stage(stage: Callable[[str], None]) -> None:
     """Run a stage for the key on the command line; a fault that a user can cause is one message.
 
-    Exit code 2, no traceback unless L2S_DEBUG is set: ValueError, ArithmeticError, OSError.
+    Exit code 2, no traceback unless L2S_DEBUG is set: ValueError, ArithmeticError, OSError, and a
+    key that params.yaml does not have.
     """
     if len(sys.argv) != 2:
         sys.stderr.write(f"usage: python -m stages.{Path(sys.argv[0]).stem} KEY\n")
         sys.exit(2)
+    key = sys.argv[1]
     try:
-        stage(sys.argv[1])
-    except (ValueError, ArithmeticError, OSError) as error:
-        if os.environ.get("L2S_DEBUG"):
+        stage(key)
+    except (ValueError, ArithmeticError, OSError, KeyError) as error:
+        if os.environ.get("L2S_DEBUG") or (isinstance(error, KeyError) and error.args != (key,)):
             raise
-        sys.stderr.write(f"error: {error}\n")
+        unknown = isinstance(error, KeyError)
+        sys.stderr.write(f"error: {f'params.yaml has no {key!r}' if unknown else error}\n")
         sys.exit(2)

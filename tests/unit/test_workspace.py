@@ -166,6 +166,18 @@ def test_a_stage_runs_for_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == ["emblems-32"]
 
 
+def test_a_key_that_params_yaml_does_not_have_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stage(key: str) -> None:
+        assert {"emblems-64": 64}[key]
+
+    assert run_with(monkeypatch, ["emblems-65"], stage) == 2
+    assert capsys.readouterr().err == "error: params.yaml has no 'emblems-65'\n"
+    with pytest.raises(KeyError):  # another key that is missing is a fault of ours
+        run_with(monkeypatch, ["emblems-65"], lambda _: {}["other"])
+
+
 @pytest.mark.parametrize("arguments", [[], ["a", "b"]])
 def test_wrong_usage_is_told_with_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
