@@ -56,11 +56,11 @@ class Agenda:
         *,
         draining: Callable[[], bool] = lambda: False,
         until: Callable[[], bool] = lambda: False,
-    ) -> None:
+    ) -> bool:
         """Start what is ready, at most `jobs` at a time, until nothing is left that can start.
 
         `ended` brings the outcomes of what `start` began. While `draining()` nothing new starts;
-        when `until()` the call ends and leaves running what runs.
+        when `until()` the call ends and leaves running what runs. Returns whether all is over.
         """
         while not until():
             if not draining():
@@ -68,9 +68,10 @@ class Agenda:
                     self.started.append(name)
                     start(name)
             if not self.running:
-                return
+                return True
             try:
                 outcome = ended.get(timeout=LOOK_EVERY_S)
             except Empty:
                 continue
             self.outcomes[outcome.stage] = outcome
+        return False

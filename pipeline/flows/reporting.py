@@ -41,10 +41,13 @@ def run_reported(study: "Study", url: str) -> None:
         try:
             if previous and previous.get("flow_run_id"):
                 close_lost_run(previous)
-            study_flow(study)(study.jobs, study.targets, study.fresh, return_state=True)
+            state = study_flow(study)(study.jobs, study.targets, study.fresh, return_state=True)
             send_what_waits()
+            trouble = "" if study.is_finished else f"the flow broke off ({_words_of(state)})"
         except HTTPError as error:
-            study.tell.note(f"Prefect's server was lost ({error}): its record is not complete")
+            trouble = f"Prefect's server was lost ({error})"
+        if trouble:
+            study.tell.note(f"{trouble}: Prefect's record is not complete")
             study.advance(study.run)
             study.finish()
 
@@ -101,6 +104,10 @@ def state_of(outcome: Outcome) -> State[Any]:
     if outcome.result == "stopped":
         return Cancelled(message=told)
     return Failed(message="; ".join([told, *outcome.tail[-2:]]))
+
+
+def _words_of(state: State[Any] | None) -> str:
+    return (state.message if state else None) or "no reason is known"
 
 
 def _final_state(study: "Study") -> State[Any]:

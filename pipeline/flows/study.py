@@ -142,8 +142,9 @@ class Study:
         self,
         start: Callable[[str], object],
         until: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.agenda.advance(
+    ) -> bool:
+        """Run what can run; whether all is over."""
+        return self.agenda.advance(
             self.jobs, start, self.ended, draining=self.stop.event.is_set, until=until
         )
 
@@ -151,8 +152,8 @@ class Study:
         """Leave dvc.lock as a serial `dvc repro` would, require that nothing is left, tell all."""
         if self.is_finished:
             return
-        self.is_finished = True
         self._settle()
+        self.is_finished = True
         for line in self.lines():
             self.tell.note(line)
 
@@ -283,8 +284,7 @@ def _run(study: Study) -> None:
 def _start_without(study: Study, is_ready: Callable[[], bool]) -> bool:
     """Run stages until Prefect is ready; whether it is, in the end."""
     try:
-        study.advance(study.run, until=is_ready)
-        if not study.agenda.running:
+        if study.advance(study.run, until=is_ready):
             study.finish()
         until_s = time.monotonic() + RECORD_PATIENCE_S
         while not study.stop.event.is_set():

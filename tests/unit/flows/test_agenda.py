@@ -71,6 +71,16 @@ def test_failure_keeps_back_dependents_only(broken: str, left: list[str]) -> Non
     assert agenda.running == []
 
 
+def test_nothing_running_is_not_the_end_while_something_may_start() -> None:
+    agenda = Agenda(DIAMOND, {})
+    ended: SimpleQueue[Outcome] = SimpleQueue()
+    rounds = iter([False, True])
+    is_over = agenda.advance(1, lambda name: ended.put(outcome(name)), ended, until=rounds.__next__)
+    assert (is_over, agenda.running, agenda.not_started) == (False, [], ["b", "c", "d", "e"])
+    assert agenda.advance(1, lambda name: ended.put(outcome(name)), ended)
+    assert agenda.not_started == []
+
+
 @pytest.mark.parametrize("result", ["restored", "unchanged"])
 def test_other_good_ends_let_dependents_start(result: Result) -> None:
     agenda = Agenda(DIAMOND, {})

@@ -134,7 +134,7 @@ def test_orphan_of_a_killed_leader_is_ended() -> None:
 def test_stop_ends_the_group_in_order() -> None:
     stop = Stop()
     program = (
-        "import time\n"
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "try:\n    print('up', flush=True)\n    time.sleep(60)\n"
         "except KeyboardInterrupt:\n    print('tidied up')\n"
     )

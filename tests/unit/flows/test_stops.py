@@ -3,10 +3,19 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from pipeline.flows.stops import SIGNALS, Stop, heeding_signals
+
+
+@pytest.fixture(autouse=True)
+def not_deaf() -> Iterator[None]:
+    """What a shell starts in its background ignores SIGINT; these tests do not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_signal_asks_for_the_stop() -> None:

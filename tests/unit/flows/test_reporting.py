@@ -1,0 +1,60 @@
+"""The flow of a study where Prefect fails it: the study ends in order all the same."""
+
+from typing import Any
+
+import pytest
+from prefect.states import Completed, Failed
+
+from pipeline.flows import reporting
+
+
+class MadeStudy:
+    """What `run_reported` uses of a study, with what was called."""
+
+    def __init__(self) -> None:
+        self.jobs, self.targets, self.fresh = 1, (), False
+        self.record = self.tell = self
+        self.previous = None
+        self.is_finished = False
+        self.called: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.called.append(text)
+
+    def run(self, stage: str) -> None:
+        raise AssertionError("nothing is left to run")
+
+    def advance(self, start: Any) -> None:
+        assert start == self.run
+        self.called.append("advance")
+
+    def finish(self) -> None:
+        self.is_finished = True
+        self.called.append("finish")
+
+
+def report(monkeypatch: pytest.MonkeyPatch, *, breaks_off: bool) -> list[str]:
+    study = MadeStudy()
+
+    def run(*_: object, return_state: bool) -> Any:
+        assert return_state
+        if breaks_off:
+            return Failed(message="database is locked")
+        study.finish()
+        return Completed()
+
+    monkeypatch.setattr(reporting, "study_flow", lambda _: run)
+    monkeypatch.setattr(reporting, "send_what_waits", lambda: None)
+    reporting.run_reported(study, "http://127.0.0.1:1/api")  # type: ignore[arg-type]
+    return study.called
+
+
+def test_a_flow_that_breaks_off_is_told_and_the_study_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = "the flow broke off (database is locked): Prefect's record is not complete"
+    assert report(monkeypatch, breaks_off=True) == [words, "advance", "finish"]
+
+
+def test_a_flow_that_ends_has_finished_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert report(monkeypatch, breaks_off=False) == ["finish"]
