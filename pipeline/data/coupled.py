@@ -1,6 +1,6 @@
 """Batches of augmented views, the same views at every size that is asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,11 +10,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pipeline.data.packs import Pack
+from pipeline.data.resampling import crop_views_together
 from pipeline.data.views import (
     ViewParameters,
     adjust_colours,
     colour_maps,
-    crop_views,
+    crop_boxes,
+    crop_view,
     draw_mix_weights,
     draw_view_parameters,
     mean_luma,
@@ -23,6 +25,8 @@ from pipeline.data.views import (
 
 Decode = Callable[[int], UInt8[Tensor, "channel height width"]]
 DECODED_CACHE_BYTES = 2 << 30
+ALL = slice(None)
+NEGLIGIBLE = 1 / 512  # share of a picture in a mixture that adds less than half a grey level
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,14 @@ def coupled_views(
     recipe: ViewRecipe,
     generator: torch.Generator,
     device: torch.device,
+    part: slice = ALL,
 ) -> tuple[Float[Tensor, "view channel size size"], ...]:
     """Views of the images `rows` at each size, image by image, values between 0 and 1, on `device`.
 
     Each image has `recipe.views` views. Crop, flip, colour, mixing weight and partner of a view are
     the same at every size. `candidates` are the rows from which mixup draws partners; an image is
-    never its own partner where there is another. All randomness comes from `generator`.
+    never its own partner where there is another. All randomness comes from `generator`. `part`:
+    the places in `rows` of the images whose views are made, as they are among those of all.
     """
     parameters = draw_view_parameters(
         len(rows) * recipe.views,
@@ -82,17 +88,22 @@ def coupled_views(
         colour_ranges=recipe.colour_ranges,
     )
     weights = draw_mix_weights(len(parameters), recipe.mixup_alpha, generator)
+    weights = weights.where(weights > NEGLIGIBLE, 0).where(weights < 1 - NEGLIGIBLE, 1)
     own = np.repeat(rows, recipe.views)
-    plain = _colour_cropped(decode, own, sizes_px, parameters, device)
+    wanted = np.arange(len(own)).reshape(len(rows), recipe.views)[part].ravel()
+    kept = torch.from_numpy(wanted)
+    weights = weights[kept]
+    plain = _Views(decode, own[wanted], parameters.of(kept), sizes_px, device)
     if recipe.mixup_alpha == 0:
-        return plain
+        return _made(plain, None, weights)
     if recipe.mixup_partner == "batch":
         shift = int(torch.randint(1, max(2, len(rows)), (1,), generator=generator))
-        partners = tuple(views.roll(shift * recipe.views, 0) for views in plain)
+        others = (wanted - shift * recipe.views) % len(own)
+        partners, alike = own[others], parameters.of(torch.from_numpy(others))
     else:
-        others = _draw_partners(own, candidates, generator)
-        partners = _colour_cropped(decode, others, sizes_px, parameters, device)
-    return tuple(mix(*pair, weights) for pair in zip(plain, partners, strict=True))
+        partners, alike = _draw_partners(own, candidates, generator)[wanted], plain.parameters
+        partners = np.where(weights.numpy() == 1, own[wanted], partners)  # one less to decode
+    return _made(plain, _Views(decode, partners, alike, sizes_px, device), weights)
 
 
 def _draw_partners(
@@ -104,23 +115,69 @@ def _draw_partners(
     return candidates[(place + step) % len(candidates)]
 
 
-def _colour_cropped(
-    decode: Decode,
-    rows: np.ndarray,
-    sizes_px: tuple[int, ...],
-    parameters: ViewParameters,
-    device: torch.device,
-) -> tuple[Tensor, ...]:
-    """One view of each row with the parameters of its place, at each size.
+class _Views:
+    """Cropped and coloured views of images, one of each of `rows`, before any mixing."""
 
-    Colours change by the mean of the first size, the largest, at all sizes.
-    """
-    decoded = {row: decode(row) for row in np.unique(rows).tolist()}
-    images = [decoded[row] for row in rows.tolist()]
-    sizes = [crop_views(images, parameters, size_px) for size_px in sizes_px]
-    moved = [
-        views.to(device, non_blocking=True).contiguous(memory_format=torch.contiguous_format)
-        for views in sizes
-    ]
-    maps, mean = colour_maps(parameters.colour), mean_luma(moved[0])
-    return tuple(adjust_colours(views, maps, mean) for views in moved)
+    def __init__(
+        self,
+        decode: Decode,
+        rows: np.ndarray,
+        parameters: ViewParameters,
+        sizes_px: tuple[int, ...],
+        device: torch.device,
+    ) -> None:
+        decoded = {row: decode(row) for row in np.unique(rows).tolist()}
+        self.images = [decoded[row] for row in rows.tolist()]
+        self.parameters = parameters
+        self.sizes_px = sizes_px
+        self.device = device
+        sides = torch.tensor([image.shape[1:] for image in self.images]).view(-1, 2)
+        self.boxes = crop_boxes(parameters, sides[:, 0], sides[:, 1])
+        self.maps = colour_maps(parameters.colour)
+
+    def make(self, some: slice, out: Sequence[Tensor], levels: Sequence[Tensor]) -> None:
+        """Some of the views at each size, into `out`. `levels` are there to be written over.
+
+        Colours change by the mean of the first size, the largest.
+        """
+        mean: Tensor | None = None
+        for size_px, views, floats in zip(self.sizes_px, out, levels, strict=True):
+            self._crop(some, size_px, floats)
+            mean = mean_luma(floats) if mean is None else mean
+            adjust_colours(floats, self.maps[some], mean, out=views)
+
+    def _crop(self, some: slice, size_px: int, out: Tensor) -> None:
+        images, boxes, flips = self.images[some], self.boxes[some], self.parameters.flip[some]
+        if self.device.type != "cpu":
+            out.copy_(crop_views_together(images, boxes, flips, size_px, self.device))
+            return
+        for levels, image, box, flip in zip(out, images, boxes, flips.tolist(), strict=True):
+            levels.copy_(crop_view(image, box, flip=flip, size_px=size_px))
+
+
+def _made(
+    plain: _Views, partners: _Views | None, weights: Float[Tensor, "view"]
+) -> tuple[Float[Tensor, "view channel size size"], ...]:
+    """All the views, mixed with their partners; a CPU makes one at a time, within its caches."""
+    count = len(plain.images)
+
+    def empty(views: int) -> list[Tensor]:
+        return [torch.empty(views, 3, px, px, device=plain.device) for px in plain.sizes_px]
+
+    results = empty(count)
+    at_once = 1 if plain.device.type == "cpu" else max(1, count)
+    levels, others = empty(at_once), empty(at_once if partners else 0)
+    for start in range(0, count, at_once):
+        some = slice(start, start + at_once)
+        views = [result[some] for result in results]
+        weight = weights[some]
+        if partners is None or (weight == 1).all():
+            plain.make(some, views, levels)
+        elif (weight == 0).all():
+            partners.make(some, views, levels)
+        else:
+            plain.make(some, views, levels)
+            partners.make(some, others, levels)
+            for own, other in zip(views, others, strict=True):
+                mix(own, other, weight, out=own)
+    return tuple(results)

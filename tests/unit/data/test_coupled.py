@@ -9,9 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from pipeline.data import coupled
 from pipeline.data.coupled import ViewRecipe, cached_decoder, coupled_views
 from pipeline.data.packs import Pack
-from pipeline.data.views import adjust_colours, colour_maps, crop_views, draw_view_parameters
+from pipeline.data.views import (
+    adjust_colours,
+    colour_maps,
+    crop_boxes,
+    crop_view,
+    draw_view_parameters,
+)
 from tests.made_training import AUGMENTED, CPU, PLAIN, made_pack, picture
 
 CROPS = replace(PLAIN, views=4, crop_scale=(0.1, 1.0), flip_probability=0.5)
@@ -43,9 +50,10 @@ def views_of(
     candidates: int = 12,
     sizes: tuple[int, ...] = (LARGE, SMALL),
     seed: int = 0,
+    part: slice = slice(None),
 ) -> tuple[Tensor, ...]:
     return coupled_views(
-        decode, np.array(rows), np.arange(candidates), sizes, recipe, generator(seed), CPU
+        decode, np.array(rows), np.arange(candidates), sizes, recipe, generator(seed), CPU, part
     )
 
 
@@ -127,7 +135,13 @@ def test_colours_change_by_the_mean_of_the_large_view_at_both_sizes() -> None:
         "colour_ranges": (0.4, 0.4, 0.4, 0.1),
     }
     drawn = draw_view_parameters(4, generator(), **options)
-    crops = [crop_views([smooth_image(4)] * 4, drawn, px) for px in (LARGE, SMALL)]
+    image = smooth_image(4)
+    boxes = zip(crop_boxes(drawn, *image.shape[1:]), drawn.flip.tolist(), strict=True)
+    pairs = [
+        [crop_view(image, box, flip=flip, size_px=px) for px in (LARGE, SMALL)]
+        for box, flip in boxes
+    ]
+    crops = [torch.stack(of_size) for of_size in zip(*pairs, strict=True)]
     weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
     mean = torch.einsum("vchw,c->v", crops[0].double(), weights) / LARGE**2 / 255
     for ours, crop in zip((large, small), crops, strict=True):
@@ -140,7 +154,7 @@ def flat_image(row: int) -> Tensor:
 
 
 def mixed_levels(partner: str, rows: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor]:
-    recipe = replace(CROPS, mixup_alpha=1.0, mixup_partner=partner)
+    recipe = replace(CROPS, mixup_alpha=4.0, mixup_partner=partner)
     large, small = views_of(recipe, decode=flat_image, rows=rows, candidates=12, seed=seed)
     assert torch.equal(large.amax((1, 2, 3)), large.amin((1, 2, 3)))
     torch.testing.assert_close(large[:, 0, 0, 0], small[:, 0, 0, 0])
@@ -157,6 +171,34 @@ def test_an_image_is_never_mixed_with_itself(partner: str) -> None:
         assert ((levels - own).abs() > 1e-7).all()
         cases += len(levels)
     assert cases == 480
+
+
+@pytest.mark.parametrize("partner", ["dataset", "batch"])
+def test_a_share_of_under_half_a_grey_level_is_none(
+    partner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights next to 0 and 1 give the views themselves, and need no picture that is not seen."""
+    asked: list[int] = []
+
+    def decode(row: int) -> Tensor:
+        asked.append(row)
+        return flat_image(row)
+
+    def given(weight: float) -> Tensor:
+        weights = torch.full((4,), weight, dtype=torch.float64)
+        monkeypatch.setattr(coupled, "draw_mix_weights", lambda *_: weights)
+        recipe = replace(CROPS, views=2, mixup_alpha=0.2, mixup_partner=partner)
+        return views_of(recipe, decode=decode, rows=(3, 7))[0][:, 0, 0, 0] * 255 / 20
+
+    own = torch.tensor([3.0, 3, 7, 7])
+    torch.testing.assert_close(given(1 - 1 / 513), own, rtol=0, atol=1e-5)
+    assert partner == "batch" or set(asked) == {3, 7}
+    nearly = given(1 - 1 / 511)
+    assert ((nearly - own).abs() > 1e-3).all()
+    partners, mixed = given(1 / 513), given(1 / 511)
+    torch.testing.assert_close(partners, partners.round(), rtol=0, atol=1e-5)
+    assert ((partners - own).abs() > 0.5).all()
+    assert ((mixed - partners).abs() > 1e-3).all()
 
 
 def test_dataset_partners_are_all_the_other_images() -> None:
@@ -233,3 +275,14 @@ def test_the_cache_keeps_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for row in (0, 1, 2, 0, 1, 2):
         assert torch.equal(decode(row), plain(pack, row))
     assert asked == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize("partner", ["dataset", "batch"])
+def test_a_part_of_the_views_is_made_as_among_all(partner: str, alpha: float) -> None:
+    recipe = replace(AUGMENTED, views=3, mixup_partner=partner, mixup_alpha=alpha)
+    whole = views_of(recipe, rows=(3, 5, 8, 9, 11))
+    for part in (slice(0, 2), slice(2, 5), slice(4, 5), slice(5, 5)):
+        some = views_of(recipe, rows=(3, 5, 8, 9, 11), part=part)
+        for ours, theirs in zip(some, whole, strict=True):
+            assert torch.equal(ours, theirs.unflatten(0, (5, 3))[part].flatten(0, 1))

@@ -13,7 +13,7 @@ from pipeline.data.packs import image_tensor
 from pipeline.data.views import (
     ViewParameters,
     crop_boxes,
-    crop_views,
+    crop_view,
     draw_view_parameters,
     evaluation_view,
 )
@@ -206,16 +206,16 @@ def test_crops_by_hand() -> None:
     quarter = torch.tensor([64 / 384], dtype=torch.float64)
     place = torch.tensor([[0.5, 0.99]], dtype=torch.float64)
     for flip in (False, True):
-        parameters = one_view(area=quarter, shift=place, flip=torch.tensor([flip]))
+        (box,) = crop_boxes(one_view(area=quarter, shift=place), 16, 24)
         expected = image[:, 4:12, 16:24]
         expected = expected.flip(-1) if flip else expected
-        assert torch.equal(crop_views([image], parameters, 8)[0], expected)
+        assert torch.equal(crop_view(image, box, flip=flip, size_px=8), expected)
 
 
 def test_a_crop_halved_is_the_antialiased_bilinear_mean() -> None:
     """At half size every inner pixel is the triangle-weighted mean of 4 x 4: weights 1 3 3 1."""
     image = image_tensor(Image.fromarray(picture(2, 16, 16)))
-    small = crop_views([image], one_view(), 8)[0].double()
+    small = crop_view(image, [0, 0, 16, 16], flip=False, size_px=8).double()
     kernel = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8
     for y in range(1, 7):
         for x in range(1, 7):

@@ -1,0 +1,63 @@
+"""Crops of many images at one size as products of matrices: what a GPU does in one go."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+PIXELS_AT_ONCE = 64 << 20  # of the images that are resampled together, padded to one size
+
+
+def crop_views_together(
+    images: Sequence[UInt8[Tensor, "channel _ _"]],
+    boxes: Sequence[Sequence[int]],
+    flips: Bool[Tensor, "view"],
+    size_px: int,
+    device: torch.device,
+) -> UInt8[Tensor, "view channel size size"]:
+    """What `crop_view` makes of each image and box (top, left, height, width), made on `device`.
+
+    A view is Y X Z, with the image X and the filter's weights as matrices Y (by rows) and Z (by
+    columns). It is `crop_view`'s to one grey level: that one rounds between its two passes.
+    """
+    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    distinct = {id(image): image for image in images}
+    places = {key: place for place, key in enumerate(distinct)}
+    padded = torch.zeros(len(distinct), 3, height, width, dtype=torch.uint8)
+    for place, image in enumerate(distinct.values()):
+        padded[place, :, : image.shape[1], : image.shape[2]] = image
+    moved = padded.to(device, non_blocking=True)
+    chosen = torch.tensor([places[id(image)] for image in images], device=device)
+    box = torch.tensor(boxes, dtype=torch.float32, device=device)
+    mirrored = flips.to(device)[:, None, None]
+    number = torch.float16 if device.type == "cuda" else torch.float32
+    results = torch.empty(len(images), 3, size_px, size_px, dtype=torch.uint8, device=device)
+    at_once = max(1, PIXELS_AT_ONCE // (3 * height * width))
+    for start in range(0, len(images), at_once):
+        some = slice(start, start + at_once)
+        down = filter_weights(box[some, 0], box[some, 2], height, size_px)
+        along = filter_weights(box[some, 1], box[some, 3], width, size_px)
+        along = torch.where(mirrored[some], along.flip(1), along)
+        sources = moved[chosen[some]].to(number)
+        views = down.to(number)[:, None] @ sources @ along.to(number)[:, None].mT
+        results[some] = views.float().round_().clamp_(0, 255).to(torch.uint8)
+    return results
+
+
+def filter_weights(
+    start: Float[Tensor, "view"], length: Float[Tensor, "view"], side: int, size_px: int
+) -> Float[Tensor, "view size side"]:
+    """Weights of the `side` pixels in each of `size_px` pixels of a view: antialiased bilinear.
+
+    The view shows the pixels from `start` on, `length` of them. A triangle as wide as two pixels of
+    the view, or of the image where those are larger; pixels outside the box have no weight.
+    """
+    scale = (length / size_px)[:, None, None]
+    steps = torch.arange(size_px, device=start.device)[:, None] + 0.5
+    centre = start[:, None, None] + scale * steps
+    place = torch.arange(side, device=start.device) + 0.5
+    weights = (1 - (place - centre).abs() / scale.clamp(min=1)).clamp_(min=0)
+    inside = (place > start[:, None, None]) & (place < (start + length)[:, None, None])
+    weights = weights * inside
+    return weights / weights.sum(2, keepdim=True)
