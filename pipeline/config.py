@@ -115,6 +115,12 @@ class Evaluation(Model):
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
 
+class Compute(Model):
+    processes: Positive
+    precision: Literal["float32", "bfloat16"]
+    compile: bool
+
+
 class Tracking(Model):
     keep_best: Annotated[int, Field(ge=0)]
 
@@ -130,6 +136,7 @@ class ShelfEntry(Model):
 class Params(Model):
     seed: Annotated[int, Field(ge=0)]
     threads: Positive
+    compute: Compute
     recipes: Annotated[dict[Name, Any], Field(default_factory=dict)]
     inputs: dict[Name, str]
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
@@ -234,6 +241,7 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
         for key, one in students.items()
         for f in _student_faults("students", key, one, known, datasets)
     ]
+    faults += _team_faults(raw.get("compute"), datasets, students)
     taken = set(students)
     for name, entry in well_formed(raw.get("shelf"), ShelfEntry).items():
         place = f"shelf.{name}"
@@ -252,6 +260,24 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
                 f"{place}.students", key, one, {name: None}, {name: entry.dataset}
             )
     return faults
+
+
+def _team_faults(
+    compute: Any, datasets: Mapping[str, Dataset], students: Mapping[str, Student]
+) -> list[str]:
+    """Live batch norm in a team: each process would normalise by its part of the batch."""
+    team = well_formed({"compute": compute}, Compute).get("compute")
+    if team is None or team.processes == 1:
+        return []
+    places: dict[str, str | None] = {}
+    places |= {f"datasets.{name}": one.network.batch_norm for name, one in datasets.items()}
+    places |= {f"students.{key}": one.network.batch_norm for key, one in students.items()}
+    return [
+        f"{place}.network.batch_norm = 'live': must be frozen where compute.processes = "
+        f"{team.processes}, as each process would normalise by its part of a batch"
+        for place, batch_norm in places.items()
+        if batch_norm == "live"
+    ]
 
 
 def _crop_faults(place: str, dataset: Dataset) -> list[str]:

@@ -10,12 +10,16 @@ GPU_LOADING_THREADS = 8
 def resolve_device(threads: int) -> torch.device:
     """The device named by L2S_DEVICE, or a GPU if there is one, or the CPU with `threads` threads.
 
-    Raises ValueError for a device that is not there.
+    Of several processes that torchrun started on a machine each gets a GPU of its own. Raises
+    ValueError for a device that is not there.
     """
     torch.set_num_threads(threads)
     name = os.environ.get("L2S_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "cuda" and "LOCAL_RANK" in os.environ:
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"L2S_DEVICE = {name!r}: {str(error).splitlines()[0]}") from None

@@ -12,9 +12,10 @@ from pipeline.devices import resolve_device
 from pipeline.models.weights import NetworkCard, build_embedder, weights_files
 from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.ranking import evaluate_retrieval
-from pipeline.runs import TrainingJob, run_training, schedule_of, view_recipe_of
+from pipeline.runs import TrainingJob, run_training, schedule_of, set_up, view_recipe_of
 from pipeline.training.checkpoints import Row
 from pipeline.training.metric_learning import TripletObjective
+from pipeline.training.team import Team, joined_team, start_team
 from pipeline.workspace import DatasetPaths
 
 
@@ -22,17 +23,32 @@ def train_with_labels(
     params: Params, dataset_name: str, network: Network, *, stage: str, key: str, size_px: int
 ) -> None:
     """Train `network` on images of `size_px` by the data set's labelled recipe."""
+    start_team(params.compute.processes)
+    device = resolve_device(params.threads)
+    with joined_team(params.compute.processes, device) as team:
+        _train(params, dataset_name, network, stage, key, size_px, device, team)
+
+
+def _train(
+    params: Params,
+    dataset_name: str,
+    network: Network,
+    stage: str,
+    key: str,
+    size_px: int,
+    device: torch.device,
+    team: Team,
+) -> None:
     dataset = params.datasets[dataset_name]
     paths = DatasetPaths(dataset_name)
-    device = resolve_device(params.threads)
     pack = open_pack(paths.pack)
     fitting, validating = validation_split(pack, dataset.validation_share)
-    pool_views = EvaluationViews(pack, fitting, size_px)
+    pool_views = EvaluationViews(pack, fitting[team.part(len(fitting))], size_px)
     validation_views = EvaluationViews(pack, validating, size_px)
     labels = torch.from_numpy(pack.labels[validating])
 
     def embed_pool(model: nn.Module) -> Tensor:
-        return embed_views(model, pool_views, device)
+        return team.gather(embed_views(model, pool_views, device), len(fitting))
 
     def validate(model: nn.Module) -> Row:
         if not len(validating):
@@ -53,6 +69,7 @@ def train_with_labels(
             "threads": params.threads,
             "size_px": size_px,
             "validation_share": dataset.validation_share,
+            **params.compute.model_dump(),
             **network.model_dump(),
             **recipe.model_dump(),
         },
@@ -75,6 +92,7 @@ def train_with_labels(
         embed_pool=embed_pool,
         seed=params.seed,
         device=device,
+        team=team,
     )
     model = build_embedder(
         network.backbone,
@@ -83,8 +101,9 @@ def train_with_labels(
         seed=params.seed,
         mean=network.mean,
         std=network.std,
-    ).to(device)
-    run_training(job, model, objective, schedule_of(recipe, network), validate)
+    )
+    model = set_up(model, params.compute, device)
+    run_training(job, model, objective, schedule_of(recipe, network), validate, team)
 
 
 def _output(paths: DatasetPaths, key: str, is_teacher: bool) -> Path:

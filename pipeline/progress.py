@@ -17,18 +17,21 @@ class Progress:
     """A step of `total` units, `done` of which an earlier process has finished.
 
     On a terminal a bar with rate and remaining time; elsewhere a line every `LINE_INTERVAL_S`, and
-    one at the end. Used as a context.
+    one at the end; nothing unless `shown`. Used as a context.
     """
 
-    def __init__(self, name: str, total: int, *, done: int = 0, unit: str = "it") -> None:
+    def __init__(
+        self, name: str, total: int, *, done: int = 0, unit: str = "it", shown: bool = True
+    ) -> None:
         self.name = name
         self.total = total
         self.first = self.done = done
         self.unit = unit
+        self.shown = shown
         self.notes = ""
         self.started_s = self.told_s = time.monotonic()
         self.bar: tqdm | None = None
-        if sys.stderr.isatty():
+        if shown and sys.stderr.isatty():
             self.bar = tqdm(total=total, initial=done, desc=name, unit=unit, dynamic_ncols=True)
 
     def __enter__(self) -> "Progress":
@@ -49,6 +52,8 @@ class Progress:
 
     def _tell(self) -> None:
         self.told_s = time.monotonic()
+        if not self.shown:
+            return
         elapsed_s = self.told_s - self.started_s
         rate = (self.done - self.first) / max(elapsed_s, 1e-9)
         left = self.total - self.done

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import nn
 
-from pipeline.config import DistillationRecipe, Network, TripletRecipe
+from pipeline.config import Compute, DistillationRecipe, Network, TripletRecipe
 from pipeline.data.coupled import ViewRecipe
 from pipeline.devices import loading_threads
 from pipeline.files import file_md5, write_text
@@ -18,7 +20,9 @@ from pipeline.models.weights import NetworkCard, save_network
 from pipeline.tracking import DatasetFacts, tracked_run
 from pipeline.training.checkpoints import Row, load_checkpoint
 from pipeline.training.loop import Objective, Schedule, train
+from pipeline.training.team import Team
 from pipeline.workspace import (
+    WORK,
     DatasetPaths,
     close_work_folder,
     fingerprint,
@@ -52,11 +56,25 @@ def run_training(
     objective: Objective,
     schedule: Schedule,
     validate: Callable[[nn.Module], Row],
+    team: Team,
 ) -> None:
     """Train, record, and write the network and its table of epochs.
 
-    An interrupted training of the same fingerprint goes on from its last checkpoint.
+    An interrupted training of the same fingerprint goes on from its last checkpoint. Of a team the
+    leading process records and writes.
     """
+    run_epochs = partial(
+        train,
+        network,
+        objective,
+        schedule,
+        validate=validate,
+        loading_threads=loading_threads(network.projection.weight.device),
+        team=team,
+    )
+    if not team.leads:
+        run_epochs(folder=WORK, on_epoch=lambda _: None)
+        return
     mark = fingerprint(job.settings, job.inputs)
     folder = open_work_folder(job.stage, job.key, mark)
     facts = {
@@ -83,19 +101,19 @@ def run_training(
             network.load_state_dict(checkpoint.network)
             for row in checkpoint.history:
                 run.log_epoch(row, save if row["epoch"] == checkpoint.epochs else None)
-        history = train(
-            network,
-            objective,
-            schedule,
-            folder=folder,
-            validate=validate,
-            on_epoch=lambda row: run.log_epoch(row, save),
-            loading_threads=loading_threads(network.projection.weight.device),
-        )
+        history = run_epochs(folder=folder, on_epoch=lambda row: run.log_epoch(row, save))
         write_text(history_path(job.output), pd.DataFrame(history).to_csv(index=False))
         save_network(job.output, network, job.card)
         run.set_tags({"output_md5": file_md5(job.output)})
     close_work_folder(folder, job.output)
+
+
+def set_up(network: Embedder, compute: Compute, device: torch.device) -> Embedder:
+    """The network on `device`, computing as params.yaml says."""
+    network.precision = compute.precision
+    if compute.compile:
+        network.features.compile()
+    return network.to(device)
 
 
 def dataset_facts(name: str, pack: Path) -> DatasetFacts:

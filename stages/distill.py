@@ -3,33 +3,41 @@
 import torch
 from torch import nn
 
-from pipeline.config import load_params
+from pipeline.config import Params, Student, load_params
 from pipeline.data.coupled import cached_decoder
 from pipeline.data.packs import open_pack, validation_split
 from pipeline.devices import resolve_device
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, weights_files
 from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.ranking import evaluate_retrieval
-from pipeline.runs import TrainingJob, run_training, schedule_of, view_recipe_of
+from pipeline.runs import TrainingJob, run_training, schedule_of, set_up, view_recipe_of
 from pipeline.training.checkpoints import Row
 from pipeline.training.distillation import DistillationObjective
+from pipeline.training.team import Team, joined_team, start_team
 from pipeline.workspace import DatasetPaths, run_stage
 
 
 def distill(key: str) -> None:
     params = load_params()
     student = params.students[key]
+    start_team(params.compute.processes)
+    device = resolve_device(params.threads)
+    with joined_team(params.compute.processes, device) as team:
+        _distill(params, key, student, device, team)
+
+
+def _distill(params: Params, key: str, student: Student, device: torch.device, team: Team) -> None:
     dataset = params.datasets[student.dataset]
     network = params.student_network(key)
     recipe = params.student_distillation(key)
     paths = DatasetPaths(student.dataset)
-    device = resolve_device(params.threads)
     pack = open_pack(paths.pack)
     teacher, teacher_card = load_network(paths.teacher, device)
+    teacher = set_up(teacher, params.compute, device)
     fitting, validating = validation_split(pack, dataset.validation_share)
     small_views = EvaluationViews(pack, validating, student.query_px)
     labels = torch.from_numpy(pack.labels[validating])
-    if len(validating):
+    if len(validating) and team.leads:
         large_views = EvaluationViews(pack, validating, teacher_card.size_px)
         database = embed_views(teacher, large_views, device)
 
@@ -53,6 +61,7 @@ def distill(key: str) -> None:
             "threads": params.threads,
             "size_px": student.query_px,
             "validation_share": dataset.validation_share,
+            **params.compute.model_dump(),
             **network.model_dump(),
             **recipe.model_dump(),
         },
@@ -73,6 +82,7 @@ def distill(key: str) -> None:
         lambda_ss=recipe.lambda_ss,
         seed=params.seed,
         device=device,
+        team=team,
     )
     model = build_embedder(
         network.backbone,
@@ -81,8 +91,9 @@ def distill(key: str) -> None:
         seed=params.seed,
         mean=network.mean,
         std=network.std,
-    ).to(device)
-    run_training(job, model, objective, schedule_of(recipe, network), validate)
+    )
+    model = set_up(model, params.compute, device)
+    run_training(job, model, objective, schedule_of(recipe, network), validate, team)
 
 
 if __name__ == "__main__":

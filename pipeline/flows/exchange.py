@@ -11,7 +11,7 @@ from pipeline.files import write_text
 from pipeline.flows.ledger import hold_workspace
 from pipeline.flows.lockfile import LOCK, heal_locks, sorted_lock
 from pipeline.flows.processes import end_leftovers
-from pipeline.flows.resources import study_threads
+from pipeline.flows.resources import study_shares
 from pipeline.flows.stage_runs import Outcome, reproduce_stage, run_group, stage_environment
 from pipeline.flows.stops import Stop, heeding_signals
 from pipeline.workspace import delete_spent_work
@@ -95,7 +95,7 @@ def run_cell(order: CellOrder, on_line: Callable[[str], None]) -> Outcome:
             outcome = reproduce_stage(
                 order.stage,
                 force=False,
-                environment=stage_environment(study_threads()),
+                environment=stage_environment(study_shares().threads),
                 stop=stop,
                 on_line=on_line,
             )

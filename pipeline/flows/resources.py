@@ -6,6 +6,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 DEFAULT_JOBS = 4  # at most, unless more are asked for: memory, too, is shared
 
@@ -17,27 +18,42 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def share_cores(asked: int | None, threads: int, cores: int) -> tuple[int, str]:
-    """How many stages run side by side, each with `threads` threads; and a word where it is not
+def share_cores(asked: int | None, each: int, cores: int) -> tuple[int, str]:
+    """How many stages run side by side, each with `each` threads; and a word where it is not
     what was asked for, because threads would outnumber cores.
     """
-    fitting = max(1, cores // threads)
+    fitting = max(1, cores // each)
     if asked is None:
         return min(fitting, DEFAULT_JOBS), ""
     if asked <= fitting:
         return asked, ""
     return fitting, (
-        f"{fitting} at a time instead of {asked}: each computes with {threads} "
-        f"{'thread' if threads == 1 else 'threads'} (threads in params.yaml), the cores are {cores}"
+        f"{fitting} at a time instead of {asked}: each computes with {each} "
+        f"{'thread' if each == 1 else 'threads'} (threads x compute.processes in params.yaml), "
+        f"the cores are {cores}"
     )
 
 
-def study_threads() -> int:
-    """`threads` of params.yaml, 1 where it has none."""
+@dataclass(frozen=True)
+class Shares:
+    """What one stage of the study computes with: processes, and threads of each."""
+
+    threads: int
+    processes: int
+
+    @property
+    def cores(self) -> int:
+        return self.threads * self.processes
+
+
+def study_shares() -> Shares:
+    """`threads` and `compute.processes` of params.yaml, 1 where it has none."""
     from ruamel.yaml import YAML
 
     with open("params.yaml", encoding="utf-8") as file:  # noqa: PTH123
-        return int((YAML(typ="safe").load(file) or {}).get("threads", 1))
+        values = YAML(typ="safe").load(file) or {}
+    processes = (values.get("compute") or {}).get("processes", 1)
+    return Shares(int(values.get("threads", 1)), int(processes))
 
 
 def visible_gpus() -> list[str]:
@@ -62,23 +78,26 @@ def visible_gpus() -> list[str]:
 
 
 class Gpus:
-    """GPUs lent to stages: each gets the one that fewest others use."""
+    """GPUs lent to stages: each gets those that fewest others use, one a process."""
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, names: list[str], each: int = 1) -> None:
         self._users = dict.fromkeys(names, 0)
+        self._each = each
         self._guard = threading.Lock()
 
     @contextmanager
-    def one(self) -> Iterator[str | None]:
-        """The name of a GPU; None where there is no choice."""
+    def some(self) -> Iterator[str | None]:
+        """GPUs as CUDA_VISIBLE_DEVICES names them; None where there is no choice."""
         if len(self._users) < 2:
             yield None
             return
         with self._guard:
-            name = min(self._users, key=self._users.__getitem__)
-            self._users[name] += 1
+            names = sorted(self._users, key=self._users.__getitem__)[: self._each]
+            for name in names:
+                self._users[name] += 1
         try:
-            yield name
+            yield ",".join(names)
         finally:
             with self._guard:
-                self._users[name] -= 1
+                for name in names:
+                    self._users[name] -= 1

@@ -20,7 +20,7 @@ from pipeline.flows.ledger import (
 from pipeline.flows.lockfile import heal_locks, keep_copy, normalise_lock
 from pipeline.flows.processes import end_leftovers
 from pipeline.flows.record import record_lines
-from pipeline.flows.resources import available_cores, share_cores
+from pipeline.flows.resources import Shares, available_cores, share_cores, study_shares
 from pipeline.flows.retraining import Request, Retraining, chosen_datasets, retrain_stages
 from pipeline.flows.server import OwnServer, ServerError, answers, set_up_prefect
 from pipeline.flows.stage_runs import Outcome
@@ -32,7 +32,7 @@ from pipeline.tracking_store import require_store
 from pipeline.workspace import delete_spent_work
 
 # Runs the stages of a planned study until none can start.
-Advance = Callable[[Study], None]
+Advance = Callable[["Study"], object]
 
 
 @dataclass
@@ -100,7 +100,7 @@ def retrain(
         for line in heal_locks():
             tell.note(line)
         keep_copy()
-        workshop = _Workshop(record, stop, tell, params.threads, advance)
+        workshop = _Workshop(record, stop, tell, study_shares(), advance)
         try:
             for name in names:
                 tell.note(f"{name}: looking for new images")
@@ -141,7 +141,7 @@ class _Workshop:
     record: StudyRecord
     stop: Stop
     tell: Announcer
-    threads: int
+    shares: Shares
     advance: Advance
     has_run: bool = False
 
@@ -153,13 +153,13 @@ class _Workshop:
         return time.monotonic() - self._began_s
 
     def run_stages(self, graph: StageGraph) -> tuple[dict[str, Outcome], list[str]]:
-        jobs, _ = share_cores(None, self.threads, available_cores())
+        jobs, _ = share_cores(None, self.shares.cores, available_cores())
         everything = read_graph()
         study = Study(
             graph,
             everything.names,
             jobs,
-            self.threads,
+            self.shares,
             targets=[],
             fresh=False,
             record=self.record,

@@ -22,9 +22,10 @@ from pipeline.flows.lockfile import (
 from pipeline.flows.processes import end_leftovers
 from pipeline.flows.resources import (
     Gpus,
+    Shares,
     available_cores,
     share_cores,
-    study_threads,
+    study_shares,
     visible_gpus,
 )
 from pipeline.flows.server import OwnServer, ServerError, answers, set_up_prefect
@@ -65,7 +66,7 @@ class Study:
     graph: StageGraph
     order: list[str]  # of all stages of dvc.yaml
     jobs: int
-    threads: int
+    shares: Shares
     targets: list[str]
     fresh: bool
     record: StudyRecord
@@ -78,7 +79,7 @@ class Study:
         self.dirty = self.graph.dirty(force=self.fresh)
         seconds = {name: outcome.seconds for name, outcome in last_runs().items()}
         self.agenda = Agenda({name: self.graph.upstreams[name] for name in self.dirty}, seconds)
-        self.gpus = Gpus(visible_gpus())
+        self.gpus = Gpus(visible_gpus(), self.shares.processes)
         self.faults: list[str] = []
         self.is_finished = False
         self._outputs = locked_outputs()
@@ -115,11 +116,11 @@ class Study:
 
         if self._has_same_inputs(stage):
             return outcome_now(stage, "unchanged", since_s)
-        with self.gpus.one() as gpu:
+        with self.gpus.some() as gpus:
             return reproduce_stage(
                 stage,
                 force=self.fresh,
-                environment=stage_environment(self.threads, gpu),
+                environment=stage_environment(self.shares.threads, gpus),
                 stop=self.stop,
                 on_line=take,
             )
@@ -231,9 +232,9 @@ def _plan(
                 tell.note(f"  {verb}: {', '.join(map(str, paths))}")
         graph = read_graph()
     everything, graph = graph, graph.restricted(targets)
-    threads = study_threads()
-    jobs, word = share_cores(jobs, threads, available_cores())
-    study = Study(graph, everything.names, jobs, threads, targets, fresh, record, stop, tell)
+    shares = study_shares()
+    jobs, word = share_cores(jobs, shares.cores, available_cores())
+    study = Study(graph, everything.names, jobs, shares, targets, fresh, record, stop, tell)
     record.note(
         jobs=jobs,
         plan=study.dirty,

@@ -1,11 +1,15 @@
 """The embedding network: backbone, GeM pooling, L2, projection, L2."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from pipeline.models.backbones import Backbone
+
+Precision = Literal["float32", "bfloat16"]
 
 
 def gem(
@@ -24,7 +28,10 @@ class Embedder(nn.Module):
 
     Normalises with the backbone's own mean and deviation, so that networks of different families
     take the same input. GeM's exponent starts at 3 and is learned (METHOD of Suma & Tolias).
+    The backbone computes in `precision`, which is not saved; pooling and projection in float32.
     """
+
+    precision: Precision = "float32"
 
     def __init__(self, backbone: Backbone, dim: int) -> None:
         super().__init__()
@@ -42,7 +49,12 @@ class Embedder(nn.Module):
         self, images: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch feature"]:
         """Unit GeM features, before the projection."""
-        features = self.features((images - self.mean) / self.std)
+        normalised = (images - self.mean) / self.std
+        if self.precision == "float32":
+            features = self.features(normalised)
+        else:
+            with torch.autocast(images.device.type, torch.bfloat16):
+                features = self.features(normalised).to(self.p.dtype)
         return normalize(gem(features, self.p))
 
     def forward(

@@ -10,14 +10,19 @@ from torch import Tensor, nn
 from pipeline.data.coupled import Decode, ViewRecipe, coupled_views
 from pipeline.data.samplers import seeded_generator, shuffled_batches
 from pipeline.training.losses import absolute_distillation, relational_distillation
+from pipeline.training.team import ALONE, Team
 
 
 @dataclass(frozen=True)
 class StudentBatch:
-    """Small views, image by image, and the teacher's embeddings of their large counterparts."""
+    """Small views, image by image, and the teacher's embeddings of their large counterparts.
+
+    They are those of a process's part of a batch of `images` images.
+    """
 
     views: Float[Tensor, "image_view channel height width"]
-    targets: Float[Tensor, "batch view dim"]
+    targets: Float[Tensor, "image_view dim"]
+    images: int
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class DistillationObjective:
     lambda_ss: float
     seed: int
     device: torch.device
+    team: Team = ALONE
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         generator = seeded_generator(self.seed, "order", epoch)
@@ -58,15 +64,17 @@ class DistillationObjective:
                 self.recipe,
                 seeded_generator(self.seed, "views", epoch, number),
                 self.device,
+                self.team.part(len(rows)),
             )
             targets = self.teacher(large.contiguous(memory_format=torch.channels_last))
         views = small.contiguous(memory_format=torch.channels_last)
-        return StudentBatch(views, targets.unflatten(0, (len(rows), self.recipe.views)))
+        return StudentBatch(views, targets, len(rows))
 
     def terms(self, network: nn.Module, loaded: StudentBatch) -> dict[str, Float[Tensor, ""]]:
         # Inference tensors cannot be saved for a backward pass; a clone can.
-        targets = loaded.targets.clone()
-        embeddings = network(loaded.views.clone()).view_as(targets)
+        own = network(loaded.views.clone()), loaded.targets.clone()
+        shape = (loaded.images, self.recipe.views)
+        embeddings, targets = (self.team.gather(rows, *shape).unflatten(0, shape) for rows in own)
         to_teacher, to_student = relational_distillation(embeddings, targets)
         return {
             "absolute": absolute_distillation(embeddings, targets),

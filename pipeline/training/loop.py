@@ -23,6 +23,7 @@ from pipeline.training.checkpoints import (
     take_checkpoint,
 )
 from pipeline.training.schedule import build_optimiser, current_rate
+from pipeline.training.team import ALONE, Team
 
 LOADED_AHEAD = 2  # batches made ready for each loading thread
 
@@ -35,8 +36,9 @@ class Objective(Protocol):
     """What a network is trained for: its batches, how they are loaded, and the loss.
 
     `batches` is a pure function of the epoch, so that the number of steps is known beforehand.
-    `load` runs in other threads, ahead of time; it must not touch the network that trains.
-    `terms` gives the weighted terms of the loss, each a mean over the images of the batch.
+    `load` runs in other threads, ahead of time; it must not touch the network that trains. In a
+    team it loads the process's own part of the batch.
+    `terms` gives the weighted terms of the loss, each a mean over the images of the whole batch.
     """
 
     def batches(self, epoch: int) -> list[np.ndarray]: ...
@@ -70,12 +72,14 @@ def train(
     validate: Callable[[nn.Module], Row],
     on_epoch: Callable[[Row], None],
     loading_threads: int = 1,
+    team: Team = ALONE,
 ) -> list[Row]:
     """Train `network` in place, from the checkpoint in `folder` if there is one.
 
     Returns a row an epoch: the mean of each loss term and of their sum, the learning rate after the
     epoch, and what `validate` measures. A resumed training ends with the same weights as an
-    undisturbed one. Raises DivergedError for a loss that is not finite.
+    undisturbed one. Of a team only the leading process measures, tells and writes.
+    Raises DivergedError for a loss that is not finite.
     """
     plans = [len(objective.batches(epoch)) for epoch in range(schedule.epochs)]
     optimiser, rates = build_optimiser(
@@ -87,13 +91,20 @@ def train(
         initial_division=schedule.initial_division,
     )
     history: list[Row] = []
-    if checkpoint := load_checkpoint(folder):
+    if checkpoint := team.share(load_checkpoint(folder) if team.leads else None):
         network.load_state_dict(checkpoint.network)
         optimiser.load_state_dict(checkpoint.optimiser)
         rates.load_state_dict(checkpoint.schedule)
         history = checkpoint.history
-        sys.stderr.write(f"resuming after epoch {checkpoint.epochs} of {schedule.epochs}\n")
-    progress = Progress("training", total=sum(plans), done=sum(plans[: len(history)]), unit="batch")
+        if team.leads:
+            sys.stderr.write(f"resuming after epoch {checkpoint.epochs} of {schedule.epochs}\n")
+    progress = Progress(
+        "training",
+        total=sum(plans),
+        done=sum(plans[: len(history)]),
+        unit="batch",
+        shown=team.leads,
+    )
     loaders = ThreadPoolExecutor(max(1, loading_threads))
     with torch.random.fork_rng(devices=_devices(network)), progress, loaders:
         for epoch in range(len(history), schedule.epochs):
@@ -106,13 +117,18 @@ def train(
             loaded = _loaded_ahead(objective, epoch, batches, loaders, loading_threads)
             steps = _windows(zip(batches, loaded, strict=True), schedule.accumulation_steps)
             totals = [
-                _step(network, objective, window, optimiser, rates, progress) for window in steps
+                _step(network, objective, window, optimiser, rates, progress, team)
+                for window in steps
             ]
             row = _mean_terms(totals) | {
                 "epoch": epoch + 1,
                 "learning_rate": current_rate(optimiser),
             }
-            row |= validate(network.eval())
+            network.eval()
+            if not team.leads:
+                history = [*history, row]
+                continue
+            row |= validate(network)
             history = [*history, row]
             save_checkpoint(folder, take_checkpoint(network, optimiser, rates, history))
             on_epoch(row)
@@ -171,6 +187,7 @@ def _step(
     optimiser: torch.optim.Optimizer,
     rates: torch.optim.lr_scheduler.LRScheduler,
     progress: Progress,
+    team: Team,
 ) -> tuple[int, Row]:
     """One step of the optimiser on the mean loss over the images of the window."""
     images = sum(len(rows) for rows, _ in window)
@@ -187,7 +204,9 @@ def _step(
     for name, mean in means.items():
         if not math.isfinite(mean):
             raise DivergedError(_diverged(f"the loss term {name!r}", mean, optimiser, rates))
-    gradients = [p.grad for group in optimiser.param_groups for p in group["params"]]
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    team.sum_gradients(parameters)
+    gradients = [parameter.grad for parameter in parameters]
     norm = float(nn.utils.get_total_norm([g for g in gradients if g is not None]))
     if not math.isfinite(norm):
         raise DivergedError(_diverged("the gradient's norm", norm, optimiser, rates))

@@ -11,14 +11,18 @@ from torch import Tensor, nn
 
 from pipeline.data.coupled import Decode, ViewRecipe, coupled_views
 from pipeline.data.samplers import class_balanced_batches, seeded_generator
+from pipeline.training.team import ALONE, Team
 from pipeline.training.triplet import draw_negatives, form_triplets, triplet_loss
 
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Views of `anchors` images and, after them, of the negatives drawn for them, if any were."""
+    """Views of `anchors` images and, after them, of the negatives drawn for them, if any were.
 
-    views: Float[Tensor, "batch channel height width"]
+    `views` are those of a process's part of them, `labels` those of all.
+    """
+
+    views: Float[Tensor, "own_view channel height width"]
     labels: Int[Tensor, "batch"]
     anchors: int
     negative: Int[Tensor, "anchor negative"] | None
@@ -48,6 +52,7 @@ class TripletObjective:
     embed_pool: Callable[[nn.Module], Float[Tensor, "image dim"]]
     seed: int
     device: torch.device
+    team: Team = ALONE
     _pool: Tensor | None = field(default=None, init=False)
 
     def batches(self, epoch: int) -> list[np.ndarray]:
@@ -73,7 +78,14 @@ class TripletObjective:
             negative = torch.from_numpy(place.reshape(chosen.shape) + len(rows))
             images = np.concatenate([rows, others])
         views = coupled_views(
-            self.decode, images, self.rows, (self.size_px,), self.recipe, generator, self.device
+            self.decode,
+            images,
+            self.rows,
+            (self.size_px,),
+            self.recipe,
+            generator,
+            self.device,
+            self.team.part(len(images)),
         )[0]
         return LabelledBatch(
             views=views.contiguous(memory_format=torch.channels_last),
@@ -99,7 +111,7 @@ class TripletObjective:
         return self.rows[chosen.numpy()]
 
     def terms(self, network: nn.Module, loaded: LabelledBatch) -> dict[str, Float[Tensor, ""]]:
-        embeddings = network(loaded.views)
+        embeddings = self.team.gather(network(loaded.views), len(loaded.labels))
         negative = loaded.negative
         if negative is None:
             negative = draw_negatives(

@@ -48,10 +48,11 @@ def test_the_terms_are_the_weighted_losses_of_the_views(pack: Pack) -> None:
     rows = np.array([1, 4, 7])
     loaded = objective.load(0, 0, rows)
     assert loaded.views.shape == (6, 3, 16, 16)
-    assert loaded.targets.shape == (3, 2, 8)
+    assert loaded.targets.shape == (6, 8)
+    assert loaded.images == 3
     terms = objective.terms(student, loaded)
     embedded = student(loaded.views.clone()).unflatten(0, (3, 2))
-    targets = loaded.targets.clone()
+    targets = loaded.targets.clone().unflatten(0, (3, 2))
     to_teacher, to_student = relational_distillation(embedded, targets)
     expected = {
         "absolute": absolute_distillation(embedded, targets),

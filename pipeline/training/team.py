@@ -1,0 +1,112 @@
+"""Processes that train one network together, each on its part of every batch.
+
+Started by torchrun. All draw the same batches and views, and each computes the embeddings of its
+own part; the loss is that of the whole batch, and the gradients are summed. Up to rounding, N
+processes do what one does: nothing depends on their number, unlike with averages over processes.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Shared = TypeVar("Shared")
+VALIDATION_PATIENCE = timedelta(hours=2)  # the others wait while the first one validates
+
+
+@dataclass(frozen=True)
+class Team:
+    """Process `rank` of `size`; the first one leads: it records, validates and writes."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def part(self, images: int) -> slice:
+        """Which of the images of a batch are this process's own; as equal as can be."""
+        return slice(*(number * images // self.size for number in (self.rank, self.rank + 1)))
+
+    def gather(
+        self, own: Float[Tensor, "own_view dim"], images: int, views: int = 1
+    ) -> Float[Tensor, "view dim"]:
+        """The rows of all processes in the order of the batch; gradients flow into one's own.
+
+        The batch has `images` images of `views` rows; `own` are those of this process's part.
+        """
+        if self.size == 1:
+            return own
+        parts = [Team(rank, self.size).part(images) for rank in range(self.size)]
+        lengths = [views * (part.stop - part.start) for part in parts]
+        padded = own.new_zeros(max(lengths), own.shape[1])
+        padded[: len(own)] = own.detach()
+        received = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(received, padded)
+        rows = [some[:length] for some, length in zip(received, lengths, strict=True)]
+        rows[self.rank] = own
+        return torch.cat(rows)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace each gradient by its sum over the processes."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.size == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        sums = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, total in zip(gradients, sums, strict=True):
+            gradient.copy_(total.view_as(gradient))
+
+    def share(self, value: Shared) -> Shared:
+        """What the leading process has, in all processes."""
+        if self.size == 1:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held, src=0)
+        return held[0]
+
+
+ALONE = Team()
+
+
+def start_team(processes: int) -> None:
+    """Replace this process by torchrun and `processes` copies of it; return where that is done.
+
+    One node. For several, torchrun is started by hand on each, with its rendezvous.
+    """
+    if processes > 1 and "WORLD_SIZE" not in os.environ:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        os.execv(sys.executable, [sys.executable, *launcher, *sys.orig_argv[1:]])  # noqa: S606
+
+
+@contextmanager
+def joined_team(processes: int, device: torch.device) -> Iterator[Team]:
+    """The team that torchrun started this process in, or this process alone.
+
+    NCCL between GPUs, gloo between CPUs. Raises ValueError where torchrun started another number of
+    processes than `processes` of params.yaml says, by which the result is recorded.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != processes:
+        raise ValueError(
+            f"compute.processes = {processes} in params.yaml, but {started} of them were started"
+        )
+    if processes == 1:
+        yield ALONE
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=VALIDATION_PATIENCE)
+    try:
+        yield Team(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,66 @@
+"""A training of a teacher and of a student that a team of processes can run, for torchrun.
+
+python -m tests.team_training FOLDER PACK: writes FOLDER/states.pt, of the leading process.
+"""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pipeline.data.packs import open_pack
+from pipeline.training.loop import train
+from pipeline.training.team import joined_team
+from tests.made_training import (
+    AUGMENTED,
+    CPU,
+    distillation_objective,
+    schedule,
+    tiny_embedder,
+    triplet_objective,
+)
+
+ONE_VIEW = replace(AUGMENTED, views=1, mixup_alpha=0.0)
+
+
+def run(folder: Path, pack_file: Path) -> None:
+    """Two epochs each of: triplets from the batch, from the data set, and distillation."""
+    torch.set_num_threads(1)
+    pack = open_pack(pack_file)
+    states = {}
+    with joined_team(int(os.environ.get("WORLD_SIZE", "1")), CPU) as team:
+        rows = pack.rows("train")
+
+        def embed_pool(network: torch.nn.Module) -> torch.Tensor:
+            own = rows[team.part(len(rows))]
+            with torch.no_grad():
+                vectors = network(torch.stack([pack.decode(int(row)) for row in own]) / 255)
+            return team.gather(vectors, len(rows))
+
+        teacher = tiny_embedder(seed=1).eval().requires_grad_(False)
+        objectives = {
+            "batch": triplet_objective(pack, negative_pool="batch", recipe=ONE_VIEW, team=team),
+            "dataset": triplet_objective(pack, embed_pool=embed_pool, team=team),
+            # Five images a batch of twelve: the last batch is smaller than a team of three.
+            "student": distillation_objective(pack, teacher, images_per_batch=5, team=team),
+        }
+        for name, objective in objectives.items():
+            network = tiny_embedder(batch_norm=True)
+            history = train(
+                network,
+                objective,
+                schedule(epochs=2, accumulation_steps=2, batch_norm_frozen=True),
+                folder=folder / name,
+                validate=lambda _: {"validation_map": 0.5},
+                on_epoch=lambda _: None,
+                team=team,
+            )
+            states[name] = {"network": network.state_dict(), "history": history}
+        if team.leads:
+            torch.save(states, folder / "states.pt")
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), Path(sys.argv[2]))
