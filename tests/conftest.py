@@ -27,6 +27,7 @@ jaxtyping.install_import_hook(CHECKED, CHECKER)
 
 import torch  # noqa: E402  (the hook comes first)
 
+SETTINGS = ("L2S_DEBUG", "L2S_DEVICE", "L2S_ARCHIVES", "L2S_TORCHRUN", "MLFLOW_TRACKING_URI")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -39,7 +40,7 @@ def one_thread() -> None:
 @pytest.fixture(autouse=True)
 def no_stray_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of the developer's shell change no test."""
-    for name in ("L2S_DEBUG", "L2S_DEVICE", "L2S_ARCHIVES", "MLFLOW_TRACKING_URI"):
+    for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
     assert "L2S_DEBUG" not in os.environ
 

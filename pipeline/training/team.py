@@ -6,6 +6,7 @@ processes do what one does: nothing depends on their number, unlike with average
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -82,11 +83,14 @@ ALONE = Team()
 def start_team(processes: int) -> None:
     """Replace this process by torchrun and `processes` copies of it; return where that is done.
 
-    One node. For several, torchrun is started by hand on each, with its rendezvous.
+    All on this machine, unless L2S_TORCHRUN holds other options: where the others meet, and how
+    many of the processes are here. The same command is then started on each machine.
     """
     if processes > 1 and "WORLD_SIZE" not in os.environ:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        os.execv(sys.executable, [sys.executable, *launcher, *sys.orig_argv[1:]])  # noqa: S606
+        given = shlex.split(os.environ.get("L2S_TORCHRUN", ""))
+        options = given or ["--standalone", f"--nproc-per-node={processes}"]
+        launcher = [sys.executable, "-m", "torch.distributed.run", *options]
+        os.execv(sys.executable, [*launcher, *sys.orig_argv[1:]])  # noqa: S606
 
 
 @contextmanager

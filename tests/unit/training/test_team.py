@@ -98,6 +98,9 @@ def test_a_stage_starts_its_team_itself(monkeypatch: pytest.MonkeyPatch) -> None
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
         + ["-m", "stages.distill", "a-16"]
     ]
+    monkeypatch.setenv("L2S_TORCHRUN", "--nnodes=2 --nproc-per-node=2")
+    start_team(4)
+    assert started[1][2:5] == ["torch.distributed.run", "--nnodes=2", "--nproc-per-node=2"]
     monkeypatch.setenv("WORLD_SIZE", "3")
     start_team(3)
-    assert len(started) == 1
+    assert len(started) == 2
