@@ -2,19 +2,22 @@
 
 Both sides run in this process, on the same random unit embeddings, threads and blocks: the bare
 side only multiplies each block of queries with the database; the other side is the evaluation with
-leave-one-out (as many queries as database rows) or of outside queries. Memory is the resident peak.
-Run: python -m benchmarks.evaluation [--sizes]
+leave-one-out (as many queries as database rows) or of outside queries. Memory is the resident peak;
+with a database that is mapped from a file (--mapped) without pages of files, which the system takes
+back when it needs them. Run: python -m benchmarks.evaluation [--sizes]
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pipeline.retrieval.ranking import BLOCK_BYTES, evaluate_queries, evaluate_retrieval
@@ -48,19 +51,20 @@ def bare_product(query: torch.Tensor, database: torch.Tensor, block_bytes: int) 
         torch.mm(block, database.T, out=buffer[: len(block)])
 
 
-def resident_bytes() -> int:
+def resident_bytes(*, without_files: bool) -> int:
     """Resident memory of this process (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    resident, of_files = map(int, Path("/proc/self/statm").read_text().split()[1:3])
+    return 4096 * (resident - of_files if without_files else resident)
 
 
-def measure(work: Callable[[], object]) -> tuple[float, float, int]:
+def measure(work: Callable[[], object], *, without_files: bool) -> tuple[float, float, int]:
     """Wall and CPU seconds of one run, and its resident peak in bytes, sampled every 5 ms."""
-    peak, done = resident_bytes(), threading.Event()
+    peak, done = resident_bytes(without_files=without_files), threading.Event()
 
     def watch() -> None:
         nonlocal peak
         while not done.wait(0.005):
-            peak = max(peak, resident_bytes())
+            peak = max(peak, resident_bytes(without_files=without_files))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -72,11 +76,25 @@ def measure(work: Callable[[], object]) -> tuple[float, float, int]:
     return seconds, cpu_seconds, peak
 
 
-def compare(size: Size, repeats: int, block_bytes: int) -> None:
-    """Print both sides' best time of interleaved runs, their ratio, and the memory."""
+def unit_rows(rows: int, dim: int, file: Path | None) -> torch.Tensor:
+    """Random unit vectors, in memory or mapped from a file that is made in parts."""
     generator = torch.Generator().manual_seed(0)
-    database = torch.randn(size.database, size.dim, generator=generator)
-    database /= database.norm(dim=1, keepdim=True)
+    part = 100_000
+    if file is None:
+        made = torch.empty(rows, dim)
+    else:
+        made = torch.from_numpy(np.memmap(file, np.float32, "w+", shape=(rows, dim)))
+    for start in range(0, rows, part):
+        some = made[start : start + part]
+        some.copy_(torch.randn(len(some), dim, generator=generator))
+        some /= some.norm(dim=1, keepdim=True)
+    return made
+
+
+def compare(size: Size, repeats: int, block_bytes: int, file: Path | None) -> None:
+    """Print both sides' best time of interleaved runs, their ratio, and the memory."""
+    database = unit_rows(size.database, size.dim, file)
+    generator = torch.Generator().manual_seed(1)
     labels = torch.arange(size.database) // size.images_per_class
     leave_one_out = size.queries == size.database
     query = torch.randn(size.queries, size.dim, generator=generator)
@@ -88,16 +106,20 @@ def compare(size: Size, repeats: int, block_bytes: int) -> None:
             return evaluate_retrieval(query, database, labels, block_bytes=block_bytes)
         return evaluate_queries(query, database, query_labels, labels, block_bytes=block_bytes)
 
-    before = resident_bytes()
+    mapped = file is not None
+    before = resident_bytes(without_files=mapped)
     bare, full = [], []
     for _ in range(repeats):
-        bare.append(measure(lambda: bare_product(query, database, block_bytes)))
-        full.append(measure(evaluation))
+        bare.append(
+            measure(lambda: bare_product(query, database, block_bytes), without_files=mapped)
+        )
+        full.append(measure(evaluation, without_files=mapped))
     bare_s, full_s = min(bare)[0], min(full)[0]
     bare_cpu_s, full_cpu_s = min(cpu for _, cpu, _ in bare), min(cpu for _, cpu, _ in full)
     peak = max(peak for _, _, peak in full)
+    place = ", mapped" if mapped else ""
     print(
-        f"{size.name}: {size.queries} queries x {size.database} rows x {size.dim} float32, "
+        f"{size.name}: {size.queries} queries x {size.database} rows x {size.dim} float32{place}, "
         f"{size.images_per_class} images a class, {torch.get_num_threads()} threads, "
         f"blocks of {block_bytes // MIB} MiB, best of {repeats}\n"
         f"  bare blocked product {bare_s:8.2f} s, {bare_cpu_s:8.2f} s of CPU\n"
@@ -119,14 +141,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=1, help="runs of each side, interleaved")
     parser.add_argument("--block-mib", type=int, default=BLOCK_BYTES // MIB)
+    parser.add_argument("--mapped", action="store_true", help="the database lies in a file")
     parser.add_argument("--sizes", action="store_true", help="CUB200, SOP and a million rows")
     given = parser.parse_args()
     if given.queries > given.database:
         parser.error(f"--queries {given.queries}: at most --database, {given.database}")
     torch.set_num_threads(given.threads)
     one = Size("given", given.queries, given.database, given.dim, given.images_per_class)
-    for size in (CUB, SOP, MILLION) if given.sizes else (one,):
-        compare(size, given.repeats, given.block_mib * MIB)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "database.float32") if given.mapped else None
+        for size in (CUB, SOP, MILLION) if given.sizes else (one,):
+            compare(size, given.repeats, given.block_mib * MIB, file)
 
 
 if __name__ == "__main__":
