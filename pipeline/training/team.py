@@ -90,6 +90,7 @@ def start_team(processes: int) -> None:
         given = shlex.split(os.environ.get("L2S_TORCHRUN", ""))
         options = given or ["--standalone", f"--nproc-per-node={processes}"]
         launcher = [sys.executable, "-m", "torch.distributed.run", *options]
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # or torchrun sets it, and warns of it
         os.execv(sys.executable, [*launcher, *sys.orig_argv[1:]])  # noqa: S606
 
 

@@ -91,6 +91,7 @@ def test_a_stage_starts_its_team_itself(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(os, "execv", lambda _, command: started.append(command))
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "stages.distill", "a-16"])
     monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     start_team(1)
     assert started == []
     start_team(3)
