@@ -39,6 +39,10 @@ def search(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page of pictures.")] = None,
+    reduced_decode: Annotated[
+        bool,
+        typer.Option("--reduced-decode", help="Decode large JPEGs to a fraction: faster, inexact."),
+    ] = False,
 ) -> None:
     """Find the pictures of the database that are most similar to these.
 
@@ -54,7 +58,10 @@ def search(
         if target and not target.parent.is_dir():
             raise ValueError(f"--html {html}: there is no folder {target.parent}")
         opened, database = _open(network, dataset, index)
-        queries = [_answer(picture, here, opened, database, k) for picture in pictures]
+        queries = [
+            _answer(picture, here, opened, database, k, reduced_decode=reduced_decode)
+            for picture in pictures
+        ]
         if target:
             from pipeline.files import write_text
             from pipeline.retrieval.picture_sheet import picture_sheet
@@ -99,7 +106,13 @@ def _open(
 
 
 def _answer(
-    picture: Path, here: Path, network: "QueryNetwork", database: "Database", k: int
+    picture: Path,
+    here: Path,
+    network: "QueryNetwork",
+    database: "Database",
+    k: int,
+    *,
+    reduced_decode: bool,
 ) -> "AnsweredQuery":
     from pipeline.data.normalisation import UnreadableImage
     from pipeline.retrieval.picture_sheet import AnsweredQuery
@@ -109,7 +122,7 @@ def _answer(
     name = str(picture.relative_to(here) if picture.is_relative_to(here) else picture)
     try:
         encoded = read_file(picture, name)
-        answer = search_picture(encoded, name, network, database, k)
+        answer = search_picture(encoded, name, network, database, k, reduced_decode=reduced_decode)
     except UnreadableImage as failure:
         return AnsweredQuery(name, b"", (), failure.reason)
     return AnsweredQuery(name, encoded, answer.hits)

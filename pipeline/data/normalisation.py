@@ -1,9 +1,11 @@
-"""Any still image -> an 8-bit RGB JPEG, decoded once to prove that it is whole."""
+"""Any still image, decoded once: upright in 8-bit RGB for a query, or as such a JPEG to store."""
 
 import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -14,6 +16,7 @@ MAX_SIDE_PX = 65_500  # libjpeg's limit
 JPEG_QUALITY = 95
 # Formats whose decoders are part of Pillow; EPS, for one, would start another program.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+_JPEG = ("JPEG", "MPO")
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = 1
 _TURNS = {
@@ -48,6 +51,20 @@ class UnreadableImage(ValueError):  # noqa: N818  # it names an image, one of po
         self.reason = reason
 
 
+def decode_image(
+    encoded: bytes, name: str, *, max_pixels: int = MAX_PIXELS, least_px: int | None = None
+) -> Image.Image:
+    """The image upright in 8-bit RGB, with the conversions and refusals of `normalise_image`.
+
+    least_px: a JPEG is decoded to the smallest of 1, 1/2, 1/4 and 1/8 of its size whose shorter
+    side is still that long, 1 or more; the decoder then leaves out the high frequencies of each
+    block, and most of the work. Other formats, and shorter images, are decoded in full.
+    max_pixels: of the full size.
+    """
+    with _opened(encoded, name, max_pixels) as image:
+        return _decode(image, name, least_px)
+
+
 def normalise_image(
     encoded: bytes, name: str, *, max_pixels: int = MAX_PIXELS
 ) -> tuple[bytes, int, int]:
@@ -63,6 +80,16 @@ def normalise_image(
     Raises UnreadableImage, which names the image: empty, no image, truncated, damaged, too large,
     or with 32-bit samples, for which white is not defined.
     """
+    with _opened(encoded, name, max_pixels) as image:
+        picture = _decode(image, name)
+        if picture is image:
+            return encoded, image.width, image.height
+        return _encode(picture)
+
+
+@contextmanager
+def _opened(encoded: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """The image, its size checked, its pixels not yet read."""
     if not encoded:
         raise UnreadableImage(name, "is empty (0 bytes)")
     with warnings.catch_warnings():
@@ -71,7 +98,7 @@ def normalise_image(
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with _open_image(encoded, name) as image:
             _check_size(image, name, max_pixels)
-            return _normalise(image, encoded, name)
+            yield image
 
 
 def _open_image(encoded: bytes, name: str) -> Image.Image:
@@ -85,18 +112,23 @@ def _open_image(encoded: bytes, name: str) -> Image.Image:
         raise UnreadableImage(name, f"cannot be opened: {_one_line(error)}") from error
 
 
-def _normalise(image: Image.Image, encoded: bytes, name: str) -> tuple[bytes, int, int]:
+def _decode(image: Image.Image, name: str, least_px: int | None = None) -> Image.Image:
+    """The image upright in RGB; `image` itself where it is an upright RGB JPEG."""
     try:
+        if least_px is not None:
+            image.draft(None, (least_px, least_px))
         image.load()
         turn = _TURNS.get(_orientation(image))
-        if image.format in ("JPEG", "MPO") and image.mode == "RGB" and turn is None:
-            return encoded, image.width, image.height
+        if image.format in _JPEG and image.mode == "RGB" and turn is None:
+            return image
         converted = _to_rgb(image, name)
     except UnreadableImage:
         raise
     except _DECODER_FAULTS as error:
         raise UnreadableImage(name, f"cannot be decoded: {_one_line(error)}") from error
-    return _encode(converted if turn is None else converted.transpose(turn))
+    picture = converted if turn is None else converted.transpose(turn)
+    picture.info.clear()  # the colour profile of, say, a CMYK source does not fit any more
+    return picture
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -127,7 +159,6 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _encode(image: Image.Image) -> tuple[bytes, int, int]:
-    image.info.clear()  # else the colour profile of, say, a CMYK source would be written too
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue(), image.width, image.height

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.data.listings import enumerate_names
-from pipeline.data.normalisation import UnreadableImage
+from pipeline.data.normalisation import UnreadableImage, decode_image
 from pipeline.data.views import evaluation_view
 from pipeline.progress import track
 from pipeline.retrieval.image_index import (
@@ -29,7 +29,7 @@ from pipeline.retrieval.image_index import (
     write_generation,
 )
 from pipeline.retrieval.index import IndexKind
-from pipeline.retrieval.pictures import decode_picture, image_names, read_file
+from pipeline.retrieval.pictures import image_names, read_file
 from pipeline.retrieval.search import NamedNetwork, QueryNetwork
 
 BATCH_IMAGES = 64
@@ -179,7 +179,7 @@ def _views(
     listed = list(names)
     for name in track(listed, "embedding images", len(listed), "image") if listed else ():
         try:
-            picture = decode_picture(read_file(folder / name, name), name)
+            picture = decode_image(read_file(folder / name, name), name)
         except UnreadableImage as failure:
             failures.append(failure)
         else:

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
-
 from pipeline.data.listings import is_image_name, natural_key
-from pipeline.data.normalisation import MAX_PIXELS, UnreadableImage, normalise_image
+from pipeline.data.normalisation import UnreadableImage, decode_image
 
 MAX_FILE_BYTES = 256 << 20
 STANDARD_INPUT = "-"
@@ -86,18 +84,9 @@ def read_file(path: Path, name: str) -> bytes:
         raise UnreadableImage(name, f"cannot be read: {error.strerror}") from error
 
 
-def decode_picture(encoded: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """A picture as the networks are to see it: upright 8-bit RGB, as `prepare` would store it.
-
-    Raises UnreadableImage for what is no image, is damaged, or has more than `max_pixels` pixels.
-    """
-    normal, _, _ = normalise_image(encoded, name, max_pixels=max_pixels)
-    return Image.open(BytesIO(normal)).convert("RGB")
-
-
 def thumbnail(encoded: bytes, side_px: int) -> bytes:
     """A JPEG file of the picture, at most `side_px` a side. Raises UnreadableImage."""
-    picture = decode_picture(encoded, "thumbnail")
+    picture = decode_image(encoded, "thumbnail")
     picture.thumbnail((side_px, side_px))
     buffer = BytesIO()
     picture.save(buffer, format="JPEG", quality=85)

@@ -12,12 +12,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pipeline.config import Params
-from pipeline.data.normalisation import MAX_PIXELS
+from pipeline.data.normalisation import MAX_PIXELS, decode_image
 from pipeline.data.views import evaluation_view
 from pipeline.models.embedder import Embedder, unit_range
+from pipeline.models.query_encoder import least_decoded_px
 from pipeline.models.weights import load_network
 from pipeline.retrieval.databases import Database, Hit
-from pipeline.retrieval.pictures import decode_picture
 from pipeline.workspace import DatasetPaths
 
 TEACHER = "teacher"
@@ -110,14 +110,18 @@ def search_picture(
     k: int,
     *,
     max_pixels: int = MAX_PIXELS,
+    reduced_decode: bool = False,
 ) -> Answer:
     """The `k` images of the database most similar to an encoded picture.
 
+    reduced_decode: a JPEG much larger than the view is decoded to a fraction of its size, which is
+    faster and changes pixels slightly.
     Raises UnreadableImage for a picture that cannot be used, ValueError where network and database
     do not fit.
     """
     marks_s = [time.perf_counter()]
-    picture = decode_picture(encoded, name, max_pixels=max_pixels)
+    least_px = least_decoded_px(network.size_px) if reduced_decode else None
+    picture = decode_image(encoded, name, max_pixels=max_pixels, least_px=least_px)
     marks_s.append(time.perf_counter())
     view = evaluation_view(picture, network.size_px)
     marks_s.append(time.perf_counter())

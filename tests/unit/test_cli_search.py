@@ -61,6 +61,17 @@ def test_a_picture_of_the_database_finds_itself_by_the_teacher(photo: Path) -> N
     assert query["results"][0]["class_name"].replace("/", "-") == photo.parent.name
 
 
+def test_a_picture_may_be_decoded_to_a_fraction_of_its_size(study: Path, photo: Path) -> None:
+    Image.open(study / photo).resize((1024, 1024)).save(study / "large.jpg", quality=95)
+    full, reduced = (
+        found("large.jpg", *option, "-k", 1)["queries"][0]["results"][0]
+        for option in ((), ("--reduced-decode",))
+    )
+    assert full["id"] == reduced["id"]
+    assert full["similarity"] != reduced["similarity"]
+    assert full["similarity"] == pytest.approx(reduced["similarity"], abs=1e-3)
+
+
 def test_the_table_shows_rank_similarity_class_and_path(photo: Path) -> None:
     result = l2s("search", photo, "-k", 2)
     assert result.exit_code == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.normalisation import UnreadableImage, normalise_image
+from pipeline.data.normalisation import UnreadableImage, decode_image, normalise_image
 from tests.made_archives import encode_picture
 
 RED, GREEN, BLUE, WHITE = (254, 0, 0), (0, 255, 1), (0, 0, 254), (255, 255, 255)
@@ -160,3 +160,97 @@ def test_the_pixel_limit_is_exact() -> None:
 def test_normalised_twice_is_normalised_once() -> None:
     once = normalise_image(encode_picture(1, file_format="PNG", mode="L"), "a.png")
     assert normalise_image(once[0], "a.png") == once
+
+
+def test_decoded_and_stored_are_the_same_picture() -> None:
+    """What a query shows is what `prepare` would store of it, before JPEG's losses."""
+    pictures = {
+        "plain": (encode_picture(1, size=(30, 20)), 0),
+        "grey": (encode(Image.new("L", (16, 8), 77), "JPEG"), 1),
+        "alpha": (encode(Image.new("LA", (8, 8), (0, 128)), "PNG"), 2),
+        "ink": (encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG"), 3),
+        "deep": (encode(Image.fromarray(np.full((8, 8), 40000, np.uint16)), "PNG"), 2),
+    }
+    for name, (encoded, tolerance) in pictures.items():
+        picture = decode_image(encoded, name)
+        stored = decode(normalise_image(encoded, name)[0])
+        assert (picture.mode, picture.size) == ("RGB", stored.size), name
+        difference = np.asarray(picture, int) - np.asarray(stored, int)
+        assert np.abs(difference).max() <= tolerance, name
+
+
+def test_a_picture_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = encode_picture(1, size=(30, 20))
+    opened = []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda *a, **k: opened.append(1) or real(*a, **k))
+    np.asarray(decode_image(encoded, "a.jpg"))
+    assert opened == [1]
+
+
+def test_a_foreign_colour_profile_is_not_kept() -> None:
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    encoded = encode(image, "JPEG", icc_profile=b"a profile for four inks")
+    assert "icc_profile" not in decode_image(encoded, "a.jpg").info
+
+
+@pytest.mark.parametrize(
+    ("least_px", "size"),
+    [
+        (None, (401, 303)),
+        (304, (401, 303)),  # shorter than that: never enlarged
+        (152, (401, 303)),  # half would be 151.5
+        (151, (201, 152)),
+        (76, (201, 152)),
+        (75, (101, 76)),
+        (37, (51, 38)),
+        (1, (51, 38)),  # an eighth at the most
+    ],
+)
+def test_a_reduced_decode_keeps_the_shorter_side(
+    least_px: int | None, size: tuple[int, int]
+) -> None:
+    encoded = encode_picture(1, size=(401, 303))
+    assert decode_image(encoded, "a.jpg", least_px=least_px).size == size
+
+
+def test_a_reduced_decode_shows_the_same_scene_turned_upright() -> None:
+    ramp = np.linspace(0, 255, 256).astype(np.uint8)
+    scene = np.stack([np.tile(ramp, (128, 1))] * 3, 2)  # dark left, light right
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = 6  # stored lying: turned by 90 degrees to be seen
+    stored = Image.fromarray(np.ascontiguousarray(scene.transpose(1, 0, 2)[::-1]))
+    picture = decode_image(encode(stored, "JPEG", quality=95, exif=exif), "a.jpg", least_px=32)
+    assert picture.size == (64, 32)
+    means = scene.reshape(32, 4, 64, 4, 3).mean((1, 3))
+    assert np.abs(np.asarray(picture) - means).max() <= 4
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_reduced_decode_converts_as_a_full_one(mode: str) -> None:
+    encoded = encode(Image.new(mode, (64, 64), (0, 255, 255, 0) if mode == "CMYK" else 77), "JPEG")
+    full, reduced = (decode_image(encoded, "a.jpg", least_px=px) for px in (None, 8))
+    assert (full.size, reduced.size) == ((64, 64), (8, 8))
+    assert np.abs(np.asarray(full, int)[:8, :8] - np.asarray(reduced, int)).max() <= 1
+
+
+def test_other_formats_are_decoded_in_full() -> None:
+    for file_format in ("PNG", "GIF", "WEBP"):
+        encoded = encode(Image.new("RGB", (64, 64)), file_format)
+        assert decode_image(encoded, "a", least_px=8).size == (64, 64)
+
+
+@pytest.mark.parametrize("least_px", [None, 8])
+def test_a_reduced_decode_refuses_what_a_full_one_refuses(least_px: int | None) -> None:
+    encoded = encode_picture(1, size=(64, 48))
+    bad = {
+        "is empty": b"",
+        "is not an image": b"text",
+        "cannot be decoded: ": encoded[:-20],
+        "has 64 x 48 pixels, more than 99": encoded,
+    }
+    for words, given in bad.items():
+        with pytest.raises(UnreadableImage, match=f"a: {words}"):
+            decode_image(
+                given, "a", max_pixels=99 if given is encoded else 10**6, least_px=least_px
+            )

@@ -19,7 +19,7 @@ from pipeline.data.views import evaluation_view
 from pipeline.export_folder import default_target, export_network, write_database
 from pipeline.model_card import main_row
 from pipeline.models.export import RawImageEncoder, write_onnx
-from pipeline.models.query_encoder import QueryEncoder, square_view
+from pipeline.models.query_encoder import DECODE_MARGIN, QueryEncoder, least_decoded_px, square_view
 from pipeline.models.weights import build_embedder
 from pipeline.retrieval.databases import open_study_database
 from pipeline.retrieval.parity import Parity, embedding_parity
@@ -100,6 +100,26 @@ def test_the_served_view_is_the_evaluation_view() -> None:
             np.testing.assert_array_equal(square_view(image, size_px), expected)
             seen += 1
     assert seen == 20
+
+
+def test_a_reduced_decode_leaves_twice_what_the_view_needs() -> None:
+    assert DECODE_MARGIN == 2
+    assert least_decoded_px(112) == 256
+    assert least_decoded_px(112, margin=1) == 128
+    assert least_decoded_px(448) == 1024
+
+
+def test_an_encoder_that_decodes_reduced_sees_nearly_the_same(exported: Path) -> None:
+    row = np.linspace(0, 255, 320)
+    pixels = np.stack([np.add.outer(row[::2], row) / 2] * 3, 2).astype(np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=95)
+    file = exported / "encoder.onnx"
+    full, reduced = (QueryEncoder(file, threads=1, reduced_decode=on) for on in (False, True))
+    encoded = buffer.getvalue()
+    views = [encoder.view(encoded, "a").astype(int) for encoder in (full, reduced)]
+    assert 0 < np.abs(views[0] - views[1]).max() <= 3
+    assert (full.encode([encoded]) * reduced.encode([encoded])).sum() > 0.999
 
 
 def test_parity_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.config import Params, load_params
-from pipeline.data.normalisation import UnreadableImage
+from pipeline.data.normalisation import UnreadableImage, decode_image
 from pipeline.retrieval import image_index
 from pipeline.retrieval.databases import Database, open_study_database
 from pipeline.retrieval.image_index import image_id, open_image_index, require_card
@@ -17,7 +18,6 @@ from pipeline.retrieval.index import IndexKind, read_index, write_image_index
 from pipeline.retrieval.indexing import index_folder
 from pipeline.retrieval.pictures import (
     MAX_FILE_BYTES,
-    decode_picture,
     image_names,
     name_pictures,
     read_file,
@@ -169,6 +169,22 @@ def test_a_test_image_finds_itself_first(study: Path, teacher: QueryNetwork) -> 
         assert all(time_ms >= 0 for time_ms in answer.times_ms.values())
 
 
+def test_a_reduced_decode_finds_the_same_image(study: Path, teacher: QueryNetwork) -> None:
+    database = open_study_database("emblems")
+    buffer = BytesIO()
+    large = decode_image(database.read(4), "picture").resize((1024, 1024))
+    large.save(buffer, format="JPEG", quality=95)
+    full, reduced = (
+        search_picture(
+            buffer.getvalue(), "picture", teacher, database, 1, reduced_decode=reduced_decode
+        )
+        for reduced_decode in (False, True)
+    )
+    assert full.hits[0].row == reduced.hits[0].row
+    assert full.hits[0].similarity == pytest.approx(reduced.hits[0].similarity, abs=1e-3)
+    assert full.hits[0].similarity != reduced.hits[0].similarity
+
+
 def test_ids_survive_a_rebuild_and_do_not_depend_on_the_order(
     study: Path, tmp_path: Path, teacher: QueryNetwork
 ) -> None:
@@ -239,7 +255,7 @@ def test_changed_images_need_a_word(study: Path, tmp_path: Path, teacher: QueryN
 def teacher_vector(teacher: QueryNetwork, file: Path) -> np.ndarray:
     from pipeline.data.views import evaluation_view
 
-    picture = decode_picture(file.read_bytes(), file.name)
+    picture = decode_image(file.read_bytes(), file.name)
     return teacher.embed(evaluation_view(picture, teacher.size_px)[None])[0]
 
 
@@ -391,7 +407,7 @@ def test_only_plain_files_of_a_sane_size_are_read(tmp_path: Path) -> None:
 
 def test_a_thumbnail_fits_and_is_a_picture(study: Path) -> None:
     database = open_study_database("emblems")
-    small = decode_picture(thumbnail(database.read(0), 20), "thumbnail")
+    small = decode_image(thumbnail(database.read(0), 20), "thumbnail")
     assert small.size == (20, 20)
 
 
