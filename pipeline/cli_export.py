@@ -22,6 +22,9 @@ def export(
     with_database: Annotated[
         bool, typer.Option("--with-database", help="Also the database, as Parquet and .npy.")
     ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also an encoder in 8 bits, encoder_int8.onnx.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
 ) -> None:
     """Write a query encoder as ONNX and as an MLflow model, with a model card.
@@ -37,12 +40,19 @@ def export(
         params = load_params()
         named = choose_network(params, network, dataset)
         target = here / output.expanduser() if output else default_target(named)
-        parity = export_network(params, named, target, with_database=with_database, force=force)
+        parity = export_network(
+            params, named, target, with_database=with_database, force=force, int8=int8
+        )
     typer.echo(f"exported to {target}")
     typer.echo(
-        f"parity with PyTorch on {parity.images} test images: numbers differ by at most "
-        f"{parity.largest_difference:.1e}, {parity.ties} ties"
+        f"parity with PyTorch on {parity.float32.images} test images: numbers differ by at most "
+        f"{parity.float32.largest_difference:.1e}, {parity.float32.ties} ties"
     )
+    if parity.int8:
+        typer.echo(
+            f"in 8 bits {parity.int8.same_first_share:.1%} of them find the same image first, "
+            f"least cosine {parity.int8.least_cosine:.4f}"
+        )
     typer.echo(
         f"serve it with: mlflow models serve -m {target / 'mlflow_model'} --env-manager local"
     )

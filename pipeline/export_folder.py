@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from jaxtyping import Float, Int, UInt8
 
 from pipeline.config import Params
-from pipeline.data.packs import open_pack
+from pipeline.data.packs import Pack, open_pack
 from pipeline.files import replacing, write_json, write_text
 from pipeline.model_card import ExportedNetwork, main_row, model_card
 from pipeline.models.export import write_onnx
+from pipeline.models.quantisation import quantise_onnx
+from pipeline.models.query_encoder import QueryEncoder
 from pipeline.models.weights import read_card
 from pipeline.progress import track
 from pipeline.retrieval.databases import Database, open_study_database
@@ -32,14 +36,33 @@ from pipeline.tracking_export import (
 from pipeline.workspace import DatasetPaths
 
 PARITY_IMAGES = 200
-CONTENT = ("README.md", "database", "encoder.onnx", "mlflow_model", "parity.json")
+CALIBRATION_IMAGES = 128
+INT8 = "encoder_int8.onnx"
+CONTENT = ("README.md", "database", "encoder.onnx", INT8, "mlflow_model", "parity.json")
 CPU = torch.device("cpu")
 
 
+@dataclass(frozen=True)
+class ExportParity:
+    """How far from PyTorch the exported encoder is, and the one in 8 bits where there is one."""
+
+    float32: Parity
+    int8: Parity | None
+
+
 def export_network(
-    params: Params, named: NamedNetwork, target: Path, *, with_database: bool, force: bool
-) -> Parity:
+    params: Params,
+    named: NamedNetwork,
+    target: Path,
+    *,
+    with_database: bool,
+    force: bool,
+    int8: bool = False,
+) -> ExportParity:
     """Write the folder `target`, whole or not at all.
+
+    int8: also an encoder in 8 bits, whose scales come from training images. How far it is from
+    PyTorch is told, and holds nothing up.
 
     Raises ValueError when the network is not trained or evaluated, the folder is there already
     (unless `force`), or the exported encoder does not embed as PyTorch does.
@@ -53,7 +76,7 @@ def export_network(
     temporary = target.with_name(f".{target.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        parity = _fill(temporary, exported, network, database)
+        parity = _fill(temporary, exported, network, database, int8=int8)
         if with_database:
             write_database(temporary / "database", database)
         if target.exists():
@@ -75,15 +98,22 @@ def _check_target(target: Path, *, force: bool) -> None:
 
 
 def _fill(
-    folder: Path, exported: ExportedNetwork, network: QueryNetwork, database: Database
-) -> Parity:
+    folder: Path,
+    exported: ExportedNetwork,
+    network: QueryNetwork,
+    database: Database,
+    *,
+    int8: bool,
+) -> ExportParity:
     """Write everything but the database, and hold the encoder to PyTorch's embeddings."""
     onnx = folder / "encoder.onnx"
     write_onnx(onnx, network.network, network.size_px)
     package = write_served_package(folder / "code")
     save_served_model(folder / "mlflow_model", onnx, package, exported.card.dim)
     shutil.rmtree(folder / "code")  # the model has its own copy
-    parity = check_parity(folder / "mlflow_model", network, database)
+    pack = open_pack(DatasetPaths(database.dataset).pack)
+    sample = _embed_sample(network, pack, database)
+    parity = _check_parity(load_served_model(folder / "mlflow_model"), sample, database)
     if not parity.holds:
         raise ValueError(
             f"the exported {exported.key} does not embed as PyTorch does: numbers differ by up to "
@@ -91,26 +121,59 @@ def _fill(
             f"{parity.other_first_hits} of {parity.images} images find another first; nothing is "
             "exported"
         )
+    told = ExportParity(parity, None)
+    if int8:
+        quantise_onnx(onnx, folder / INT8, calibration_views(pack, network.size_px))
+        encode = QueryEncoder(folder / INT8, threads=torch.get_num_threads()).encode
+        told = ExportParity(parity, _check_parity(encode, sample, database))
     versions = {name: version(name) for name in ("torch", "onnx", "onnxruntime", "mlflow")}
-    write_json(folder / "parity.json", asdict(parity) | {"versions": versions})
-    write_text(folder / "README.md", model_card(exported, parity, versions))
-    return parity
+    eight = {"int8": asdict(told.int8)} if told.int8 else {}
+    write_json(folder / "parity.json", asdict(parity) | eight | {"versions": versions})
+    write_text(folder / "README.md", model_card(exported, parity, versions, told.int8))
+    return told
 
 
-def check_parity(served: Path, network: QueryNetwork, database: Database) -> Parity:
-    """Compare the served model with PyTorch on test images spread over the data set, 200 or all."""
-    count = min(PARITY_IMAGES, len(database))
-    rows = np.linspace(0, len(database) - 1, count).round().astype(np.int64)
-    pack = open_pack(DatasetPaths(database.dataset).pack)
+@dataclass(frozen=True)
+class _Sample:
+    """Rows of the database, and PyTorch's embeddings of their images by the exported network."""
+
+    rows: Int[np.ndarray, " query"]
+    reference: Float[np.ndarray, "query dim"]
+
+
+def _spread(length: int, count: int) -> Int[np.ndarray, " row"]:
+    """`count` numbers below `length` at equal distances, or all of them."""
+    return np.linspace(0, length - 1, min(count, length)).round().astype(np.int64)
+
+
+def _embed_sample(network: QueryNetwork, pack: Pack, database: Database) -> _Sample:
+    """Test images spread over the data set, 200 or all."""
+    rows = _spread(len(database), PARITY_IMAGES)
     views = EvaluationViews(pack, pack.rows("test")[rows], network.size_px)
     reference = embed_views(network.network, views, network.device, name="embedding with PyTorch")
-    embed = load_served_model(served)
-    batches = np.array_split(rows, -(-len(rows) // 50))
+    return _Sample(rows, reference.numpy())
+
+
+def _check_parity(
+    embed: Callable[[Sequence[bytes]], np.ndarray], sample: _Sample, database: Database
+) -> Parity:
+    """Compare an exported encoder with PyTorch, from the encoded images on."""
+    batches = np.array_split(sample.rows, -(-len(sample.rows) // 50))
     parts = [
         embed([database.read(int(row)) for row in batch])
         for batch in track(batches, "embedding with ONNX", len(batches), "batch")
     ]
-    return embedding_parity(reference.numpy(), np.concatenate(parts), database.vectors, rows)
+    found = np.concatenate(parts)
+    return embedding_parity(sample.reference, found, database.vectors, sample.rows)
+
+
+def calibration_views(
+    pack: Pack, size_px: int, images: int = CALIBRATION_IMAGES
+) -> UInt8[np.ndarray, "image size size 3"]:
+    """Evaluation views of training images spread over the data set."""
+    train = pack.rows("train")
+    views = EvaluationViews(pack, train[_spread(len(train), images)], size_px)
+    return torch.cat(list(views.batches(64))).permute(0, 2, 3, 1).numpy()
 
 
 def _describe(params: Params, named: NamedNetwork) -> ExportedNetwork:

@@ -7,16 +7,15 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from pipeline.files import replacing
-from pipeline.models.embedder import Embedder
 from pipeline.models.query_encoder import INPUT, OUTPUT
 
 _PROBE_IMAGES = 2  # a batch of one would be taken for a constant
 
 
 class RawImageEncoder(nn.Module):
-    """Raw RGB pixels to unit vectors: an embedder with its normalisation in front."""
+    """Raw RGB pixels to unit vectors: an embedder with the division by 255 in front."""
 
-    def __init__(self, network: Embedder) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
@@ -24,10 +23,11 @@ class RawImageEncoder(nn.Module):
         return self.network(image.permute(0, 3, 1, 2).float() / 255)
 
 
-def write_onnx(path: Path, network: Embedder, size_px: int) -> None:
+def write_onnx(path: Path, network: nn.Module, size_px: int) -> None:
     """Write the graph from `image`, uint8 [batch, size, size, 3], to `embedding`, [batch, dim].
 
-    The batch is free. Raises ValueError for a network that cannot be written as ONNX.
+    network: from images between 0 and 1 to unit vectors, such as an Embedder. The batch is free.
+    Raises ValueError for a network that cannot be written as ONNX.
     """
     encoder = RawImageEncoder(network).cpu().eval()
     image = torch.zeros(_PROBE_IMAGES, size_px, size_px, 3, dtype=torch.uint8)

@@ -23,6 +23,11 @@ class Parity:
     def holds(self) -> bool:
         return self.largest_difference <= LARGEST_DIFFERENCE and not self.other_first_hits
 
+    @property
+    def same_first_share(self) -> float:
+        """The share of the images, between 0 and 1, that find the same image first, or as good."""
+        return 1 - self.other_first_hits / self.images
+
 
 def embedding_parity(
     reference: Float[np.ndarray, "query dim"],

@@ -152,6 +152,19 @@ def _hits(file: Path) -> list[dict[str, Any]]:
     return found(file, "--index", "photos", "-k", 10)["queries"][0]["results"]
 
 
+def test_an_export_has_an_encoder_in_8_bits_on_demand(study: Path) -> None:
+    folder = study / "exports" / STUDENT
+    plain = l2s("export", "--network", STUDENT)
+    assert plain.exit_code == 0, plain.output
+    assert "8 bits" not in plain.stdout + (folder / "README.md").read_text()
+    files = {path.name for path in folder.iterdir()}
+    assert files == {"README.md", "encoder.onnx", "mlflow_model", "parity.json"}
+    both = l2s("export", "--network", STUDENT, "--int8", "--force")
+    assert both.exit_code == 0, both.output
+    assert "in 8 bits " in both.stdout
+    assert {path.name for path in folder.iterdir()} == files | {"encoder_int8.onnx"}
+
+
 def make_bad_files(study: Path) -> None:
     (study / "empty").mkdir()
     (study / "text.jpg").write_text("no picture")

@@ -37,12 +37,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One export with its database, which the tests only read."""
+    """One export with its database and the encoder in 8 bits, which the tests only read."""
     target = tmp_path_factory.mktemp("exports") / "encoder"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made)
         params = load_params()
-        export_network(params, STUDENT_OF_EMBLEMS, target, with_database=True, force=False)
+        export_network(
+            params, STUDENT_OF_EMBLEMS, target, with_database=True, force=False, int8=True
+        )
     return target
 
 
@@ -136,10 +138,12 @@ def test_parity_by_hand() -> None:
     assert parity.largest_difference == pytest.approx(0.2)
     assert parity.least_cosine == pytest.approx(0.96)
     assert (parity.ties, parity.other_first_hits, parity.holds) == (0, 1, False)
+    assert parity.same_first_share == 0.5
     tied = np.array([[0.0, 0.6, 0.6 + 1e-6]], dtype=np.float32)
     swapped = tied[:, [0, 2, 1]].copy()
     parity = embedding_parity(tied, swapped, database, np.array([0]))
     assert (parity.ties, parity.other_first_hits, parity.holds) == (1, 0, True)
+    assert parity.same_first_share == 1
     broken = np.full_like(reference, np.nan)
     assert not embedding_parity(reference, broken, database, own_row).holds
 
@@ -158,6 +162,7 @@ def test_an_export_holds_what_its_card_says(exported: Path) -> None:
         "README.md",
         "database",
         "encoder.onnx",
+        "encoder_int8.onnx",
         "mlflow_model",
         "parity.json",
     }
@@ -178,6 +183,17 @@ def test_an_export_holds_what_its_card_says(exported: Path) -> None:
     ):
         assert told in card
     assert list(exported.parent.iterdir()) == [exported]
+
+
+def test_how_far_the_encoder_in_8_bits_is_off_is_told(exported: Path) -> None:
+    told = json.loads((exported / "parity.json").read_text())["int8"]
+    assert told["images"] == 30
+    assert told["least_cosine"] > 0.95
+    assert told["largest_difference"] > 1e-4  # more than the one in 32 bits may
+    share = 1 - told["other_first_hits"] / 30
+    card = (exported / "README.md").read_text()
+    assert "## In 8 bits" in card
+    assert f"{share:.1%} find the same image first" in " ".join(card.split())
 
 
 def test_serving_needs_neither_torch_nor_this_repository(exported: Path, tmp_path: Path) -> None:
