@@ -55,7 +55,7 @@ class DistillationObjective:
         """Nothing depends on the student's state."""
 
     def load(self, epoch: int, number: int, rows: np.ndarray) -> StudentBatch:
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference mode: the student's graph keeps its views
             large, small = coupled_views(
                 self.decode,
                 rows,
@@ -66,13 +66,13 @@ class DistillationObjective:
                 self.device,
                 self.team.part(len(rows)),
             )
-            targets = self.teacher(large.contiguous(memory_format=torch.channels_last))
-        views = small.contiguous(memory_format=torch.channels_last)
-        return StudentBatch(views, targets, len(rows))
+            views = small.contiguous(memory_format=torch.channels_last)
+            with torch.inference_mode():
+                targets = self.teacher(large.contiguous(memory_format=torch.channels_last))
+            return StudentBatch(views, targets.clone(), len(rows))
 
     def terms(self, network: nn.Module, loaded: StudentBatch) -> dict[str, Float[Tensor, ""]]:
-        # Inference tensors cannot be saved for a backward pass; a clone can.
-        own = network(loaded.views.clone()), loaded.targets.clone()
+        own = network(loaded.views), loaded.targets
         shape = (loaded.images, self.recipe.views)
         embeddings, targets = (self.team.gather(rows, *shape).unflatten(0, shape) for rows in own)
         to_teacher, to_student = relational_distillation(embeddings, targets)

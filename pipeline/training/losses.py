@@ -33,10 +33,16 @@ def relational_distillation(
         zero = (student * 0).sum()
         return zero, zero
     teacher_pairs = teacher @ teacher.mT
-    between = ~torch.eye(views, dtype=torch.bool, device=student.device)
-    to_teacher = (student @ teacher.mT - teacher_pairs)[:, between]
-    to_student = (student @ student.mT - teacher_pairs)[:, between]
-    return to_teacher.square().mean(), to_student.square().mean()
+    to_teacher = student @ teacher.mT - teacher_pairs
+    to_student = student @ student.mT - teacher_pairs
+    return _mean_square_of_pairs(to_teacher), _mean_square_of_pairs(to_student)
+
+
+def _mean_square_of_pairs(differences: Float[Tensor, "batch view view"]) -> Float[Tensor, ""]:
+    """The mean of d_ij^2 over i != j. To select the pairs by a mask would make a GPU wait."""
+    batch, views, _ = differences.shape
+    between = 1 - torch.eye(views, dtype=differences.dtype, device=differences.device)
+    return (differences * between).square().sum() / (batch * views * (views - 1))
 
 
 def _check_shapes(student: Tensor, teacher: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from pipeline.data.packs import Pack
 from pipeline.models.embedder import Embedder
-from pipeline.training.distillation import DistillationObjective
+from pipeline.training.distillation import DistillationObjective, StudentBatch
 from pipeline.training.loop import train
 from pipeline.training.losses import absolute_distillation, relational_distillation
 from tests.made_training import (
@@ -218,3 +218,15 @@ def test_the_partners_come_from_the_training_rows(pack: Pack) -> None:
     for number in range(6):
         objective.load(0, number, rows[:2])
     assert set(seen) == set(rows.tolist())
+
+
+def test_a_micro_batch_waits_for_no_value(pack: Pack) -> None:
+    """On the meta device, where tensors have no values, a look at one would be an error."""
+    student = tiny_embedder(batch_norm=True).train().to("meta")
+    views = torch.empty(8, 3, 16, 16, device="meta")
+    loaded = StudentBatch(views, torch.empty(8, 8, device="meta"), images=4)
+    objective = distillation_objective(pack, fixed_teacher())
+    sum(objective.terms(student, loaded).values()).backward()
+    assert all(parameter.grad is not None for parameter in student.parameters())
+    with pytest.raises(RuntimeError):
+        float(loaded.targets.sum())
