@@ -23,8 +23,7 @@ def build_optimiser(
     rate is overwritten by the schedule, and every group runs at the same one).
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    on_gpu = any(parameter.is_cuda for parameter in parameters)
-    optimiser = AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=on_gpu or None)
+    optimiser = AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
     if math.isclose(warmup_share * steps, 1):  # OneCycleLR divides by the length of the warm-up
         warmup_share *= 1.001
     schedule = OneCycleLR(

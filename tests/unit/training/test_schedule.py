@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pipeline.training.schedule import build_optimiser, current_rate
-from tests.made_training import tiny_embedder
+from tests.made_training import equal_states, tiny_embedder
 
 
 def build(network: nn.Module, **changes: float):
@@ -60,3 +60,24 @@ def test_any_number_of_steps_can_be_scheduled(steps: int, share: float) -> None:
     assert len(seen) == steps
     assert all(0 < rate <= 0.5 + 1e-12 for rate in seen)
     assert torch.isfinite(torch.tensor(current_rate(optimiser)))
+
+
+def test_the_fused_step_repeats_bit_by_bit_and_is_adamw() -> None:
+    """Against PyTorch's plain loop over the parameters, to rounding."""
+    networks = [tiny_embedder(seed=3) for _ in range(3)]
+    optimisers = [build(network)[0] for network in networks[:2]]
+    optimisers.append(
+        torch.optim.AdamW(networks[2].parameters(), lr=0.05, weight_decay=0.25, foreach=False)
+    )
+    assert optimisers[0].param_groups[0]["fused"]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        gradients = [torch.randn(p.shape, generator=generator) for p in networks[0].parameters()]
+        for network, optimiser in zip(networks, optimisers, strict=True):
+            for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+                parameter.grad = gradient.clone()
+            optimiser.param_groups[0].update(lr=0.05, betas=(0.95, 0.999))
+            optimiser.step()
+    assert equal_states(networks[0], networks[1])
+    for ours, plain in zip(networks[0].parameters(), networks[2].parameters(), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
