@@ -2,10 +2,9 @@
 
 import math
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,10 +21,9 @@ from pipeline.training.checkpoints import (
     save_checkpoint,
     take_checkpoint,
 )
+from pipeline.training.loading import loaded_ahead, loading_pool
 from pipeline.training.schedule import build_optimiser, current_rate
 from pipeline.training.team import ALONE, Team
-
-LOADED_AHEAD = 2  # batches made ready for each loading thread
 
 
 class DivergedError(ArithmeticError):
@@ -105,8 +103,9 @@ def train(
         unit="batch",
         shown=team.leads,
     )
-    loaders = ThreadPoolExecutor(max(1, loading_threads))
-    with torch.random.fork_rng(devices=_devices(network)), progress, loaders:
+    device = next(network.parameters()).device
+    loaders = loading_pool(loading_threads, device)
+    with torch.random.fork_rng(devices=_gpus(device)), progress, loaders:
         for epoch in range(len(history), schedule.epochs):
             torch.manual_seed(epoch)  # for layers that draw: dropout, stochastic depth
             objective.begin_epoch(epoch, network)
@@ -114,11 +113,11 @@ def train(
             if schedule.batch_norm_frozen:
                 freeze_batch_norm(network)
             batches = objective.batches(epoch)
-            loaded = _loaded_ahead(objective, epoch, batches, loaders, loading_threads)
-            steps = _windows(zip(batches, loaded, strict=True), schedule.accumulation_steps)
+            load = partial(objective.load, epoch)
+            loaded = loaded_ahead(load, batches, loaders, loading_threads, device)
             totals = [
-                _step(network, objective, window, optimiser, rates, progress, team)
-                for window in steps
+                _step(network, objective, window, loaded, rates, progress, team)
+                for window in _windows(batches, schedule.accumulation_steps)
             ]
             row = _mean_terms(totals) | {
                 "epoch": epoch + 1,
@@ -138,93 +137,62 @@ def train(
     return history
 
 
-def _devices(network: nn.Module) -> list[int]:
+def _gpus(device: torch.device) -> list[int]:
     """The GPU whose random state training moves, if it runs on one."""
-    device = next(network.parameters()).device
     return [device.index or 0] if device.type == "cuda" else []
 
 
-def _loaded_ahead(
-    objective: Objective,
-    epoch: int,
-    batches: list[np.ndarray],
-    loaders: ThreadPoolExecutor,
-    threads: int,
-) -> Iterator[Any]:
-    """Loaded batches in their order, made in other threads a few batches ahead, or here for 0."""
-    if threads == 0:
-        yield from (objective.load(epoch, number, rows) for number, rows in enumerate(batches))
-        return
-    waiting: deque[Future[Any]] = deque()
-    try:
-        for number, rows in enumerate(batches):
-            waiting.append(loaders.submit(objective.load, epoch, number, rows))
-            if len(waiting) > LOADED_AHEAD * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def _windows(pairs: Iterable[Any], size: int) -> Iterator[list[Any]]:
+def _windows(batches: list[np.ndarray], size: int) -> list[list[np.ndarray]]:
     """Groups of `size`; the last one is shorter, and is not lost."""
-    window = []
-    for pair in pairs:
-        window.append(pair)
-        if len(window) == size:
-            yield window
-            window = []
-    if window:
-        yield window
+    return [batches[start : start + size] for start in range(0, len(batches), size)]
 
 
 def _step(
     network: nn.Module,
     objective: Objective,
-    window: list[tuple[np.ndarray, Any]],
-    optimiser: torch.optim.Optimizer,
+    window: list[np.ndarray],
+    loaded: Iterator[Any],
     rates: torch.optim.lr_scheduler.LRScheduler,
     progress: Progress,
     team: Team,
 ) -> tuple[int, Row]:
-    """One step of the optimiser on the mean loss over the images of the window."""
-    images = sum(len(rows) for rows, _ in window)
+    """One step of the optimiser on the mean loss over the images of the window.
+
+    Each batch of it is taken from `loaded` when the one before is done with.
+    """
+    optimiser = rates.optimizer
+    images = sum(len(rows) for rows in window)
     sums: dict[str, Tensor] = {}
-    for rows, loaded in window:
+    for rows in window:
         share = len(rows) / images
-        terms = objective.terms(network, loaded)
+        terms = objective.terms(network, next(loaded))
         total = torch.stack(list(terms.values())).sum() * share
         total.backward()
         for name, value in terms.items():
             sums[name] = sums.get(name, 0) + value.detach() * share
         progress.advance()
-    means = {name: float(value) for name, value in sums.items()}
-    for name, mean in means.items():
-        if not math.isfinite(mean):
-            raise DivergedError(_diverged(f"the loss term {name!r}", mean, optimiser, rates))
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     team.sum_gradients(parameters)
-    gradients = [parameter.grad for parameter in parameters]
-    norm = float(nn.utils.get_total_norm([g for g in gradients if g is not None]))
-    if not math.isfinite(norm):
-        raise DivergedError(_diverged("the gradient's norm", norm, optimiser, rates))
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    # The one place of a step that waits for a GPU, however many batches the step has.
+    *values, norm_value = torch.stack([*sums.values(), norm]).tolist()
+    means = dict(zip(sums, values, strict=True))
+    for name, mean in means.items():
+        if not math.isfinite(mean):
+            raise DivergedError(_diverged(f"the loss term {name!r}", mean, rates))
+    if not math.isfinite(norm_value):
+        raise DivergedError(_diverged("the gradient's norm", norm_value, rates))
     optimiser.step()
     rates.step()
     optimiser.zero_grad(set_to_none=True)
     return images, means | {"loss": sum(means.values())}
 
 
-def _diverged(
-    what: str,
-    value: float,
-    optimiser: torch.optim.Optimizer,
-    rates: torch.optim.lr_scheduler.LRScheduler,
-) -> str:
+def _diverged(what: str, value: float, rates: torch.optim.lr_scheduler.LRScheduler) -> str:
     return (
         f"{what} is {value} at step {rates.last_epoch + 1}, learning rate "
-        f"{current_rate(optimiser):.3g}; the checkpoint of the last finished epoch is kept"
+        f"{current_rate(rates.optimizer):.3g}; the checkpoint of the last finished epoch is kept"
     )
 
 

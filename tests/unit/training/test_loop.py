@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.training.checkpoints import load_checkpoint
+from pipeline.training.loading import LOADED_AHEAD
 from pipeline.training.loop import DivergedError, train
 from tests.made_training import Regression, equal_states, schedule
 
@@ -141,6 +142,29 @@ def test_equal_micro_batches_are_one_large_batch(tmp_path: Path, size: int) -> N
     for small, large in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
         torch.testing.assert_close(small, large, rtol=1e-6, atol=1e-9)
     assert not equal_states(networks[0], linear())
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_step_begins_with_its_first_batch(tmp_path: Path, threads: int) -> None:
+    """It does not wait until all batches of its window are loaded."""
+    objective = regression(consecutive(2))
+    loaded: list[int] = []
+    seen: list[int] = []
+    load, terms = objective.load, objective.terms
+
+    def counted(epoch: int, number: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        loaded.append(number)
+        return load(epoch, number, rows)
+
+    def told(network: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        seen.append(len(loaded))
+        return terms(network, batch)
+
+    objective.load, objective.terms = counted, told  # type: ignore[method-assign]
+    run(linear(), objective, tmp_path, epochs=1, accumulation_steps=12, loading_threads=threads)
+    assert len(seen) == 12
+    assert seen[0] <= 1 + LOADED_AHEAD * threads
+    assert loaded == list(range(12))
 
 
 def test_every_groups_rate_follows_one_cycle(
