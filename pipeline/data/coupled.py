@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pipeline.data.packs import Pack
-from pipeline.data.resampling import crop_views_together
+from pipeline.data.resampling import ImageStack, crop_views_together, stack_images
 from pipeline.data.views import (
     ViewParameters,
     adjust_colours,
@@ -141,18 +141,24 @@ class _Views:
         Colours change by the mean of the first size, the largest.
         """
         mean: Tensor | None = None
+        together = _made_together(self.device)
+        stack = stack_images(self.images[some], self.device) if together else None
         for size_px, views, floats in zip(self.sizes_px, out, levels, strict=True):
-            self._crop(some, size_px, floats)
+            self._crop(some, stack, size_px, floats)
             mean = mean_luma(floats) if mean is None else mean
             adjust_colours(floats, self.maps[some], mean, out=views)
 
-    def _crop(self, some: slice, size_px: int, out: Tensor) -> None:
+    def _crop(self, some: slice, stack: ImageStack | None, size_px: int, out: Tensor) -> None:
         images, boxes, flips = self.images[some], self.boxes[some], self.parameters.flip[some]
-        if self.device.type != "cpu":
-            out.copy_(crop_views_together(images, boxes, flips, size_px, self.device))
+        if stack is not None:
+            out.copy_(crop_views_together(stack, boxes, flips, size_px))
             return
         for levels, image, box, flip in zip(out, images, boxes, flips.tolist(), strict=True):
             levels.copy_(crop_view(image, box, flip=flip, size_px=size_px))
+
+
+def _made_together(device: torch.device) -> bool:
+    return device.type != "cpu"
 
 
 def _made(
@@ -165,7 +171,7 @@ def _made(
         return [torch.empty(views, 3, px, px, device=plain.device) for px in plain.sizes_px]
 
     results = empty(count)
-    at_once = 1 if plain.device.type == "cpu" else max(1, count)
+    at_once = max(1, count) if _made_together(plain.device) else 1
     levels, others = empty(at_once), empty(at_once if partners else 0)
     for start in range(0, count, at_once):
         some = slice(start, start + at_once)

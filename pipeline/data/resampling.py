@@ -1,45 +1,70 @@
 """Crops of many images at one size as products of matrices: what a GPU does in one go."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 PIXELS_AT_ONCE = 64 << 20  # of the images that are resampled together, padded to one size
 
 
+@dataclass(frozen=True)
+class ImageStack:
+    """Images on a device, padded to one size with anything; `places`: which one a view shows."""
+
+    images: UInt8[Tensor, "image channel height width"]
+    places: Int[Tensor, "view"]
+
+
+def stack_images(
+    images: Sequence[UInt8[Tensor, "channel _ _"]], device: torch.device
+) -> ImageStack:
+    """The images of a number of views, each different one moved to `device` once.
+
+    To a GPU from pinned memory: such a copy runs beside what the GPU computes.
+    """
+    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    distinct = {id(image): image for image in images}
+    numbers = {key: number for number, key in enumerate(distinct)}
+    padded = torch.empty(
+        (len(distinct), 3, height, width),
+        dtype=torch.uint8,
+        memory_format=torch.channels_last,  # as decoded images are: whole rows are copied
+        pin_memory=device.type == "cuda",
+    )
+    for number, image in enumerate(distinct.values()):
+        padded[number, :, : image.shape[1], : image.shape[2]] = image
+    places = torch.tensor([numbers[id(image)] for image in images], device=device)
+    return ImageStack(padded.to(device, non_blocking=True), places)
+
+
 def crop_views_together(
-    images: Sequence[UInt8[Tensor, "channel _ _"]],
+    stack: ImageStack,
     boxes: Sequence[Sequence[int]],
     flips: Bool[Tensor, "view"],
     size_px: int,
-    device: torch.device,
 ) -> UInt8[Tensor, "view channel size size"]:
-    """What `crop_view` makes of each image and box (top, left, height, width), made on `device`.
+    """What `crop_view` makes of each view's image and box (top, left, height, width), together.
 
     A view is Y X Z, with the image X and the filter's weights as matrices Y (by rows) and Z (by
     columns). It is `crop_view`'s to one grey level: that one rounds between its two passes.
     """
-    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
-    distinct = {id(image): image for image in images}
-    places = {key: place for place, key in enumerate(distinct)}
-    padded = torch.zeros(len(distinct), 3, height, width, dtype=torch.uint8)
-    for place, image in enumerate(distinct.values()):
-        padded[place, :, : image.shape[1], : image.shape[2]] = image
-    moved = padded.to(device, non_blocking=True)
-    chosen = torch.tensor([places[id(image)] for image in images], device=device)
+    device = stack.images.device
+    height, width = stack.images.shape[2:]
     box = torch.tensor(boxes, dtype=torch.float32, device=device)
     mirrored = flips.to(device)[:, None, None]
     number = torch.float16 if device.type == "cuda" else torch.float32
-    results = torch.empty(len(images), 3, size_px, size_px, dtype=torch.uint8, device=device)
+    results = torch.empty(len(box), 3, size_px, size_px, dtype=torch.uint8, device=device)
     at_once = max(1, PIXELS_AT_ONCE // (3 * height * width))
-    for start in range(0, len(images), at_once):
+    for start in range(0, len(box), at_once):
         some = slice(start, start + at_once)
         down = filter_weights(box[some, 0], box[some, 2], height, size_px)
         along = filter_weights(box[some, 1], box[some, 3], width, size_px)
         along = torch.where(mirrored[some], along.flip(1), along)
-        sources = moved[chosen[some]].to(number)
+        chosen = stack.images[stack.places[some]]
+        sources = chosen.to(number, memory_format=torch.contiguous_format)
         views = down.to(number)[:, None] @ sources @ along.to(number)[:, None].mT
         results[some] = views.float().round_().clamp_(0, 255).to(torch.uint8)
     return results

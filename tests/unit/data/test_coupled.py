@@ -12,6 +12,7 @@ from torch.nn.functional import avg_pool2d
 from pipeline.data import coupled
 from pipeline.data.coupled import ViewRecipe, cached_decoder, coupled_views
 from pipeline.data.packs import Pack
+from pipeline.data.resampling import stack_images
 from pipeline.data.views import (
     adjust_colours,
     colour_maps,
@@ -286,3 +287,31 @@ def test_a_part_of_the_views_is_made_as_among_all(partner: str, alpha: float) ->
         some = views_of(recipe, rows=(3, 5, 8, 9, 11), part=part)
         for ours, theirs in zip(some, whole, strict=True):
             assert torch.equal(ours, theirs.unflatten(0, (5, 3))[part].flatten(0, 1))
+
+
+@pytest.mark.parametrize("partner", ["dataset", "batch"])
+def test_views_made_together_are_those_made_one_by_one(
+    partner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU does, on the CPU: to one grey level, which brightness and hue may enlarge."""
+    mixed = replace(AUGMENTED, views=4, mixup_partner=partner)
+    single = views_of(mixed)
+    monkeypatch.setattr(coupled, "_made_together", lambda _: True)
+    for one, other in zip(single, views_of(mixed), strict=True):
+        difference = (one - other).abs()
+        assert difference.max() < 3 / 255
+        assert 0 < difference.mean() < 0.2 / 255
+
+
+def test_an_image_is_moved_once_for_both_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coupled, "_made_together", lambda _: True)
+    moved = []
+
+    def counted(images: list[Tensor], device: torch.device) -> object:
+        stack = stack_images(images, device)
+        moved.append((len(images), len(stack.images)))
+        return stack
+
+    monkeypatch.setattr(coupled, "stack_images", counted)
+    views_of(CROPS, rows=(3, 5, 8))
+    assert moved == [(12, 3)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.data import resampling
-from pipeline.data.resampling import crop_views_together, filter_weights
+from pipeline.data.resampling import crop_views_together, filter_weights, stack_images
 from pipeline.data.views import crop_boxes, crop_view, draw_view_parameters
 from tests.made_training import CPU, picture
 
@@ -25,8 +25,10 @@ def test_views_are_those_made_one_by_one(monkeypatch: pytest.MonkeyPatch) -> Non
     sides = torch.tensor([image.shape[1:] for image in images])
     boxes = crop_boxes(drawn, sides[:, 0], sides[:, 1])
     assert 5 < drawn.flip.sum() < 19
+    stack = stack_images(images, CPU)
+    assert stack.images.shape == (6, 3, 200, 240)
     for size_px in (7, 24, 64):
-        together = crop_views_together(images, boxes, drawn.flip, size_px, CPU)
+        together = crop_views_together(stack, boxes, drawn.flip, size_px)
         assert together.shape == (24, 3, size_px, size_px)
         pairs = zip(images, boxes, drawn.flip.tolist(), strict=True)
         single = [crop_view(image, box, flip=flip, size_px=size_px) for image, box, flip in pairs]
@@ -34,7 +36,7 @@ def test_views_are_those_made_one_by_one(monkeypatch: pytest.MonkeyPatch) -> Non
         assert difference.max() <= 1
         assert difference.float().mean() < 0.2
         monkeypatch.setattr(resampling, "PIXELS_AT_ONCE", 5 * 3 * 200 * 240)
-        assert torch.equal(crop_views_together(images, boxes, drawn.flip, size_px, CPU), together)
+        assert torch.equal(crop_views_together(stack, boxes, drawn.flip, size_px), together)
         monkeypatch.undo()
 
 
