@@ -14,7 +14,9 @@ IndexKind = Literal["exact", "hnsw", "ivfpq"]
 _HNSW_NEIGHBOURS = 32  # links a vector; the graph takes 8 bytes a link
 _HNSW_BREADTH = 128  # candidates kept while searching; more finds more and takes longer
 _CODEBOOK = 256  # centroids of a product quantiser of 8 bits, and so the least training set
-_PROBED_SHARE = 8  # one list of the inverted file in so many is searched
+_PROBED_SHARE = 8  # one list of the inverted file in so many is searched,
+_MOST_PROBED = 128  # and no more than so many
+_POINTS_PER_LIST = 64  # that the lists' centres are learnt from: a quarter of faiss's own limit
 
 
 def write_exact_index(path: Path, vectors: Float[Tensor, "database dim"]) -> None:
@@ -38,14 +40,14 @@ def write_image_index(
     """An inner-product index whose entries answer to `ids`.
 
     kind: exact compares all; hnsw follows a graph of neighbours; ivfpq looks into an eighth of the
-    lists of an inverted file, at vectors of one byte for four numbers. threads: with one, equal
-    vectors give equal files. Raises ValueError for ivfpq on fewer than 256 vectors.
+    lists of an inverted file, 128 at most, at vectors of one byte for four numbers. threads: with
+    one, equal vectors give equal files. Raises ValueError for ivfpq on fewer than 256 vectors.
     """
     import faiss
 
     faiss.omp_set_num_threads(threads)
     structure = _structure(vectors, kind)
-    index = faiss.IndexIDMap2(structure)
+    index = faiss.IndexIDMap(structure)  # IndexIDMap2 builds a table of all ids when it is opened
     index.add_with_ids(vectors, ids)
     with replacing(path) as temporary:
         faiss.write_index(index, str(temporary))
@@ -70,7 +72,8 @@ def _structure(vectors: Float[np.ndarray, "database dim"], kind: IndexKind) -> A
         faiss.IndexFlatIP(dim), dim, lists, parts, 8, faiss.METRIC_INNER_PRODUCT
     )
     coded.cp.min_points_per_centroid = coded.pq.cp.min_points_per_centroid = 1
-    coded.nprobe = -(-lists // _PROBED_SHARE)
+    coded.cp.max_points_per_centroid = _POINTS_PER_LIST
+    coded.nprobe = min(-(-lists // _PROBED_SHARE), _MOST_PROBED)
     coded.train(vectors)
     return coded
 

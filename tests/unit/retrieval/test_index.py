@@ -1,11 +1,13 @@
-"""The FAISS index: exact, and whole on disk."""
+"""The FAISS indexes: exact or nearly so, whole on disk, mapped rather than read."""
 
 from pathlib import Path
 
+import faiss
 import numpy as np
+import pytest
 import torch
 
-from pipeline.retrieval.index import read_index, write_exact_index
+from pipeline.retrieval.index import IndexKind, read_index, write_exact_index, write_image_index
 
 
 def test_searches_as_brute_force_does(tmp_path: Path) -> None:
@@ -27,3 +29,38 @@ def test_the_same_vectors_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_exact_index(tmp_path / name, vectors)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def unit_vectors(rows: int, dim: int = 32) -> np.ndarray:
+    drawn = np.random.default_rng(0).normal(size=(rows, dim)).astype(np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivfpq"])
+def test_entries_answer_to_their_ids(tmp_path: Path, kind: IndexKind) -> None:
+    vectors, ids = unit_vectors(600), 7 * np.arange(600) + 2**62
+    write_image_index(tmp_path / "index.faiss", vectors, ids, kind, threads=1)
+    index = read_index(tmp_path / "index.faiss")
+    assert type(index) is faiss.IndexIDMap  # IndexIDMap2 keeps a table of all ids in memory
+    _, found = index.search(vectors[:50], 5)
+    assert (found == ids[:50, None]).any(1).mean() >= 0.9
+
+
+def test_an_index_written_with_a_table_of_ids_can_still_be_read(tmp_path: Path) -> None:
+    vectors, ids = unit_vectors(20), 3 * np.arange(20)
+    index = faiss.IndexIDMap2(faiss.IndexFlatIP(32))
+    index.add_with_ids(vectors, ids)
+    faiss.write_index(index, str(tmp_path / "index.faiss"))
+    assert read_index(tmp_path / "index.faiss").search(vectors, 1)[1][:, 0].tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize(("rows", "lists", "probed"), [(300, 7, 1), (4000, 102, 13)])
+def test_the_lists_of_an_inverted_file_grow_with_it(
+    tmp_path: Path, rows: int, lists: int, probed: int
+) -> None:
+    write_image_index(
+        tmp_path / "index.faiss", unit_vectors(rows, 4), np.arange(rows), "ivfpq", threads=1
+    )
+    index = read_index(tmp_path / "index.faiss")  # owns what it holds
+    inverted = faiss.downcast_index(index.index)
+    assert (inverted.nlist, inverted.nprobe) == (lists, probed)
