@@ -45,7 +45,7 @@ MILLION = Size("million", queries=10_000, database=1_000_000, dim=128, images_pe
 def bare_product(query: torch.Tensor, database: torch.Tensor, block_bytes: int) -> None:
     """The matrix product alone, block by block into one buffer."""
     rows = min(max(1, block_bytes // (4 * len(database))), len(query))
-    buffer = torch.empty(rows, len(database))
+    buffer = query.new_empty(rows, len(database))
     for start in range(0, len(query), rows):
         block = query[start : start + rows]
         torch.mm(block, database.T, out=buffer[: len(block)])

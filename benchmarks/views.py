@@ -44,11 +44,13 @@ def photograph(number: int, width: int, height: int) -> bytes:
     return file.getvalue()
 
 
-def made_pack(folder: Path, images: int, width: int, height: int) -> Pack:
+def made_pack(
+    folder: Path, images: int, width: int, height: int, different: int | None = None
+) -> Pack:
+    """A pack of made-up photographs; only so many are `different`, or all."""
+    files = [photograph(n, width, height) for n in range(min(images, different or images))]
     records = (
-        ImageRecord(
-            f"{n}.jpg", f"class {n // 4}", "train", photograph(n, width, height), width, height
-        )
+        ImageRecord(f"{n}.jpg", f"class {n // 4}", "train", files[n % len(files)], width, height)
         for n in range(images)
     )
     write_pack(folder / "pack.arrow", records)
