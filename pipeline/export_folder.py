@@ -122,13 +122,15 @@ def _fill(
             "exported"
         )
     told = ExportParity(parity, None)
+    written = asdict(parity)
     if int8:
         quantise_onnx(onnx, folder / INT8, calibration_views(pack, network.size_px))
         encode = QueryEncoder(folder / INT8, threads=torch.get_num_threads()).encode
-        told = ExportParity(parity, _check_parity(encode, sample, database))
+        eight = _check_parity(encode, sample, database)
+        told = ExportParity(parity, eight)
+        written["int8"] = asdict(eight) | {"same_first_share": eight.same_first_share}
     versions = {name: version(name) for name in ("torch", "onnx", "onnxruntime", "mlflow")}
-    eight = {"int8": asdict(told.int8)} if told.int8 else {}
-    write_json(folder / "parity.json", asdict(parity) | eight | {"versions": versions})
+    write_json(folder / "parity.json", written | {"versions": versions})
     write_text(folder / "README.md", model_card(exported, parity, versions, told.int8))
     return told
 

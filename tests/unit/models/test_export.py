@@ -191,6 +191,7 @@ def test_how_far_the_encoder_in_8_bits_is_off_is_told(exported: Path) -> None:
     assert told["least_cosine"] > 0.95
     assert told["largest_difference"] > 1e-4  # more than the one in 32 bits may
     share = 1 - told["other_first_hits"] / 30
+    assert told["same_first_share"] == share
     card = (exported / "README.md").read_text()
     assert "## In 8 bits" in card
     assert f"{share:.1%} find the same image first" in " ".join(card.split())
