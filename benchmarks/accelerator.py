@@ -92,7 +92,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     given.pairs = given.pairs or ([(64, 32), (64, 48)] if toy else [(448, 224), (448, 112)])
     given.images = given.images or ([2] if toy else [8, 32])
     given.compile = given.compile or (["off"] if toy else ["off", "on"])
-    given.batches = given.batches or (2 if toy else 100)
+    given.batches = given.batches or (2 if toy else 200)
     return given
 
 

@@ -155,8 +155,8 @@ def forget(device: torch.device) -> None:
 
 
 def peak_gib(device: torch.device) -> float | None:
-    """The largest memory that tensors took on the GPU since `forget`."""
-    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+    """The largest memory taken from the GPU since `forget`; each loading thread keeps its own."""
+    return torch.cuda.max_memory_reserved(device) / 2**30 if device.type == "cuda" else None
 
 
 def measure_evaluation(device: torch.device, scale: Scale) -> dict[str, Any]:
