@@ -124,7 +124,8 @@ def _int8_lines(parity: Parity) -> list[str]:
         "## In 8 bits",
         "",
         "`encoder_int8.onnx` takes and gives the same, with convolutions in 8 bits (weights in 7): "
-        "a smaller file, and faster on most processors. It was not evaluated; of the same "
+        "a smaller file. Whether it is faster depends on network and processor: measure it. It was "
+        "not evaluated; of the same "
         f"{parity.images} test images {parity.same_first_share:.1%} find the same image first. Its "
         f"embeddings have a cosine of {parity.least_cosine:.4f} or more with PyTorch's and differ "
         f"by at most {parity.largest_difference:.1e}.",
