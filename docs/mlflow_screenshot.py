@@ -15,9 +15,10 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 from pipeline.tracking_store import open_store, tracking_uri
-from tests.browser import open_page
+from tests.browser import Page, open_page
 from tests.integration.test_schedule import free_port
 
+METRICS = ("gmacs", "map")
 PATIENCE_S = 120
 
 
@@ -29,6 +30,18 @@ def compare_address(server: str, role: str) -> str:
     ids = quote(json.dumps([run.info.run_id for run in runs]))
     experiments = quote(json.dumps(sorted({run.info.experiment_id for run in runs})))
     return f"{server}/#/compare-runs?runs={ids}&experiments={experiments}"
+
+
+def choose_metrics(page: Page) -> None:
+    """In the second of the two lists, accuracy and cost in place of what stands there."""
+    lists = "document.querySelectorAll('.ant-select, [class*=select-multiple]')"
+    page.wait_for(f"{lists}.length >= 2")
+    page.value("[...document.querySelectorAll('[class*=selection-item-remove]')].at(-1).click()")
+    for name in METRICS:
+        page.value("[...document.querySelectorAll('input[role=combobox]')].at(-1).focus()")
+        page.call("Input.insertText", text=name)
+        time.sleep(0.5)  # the list narrows
+        page.press("Enter")
 
 
 def wait_until_up(server: str) -> None:
@@ -56,11 +69,15 @@ def main() -> None:
     try:
         wait_until_up(server)
         with (
-            tempfile.TemporaryDirectory() as profile,
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
             open_page(address, Path(profile)) as page,
         ):
-            page.resize(1280, 900)
+            page.resize(1280, 720)
             page.wait_for("document.querySelector('.js-plotly-plot .parcoords') !== null")
+            close = "document.elementFromPoint(innerWidth - 36, 42).closest('button').click()"
+            page.value(close)  # of the assistant's pane
+            choose_metrics(page)
+            page.value("document.activeElement.blur()")
             time.sleep(3)  # the plot fades in
             page.screenshot(options.output)
     finally:
