@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.flows.resources import Gpus, share_cores, study_threads, visible_gpus
+from pipeline.flows.resources import Gpus, share_cores, study_shares, visible_gpus
 
 
 @pytest.mark.parametrize(
@@ -35,17 +35,18 @@ def test_threads_do_not_outnumber_cores(
 def test_word_names_what_to_change() -> None:
     _, word = share_cores(8, 2, 4)
     assert word == (
-        "2 at a time instead of 8: each computes with 2 threads (threads in params.yaml), "
-        "the cores are 4"
+        "2 at a time instead of 8: each computes with 2 threads "
+        "(threads x compute.processes in params.yaml), the cores are 4"
     )
 
 
-def test_threads_are_those_of_params_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_are_those_of_params_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text("threads: 3\n")
-    assert study_threads() == 3
+    Path("params.yaml").write_text("threads: 3\ncompute: {processes: 2}\n")
+    shares = study_shares()
+    assert (shares.threads, shares.processes, shares.cores) == (3, 2, 6)
     Path("params.yaml").write_text("")
-    assert study_threads() == 1
+    assert study_shares().cores == 1
 
 
 @pytest.mark.parametrize(
@@ -73,16 +74,24 @@ def test_gpus_are_counted_by_the_driver(tmp_path: Path, monkeypatch: pytest.Monk
 def test_each_gpu_is_lent_before_one_is_lent_twice() -> None:
     gpus = Gpus(["0", "1"])
     with ExitStack() as first:
-        lent = [first.enter_context(gpus.one()) for _ in range(3)]
+        lent = [first.enter_context(gpus.some()) for _ in range(3)]
         assert lent == ["0", "1", "0"]
     with ExitStack() as second:
-        with gpus.one() as given_back:
+        with gpus.some() as given_back:
             assert given_back == "0"
-            assert second.enter_context(gpus.one()) == "1"
-        assert second.enter_context(gpus.one()) == "0"
+            assert second.enter_context(gpus.some()) == "1"
+        assert second.enter_context(gpus.some()) == "0"
+
+
+def test_each_process_of_a_stage_gets_a_gpu() -> None:
+    gpus = Gpus(["0", "1", "2", "3"], each=2)
+    with gpus.some() as first, gpus.some() as second:
+        assert (first, second) == ("0,1", "2,3")
+        with gpus.some() as third:
+            assert third == "0,1"
 
 
 @pytest.mark.parametrize("names", [[], ["0"]])
 def test_no_choice_of_gpus_is_no_assignment(names: list[str]) -> None:
-    with Gpus(names).one() as gpu:
+    with Gpus(names).some() as gpu:
         assert gpu is None
