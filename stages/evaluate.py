@@ -24,6 +24,9 @@ from pipeline.study.contrasts import find_contrasts
 from pipeline.tracking import add_to_trainings, require_store, tracked_run
 from pipeline.workspace import DatasetPaths, fingerprint, run_stage
 
+# What a row is about; the rest of its figures are measured.
+FACTS = ("dataset", "network", "backbone", "query_px", "database_px")
+
 
 def evaluate(key: str) -> None:
     """`key` names a student, or a data set, whose teacher is then evaluated."""
@@ -100,21 +103,21 @@ def _contenders(
         yield Contender("teacher", teacher, teacher_card, full_px, database, database)
         return
 
-    def embed(network: Embedder, size_px: int) -> Tensor:
+    def embed(network: Embedder, size_px: int, what: str) -> Tensor:
         views = EvaluationViews(pack, pack.rows("test"), size_px)
-        return embed_views(network, views, device, name=f"embedding at {size_px} px")
+        return embed_views(network, views, device, name=f"{what} embedding at {size_px} px")
 
     network, card = load_network(paths.student(student), device)
     px = card.size_px
-    queries = embed(network, px)
+    queries = embed(network, px, "student")
     yield Contender("asymmetric", network, card, full_px, queries, database)
     yield Contender("symmetric", network, card, px, queries, queries)
     if px < full_px:
-        small = embed(teacher, px)
+        small = embed(teacher, px, "teacher")
         shrunk = replace(teacher_card, size_px=px)
         yield Contender("naive", teacher, shrunk, full_px, small, database)
     baseline, baseline_card = load_network(paths.baseline(student), device)
-    queries = embed(baseline, px)
+    queries = embed(baseline, px, "baseline")
     yield Contender("baseline", baseline, baseline_card, px, queries, queries)
 
 
@@ -145,13 +148,13 @@ def _record(
     own: dict[str, dict[str, float]] = {}
     for row in rows:
         role = str(row["role"])
-        facts = {fact: row[fact] for fact in ("dataset", "network", "backbone", "query_px")}
+        facts = {fact: row[fact] for fact in FACTS}
         metrics = {
             column: float(value)
             for column, value in row.items()
             if isinstance(value, int | float)
             and not isinstance(value, bool)
-            and column not in facts
+            and column not in FACTS
         }
         with tracked_run(
             stage="evaluate",

@@ -160,7 +160,7 @@ def _serve(orders: Orders, url: str, stop: Stop, tell: Announcer, processes: lis
         if coming != record.coming:
             record = replace(record, coming=coming)
             record.write()
-            if coming:
+            if coming and not _of(runs, "RUNNING"):  # the times that pass meanwhile are no news
                 tell.note(f"next runs: {', '.join(map(local_text, coming[:3]))}")
         for run in _of(runs, "COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
             if run["id"] not in told and (run["end_time"] or "") >= _as_utc(since):
