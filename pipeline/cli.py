@@ -41,16 +41,20 @@ def study(
 ) -> None:
     """Run what params.yaml asks for and is not done yet, then show the trade-off."""
     from pipeline.config import load_params
+    from pipeline.data.own_checks import check_own_images
     from pipeline.flows.record import record_lines
     from pipeline.flows.study import run_study
-    from pipeline.models.requirements import check_networks
+    from pipeline.models.requirements import check_downloads, check_networks
     from pipeline.tracking_store import require_store
 
     with plain_errors():
         enter_workspace()
         params = load_params()
         check_networks(params)
+        for line in check_own_images(params):
+            typer.echo(line, err=True)
         require_store()
+        check_downloads(params)
         chosen = [target for given in targets or [] for target in given.split(",")]
         result = run_study(jobs=jobs, targets=chosen, fresh=fresh)
     for line in record_lines() if result.outcomes else ():
@@ -124,6 +128,7 @@ def select(
 
     For example: l2s select emblems; l2s select cub200; l2s select folder --path my/images
     """
+    from pipeline.flows.ledger import running_study
     from pipeline.selection import select_studies
 
     with plain_errors():
@@ -133,6 +138,11 @@ def select(
         enter_workspace()
         if given is not None and path is not None and not path.expanduser().is_absolute():
             given = Path(os.path.relpath(given))
+        if (running := running_study()) is not None:
+            raise ValueError(
+                f"a study or retraining runs here (process {running['pid']}, since "
+                f"{running['since']}) and reads params.yaml: select when it has ended"
+            )
         came, left = select_studies(Path("params.yaml"), names, str(given) if given else None)
     typer.echo(f"active: {', '.join(names)}" + (f"; shelved: {', '.join(left)}" if left else ""))
     if came or left or given:

@@ -22,8 +22,16 @@ def export(
     with_database: Annotated[
         bool, typer.Option("--with-database", help="Also the database, as Parquet and .npy.")
     ] = False,
+    index: Annotated[
+        str | None,
+        typer.Option(help="The database of --with-database: this index, made by `l2s index`."),
+    ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Also an encoder in 8 bits, encoder_int8.onnx.")
+    ] = False,
+    newest: Annotated[
+        bool,
+        typer.Option("--newest", help="The student trained last, where a champion leads, too."),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
 ) -> None:
@@ -37,13 +45,22 @@ def export(
         from pipeline.export_folder import default_target, export_network
         from pipeline.retrieval.search import choose_network
 
+        if index is not None and not with_database:
+            raise ValueError("--index: names the database of --with-database: give both")
         params = load_params()
-        named = choose_network(params, network, dataset)
+        named = choose_network(params, network, dataset, newest=newest)
         target = here / output.expanduser() if output else default_target(named)
         parity = export_network(
-            params, named, target, with_database=with_database, force=force, int8=int8
+            params,
+            named,
+            target,
+            with_database=with_database,
+            index=index,
+            force=force,
+            int8=int8,
         )
-    typer.echo(f"exported to {target}")
+    leads = f" (champion, version {named.champion.version})" if named.champion else ""
+    typer.echo(f"exported {named.key}{leads} to {target}")
     typer.echo(
         f"parity with PyTorch on {parity.float32.images} test images: numbers differ by at most "
         f"{parity.float32.largest_difference:.1e}, {parity.float32.ties} ties"
@@ -54,5 +71,6 @@ def export(
             f"least cosine {parity.int8.least_cosine:.4f}"
         )
     typer.echo(
-        f"serve it with: mlflow models serve -m {target / 'mlflow_model'} --env-manager local"
+        f"serve it with: mlflow models serve -m {target / 'mlflow_model'} --env-manager local "
+        "--port 5001"
     )

@@ -43,6 +43,10 @@ def search(
         bool,
         typer.Option("--reduced-decode", help="Decode large JPEGs to a fraction: faster, inexact."),
     ] = False,
+    newest: Annotated[
+        bool,
+        typer.Option("--newest", help="The student trained last, where a champion leads, too."),
+    ] = False,
 ) -> None:
     """Find the pictures of the database that are most similar to these.
 
@@ -57,7 +61,7 @@ def search(
         target = here / html.expanduser() if html else None
         if target and not target.parent.is_dir():
             raise ValueError(f"--html {html}: there is no folder {target.parent}")
-        opened, database = _open(network, dataset, index)
+        opened, database = _open(network, dataset, index, newest=newest)
         queries = [
             _answer(picture, here, opened, database, k, reduced_decode=reduced_decode)
             for picture in pictures
@@ -84,7 +88,7 @@ def search(
 
 
 def _open(
-    network: str | None, dataset: str | None, index: str | None
+    network: str | None, dataset: str | None, index: str | None, *, newest: bool
 ) -> "tuple[QueryNetwork, Database]":
     """The network and the database that the options name."""
     from pipeline.config import load_params
@@ -98,7 +102,7 @@ def _open(
     owner = require_card(index).dataset if index is not None else None
     if owner is not None and dataset not in (None, owner):
         raise ValueError(f"--index {index} belongs to {owner}, not to --dataset {dataset}")
-    named = choose_network(params, network, dataset or owner)
+    named = choose_network(params, network, dataset or owner, newest=newest)
     opened = open_network(named, resolve_device(params.threads))
     if index is None:
         return opened, open_study_database(named.dataset)
@@ -141,6 +145,7 @@ def _print_json(
 
     found = {
         "network": network.name,
+        "champion_version": network.version,
         "query_px": network.size_px,
         "database": database.name,
         "database_images": len(database),
@@ -157,8 +162,10 @@ def _print_tables(
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 120)
+    leads = f", champion version {network.version}" if network.version else ""
     console.print(
-        f"{network.name} ({network.size_px} px) in {database.name}, {len(database)} images",
+        f"{network.name} ({network.size_px} px{leads}) in {database.name}, "
+        f"{len(database)} {database.what}",
         highlight=False,
         markup=False,
     )

@@ -1,12 +1,10 @@
 """One folder that takes a query encoder into a service: ONNX, MLflow model, card, database."""
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,16 +14,17 @@ from jaxtyping import Float, Int, UInt8
 
 from pipeline.config import Params
 from pipeline.data.packs import Pack, open_pack
+from pipeline.export_figures import figures_of, read_table
 from pipeline.files import replacing, write_json, write_text
-from pipeline.model_card import ExportedNetwork, main_row, model_card
+from pipeline.model_card import ExportedNetwork, model_card
 from pipeline.models.export import write_onnx
 from pipeline.models.quantisation import quantise_onnx
 from pipeline.models.query_encoder import QueryEncoder
 from pipeline.models.weights import read_card
 from pipeline.progress import track
-from pipeline.retrieval.databases import Database, open_study_database
+from pipeline.retrieval.databases import Database, image_id, open_study_database
 from pipeline.retrieval.embeddings import EvaluationViews, embed_views
-from pipeline.retrieval.image_index import image_id
+from pipeline.retrieval.image_index import open_image_index, require_card
 from pipeline.retrieval.parity import LARGEST_DIFFERENCE, Parity, embedding_parity
 from pipeline.retrieval.search import TEACHER, NamedNetwork, QueryNetwork, open_network
 from pipeline.tracking_export import (
@@ -57,9 +56,12 @@ def export_network(
     *,
     with_database: bool,
     force: bool,
+    index: str | None = None,
     int8: bool = False,
 ) -> ExportParity:
     """Write the folder `target`, whole or not at all.
+
+    with_database: also the vectors of the study's test images, or of `index`, made by `l2s index`.
 
     int8: also an encoder in 8 bits, whose scales come from training images. How far it is from
     PyTorch is told, and holds nothing up.
@@ -71,20 +73,35 @@ def export_network(
     torch.set_num_threads(params.threads)
     network = open_network(named, CPU)
     database = open_study_database(named.dataset)
-    exported = _describe(params, named)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    exported = _describe(params, named, network)
+    vectors = _vectors_to_export(named, database, index) if with_database else None
+    exported = replace(exported, vectors=vectors)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{target}: cannot be made here ({error.strerror})") from None
     temporary = target.with_name(f".{target.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         parity = _fill(temporary, exported, network, database, int8=int8)
-        if with_database:
-            write_database(temporary / "database", database)
+        if vectors is not None:
+            write_database(temporary / "database", vectors)
         if target.exists():
             shutil.rmtree(target)
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return parity
+
+
+def _vectors_to_export(named: NamedNetwork, studied: Database, index: str | None) -> Database:
+    """The database that goes out. Raises ValueError for an index of another data set."""
+    if index is None:
+        return studied
+    owner = require_card(index).dataset
+    if owner != named.dataset:
+        raise ValueError(f"--index {index} belongs to {owner}, not to {named.dataset}")
+    return open_image_index(index, DatasetPaths(named.dataset).teacher)
 
 
 def _check_target(target: Path, *, force: bool) -> None:
@@ -178,41 +195,27 @@ def calibration_views(
     return torch.cat(list(views.batches(64))).permute(0, 2, 3, 1).numpy()
 
 
-def _describe(params: Params, named: NamedNetwork) -> ExportedNetwork:
+def _describe(params: Params, named: NamedNetwork, network: QueryNetwork) -> ExportedNetwork:
     """What is known of the network. Raises ValueError when it has not been evaluated."""
     paths = DatasetPaths(named.dataset)
-    cell = paths.cell(named.key)
-    if not cell.exists():
-        raise ValueError(f"{named.key} is not evaluated yet ({cell}): run `l2s study`")
-    rows = _read_json(cell)
-    main_row(rows)
     timings = paths.timings(named.key)
     return ExportedNetwork(
         key=named.key,
         dataset=named.dataset,
         card=read_card(named.path),
-        rows=rows,
-        latencies_ms=_read_json(timings) if timings.exists() else {},
-        data=_read_json(paths.pack_summary),
+        rows=figures_of(params, named, network),
+        latencies_ms=read_table(timings) if timings.exists() else {},
+        data=read_table(paths.pack_summary),
         confidence=params.evaluation.confidence,
+        version=network.version,
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: is damaged ({error}): run `l2s study`") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: is damaged (no table of names and values): run `l2s study`")
-    return found
 
 
 def write_database(folder: Path, database: Database) -> None:
     """The teacher's vectors for a vector database: database.npy, and database.parquet.
 
-    The table has the columns id (63 bits of the name's hash: stable), name, class_name and vector;
-    row i of both files is the same image.
+    The table has the columns id (that of `l2s search --json`), name, class_name and vector; row i
+    of both files is the same image.
     """
     vectors = np.ascontiguousarray(database.vectors, dtype=np.float32)
     table = pa.table(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.models.weights import NetworkCard
+from pipeline.retrieval.databases import Database
 from pipeline.retrieval.parity import LARGEST_DIFFERENCE, Parity
 
 Row = Mapping[str, Any]
@@ -42,7 +43,10 @@ their values is inside.
 
 @dataclass(frozen=True)
 class ExportedNetwork:
-    """What the card tells of. `rows` are those of results/DATASET/cells/KEY.json, by role."""
+    """What the card tells of. `rows` are those of results/DATASET/cells/KEY.json, by role.
+
+    `version` is that of the champion, `vectors` the database that goes out with it.
+    """
 
     key: str
     dataset: str
@@ -51,6 +55,8 @@ class ExportedNetwork:
     latencies_ms: Mapping[str, float]
     data: Mapping[str, Any]
     confidence: float
+    version: str | None = None
+    vectors: Database | None = None
 
 
 def model_card(
@@ -75,8 +81,10 @@ def model_card(
             "",
             f"{card.backbone}, GeM pooling, {card.dim} numbers a picture, trained with {trained}, "
             f"for pictures of {card.size_px} x {card.size_px} pixels. Made by large-to-small.",
+            *([f"Version {exported.version} of its champions."] if exported.version else ()),
             "",
             _SERVING.format(px=card.size_px, short_px=round(card.size_px * 8 / 7), dim=card.dim),
+            *(_database_lines(exported.vectors) if exported.vectors else ()),
             f"## Accuracy on {row['queries']} test queries",
             "",
             *_accuracy_table(exported.rows, exported.confidence),
@@ -104,6 +112,19 @@ def model_card(
             _USE.format(database_px=row["database_px"], query_px=card.size_px),
         ]
     )
+
+
+def _database_lines(vectors: Database) -> list[str]:
+    length, dim = vectors.vectors.shape
+    return [
+        "## Database",
+        "",
+        f"`database/` holds the teacher's vectors of {length:,} images, unit length, {dim} numbers "
+        "in float32: search them by inner product with this encoder's. `database.parquet` has the "
+        "columns id (53 bits of the name's hash, stable), name, class_name and vector; "
+        "`database.npy` the vectors alone, in the same order.",
+        "",
+    ]
 
 
 def main_row(rows: Mapping[str, Row]) -> Row:

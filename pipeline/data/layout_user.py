@@ -40,6 +40,11 @@ def list_folder(root: Path) -> Listing:
         names, others = _class_files(entry)
         rows += [Row(f"{entry.name}/{name}", entry.name, class_number) for name in names]
         passed_over += [f"{entry.name}/{name}" for name in others]
+    if not rows:
+        raise LayoutError(
+            f"{root}: holds no class: each class is a sub-folder with its images; "
+            f"{len(passed_over)} files lie beside"
+        )
     return build_listing(str(root), rows, _file_reader(root), passed_over=tuple(passed_over))
 
 

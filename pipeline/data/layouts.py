@@ -25,7 +25,8 @@ class UnreadableImagesError(ValueError):
         shown = "; ".join(str(failure) for failure in failures[:_FAILURES_SHOWN])
         more = len(failures) - _FAILURES_SHOWN
         rest = f"; and {more} more" if more > 0 else ""
-        super().__init__(f"{len(failures)} unreadable images: {shown}{rest}")
+        remedy = "mend or remove them, or set source.skip_unreadable to leave them out"
+        super().__init__(f"{len(failures)} unreadable images: {shown}{rest}: {remedy}")
         self.failures = failures
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from pipeline.config import Params
 from pipeline.devices import resolve_device
 from pipeline.files import file_md5
 from pipeline.flows.decision import Decision, decide
-from pipeline.flows.lockfile import locked_outputs
+from pipeline.flows.lockfile import locked_dependencies, locked_outputs
+from pipeline.models.champions import Champion, keep_champion, kept_version
 from pipeline.models.weights import read_card
 from pipeline.study.challenge import Comparison, compare_students
 from pipeline.tracking import TrackedRun, TrackingError, tracked_run
@@ -58,28 +60,55 @@ def judge_dataset(
     again: judge candidates that were judged before, too. Raises TrackingError, since without the
     registry no champion can be named.
     """
-    sizes = sorted({one.query_px for one in params.students.values() if one.dataset == name})
-    store = open_store()
-    try:
+    with _told_errors():
+        store = open_store()
         return [
             _judge(params, store, name, query_px, tolerance_points, again=again)
-            for query_px in reversed(sizes)
+            for query_px in _sizes(params, name)
         ]
-    except contact_errors() as error:
-        if isinstance(error, TrackingError):
-            raise
-        raise TrackingError(f"the champions cannot be read or moved: {error}") from error
+
+
+def name_first_champions(params: Params, name: str) -> list[Verdict]:
+    """Let the students that are there lead where nobody does, so that the first retraining has a
+    champion to compare with and to go back to. Raises TrackingError as `judge_dataset` does.
+    """
+    if not DatasetPaths(name).database.exists():
+        return []
+    with _told_errors():
+        store = open_store()
+        vacant = [
+            query_px
+            for query_px in _sizes(params, name)
+            if find_champion(store, model_name(name, query_px)) is None
+            and choose_candidate(params, name, query_px) is not None
+        ]
+        return [_judge(params, store, name, query_px, 0.0, again=False) for query_px in vacant]
 
 
 def roll_back_champion(dataset: str, query_px: int) -> tuple[Version, Version]:
     """The champion of a query resolution gives way to the one before; both, the present first."""
-    store = open_store()
-    try:
+    with _told_errors():
+        store = open_store()
         now, before = roll_back(store, model_name(dataset, query_px))
-    except contact_errors() as error:
-        raise TrackingError(f"the champions cannot be read or moved: {error}") from error
-    store.client.set_model_version_tag(now.model, now.version, "decision", "rolled back")
+        store.client.set_model_version_tag(now.model, now.version, "decision", "rolled back")
+        _let_answer(store, dataset, query_px, before, before.tags.get("teacher_md5", ""))
     return now, before
+
+
+def _sizes(params: Params, name: str) -> list[int]:
+    """The query resolutions of a data set, the largest first."""
+    sizes = {one.query_px for one in params.students.values() if one.dataset == name}
+    return sorted(sizes, reverse=True)
+
+
+@contextmanager
+def _told_errors() -> Iterator[None]:
+    try:
+        yield
+    except contact_errors() as error:
+        if isinstance(error, TrackingError):
+            raise
+        raise TrackingError(f"the champions cannot be read or moved: {error}") from error
 
 
 def choose_candidate(params: Params, name: str, query_px: int) -> str | None:
@@ -121,6 +150,8 @@ def _judge(
     known = find_versions(store, model, md5)
     judged = [one for one in known if "decision" in one.tags]
     if judged and champion and not again:
+        if kept_version(name, query_px) != champion.version:  # moved by hand, or the copy is gone
+            _let_answer(store, name, query_px, champion, champion.tags.get("teacher_md5", ""))
         word = f"judged before, as version {judged[0].version}: {judged[0].tags['decision']}"
         return Verdict(model, key, lead, Decision("unchanged", word), None)
     comparison = _compare(params, store, name, network, champion) if champion else None
@@ -128,17 +159,38 @@ def _judge(
         comparison = None
     decision = decide(md5, champion.md5 if champion else None, comparison, tolerance_points)
     figures = comparison if isinstance(comparison, Comparison) else None
+    teacher_md5 = file_md5(DatasetPaths(name).teacher)
     with _decision_run(params, name, key, model, md5, champion, tolerance_points) as run:
         version = (
             known[0]
             if known
-            else add_version(store, model, network, run.run_id, {"network": key, "dataset": name})
+            else add_version(
+                store,
+                model,
+                network,
+                run.run_id,
+                {"network": key, "dataset": name, "teacher_md5": teacher_md5},
+            )
         )
         if decision.moves_alias:
             promote(store, version)
             lead = version.version
         _tell(store, run, version, decision, figures, tolerance_points)
+    leading = version if decision.moves_alias or champion is None else champion
+    _let_answer(store, name, query_px, leading, teacher_md5)
     return Verdict(model, key, lead, decision, figures)
+
+
+def _let_answer(
+    store: Store, dataset: str, query_px: int, version: Version, teacher_md5: str
+) -> None:
+    """Let searches of this workspace use a version, found fit for that teacher's database."""
+    champion = Champion(
+        dataset, query_px, version.network, version.version, version.md5, teacher_md5
+    )
+    WORK.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=WORK) as folder:
+        keep_champion(champion, fetch_network(store, version, Path(folder)))
 
 
 def _compare(
@@ -225,7 +277,7 @@ def teacher_origin(name: str) -> Mapping[str, str]:
     paths = DatasetPaths(name)
     locked = locked_outputs()
     now = locked.get(f"prepare@{name}", {}).get(str(paths.pack), "")
-    then = _locked_dependency(f"train_teacher@{name}", str(paths.pack))
+    then = locked_dependencies(f"train_teacher@{name}").get(str(paths.pack), "")
     return {
         "pack_md5": now,
         "teacher_md5": locked.get(f"train_teacher@{name}", {}).get(str(paths.teacher), ""),
@@ -234,21 +286,12 @@ def teacher_origin(name: str) -> Mapping[str, str]:
     }
 
 
-def _locked_dependency(stage: str, path: str) -> str:
-    """The MD5 of a dependency as dvc.lock holds it for a stage."""
-    from ruamel.yaml import YAML
-
-    lock = Path("dvc.lock")
-    stages = (YAML(typ="safe").load(lock) or {}).get("stages", {}) if lock.exists() else {}
-    deps = stages.get(stage, {}).get("deps", [])
-    return next((str(dep.get("md5", "")) for dep in deps if dep["path"] == path), "")
-
-
 __all__ = [
     "RegistryError",
     "Verdict",
     "choose_candidate",
     "judge_dataset",
+    "name_first_champions",
     "roll_back_champion",
     "teacher_origin",
 ]

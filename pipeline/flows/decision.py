@@ -53,8 +53,8 @@ def decide(
         half = 50 * (comparison.high - comparison.low)
         return Decision(
             "refused",
-            f"{told}: it may be worse by more than {tolerance_points:g} points; "
-            f"{comparison.queries} queries can tell {half:.2f} points apart",
+            f"{told}: it may be worse by up to {-low:.2f} points, and {tolerance_points:g} are "
+            f"allowed; {comparison.queries} queries can tell {half:.2f} points apart",
         )
     return Decision("refused", f"{told}: worse by more than {tolerance_points:g} points")
 

@@ -31,6 +31,14 @@ def locked_outputs() -> dict[str, dict[str, str]]:
     }
 
 
+def locked_dependencies(stage: str) -> dict[str, str]:
+    """The hash of each file that a stage in dvc.lock was run with; empty where it is not there."""
+    if not LOCK.exists():
+        return {}
+    entries = _parse(LOCK.read_text(encoding="utf-8")).get("stages") or {}
+    return {dep["path"]: str(dep.get("md5", "")) for dep in entries.get(stage, {}).get("deps", [])}
+
+
 def sorted_lock(text: str, order: Sequence[str], without: Collection[str] = ()) -> str:
     """The text of a dvc.lock with its entries in the given order, as DVC writes it.
 

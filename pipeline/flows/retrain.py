@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config import load_params
-from pipeline.flows.champions import Verdict, judge_dataset, teacher_origin
+from pipeline.data.own_checks import check_own_images
+from pipeline.flows.champions import (
+    Verdict,
+    judge_dataset,
+    name_first_champions,
+    teacher_origin,
+)
 from pipeline.flows.graph import StageGraph, read_graph
 from pipeline.flows.ledger import (
     StudyRecord,
@@ -88,9 +94,12 @@ def retrain(
     """
     params = load_params()
     check_networks(params)
+    oddities = check_own_images(params)
     names = chosen_datasets(params, request)
     require_store()
     stop, tell = stop or Stop(), Announcer()
+    for line in oddities:
+        tell.note(line)
     result = RetrainResult()
     with heeding_signals(stop), hold_workspace() as record:
         if record.previous and record.previous.get("flow_run_id"):
@@ -103,6 +112,8 @@ def retrain(
         workshop = _Workshop(record, stop, tell, study_shares(), advance)
         try:
             for name in names:
+                for verdict in name_first_champions(params, name):
+                    tell.note(verdict.line())
                 tell.note(f"{name}: looking for new images")
                 done = retrain_stages(params, name, request, workshop.run_stages)
                 result.retrainings.append(done)

@@ -37,7 +37,10 @@ def load_local_weights(network: nn.Module, path: Path, classifier: Sequence[str]
             ]
             told = [text for what, names in faults if (text := _enumerate(what, names))]
             if told:
-                raise WeightsError(f"{path}: is not of this backbone: {'; '.join(told)}")
+                raise WeightsError(
+                    f"{path}: is not of this backbone: {'; '.join(told)}: is `backbone` the one "
+                    "that the file was saved from?"
+                )
             if not any(value.is_meta for value in own.values()):
                 state = {name: file.get_tensor(name) for name in shapes}
                 network.load_state_dict(state, strict=False)

@@ -14,6 +14,7 @@ from pipeline.models.backbones import (
 )
 from pipeline.models.local_weights import WeightsError
 from pipeline.models.weights import LIBRARY_WEIGHTS, is_weights_file
+from pipeline.workspace import DatasetPaths
 
 
 def check_networks(params: Params, path: Path = Path("params.yaml")) -> None:
@@ -43,6 +44,36 @@ def network_faults(params: Params) -> list[str]:
             wanted = {f"{owner}.query_px": student.query_px}
             faults |= dict.fromkeys(_faults_of(owner, network, wanted))
     return list(faults)
+
+
+def check_downloads(params: Params, path: Path = Path("params.yaml")) -> None:
+    """Fetch the library's weights of networks that are still to be trained, each once.
+
+    So that a machine without a network is told so at once, and not by each training. Raises
+    ConfigurationError that names the settings.
+    """
+    wanted: dict[str, list[str]] = {}
+    for name, dataset in params.datasets.items():
+        trained = {f"datasets.{name}": (dataset.network, DatasetPaths(name).teacher)} | {
+            f"students.{key}": (params.student_network(key), DatasetPaths(name).student(key))
+            for key, one in params.students.items()
+            if one.dataset == name
+        }
+        for owner, (network, file) in trained.items():
+            if network.weights == "pretrained" and not file.exists():
+                wanted.setdefault(network.backbone, []).append(f"{owner}.network.weights")
+    faults = []
+    for backbone, keys in wanted.items():
+        try:
+            build_backbone(backbone, pretrained=True)
+        except (OSError, RuntimeError, ValueError) as error:  # those of the libraries' downloads
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            faults.append(
+                f"{', '.join(keys)} = 'pretrained': the weights of {backbone} cannot be had "
+                f"({reason}): name a .safetensors file of them, or random"
+            )
+    if faults:
+        raise ConfigurationError(path, faults)
 
 
 def size_fault(backbone: str, size_px: int) -> str | None:

@@ -15,6 +15,7 @@ from pipeline.retrieval.search import (
     Answer,
     NamedNetwork,
     QueryNetwork,
+    answering,
     networks_of,
     open_network,
     search_picture,
@@ -48,7 +49,8 @@ class Desk:
 
     def networks(self, dataset: str) -> list[NamedNetwork]:
         """The trained networks of a data set, the teacher last."""
-        named = [NamedNetwork(key, dataset) for key in networks_of(self.params, dataset)]
+        keys = networks_of(self.params, dataset)
+        named = [answering(NamedNetwork(key, dataset)) for key in keys]
         return [network for network in named if network.path.exists()]
 
     def catalogue(self) -> list[dict[str, Any]]:
@@ -102,7 +104,7 @@ class Desk:
                 )
             answers = {}
             for role, key in (("network", network), ("teacher", TEACHER)):
-                used = self._network(NamedNetwork(key, opened.dataset))
+                used = self._network(answering(NamedNetwork(key, opened.dataset)))
                 answers[role] = (
                     used,
                     search_picture(

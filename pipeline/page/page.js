@@ -117,7 +117,8 @@ function show({ network, teacher }) {
 }
 
 function fillSection(section, titleId, answer, shared) {
-  const title = element("h2", `${answer.name}, at ${answer.query_px} px`);
+  const leads = answer.champion_version ? `, champion version ${answer.champion_version}` : "";
+  const title = element("h2", `${answer.name}, at ${answer.query_px} px${leads}`);
   title.id = titleId;
   const steps = Object.entries(answer.times_ms);
   const total = steps.reduce((sum, [, time]) => sum + time, 0);

@@ -132,9 +132,10 @@ async def _bounded_body(request: Request) -> bytes:
 
 
 def _described(network: QueryNetwork, answer: Answer) -> dict[str, Any]:
-    hits = [asdict(hit) | {"id": str(hit.id)} for hit in answer.hits]  # JavaScript rounds 63 bits
+    hits = [asdict(hit) for hit in answer.hits]
     return {
         "name": network.name,
+        "champion_version": network.version,
         "query_px": network.size_px,
         "times_ms": dict(answer.times_ms),
         "hits": hits,

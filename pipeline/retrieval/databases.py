@@ -1,5 +1,6 @@
 """What can be searched: embeddings of the teacher, and what each of them shows."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,18 @@ CANDIDATES_PER_RESULT = 4
 LEAST_CANDIDATES = 64
 
 
+def image_id(name: str) -> int:
+    """53 bits of the SHA-256 of an image's name: the same in every rebuild, on every machine, and
+    exact in every JSON reader.
+    """
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 11
+
+
 @dataclass(frozen=True)
 class Hit:
-    """One result. `similarity` is the cosine, `row` the place in the database, `rank` from 1."""
+    """One result. `similarity` is the cosine, `id` that of the image's name, `row` the place in the
+    database, `rank` from 1.
+    """
 
     rank: int
     similarity: float
@@ -33,7 +43,8 @@ class Hit:
 class Database:
     """An open database. Row i of `vectors`, `ids`, `names` and `class_names` is one image.
 
-    `dataset` is the one whose teacher embedded it; `read` gives the encoded image of a row.
+    `dataset` is the one whose teacher embedded it; `read` gives the encoded image of a row; `what`
+    says which images they are.
     """
 
     name: str
@@ -45,6 +56,7 @@ class Database:
     names: Sequence[str]
     class_names: Sequence[str]
     read: Callable[[int], bytes]
+    what: str = "images"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -73,7 +85,7 @@ class Database:
             Hit(
                 rank=rank,
                 similarity=float(score),
-                id=int(self.ids[row]),
+                id=image_id(self.names[row]),
                 class_name=self.class_names[row],
                 name=self.names[row],
                 row=int(row),
@@ -114,4 +126,5 @@ def open_study_database(dataset: str) -> Database:
         names=[pack.names[row] for row in test],
         class_names=[pack.class_names[pack.labels[row]] for row in test],
         read=lambda row: pack.encoded(int(test[row])),
+        what=f"test images of {len(pack)}; `l2s index FOLDER` takes all images of a folder",
     )

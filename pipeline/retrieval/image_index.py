@@ -44,11 +44,6 @@ class IndexCard:
     images: int
 
 
-def image_id(name: str) -> int:
-    """63 bits of the SHA-256 of an image's name: the same in every rebuild, on every machine."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
-
-
 def index_home(name: str) -> Path:
     """The folder of an index. Raises ValueError for a name that is no plain file name."""
     if not _NAME.fullmatch(name):

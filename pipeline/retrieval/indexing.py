@@ -16,12 +16,12 @@ from pipeline.data.listings import enumerate_names
 from pipeline.data.normalisation import UnreadableImage, decode_image
 from pipeline.data.views import evaluation_view
 from pipeline.progress import track
+from pipeline.retrieval.databases import image_id
 from pipeline.retrieval.image_index import (
     COLUMNS,
     IndexCard,
     file_sha256,
     held,
-    image_id,
     index_home,
     read_card,
     read_images,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.config import Params
 from pipeline.data.normalisation import MAX_PIXELS, decode_image
 from pipeline.data.views import evaluation_view
+from pipeline.models.champions import Champion, kept_champion
 from pipeline.models.embedder import Embedder, unit_range
 from pipeline.models.query_encoder import least_decoded_px
 from pipeline.models.weights import load_network
@@ -25,22 +26,33 @@ TEACHER = "teacher"
 
 @dataclass(frozen=True)
 class NamedNetwork:
-    """A key of params.students or `teacher`, and the data set that it belongs to."""
+    """A key of params.students or `teacher`, and the data set that it belongs to.
+
+    `champion`: the version of the student that leads, where one does and is meant.
+    """
 
     key: str
     dataset: str
+    champion: Champion | None = None
 
     @property
     def path(self) -> Path:
         paths = DatasetPaths(self.dataset)
+        if self.champion is not None:
+            return self.champion.path
         return paths.teacher if self.key == TEACHER else paths.student(self.key)
 
 
-def choose_network(params: Params, network: str | None, dataset: str | None) -> NamedNetwork:
+def choose_network(
+    params: Params, network: str | None, dataset: str | None, *, newest: bool = False
+) -> NamedNetwork:
     """The network of that name, or the first student of the data set in params.yaml.
 
     Without a data set: the network's own, or the first of params.yaml. A data set without students
-    is searched with its teacher. Raises ValueError for names that are not there or do not agree.
+    is searched with its teacher. A student's champion stands for it, where there is one, unless the
+    `newest` is wanted: the one that was trained last, a refused candidate too.
+
+    Raises ValueError for names that are not there or do not agree.
     """
     if dataset is not None and dataset not in params.datasets:
         raise ValueError(
@@ -56,7 +68,13 @@ def choose_network(params: Params, network: str | None, dataset: str | None) -> 
         known = ", ".join([TEACHER, *params.students])
         raise ValueError(f"--network {network!r}: no such network; known: {known}")
     owner = student.dataset if student else dataset or next(iter(params.datasets))
-    return NamedNetwork(network or networks_of(params, owner)[0], owner)
+    named = NamedNetwork(network or networks_of(params, owner)[0], owner)
+    return named if newest else answering(named)
+
+
+def answering(named: NamedNetwork) -> NamedNetwork:
+    """The network, or the champion that stands for it."""
+    return replace(named, champion=kept_champion(named.dataset, named.key))
 
 
 def networks_of(params: Params, dataset: str) -> list[str]:
@@ -66,12 +84,15 @@ def networks_of(params: Params, dataset: str) -> list[str]:
 
 @dataclass(frozen=True)
 class QueryNetwork:
-    """An open network. `size_px` is the side of the evaluation view that it is fed."""
+    """An open network. `size_px` is the side of the evaluation view that it is fed, `version` that
+    of the champion that it is, if it is one.
+    """
 
     name: str
     network: Embedder
     size_px: int
     device: torch.device
+    version: str | None = None
 
     @torch.inference_mode()
     def embed(
@@ -91,7 +112,8 @@ def open_network(named: NamedNetwork, device: torch.device) -> QueryNetwork:
     except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{named.path}: is not a network of this program ({reason})") from error
-    return QueryNetwork(named.key, network, card.size_px, device)
+    version = named.champion.version if named.champion else None
+    return QueryNetwork(named.key, network, card.size_px, device, version)
 
 
 @dataclass(frozen=True)

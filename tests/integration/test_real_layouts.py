@@ -317,7 +317,7 @@ BAD: dict[str, tuple[dict[str, Any], Callable[[Path], object], str, str]] = {
         "survey",
         "misses test-00000-of-00004.parquet",
     ),
-    "no class folder": (FOLDER, lambda _: None, "survey", "lists no image"),
+    "no class folder": (FOLDER, lambda _: None, "survey", "holds no class"),
     "an empty class": (FOLDER, lambda f: (f / "a").mkdir(), "survey", "class without images"),
     "one class": (FOLDER, lambda f: made.write_folder(f / "x", 1), "survey", "holds folders"),
     "no table": (TABLE, lambda _: None, "survey", "images.csv: is not a file"),

@@ -5,11 +5,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.config import load_params
 from pipeline.flows.champions import judge_dataset, roll_back_champion, teacher_origin
 from pipeline.flows.retrain import retrain
 from pipeline.flows.retraining import Request
+from pipeline.retrieval.search import choose_network, open_network
 from pipeline.tracking_registry import RegistryError, champions, find_champion
 from pipeline.tracking_store import open_store
 from tests.quick_study import NAME, STUDENT, environment, make_quick_study, put_images
@@ -22,6 +24,12 @@ MODEL = f"{NAME}-16px"
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made") / "study"
     return make_quick_study(folder, {5: "bad", 6: "good", 7: "bad"})
+
+
+def answer_of(student: str, *, newest: bool = False) -> str | None:
+    """The version of the champion that a search with the student uses; None for its newest."""
+    named = choose_network(load_params(), student, None, newest=newest)
+    return open_network(named, torch.device("cpu")).version
 
 
 @pytest.fixture
@@ -38,7 +46,10 @@ def workspace(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def test_new_images_retrain_students_and_only_the_better_one_leads(workspace: Path) -> None:
     first = retrain(Request())
     assert first.lines[0] == f"{NAME}: no image is new or changed"
-    assert [one.decision.result for one in first.verdicts[NAME]] == ["first"]
+    (verdict,) = first.verdicts[NAME]  # the study's own student leads before anything is retrained
+    assert verdict.decision.result == "unchanged"
+    assert "judged before, as version 1: first" in verdict.decision.reason
+    assert answer_of(STUDENT) == "1"
     teacher = Path("models/own/teacher.safetensors").read_bytes()
 
     put_images(workspace, 6)
@@ -70,6 +81,8 @@ def test_new_images_retrain_students_and_only_the_better_one_leads(workspace: Pa
     assert verdict.decision.result == "refused"
     assert "worse by more than 0.5 points" in verdict.decision.reason
     assert verdict.champion == "2"
+    assert answer_of(STUDENT) == "2"  # the refused one answers no query
+    assert answer_of(STUDENT, newest=True) is None
 
     store = open_store()
     assert [(name, one.version) for name, one in champions(store)] == [(MODEL, "2")]
@@ -89,6 +102,9 @@ def test_new_images_retrain_students_and_only_the_better_one_leads(workspace: Pa
     champion = find_champion(store, MODEL)
     assert champion is not None
     assert champion.version == "1"
+    assert answer_of(STUDENT) == "1"
+    Path(f"models/own/students/{STUDENT}.safetensors").unlink()  # as while it is retrained
+    assert answer_of(STUDENT) == "1"
     with pytest.raises(RegistryError, match="version 1 is the first champion"):
         roll_back_champion(NAME, 16)
     with pytest.raises(RegistryError, match=f"own-64px: has no champion; champions: {MODEL}"):

@@ -1,16 +1,24 @@
 """`l2s search`, `index`, `export` and `recommend`: what they take, print and refuse."""
 
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import torch
 from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline import cli
+from pipeline.files import file_md5
+from pipeline.flows.ledger import hold_workspace
+from pipeline.models.champions import Champion, keep_champion
+from pipeline.models.weights import load_network, save_network
 from tests.made_study import STUDENT, make_finished_study, write_test_images
 
 
@@ -51,6 +59,7 @@ def test_a_picture_of_the_database_finds_itself_by_the_teacher(photo: Path) -> N
     (query,) = answer.pop("queries")
     assert answer == {
         "network": "teacher",
+        "champion_version": None,
         "query_px": 32,
         "database": "emblems",
         "database_images": 30,
@@ -75,7 +84,7 @@ def test_a_picture_may_be_decoded_to_a_fraction_of_its_size(study: Path, photo: 
 def test_the_table_shows_rank_similarity_class_and_path(photo: Path) -> None:
     result = l2s("search", photo, "-k", 2)
     assert result.exit_code == 0
-    assert f"{STUDENT} (16 px) in emblems, 30 images" in result.stdout
+    assert f"{STUDENT} (16 px) in emblems, 30 test images of 60; `l2s index" in result.stdout
     for word in ("rank", "similarity", "class", "image", str(photo)):
         assert word in result.stdout
 
@@ -234,3 +243,89 @@ def _stamps(folder: Path) -> dict[Path, int]:
     """When each file was written; but for locks, which hold nothing."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
     return {path: path.stat().st_mtime_ns for path in files}
+
+
+def put_champion(study: Path, *, teacher: str = "teacher.safetensors") -> None:
+    """Let the teacher's own network at 16 px lead, found fit for the database of `teacher`."""
+    models = study / "models/emblems"
+    network, card = load_network(models / "teacher.safetensors", torch.device("cpu"))
+    path = study / "better.safetensors"
+    save_network(path, network, replace(card, size_px=16))
+    md5 = file_md5(models / teacher)
+    keep_champion(Champion("emblems", 16, STUDENT, "7", file_md5(path), md5), path)
+
+
+def test_the_champion_answers_and_not_the_newest_student(study: Path, photo: Path) -> None:
+    put_champion(study)
+    (study / f"models/emblems/students/{STUDENT}.safetensors").unlink()  # it is being retrained
+    assert found(photo)["champion_version"] == "7"
+    assert f"{STUDENT} (16 px, champion version 7) in emblems" in l2s("search", photo).stdout
+    newest = l2s("search", photo, "--newest")
+    assert newest.exit_code == 2
+    assert f"{STUDENT} is not trained yet" in newest.stderr
+
+
+def test_a_champion_of_another_teacher_answers_no_more(study: Path, photo: Path) -> None:
+    put_champion(study, teacher=f"students/{STUDENT}.safetensors")
+    assert found(photo)["champion_version"] is None
+
+
+def test_a_damaged_card_of_a_champion_is_told(study: Path, photo: Path) -> None:
+    put_champion(study)
+    (study / "champions/emblems/16px.json").write_text("{}")
+    result = l2s("search", photo)
+    assert result.exit_code == 2
+    assert "champions/emblems/16px.json: is damaged" in result.stderr
+
+
+def test_what_a_running_study_has_taken_away_is_told(study: Path, photo: Path) -> None:
+    (study / f"models/emblems/students/{STUDENT}.safetensors").unlink()
+    alone = l2s("search", photo)
+    assert "try again when it has ended" not in alone.stderr
+    with hold_workspace() as record:
+        record.note()
+        beside = l2s("search", photo)
+        assert beside.exit_code == 2
+        assert f"runs here (process {os.getpid()}, since " in beside.stderr
+        assert "try again when it has ended" in beside.stderr
+        params = Path("params.yaml").read_bytes()
+        refused = l2s("select", "cub200")
+        assert refused.exit_code == 2
+        assert "reads params.yaml: select when it has ended" in refused.stderr
+        assert Path("params.yaml").read_bytes() == params
+
+
+def test_an_export_of_a_champion_has_figures_of_its_own(study: Path) -> None:
+    put_champion(study)
+    (study / "dvc.lock").write_text(
+        "schema: '2.0'\nstages:\n"
+        f"  evaluate@{STUDENT}:\n    cmd: x\n    deps:\n"
+        f"    - path: models/emblems/students/{STUDENT}.safetensors\n      md5: other\n"
+    )
+    result = l2s("export", "--network", STUDENT, "--output", "out", "--with-database")
+    assert result.exit_code == 0, result.output
+    assert f"exported {STUDENT} (champion, version 7) to " in result.stdout
+    card = (study / "out/README.md").read_text()
+    assert "Version 7 of its champions." in card
+    assert "vectors of 30 images" in card
+    old = json.loads((study / f"results/emblems/cells/{STUDENT}.json").read_text())
+    assert "| symmetric | 16 | 16 |" in card  # evaluated anew; the results have no such row
+    assert "symmetric" not in old
+
+
+def test_the_vectors_of_an_index_go_out_with_an_encoder(study: Path) -> None:
+    assert l2s("index", "photos").exit_code == 0
+    export = ("export", "--network", STUDENT, "--output", "out")
+    assert l2s(*export, "--index", "photos").exit_code == 2
+    assert l2s(*export, "--index", "photos", "--with-database").exit_code == 0
+    table = pd.read_parquet(study / "out/database/database.parquet")
+    answers = found("photos", "--index", "photos", "-k", 1)["queries"]
+    assert len(table) == 6
+    assert {hit["id"] for one in answers for hit in one["results"]} <= set(table["id"])
+
+
+def test_an_export_where_no_folder_can_be_is_refused(study: Path) -> None:
+    (study / "file").write_text("")
+    result = l2s("export", "--network", STUDENT, "--output", "file/out")
+    assert result.exit_code == 2
+    assert "file/out: cannot be made here" in result.stderr

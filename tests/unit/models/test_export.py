@@ -280,7 +280,7 @@ def test_a_database_keeps_its_ids_in_any_order(
 ) -> None:
     import pandas as pd
 
-    from pipeline.retrieval.image_index import image_id
+    from pipeline.retrieval.databases import image_id
 
     monkeypatch.chdir(made)
     write_database(tmp_path, open_study_database("emblems"))

@@ -88,8 +88,8 @@ def without(key: str) -> Callable[[State], State]:
 
 # How the state of timm/test_resnet is changed, and what the message says besides the file's name.
 DAMAGE: dict[str, tuple[Callable[[State], State], str]] = {
-    "a missing key": (without("layer1.0.conv1.weight"), r"misses layer1\.0\.conv1\.weight$"),
-    "missing statistics": (without("bn1.running_mean"), r"misses bn1\.running_mean$"),
+    "a missing key": (without("layer1.0.conv1.weight"), r"misses layer1\.0\.conv1\.weight: is"),
+    "missing statistics": (without("bn1.running_mean"), r"misses bn1\.running_mean: is"),
     "a surplus key": (
         lambda s: s | {"layer9.weight": torch.zeros(2)},
         r"has besides layer9\.weigh",
@@ -100,9 +100,9 @@ DAMAGE: dict[str, tuple[Callable[[State], State], str]] = {
     ),
     "prefixed keys": (
         lambda s: {f"module.{name}": value for name, value in s.items()},
-        r"misses .* and \d+ more; has besides module\..* and \d+ more$",
+        r"misses .* and \d+ more; has besides module\..* and \d+ more: is",
     ),
-    "nothing": (lambda _: {"x": torch.zeros(1)}, "has besides x$"),
+    "nothing": (lambda _: {"x": torch.zeros(1)}, "has besides x: is"),
 }
 
 

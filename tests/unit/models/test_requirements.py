@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import ConfigurationError, Params, load_params
+from pipeline.models import requirements
 from pipeline.models.requirements import check_networks, size_fault
 from tests.made_params import edited_params
 
@@ -78,3 +79,29 @@ def test_a_size_is_named_with_its_key(tmp_path: Path) -> None:
     faults = faults_of(params_with(tmp_path, students={"own": own}))
     assert len(faults) == 1
     assert faults[0].startswith("students.own.query_px = 16: torchvision/vgg11 ")
+
+
+def test_weights_that_cannot_be_had_are_told_once_and_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def refuse(backbone: str, *, pretrained: bool) -> None:
+        asked.append((backbone, pretrained))
+        raise OSError("no route to host\nand more")
+
+    monkeypatch.setattr(requirements, "build_backbone", refuse)
+    params = params_with(tmp_path, datasets__emblems__network__weights="pretrained")
+    with pytest.raises(ConfigurationError) as caught:
+        requirements.check_downloads(params)
+    assert asked == [("timm/test_resnet", True)]
+    message = str(caught.value)
+    assert "datasets.emblems.network.weights, students.emblems-64.network.weights" in message
+    assert "the weights of timm/test_resnet cannot be had (no route to host)" in message
+    for path in ("teacher", *(f"students/{key}" for key in params.students)):
+        target = Path(f"models/emblems/{path}.safetensors")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    requirements.check_downloads(params)  # what is trained needs them no more
+    assert len(asked) == 1

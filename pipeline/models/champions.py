@@ -1,0 +1,80 @@
+"""The champions' networks, kept in the workspace: they answer queries while students are retrained.
+
+MLflow's registry says who leads; these are copies of it, so that a search asks no store.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import file_md5, replacing, write_json
+from pipeline.workspace import DatasetPaths
+
+HOME = Path("champions")
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that leads at one query resolution of a data set.
+
+    `key` is its student in params.yaml, `teacher_md5` the teacher whose database it was found fit
+    to search, `path` its own copy of the network.
+    """
+
+    dataset: str
+    query_px: int
+    key: str
+    version: str
+    md5: str
+    teacher_md5: str
+
+    @property
+    def path(self) -> Path:
+        return HOME / self.dataset / f"{self.query_px}px-{self.md5}.safetensors"
+
+
+def keep_champion(champion: Champion, network: Path) -> None:
+    """Copy `network`, which is the champion's, and let it answer from now on."""
+    if not champion.path.exists():
+        with replacing(champion.path) as temporary:
+            shutil.copyfile(network, temporary)
+    write_json(_card(champion.dataset, champion.query_px), asdict(champion))
+    for other in champion.path.parent.glob(f"{champion.query_px}px-*.safetensors"):
+        if other != champion.path:
+            other.unlink()
+
+
+def kept_champion(dataset: str, key: str) -> Champion | None:
+    """The champion that is a version of the student `key`; None where another one leads, or none.
+
+    A champion whose database another teacher has embedded since answers no more.
+    """
+    teacher = DatasetPaths(dataset).teacher
+    for champion in _kept(dataset):
+        if champion.key == key and champion.path.exists() and teacher.exists():
+            return champion if file_md5(teacher) == champion.teacher_md5 else None
+    return None
+
+
+def kept_version(dataset: str, query_px: int) -> str | None:
+    """The version whose copy is kept for a query resolution."""
+    found = (one for one in _kept(dataset) if one.query_px == query_px and one.path.exists())
+    return next((one.version for one in found), None)
+
+
+def _kept(dataset: str) -> Iterator[Champion]:
+    for card in sorted((HOME / dataset).glob("*px.json")):
+        try:
+            fields: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))
+            yield Champion(**fields)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{card}: is damaged ({error}): `l2s retrain` writes it anew"
+            ) from None
+
+
+def _card(dataset: str, query_px: int) -> Path:
+    return HOME / dataset / f"{query_px}px.json"
