@@ -60,7 +60,7 @@ class Progress:
         rest = f", {left / rate:.0f} s left" if left and rate else ""
         parts = [
             f"{self.name}: {self.done}/{self.total} {self.unit}",
-            f"{rate:.1f} {self.unit}/s",
+            rate_text(rate, self.unit),
             f"{elapsed_s:.0f} s{rest}",
         ]
         sys.stderr.write(", ".join([*parts, *([self.notes] if self.notes else [])]) + "\n")
@@ -76,6 +76,13 @@ class Progress:
             self.bar.close()
         elif error is None:
             self._tell()
+
+
+def rate_text(rate: float, unit: str) -> str:
+    """Units a second, or, where that is less than one, seconds a unit."""
+    if 0 < rate < 1:
+        return f"{1 / rate:.1f} s/{unit}"
+    return f"{rate:.1f} {unit}/s"
 
 
 def track(items: Iterable[Item], name: str, total: int, unit: str = "it") -> Iterator[Item]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from pipeline.config import Params
 from pipeline.devices import resolve_device
 from pipeline.files import file_md5
 from pipeline.flows.decision import Decision, decide
-from pipeline.flows.lockfile import locked_dependencies, locked_outputs
+from pipeline.flows.retraining import teacher_origin
 from pipeline.models.champions import Champion, keep_champion, kept_version
 from pipeline.models.weights import read_card
 from pipeline.study.challenge import Comparison, compare_students
@@ -272,20 +272,6 @@ def _tell(
         store.client.set_model_version_tag(version.model, version.version, tag, text)
 
 
-def teacher_origin(name: str) -> Mapping[str, str]:
-    """Which pack the teacher learned from, and whether it is the one the students learned from."""
-    paths = DatasetPaths(name)
-    locked = locked_outputs()
-    now = locked.get(f"prepare@{name}", {}).get(str(paths.pack), "")
-    then = locked_dependencies(f"train_teacher@{name}").get(str(paths.pack), "")
-    return {
-        "pack_md5": now,
-        "teacher_md5": locked.get(f"train_teacher@{name}", {}).get(str(paths.teacher), ""),
-        "teacher_pack_md5": then,
-        "teacher_of_this_pack": "yes" if now == then else "no",
-    }
-
-
 __all__ = [
     "RegistryError",
     "Verdict",
@@ -293,5 +279,4 @@ __all__ = [
     "judge_dataset",
     "name_first_champions",
     "roll_back_champion",
-    "teacher_origin",
 ]

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -125,13 +125,19 @@ def states(graph: StageGraph, runs: Mapping[str, Outcome]) -> dict[str, tuple[st
         if name not in dirty:
             rows[name] = ("fresh", "")
         elif name in runs and runs[name].result == "failed":
-            rows[name] = ("failed", runs[name].tail[-1] if runs[name].tail else why)
+            rows[name] = ("failed", told_reason(runs[name].tail) or why)
         elif name not in graph.locked:
             rows[name] = ("not yet run", "")
         else:
             after = ", ".join(other for other in upstreams if other in dirty)
             rows[name] = ("stale", why or f"after {after}")
     return rows
+
+
+def told_reason(tail: Sequence[str]) -> str:
+    """The line that says why a stage failed: its own message, or the last line of all."""
+    messages = [line for line in tail if line.startswith("error: ")]
+    return messages[-1] if messages else (tail[-1] if tail else "")
 
 
 def _run_path(stage: str) -> Path:

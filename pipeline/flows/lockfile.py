@@ -128,7 +128,7 @@ def heal_locks() -> list[str]:
         held = json.loads(PATH_LOCKS.read_text(encoding="utf-8"))
         if dead := _drop_dead(held):
             write_text(PATH_LOCKS, json.dumps(held))
-            healed.append(f"{PATH_LOCKS}: {dead} locks of dead processes removed")
+            healed.append(f"released what a run that was stopped here had locked: {dead} paths")
     return healed
 
 

@@ -12,7 +12,6 @@ from pipeline.flows.champions import (
     Verdict,
     judge_dataset,
     name_first_champions,
-    teacher_origin,
 )
 from pipeline.flows.graph import StageGraph, read_graph
 from pipeline.flows.ledger import (
@@ -27,7 +26,13 @@ from pipeline.flows.lockfile import heal_locks, keep_copy, normalise_lock
 from pipeline.flows.processes import end_leftovers
 from pipeline.flows.record import record_lines
 from pipeline.flows.resources import Shares, available_cores, share_cores, study_shares
-from pipeline.flows.retraining import Request, Retraining, chosen_datasets, retrain_stages
+from pipeline.flows.retraining import (
+    Request,
+    Retraining,
+    chosen_datasets,
+    retrain_stages,
+    teacher_origin,
+)
 from pipeline.flows.server import OwnServer, ServerError, answers, set_up_prefect
 from pipeline.flows.stage_runs import Outcome
 from pipeline.flows.stops import Stop, heeding_signals

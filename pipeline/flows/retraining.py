@@ -16,6 +16,7 @@ from pipeline.config import Params
 from pipeline.config_sources import CsvSource, FolderSource
 from pipeline.files import write_json
 from pipeline.flows.graph import StageGraph, read_graph
+from pipeline.flows.lockfile import locked_dependencies, locked_outputs
 from pipeline.flows.stage_runs import Outcome
 from pipeline.workspace import WORK, DatasetPaths
 
@@ -198,3 +199,28 @@ def image_changes(before: list[Mapping[str, Any]], after: list[Mapping[str, Any]
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def teacher_origin(name: str) -> Mapping[str, str]:
+    """Which pack the teacher learned from, and whether it is the one the students learned from."""
+    paths = DatasetPaths(name)
+    locked = locked_outputs()
+    now = locked.get(f"prepare@{name}", {}).get(str(paths.pack), "")
+    then = locked_dependencies(f"train_teacher@{name}").get(str(paths.pack), "")
+    return {
+        "pack_md5": now,
+        "teacher_md5": locked.get(f"train_teacher@{name}", {}).get(str(paths.teacher), ""),
+        "teacher_pack_md5": then,
+        "teacher_of_this_pack": "yes" if now == then else "no",
+    }
+
+
+def kept_teacher_line(name: str) -> str | None:
+    """What to know of a data set whose teacher is older than its images, or None."""
+    origin = teacher_origin(name)
+    if origin["teacher_of_this_pack"] == "yes" or not origin["teacher_pack_md5"]:
+        return None
+    return (
+        f"{name}: `l2s retrain` kept the teacher, which learned from an older pack; it and what "
+        "hangs on it stay stale until `l2s study` or `l2s retrain --with-teacher`"
+    )

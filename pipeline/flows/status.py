@@ -7,8 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.config import load_params
 from pipeline.flows.graph import GraphError, read_edges, read_graph
 from pipeline.flows.ledger import last_runs, read_record, running_study, states
+from pipeline.flows.retraining import kept_teacher_line
 from pipeline.flows.stage_runs import SUCCESSES, Outcome
 from pipeline.flows.terminal import WORDS, duration
 
@@ -37,6 +39,9 @@ def show_status() -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(_table(rows, runs))
     console.print(headline, highlight=False)
+    for name in load_params().datasets:
+        if line := kept_teacher_line(name):
+            console.print(line, highlight=False)
 
 
 def _states_at_rest(runs: Mapping[str, Outcome]) -> tuple[dict[str, tuple[str, str]], str]:

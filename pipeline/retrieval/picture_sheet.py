@@ -1,6 +1,7 @@
 """A self-contained HTML page of queries and what was found for them."""
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -55,14 +56,16 @@ def _section(query: AnsweredQuery, database: Database) -> str:
         f'<li class="query">{_figure(_picture(query.encoded, "the query"), "the query")}</li>'
     ]
     for hit in query.hits:
-        name = f"{hit.class_name}: {hit.name}" if hit.class_name else hit.name
+        is_told = not hit.class_name or hit.name.startswith(f"{hit.class_name}/")
+        name = hit.name if is_told else f"{hit.class_name}: {hit.name}"
         caption = f"{hit.rank}. {hit.similarity:.3f} {name}"
         figures.append(f"<li>{_figure(_stored(database, hit), caption)}</li>")
     return f"{head}<ol>{''.join(figures)}</ol></section>"
 
 
 def _figure(picture: str, caption: str) -> str:
-    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+    broken = re.sub(r"([/_])", r"\1<wbr>", escape(caption))  # where a line may end
+    return f"<figure>{picture}<figcaption>{broken}</figcaption></figure>"
 
 
 def _stored(database: Database, hit: Hit) -> str:

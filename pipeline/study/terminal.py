@@ -6,18 +6,20 @@ from rich.table import Table
 from pipeline.study.figures import STYLES
 from pipeline.study.tradeoff import SUBSET_NOTE, gain_text, is_subset, percent
 
+FRONT_NOTE = "* on the Pareto front: no other row is both cheaper and at least as accurate"
+
 
 def tradeoff_table(name: str, rows: pd.DataFrame) -> Table:
     """The rows of a study as a coloured table; a star marks the Pareto front."""
     table = Table(title=f"{name}: accuracy and cost of a query", title_justify="left")
-    if is_subset(rows):
-        table.caption, table.caption_justify = SUBSET_NOTE, "left"
+    notes = [FRONT_NOTE, *([SUBSET_NOTE] if is_subset(rows) else [])]
+    table.caption, table.caption_justify = "\n".join(notes), "left"
     table.add_column("network")
     table.add_column("role")
     for column in ("query px", "mAP %", "95 %", "mAP@R %", "R@1 %"):
         table.add_column(column, justify="right")
     table.add_column("mAP gain (interval)")
-    for column in ("GMACs", "ms", ""):
+    for column in ("GMACs", "ms", "front"):
         table.add_column(column, justify="right")
     for row in rows.to_dict("records"):
         latency = row["latency_ms"]

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pipeline.config import load_params
-from pipeline.flows.champions import judge_dataset, roll_back_champion, teacher_origin
+from pipeline.flows.champions import judge_dataset, roll_back_champion
 from pipeline.flows.retrain import retrain
-from pipeline.flows.retraining import Request
+from pipeline.flows.retraining import Request, kept_teacher_line, teacher_origin
 from pipeline.retrieval.search import choose_network, open_network
 from pipeline.tracking_registry import RegistryError, champions, find_champion
 from pipeline.tracking_store import open_store
@@ -50,6 +50,7 @@ def test_new_images_retrain_students_and_only_the_better_one_leads(workspace: Pa
     assert verdict.decision.result == "unchanged"
     assert "judged before, as version 1: first" in verdict.decision.reason
     assert answer_of(STUDENT) == "1"
+    assert kept_teacher_line(NAME) is None
     teacher = Path("models/own/teacher.safetensors").read_bytes()
 
     put_images(workspace, 6)
@@ -65,6 +66,7 @@ def test_new_images_retrain_students_and_only_the_better_one_leads(workspace: Pa
     assert Path("models/own/teacher.safetensors").read_bytes() == teacher
     assert teacher_origin(NAME)["teacher_of_this_pack"] == "no"
     assert f"{NAME}: the teacher learned from an older pack and stays" in second.lines
+    assert "stay stale until `l2s study`" in (kept_teacher_line(NAME) or "")
     (verdict,) = second.verdicts[NAME]
     assert verdict.decision.result == "promoted"
     assert verdict.champion == "2"

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pipeline import progress
-from pipeline.progress import LINE_INTERVAL_S, Progress, track
+from pipeline.progress import LINE_INTERVAL_S, Progress, rate_text, track
 
 
 class Clock:
@@ -87,7 +87,7 @@ def test_track_yields_everything_and_counts_it(
 
     assert list(track(items(), "rendering", 6, "image")) == list(range(6))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1] == "rendering: 6/6 image, 0.2 image/s, 24 s"
+    assert lines[-1] == "rendering: 6/6 image, 4.0 s/image, 24 s"
     assert len(lines) == 3
 
 
@@ -107,3 +107,9 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "loss 0.5" in text
     assert shown.bar is not None
     assert shown.bar.disable  # closed
+
+
+def test_a_slow_step_tells_seconds_a_unit() -> None:
+    assert rate_text(4.04, "batch") == "4.0 batch/s"
+    assert rate_text(0.04, "batch") == "25.0 s/batch"
+    assert rate_text(0.0, "batch") == "0.0 batch/s"

@@ -142,7 +142,8 @@ def test_path_locks_of_the_dead_go_and_of_the_living_stay(project: Path) -> None
     reused = {"pid": os.getppid(), "cmd": "dvc repro -s another"}
     held = {"write": {"a": dead, "b": mine}, "read": {"c": [dead, mine], "d": [reused]}}
     lockfile.PATH_LOCKS.write_text(json.dumps(held))
-    assert lockfile.heal_locks() == [f"{lockfile.PATH_LOCKS}: 3 locks of dead processes removed"]
+    (line,) = lockfile.heal_locks()
+    assert line == "released what a run that was stopped here had locked: 3 paths"
     left = json.loads(lockfile.PATH_LOCKS.read_text())
     lockfile.PATH_LOCKS.unlink()
     assert left == {"write": {"b": mine}, "read": {"c": [mine]}}
