@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import ConfigurationError, Network, Params
+from pipeline.config import ConfigurationError, Params
+from pipeline.config_recipes import Network
 from pipeline.models.backbones import (
     Backbone,
     UnknownBackboneError,

@@ -1,0 +1,66 @@
+"""The recipes of params.yaml: networks, augmentations, schedules, trainings."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config_sources import Model
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Colour = tuple[Share, Share, Share]
+Deviation = tuple[Rate, Rate, Rate]
+
+
+class Network(Model):
+    backbone: str
+    weights: str
+    batch_norm: Literal["live", "frozen"]
+    dim: Positive
+    mean: Colour | None = None
+    std: Deviation | None = None
+
+
+class Augmentation(Model):
+    crop_scale: tuple[Share, Share]
+    flip_probability: Share
+    brightness: Share
+    contrast: Share
+    saturation: Share
+    hue: Annotated[float, Field(ge=0, le=0.5)]
+
+
+class Optimisation(Model):
+    epochs: Positive
+    learning_rate: Rate
+    weight_decay: Weight
+    warmup_share: Annotated[float, Field(gt=0, lt=1)]
+    initial_division: Annotated[float, Field(ge=1)]
+
+
+class TripletRecipe(Model):
+    classes_per_batch: Annotated[int, Field(ge=2)]
+    images_per_class: Annotated[int, Field(ge=2)]
+    accumulation_steps: Positive
+    margin: Rate
+    negatives_per_anchor: Positive
+    negative_pool: Literal["dataset", "batch"]
+    distance_floor: Annotated[float, Field(gt=0, lt=2)]
+    optimisation: Optimisation
+    augmentation: Augmentation
+
+
+class DistillationRecipe(Model):
+    images_per_batch: Positive
+    views: Positive
+    accumulation_steps: Positive
+    images_per_epoch: Positive | None
+    lambda_ts: Weight
+    lambda_ss: Weight
+    mixup_alpha: Annotated[float, Field(ge=0, le=4)]  # beyond, draws are rejected for ever
+    mixup_partner: Literal["dataset", "batch"]
+    optimisation: Optimisation
+    augmentation: Augmentation
