@@ -5,7 +5,6 @@ MLflow's registry says who leads; these are copies of it, so that a search asks 
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,27 +52,27 @@ def kept_champion(dataset: str, key: str) -> Champion | None:
     A champion whose database another teacher has embedded since answers no more.
     """
     teacher = DatasetPaths(dataset).teacher
-    for champion in _kept(dataset):
+    for champion in map(_read, sorted((HOME / dataset).glob("*px.json"))):
         if champion.key == key and champion.path.exists() and teacher.exists():
             return champion if file_md5(teacher) == champion.teacher_md5 else None
     return None
 
 
 def kept_version(dataset: str, query_px: int) -> str | None:
-    """The version whose copy is kept for a query resolution."""
-    found = (one for one in _kept(dataset) if one.query_px == query_px and one.path.exists())
-    return next((one.version for one in found), None)
+    """The version whose copy is kept for a query resolution; None for none, or a damaged one."""
+    try:
+        champion = _read(_card(dataset, query_px))
+    except (FileNotFoundError, ValueError):
+        return None
+    return champion.version if champion.path.exists() else None
 
 
-def _kept(dataset: str) -> Iterator[Champion]:
-    for card in sorted((HOME / dataset).glob("*px.json")):
-        try:
-            fields: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))
-            yield Champion(**fields)
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{card}: is damaged ({error}): `l2s retrain` writes it anew"
-            ) from None
+def _read(card: Path) -> Champion:
+    try:
+        fields: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))
+        return Champion(**fields)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{card}: is damaged ({error}): `l2s retrain` writes it anew") from None
 
 
 def _card(dataset: str, query_px: int) -> Path:

@@ -73,7 +73,9 @@ def test_new_images_retrain_students_and_only_the_better_one_leads(workspace: Pa
     assert verdict.comparison is not None
     assert verdict.comparison.low > 0
 
+    Path(f"champions/{NAME}/16px.json").write_text("{}")
     again = retrain(Request())
+    assert answer_of(STUDENT) == "2"  # the damaged card is written anew
     assert again.lines[0] == f"{NAME}: no image is new or changed"
     assert "judged before, as version 2: promoted" in again.lines[1]
 
