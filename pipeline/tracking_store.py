@@ -125,6 +125,7 @@ def _be_quiet() -> None:
     """Offline, and not for minutes without an answer. Values that are set stay."""
     settings = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }

@@ -36,14 +36,23 @@ class Champion:
 
 
 def keep_champion(champion: Champion, network: Path) -> None:
-    """Copy `network`, which is the champion's, and let it answer from now on."""
+    """Copy `network`, which is the champion's, and let it answer from now on.
+
+    The copy of the one before it stays, for whoever has read its card and opens it now.
+    """
+    card = _card(champion.dataset, champion.query_px)
+    try:
+        before = _read(card).path
+    except (FileNotFoundError, ValueError):
+        before = champion.path
     if not champion.path.exists():
         with replacing(champion.path) as temporary:
             shutil.copyfile(network, temporary)
-    write_json(_card(champion.dataset, champion.query_px), asdict(champion))
-    for other in champion.path.parent.glob(f"{champion.query_px}px-*.safetensors"):
-        if other != champion.path:
-            other.unlink()
+    write_json(card, asdict(champion))
+    if before != champion.path:
+        for other in champion.path.parent.glob(f"{champion.query_px}px-*.safetensors"):
+            if other not in (champion.path, before):
+                other.unlink()
 
 
 def kept_champion(dataset: str, key: str) -> Champion | None:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from pipeline import cli
 from pipeline.files import file_md5
 from pipeline.flows.ledger import hold_workspace
-from pipeline.models.champions import Champion, keep_champion
+from pipeline.models.champions import Champion, keep_champion, kept_version
 from pipeline.models.weights import load_network, save_network
 from tests.made_study import STUDENT, make_finished_study, write_test_images
 
@@ -329,3 +329,13 @@ def test_an_export_where_no_folder_can_be_is_refused(study: Path) -> None:
     result = l2s("export", "--network", STUDENT, "--output", "file/out")
     assert result.exit_code == 2
     assert "file/out: cannot be made here" in result.stderr
+
+
+def test_the_copy_before_the_present_champion_stays_for_those_who_open_it(study: Path) -> None:
+    source = study / f"models/emblems/students/{STUDENT}.safetensors"
+    made = [Champion("emblems", 16, STUDENT, str(n), f"md5{n}", "teacher") for n in range(3)]
+    for champion in made:
+        keep_champion(champion, source)
+        keep_champion(champion, source)  # told again, nothing changes
+    assert [champion.path.exists() for champion in made] == [False, True, True]
+    assert kept_version("emblems", 16) == "2"
