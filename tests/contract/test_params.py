@@ -143,12 +143,12 @@ def test_every_key_is_explained_somewhere() -> None:
 
 
 def test_overrides_repeat_the_names_of_what_they_override() -> None:
-    from pipeline import config
+    from pipeline import config, config_recipes
 
     pairs = [
-        (config.NetworkOverride, config.Network),
-        (config.DistillationOverride, config.DistillationRecipe),
-        (config.OptimisationOverride, config.Optimisation),
+        (config.NetworkOverride, config_recipes.Network),
+        (config.DistillationOverride, config_recipes.DistillationRecipe),
+        (config.OptimisationOverride, config_recipes.Optimisation),
     ]
     for override, whole in pairs:
         assert override.model_fields.keys() <= whole.model_fields.keys()
