@@ -128,7 +128,7 @@ def select(
 
     For example: l2s select emblems; l2s select cub200; l2s select folder --path my/images
     """
-    from pipeline.flows.ledger import running_study
+    from pipeline.flows.ledger import at_work
     from pipeline.selection import select_studies
 
     with plain_errors():
@@ -138,11 +138,8 @@ def select(
         enter_workspace()
         if given is not None and path is not None and not path.expanduser().is_absolute():
             given = Path(os.path.relpath(given))
-        if (running := running_study()) is not None:
-            raise ValueError(
-                f"a study or retraining runs here (process {running['pid']}, since "
-                f"{running['since']}) and reads params.yaml: select when it has ended"
-            )
+        if who := at_work():
+            raise ValueError(f"{who} and reads params.yaml: select when it has ended")
         came, left = select_studies(Path("params.yaml"), names, str(given) if given else None)
     typer.echo(f"active: {', '.join(names)}" + (f"; shelved: {', '.join(left)}" if left else ""))
     if came or left or given:

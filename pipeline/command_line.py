@@ -17,21 +17,19 @@ def plain_errors() -> Iterator[None]:
         if os.environ.get("L2S_DEBUG"):
             raise
         typer.echo(f"error: {error}", err=True)
-        if "run `l2s study`" in str(error) and (at_work := _at_work()):
-            typer.echo(at_work, err=True)
+        if "run `l2s study`" in str(error) and (told := _why_missing()):
+            typer.echo(told, err=True)
         raise typer.Exit(2) from None
 
 
-def _at_work() -> str | None:
+def _why_missing() -> str | None:
     """Why something may be missing for a while: stages that run have taken their results away."""
-    from pipeline.flows.ledger import running_study
+    from pipeline.flows.ledger import at_work
 
-    study = running_study()
-    if study is None:
-        return None
-    return (
-        f"a study or retraining runs here (process {study['pid']}, since {study['since']}) and may "
-        "be making it anew: try again when it has ended; `l2s status` shows how far it is"
+    who = at_work()
+    return who and (
+        f"{who} and may be making it anew: try again when it has ended; `l2s status` shows how far "
+        "it is"
     )
 
 

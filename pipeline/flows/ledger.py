@@ -98,6 +98,14 @@ def running_study() -> dict[str, Any] | None:
     return record
 
 
+def at_work() -> str | None:
+    """Who runs a study or retraining in this workspace now, in words; None where nobody does."""
+    study = running_study()
+    if study is None:
+        return None
+    return f"a study or retraining runs here (process {study['pid']}, since {study['since']})"
+
+
 def _who(record: Mapping[str, Any] | None) -> str:
     if record is None:
         return "by a process that has not said its name yet"
