@@ -9,6 +9,7 @@ from pipeline.config import ConfigurationError, Dataset, Params
 from pipeline.config_sources import CsvSource, FolderSource
 from pipeline.data.listings import LayoutError, Listing, enumerate_names
 from pipeline.data.own_images import list_own_images
+from pipeline.data.packs import held_out_classes
 
 
 def check_own_images(params: Params, path: Path = Path("params.yaml")) -> list[str]:
@@ -40,10 +41,10 @@ def class_faults(name: str, dataset: Dataset, listing: Listing) -> list[str]:
     sizes = _sizes(listing)
     train, test = list(sizes["train"].values()), list(sizes["test"].values())
     place, share = f"inputs.{name}", dataset.validation_share
-    held_out = round(share * len(train))
+    held_out, is_enough = held_out_classes(len(train), share)
     fitting = train[: len(train) - held_out]
     faults = []
-    if share > 0 and not 2 <= held_out <= len(train) - 2:
+    if not is_enough:
         faults.append(
             f"datasets.{name}.validation_share = {share:g}: {held_out} of {len(train)} training "
             f"classes would validate, and both sides need two: {_share_remedy(len(train))}"

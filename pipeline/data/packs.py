@@ -158,6 +158,14 @@ def open_pack(path: Path) -> Pack:
     )
 
 
+def held_out_classes(classes: int, share: float) -> tuple[int, bool]:
+    """How many of the training classes validate, and whether that leaves two or more on each side
+    (or none validates on purpose).
+    """
+    held_out = round(share * classes)
+    return held_out, share == 0 or 2 <= held_out <= classes - 2
+
+
 def validation_split(pack: Pack, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Training rows as (fitting rows, validation rows); the last classes validate.
 
@@ -166,8 +174,8 @@ def validation_split(pack: Pack, share: float) -> tuple[np.ndarray, np.ndarray]:
     """
     rows = pack.rows("train")
     classes = np.unique(pack.labels[rows])
-    held_out = round(share * len(classes))
-    if share > 0 and not 2 <= held_out <= len(classes) - 2:
+    held_out, is_enough = held_out_classes(len(classes), share)
+    if not is_enough:
         raise ValueError(
             f"validation_share = {share}: {held_out} of {len(classes)} training classes would "
             "validate; both sides need two classes or more (0 turns validation off)"
