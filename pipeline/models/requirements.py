@@ -13,6 +13,7 @@ from pipeline.models.backbones import (
     build_backbone,
     check_backbone,
 )
+from pipeline.models.feature_maps import LIBRARY_FAULTS
 from pipeline.models.local_weights import WeightsError
 from pipeline.models.weights import LIBRARY_WEIGHTS, is_weights_file
 from pipeline.workspace import DatasetPaths
@@ -88,8 +89,8 @@ def size_fault(backbone: str, size_px: int) -> str | None:
     try:
         device = next(built.features.parameters()).device
         output = built.features(torch.empty(1, 3, size_px, size_px, device=device))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0].lower()
+    except LIBRARY_FAULTS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].lower()
         return f"{backbone} cannot take it ({reason})"
     if 0 in output.shape:
         return f"{backbone} leaves no feature map of so small an image"
@@ -121,8 +122,7 @@ def _faults_of(owner: str, network: Network, wanted: dict[str, int]) -> list[str
 def _file_fault(network: Network) -> str | None:
     """Why the file of weights does not fit, by its names and shapes alone."""
     try:
-        with torch.device("meta"):
-            build_backbone(network.backbone, pretrained=False, weights_file=Path(network.weights))
+        _without_values(network.backbone, Path(network.weights))
     except WeightsError as error:
         return str(error).removeprefix(f"{network.weights}: ")
     return None
@@ -130,13 +130,27 @@ def _file_fault(network: Network) -> str | None:
 
 @lru_cache(maxsize=8)
 def _built(backbone: str) -> Backbone:
-    """The backbone without values, or, where its library reads them while building, with them."""
-    try:
-        with torch.device("meta"):
-            built = build_backbone(backbone, pretrained=False)
-    except UnknownBackboneError:
-        raise
-    except (RuntimeError, NotImplementedError):
-        built = build_backbone(backbone, pretrained=False)
+    built = _without_values(backbone)
     built.features.eval()
     return built
+
+
+def _without_values(backbone: str, weights_file: Path | None = None) -> Backbone:
+    """The backbone on the meta device, or, where its library needs values to build it, with them.
+
+    Raises UnknownBackboneError, with the library's own reason where it fails, or WeightsError.
+    """
+    try:
+        with torch.device("meta"):
+            return build_backbone(backbone, pretrained=False, weights_file=weights_file)
+    except WeightsError:
+        raise
+    except LIBRARY_FAULTS:
+        check_backbone(backbone)
+    try:
+        return build_backbone(backbone, pretrained=False, weights_file=weights_file)
+    except (UnknownBackboneError, WeightsError):
+        raise
+    except LIBRARY_FAULTS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UnknownBackboneError(f"{backbone} cannot be built ({reason})") from error

@@ -5,10 +5,13 @@ Their sizes are of the smallest member or cut down by the library, and the image
 
 import pytest
 import torch
+from torchvision.models import get_model
 
 from pipeline.models.backbones import UnknownBackboneError, build_backbone
 from pipeline.models.embedder import Embedder, freeze_batch_norm
+from pipeline.models.feature_maps import TokenMap
 from pipeline.models.requirements import size_fault
+from pipeline.models.torchvision_heads import headless
 from pipeline.models.weights import build_embedder
 
 # The families that the study names, each with a size that it takes; transformers in patches.
@@ -27,6 +30,9 @@ FAMILIES = {
     "timm/vit_small_patch14_reg4_dinov2": 42,
     "timm/vit_small_patch16_dinov3": 48,
     "timm/swin_tiny_patch4_window7_224": 64,
+    "torchvision/shufflenet_v2_x0_5": 64,
+    "torchvision/mnasnet0_5": 64,
+    "torchvision/regnet_y_400mf": 64,
 }
 DIM = 8
 
@@ -123,15 +129,72 @@ def test_a_network_of_one_size_only_is_refused_at_others() -> None:
     assert "doesn't match model (224)" in fault
 
 
-@pytest.mark.parametrize("name", ["timm/mixer_s32_224", "timm/levit_128s"])
-def test_tokens_in_an_unknown_order_are_refused(name: str) -> None:
-    with torch.device("meta"), pytest.raises(UnknownBackboneError, match="no map of channels"):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("timm/coat_tiny", "gives a list, not one map"),
+        ("timm/pit_ti_224", "gives 1 tokens"),
+    ],
+)
+def test_a_network_without_one_map_is_refused(name: str, reason: str) -> None:
+    with torch.device("meta"), pytest.raises(UnknownBackboneError, match=reason):
         build_backbone(name, pretrained=False)
 
 
-def test_a_network_without_a_headless_form_is_refused() -> None:
-    with pytest.raises(UnknownBackboneError, match="has no headless form"):
-        build_backbone("timm/deit_tiny_distilled_patch16_224", pretrained=False)
+@pytest.mark.parametrize(
+    ("name", "size_px", "prefix_tokens", "stride_px"),
+    [
+        ("timm/mixer_s32_224", 224, 0, 32),
+        ("timm/levit_128s", 224, 0, 56),
+        ("timm/volo_d1_224", 224, 1, 16),
+        ("timm/xcit_nano_12_p8_224", 96, 1, 8),
+        ("timm/vit_small_r26_s32_224", 224, 1, 32),
+        ("timm/deit_tiny_distilled_patch16_224", 224, 2, 16),
+        ("torchvision/vit_b_32", 224, 1, 32),
+    ],
+)
+def test_tokens_are_told_from_patches_by_their_number(
+    name: str, size_px: int, prefix_tokens: int, stride_px: int
+) -> None:
+    with torch.device("meta"):
+        backbone = build_backbone(name, pretrained=False)
+        features = backbone.features.eval()
+        shape = features(torch.empty(1, 3, size_px, size_px)).shape
+    assert isinstance(features, TokenMap)
+    assert (features.prefix_tokens, features.stride_px) == (prefix_tokens, stride_px)
+    assert shape == (1, backbone.channels, size_px // stride_px, size_px // stride_px)
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "mnasnet0_5", "googlenet", "resnet18"])
+def test_torchvisions_map_is_what_its_own_classifier_pools(name: str) -> None:
+    """The library's pooling and classifier on top of the map give the library's own scores."""
+    torch.manual_seed(0)
+    own = {"init_weights": True} if name == "googlenet" else {}
+    network = get_model(name, **own).eval()
+    features, _ = headless(network)
+    images = torch.rand(2, 3, 64, 64)
+    classifier = dict(network.named_children()).get("classifier") or network.get_submodule("fc")
+    with torch.no_grad():
+        scores = classifier(features(images).mean((2, 3)))
+        torch.testing.assert_close(scores, network(images))
+
+
+@pytest.mark.parametrize("name", ["swin_t", "vit_b_32"])
+def test_torchvisions_transformers_give_what_their_heads_read(name: str) -> None:
+    torch.manual_seed(0)
+    network = get_model(name).eval()
+    images = torch.rand(1, 3, 224, 224)
+    features, _ = headless(network)
+    with torch.no_grad():
+        given = features(images)
+        own = given[:, 0] if given.ndim == 3 else given.mean((1, 2))
+        head = dict(network.named_children()).get("head") or network.get_submodule("heads")
+        torch.testing.assert_close(head(own), network(images))
+
+
+def test_inputs_between_minus_one_and_one_where_the_weights_want_them() -> None:
+    with torch.device("meta"):
+        assert build_backbone("torchvision/googlenet", pretrained=False).mean == (0.5, 0.5, 0.5)
 
 
 def test_own_figures_of_the_input_replace_those_of_the_backbone() -> None:

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
+from torchvision.models import get_model
 
 from pipeline.config import ConfigurationError, Params, load_params
 from pipeline.models import requirements
-from pipeline.models.requirements import check_networks, size_fault
+from pipeline.models.requirements import check_networks, network_faults, size_fault
 from tests.made_params import edited_params
 
 
@@ -59,11 +61,26 @@ def test_a_students_own_weights_are_checked_too(tmp_path: Path) -> None:
 
 
 def test_a_backbone_that_has_no_feature_map_is_a_fault_of_its_key(tmp_path: Path) -> None:
-    for backbone in ("torchvision/vit_b_16", "torchvision/swin_t"):
+    for backbone in ("timm/coat_tiny", "timm/pit_ti_224"):
         own = {"dataset": "emblems", "query_px": 32, "network": {"backbone": backbone}}
         with pytest.raises(ConfigurationError, match=r"students\.own\.") as caught:
             check_networks(params_with(tmp_path, students={"own": own}))
         assert backbone in str(caught.value)
+
+
+def test_a_good_file_fits_a_backbone_that_needs_values_to_be_built(tmp_path: Path) -> None:
+    """RegNets cannot be built on the meta device."""
+    network = get_model("regnet_y_400mf")
+    save_file(network.state_dict(), tmp_path / "regnet.safetensors")
+    own = {
+        "dataset": "emblems",
+        "query_px": 32,
+        "network": {
+            "backbone": "torchvision/regnet_y_400mf",
+            "weights": str(tmp_path / "regnet.safetensors"),
+        },
+    }
+    assert network_faults(params_with(tmp_path, students={"own": own})) == []
 
 
 def test_sizes_a_backbone_cannot_take() -> None:
