@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,8 @@ from torch import Tensor
 from pipeline.data.records import ImageRecord, Split
 from pipeline.files import replacing
 
-RECORDS_PER_BATCH = 64  # bounds the memory of the writer: one batch of encoded images
+RECORDS_PER_BATCH = 64  # with the next, bounds the memory of the writer: it holds one batch
+BYTES_PER_BATCH = 1 << 24
 
 _SCHEMA = pa.schema(
     [
@@ -121,8 +121,17 @@ def write_pack(
 
 
 def _chunks(records: Iterable[ImageRecord]) -> Iterator[list[ImageRecord]]:
-    iterator = iter(records)
-    while chunk := list(islice(iterator, RECORDS_PER_BATCH)):
+    """Records in batches of a bounded number and size; one image may be larger by itself."""
+    chunk: list[ImageRecord] = []
+    size_bytes = 0
+    for record in records:
+        is_full = len(chunk) == RECORDS_PER_BATCH
+        if chunk and (is_full or size_bytes + len(record.encoded) > BYTES_PER_BATCH):
+            yield chunk
+            chunk, size_bytes = [], 0
+        chunk.append(record)
+        size_bytes += len(record.encoded)
+    if chunk:
         yield chunk
 
 

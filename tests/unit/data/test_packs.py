@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from pipeline.data.packs import (
+    BYTES_PER_BATCH,
     RECORDS_PER_BATCH,
     image_tensor,
     open_pack,
@@ -33,6 +34,40 @@ def test_round_trip_across_batches(tmp_path: Path) -> None:
     assert pack.labels.dtype == np.int64
     assert [pack.encoded(row) for row in range(150)] == [record.encoded for record in given]
     assert pack.encoded(1) == given[1].encoded  # and backwards
+
+
+def test_large_images_are_written_in_batches_of_few(tmp_path: Path) -> None:
+    """The writer's memory is bounded by bytes and not by a number of images alone."""
+    path = tmp_path / "pack.arrow"
+    size_bytes = BYTES_PER_BATCH // 4 + 1
+    given = [
+        replace(record, encoded=bytes([number]) * size_bytes)
+        for number, record in enumerate(records(2, 4, px=4))
+    ]
+    held: list[int] = []
+
+    def counted() -> Iterator[ImageRecord]:
+        for record in given:
+            held.append(written_bytes(tmp_path))
+            yield record
+
+    write_pack(path, counted())
+    assert held[4] >= 3 * size_bytes  # the first three were written before the fifth was asked for
+    pack = open_pack(path)
+    assert [pack.encoded(row) for row in range(8)] == [record.encoded for record in given]
+
+
+def written_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_an_image_larger_than_a_batch_is_written_alone(tmp_path: Path) -> None:
+    small, large, last = records(1, 3, px=4)
+    large = replace(large, encoded=b"x" * (BYTES_PER_BATCH + 1))
+    path = tmp_path / "pack.arrow"
+    two_classes = [small, large, replace(last, class_name="other", split="test")]
+    assert write_pack(path, iter(two_classes)) == 3
+    assert open_pack(path).encoded(1) == large.encoded
 
 
 def test_pictures_are_decoded_exactly(tmp_path: Path) -> None:
