@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.data.parts import OnProgress, TransferError, drop_part, known_bytes
 from pipeline.data.sources import SourceFile
-from pipeline.data.transfers import OnProgress, TransferError, drop_part, transfer
+from pipeline.data.transfers import Transferred, transfer
 
 _CHUNK_BYTES = 1 << 20
 
@@ -20,7 +21,9 @@ class DownloadError(ValueError):
 class Patience:
     """How often and how long an address is tried.
 
-    Tries come `backoff_s`, twice, four times ... that apart; `timeout_s` is the longest silence.
+    `attempts` in a row that bring nothing new are the last: one that makes the part longer than it
+    ever was is the first of a new row. Those of a row come `backoff_s`, twice, four times ... that
+    apart. `timeout_s` is the longest silence.
     """
 
     attempts: int = 4
@@ -62,7 +65,8 @@ def obtain_file(
     Taken from the first of: `archive`, a path; `archives_dir/NAME`; `destination_dir/NAME` of an
     earlier call; the addresses in their order. The first two are used where they lie and not
     copied. A download grows in `NAME.part`, is resumed by the next attempt or call, and gets its
-    name only when it is verified; a part with a wrong checksum is removed.
+    name only when it is verified; a part with a wrong checksum is removed. Where a server sends
+    the whole file again, the part gives way only to what is longer or verified.
 
     accept_subset: a file on disk that is not the published one is taken as a part of the data
     set. on_progress: told the bytes that are there and the total, None where it is unknown.
@@ -116,7 +120,7 @@ def _download(
         except TransferError as failure:
             reasons.append(f"{address}: {failure}")
             continue
-        part.replace(final)
+        obtained.path.replace(final)
         drop_part(part)
         return ObtainedFile(
             final, obtained.size_bytes, obtained.md5, obtained.sha256, origin=address
@@ -134,35 +138,41 @@ def _try_address(
     patience: Patience,
     on_progress: OnProgress | None,
 ) -> ObtainedFile:
-    """The verified part. Raises TransferError with the last reason and the number of attempts."""
-    reason = ""
-    for attempt in range(1, patience.attempts + 1):
-        if attempt > 1:
-            time.sleep(patience.backoff_s * 2 ** (attempt - 2))
+    """The verified file. Raises TransferError with the last reason and the number of attempts."""
+    longest, in_a_row, attempts = known_bytes(part), 0, 0
+    while True:
+        attempts += 1
+        reached = 0
         try:
-            resumed = transfer(
+            whole = transfer(
                 address,
                 part,
                 size_bytes=file.size_bytes,
                 timeout_s=patience.timeout_s,
                 on_progress=on_progress,
             )
-            return _verify_part(part, address, file, again=resumed)
+            reached = whole.path.stat().st_size
+            return _verify(whole, part, address, file)
         except TransferError as failure:
-            reason = f"{failure} ({attempt} attempt{'s' if attempt > 1 else ''})"
-            if not failure.again:
-                break
-    raise TransferError(reason, again=False)
+            reached = max(reached, known_bytes(part))
+            in_a_row = 1 if reached > longest else in_a_row + 1
+            longest = max(longest, reached)
+            if not failure.again or in_a_row >= patience.attempts:
+                reason = f"{failure} ({attempts} attempt{'s' if attempts > 1 else ''})"
+                raise TransferError(reason, again=False) from failure
+        time.sleep(patience.backoff_s * 2 ** (in_a_row - 1))
 
 
-def _verify_part(part: Path, address: str, file: SourceFile, *, again: bool) -> ObtainedFile:
-    """The part's description. A wrong one is removed; a fresh one may be right."""
-    obtained = _describe(part, address)
+def _verify(whole: Transferred, part: Path, address: str, file: SourceFile) -> ObtainedFile:
+    """The file's description. A wrong one is removed; after a resumed one, a fresh may be right."""
+    obtained = _describe(whole.path, address)
     difference = _difference(obtained, file)
-    if difference is not None:
+    if difference is None:
+        return obtained
+    if whole.path == part:
         drop_part(part)
-        raise TransferError(f"gave another file: {difference}", again=again)
-    return obtained
+    whole.path.unlink(missing_ok=True)
+    raise TransferError(f"gave another file: {difference}", again=whole.resumed)
 
 
 def _describe(path: Path, origin: str) -> ObtainedFile:

@@ -1,116 +1,24 @@
-"""Downloads against a loopback server that is slow, breaks off, lies or is gone."""
+"""Published files: given, downloaded from a loopback server, or refused for a reason."""
 
 import hashlib
-import http.server
-import json
-import re
 import socket
-import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from pipeline.data.download import DownloadError, Patience, obtain_file
 from pipeline.data.sources import SOURCES, SourceFile, find_form, find_source
+from tests.loopback_web import CONTENT, Website, published, serve_website
 
-CONTENT = bytes(range(256)) * 4096  # 1 MiB
 HASTE = Patience(attempts=3, backoff_s=0.0, timeout_s=0.5)
-
-
-@dataclass
-class Website:
-    """What a loopback server holds, how it behaves request by request, and what it was asked.
-
-    A behaviour: `ok`, `no_range`, `no_length`, `slow`, `stall`, `cut:BYTES`, `wrong_place`, `404`.
-    After the last behaviour of the list the server is `ok`.
-    """
-
-    port: int
-    content: bytes = CONTENT
-    etag: str | None = '"v1"'
-    behaviours: list[str] = field(default_factory=list)
-    ranges: list[str | None] = field(default_factory=list)
-
-    def address(self, name: str = "file.bin") -> str:
-        return f"http://127.0.0.1:{self.port}/{name}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    site: Website
-
-    def do_GET(self) -> None:
-        site = self.site
-        site.ranges.append(self.headers["Range"])
-        behaviour = site.behaviours.pop(0) if site.behaviours else "ok"
-        if behaviour.isdecimal():
-            self.send_error(int(behaviour))
-            return
-        if behaviour == "stall":
-            time.sleep(1.0)
-            return
-        start = self.resume_from(behaviour)
-        if start >= len(site.content) and start > 0:
-            self.send_error(416)
-            return
-        self.send_headers(start, behaviour)
-        self.send_body(site.content[start:], behaviour)
-
-    def resume_from(self, behaviour: str) -> int:
-        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        same = self.headers["If-Range"] in (None, self.site.etag)
-        return int(wanted[1]) if wanted and same and behaviour != "no_range" else 0
-
-    def send_headers(self, start: int, behaviour: str) -> None:
-        total = len(self.site.content)
-        self.send_response(206 if start else 200)
-        if start:
-            place = start - 1 if behaviour == "wrong_place" else start
-            self.send_header("Content-Range", f"bytes {place}-{total - 1}/{total}")
-        if self.site.etag is not None:
-            self.send_header("ETag", self.site.etag)
-        if behaviour != "no_length":
-            self.send_header("Content-Length", str(total - start))
-        self.end_headers()
-
-    def send_body(self, body: bytes, behaviour: str) -> None:
-        if behaviour == "slow":
-            for place in range(0, len(body), 1 << 18):
-                time.sleep(0.05)
-                self.wfile.write(body[place : place + (1 << 18)])
-        elif behaviour.startswith("cut:"):
-            self.wfile.write(body[: int(behaviour.removeprefix("cut:"))])
-        else:
-            self.wfile.write(body)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
 
 
 @pytest.fixture
 def website(monkeypatch: pytest.MonkeyPatch) -> Iterator[Website]:
     monkeypatch.setenv("no_proxy", "*")
-    handler = type("SiteHandler", (Handler,), {})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    handler.site = site = Website(server.server_address[1])
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield site
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def published(*addresses: str, content: bytes = CONTENT) -> SourceFile:
-    return SourceFile(
-        "file.bin",
-        addresses,
-        size_bytes=len(content),
-        md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
-        sha256=hashlib.sha256(content).hexdigest(),
-    )
+    with serve_website() as site:
+        yield site
 
 
 def names_in(folder: Path) -> list[str]:
@@ -148,14 +56,6 @@ def test_slow_is_no_failure(website: Website, tmp_path: Path) -> None:
     assert website.ranges == [None]
 
 
-def test_a_cut_transfer_is_resumed(website: Website, tmp_path: Path) -> None:
-    website.behaviours = ["cut:300000", "cut:200000"]
-    obtained = obtain_file(published(website.address()), tmp_path, patience=HASTE)
-    assert obtained.path.read_bytes() == CONTENT
-    assert website.ranges == [None, "bytes=300000-", "bytes=500000-"]
-    assert names_in(tmp_path) == ["file.bin"]
-
-
 def test_a_silent_server_is_given_up_and_the_next_attempt_succeeds(
     website: Website, tmp_path: Path
 ) -> None:
@@ -163,71 +63,6 @@ def test_a_silent_server_is_given_up_and_the_next_attempt_succeeds(
     patience = Patience(attempts=2, backoff_s=0.0, timeout_s=0.2)
     assert obtain_file(published(website.address()), tmp_path, patience=patience).size_bytes
     assert len(website.ranges) == 2
-
-
-def test_the_next_call_resumes_what_the_last_left(website: Website, tmp_path: Path) -> None:
-    website.behaviours = ["cut:400000"]
-    file = published(website.address())
-    with pytest.raises(DownloadError, match=r"cut off after 400000 of 1048576 bytes \(1 attempt\)"):
-        obtain_file(file, tmp_path, patience=Patience(attempts=1))
-    assert names_in(tmp_path) == ["file.bin.part", "file.bin.part.json"]
-    assert obtain_file(file, tmp_path).path.read_bytes() == CONTENT
-    assert website.ranges[-1] == "bytes=400000-"
-
-
-def test_a_server_without_ranges_begins_anew(website: Website, tmp_path: Path) -> None:
-    website.behaviours = ["cut:300000", "no_range"]
-    obtained = obtain_file(published(website.address()), tmp_path, patience=HASTE)
-    assert obtained.path.read_bytes() == CONTENT
-    assert website.ranges == [None, "bytes=300000-"]
-
-
-@pytest.mark.parametrize("etag", ['"v1"', None])
-def test_a_file_that_changes_between_attempts(
-    etag: str | None, website: Website, tmp_path: Path
-) -> None:
-    """With an ETag the server begins anew; without, the checksum finds the mixture."""
-    website.etag = etag
-    website.content = bytes(len(CONTENT))
-    website.behaviours = ["cut:300000"]
-    file = published(website.address())
-    with pytest.raises(DownloadError):
-        obtain_file(file, tmp_path, patience=Patience(attempts=1))
-    website.content, website.etag = CONTENT, etag and '"v2"'
-    assert obtain_file(file, tmp_path, patience=HASTE).path.read_bytes() == CONTENT
-    whole_anew = ["bytes=300000-"] if etag else ["bytes=300000-", None]
-    assert website.ranges[1:] == whole_anew
-
-
-def test_a_length_that_changes_between_attempts(website: Website, tmp_path: Path) -> None:
-    website.behaviours = ["cut:300000"]
-    file = SourceFile("file.bin", (website.address(),), sha256=hashlib.sha256(b"new").hexdigest())
-    with pytest.raises(DownloadError):
-        obtain_file(file, tmp_path, patience=Patience(attempts=1))
-    website.content = b"new"
-    assert obtain_file(file, tmp_path, patience=HASTE).path.read_bytes() == b"new"
-
-
-def test_a_server_that_resumes_elsewhere(website: Website, tmp_path: Path) -> None:
-    website.behaviours = ["cut:300000", "wrong_place"]
-    obtained = obtain_file(published(website.address()), tmp_path, patience=HASTE)
-    assert obtained.path.read_bytes() == CONTENT
-    assert website.ranges == [None, "bytes=300000-", None]
-
-
-def test_a_part_of_unknown_origin_is_not_resumed(website: Website, tmp_path: Path) -> None:
-    (tmp_path / "file.bin.part").write_bytes(b"x" * 1000)
-    (tmp_path / "file.bin.part.json").write_text("{")
-    assert obtain_file(published(website.address()), tmp_path).path.read_bytes() == CONTENT
-    assert website.ranges == [None]
-
-
-def test_a_complete_part_needs_no_request(website: Website, tmp_path: Path) -> None:
-    (tmp_path / "file.bin.part").write_bytes(CONTENT)
-    origin = {"address": website.address(), "validator": '"v1"', "total_bytes": len(CONTENT)}
-    (tmp_path / "file.bin.part.json").write_text(json.dumps(origin))
-    assert obtain_file(published(website.address()), tmp_path).path.read_bytes() == CONTENT
-    assert website.ranges == []
 
 
 def test_unknown_length(website: Website, tmp_path: Path) -> None:
@@ -347,56 +182,6 @@ def test_archives_that_are_not_there(tmp_path: Path) -> None:
 def test_patience_refuses_nonsense(values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="attempts >= 1"):
         Patience(**values)  # type: ignore[arg-type]  # one field of three, each of its own type
-
-
-def serve_ftp(content: bytes, whole_from: int) -> tuple[int, threading.Thread]:
-    """A loopback FTP server that breaks off all transfers before the one of this number."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        for number in range(whole_from + 1):
-            control, _ = listener.accept()
-            with control, control.makefile("r", encoding="ascii") as lines:
-                body = content if number == whole_from else content[: len(content) // 2]
-                answer_ftp(control, iter(lines), body, len(content))
-        listener.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    return listener.getsockname()[1], thread
-
-
-def answer_ftp(control: socket.socket, lines: Iterator[str], body: bytes, size: int) -> None:
-    answers = {"USER": "331 ?", "PASS": "230 ok", "TYPE": "200 ok", "CWD": "250 ok"}
-    data = socket.create_server(("127.0.0.1", 0))
-    control.sendall(b"220 hello\r\n")
-    for line in lines:
-        command = line.split()[0].upper()
-        if command == "PASV":
-            high, low = divmod(data.getsockname()[1], 256)
-            reply = f"227 (127,0,0,1,{high},{low})"
-        elif command == "RETR":
-            control.sendall(f"150 opening ({size} bytes)\r\n".encode())
-            connection, _ = data.accept()
-            with connection:
-                connection.sendall(body)
-            reply = "226 done"
-        else:
-            reply = answers.get(command, "200 ok")
-        control.sendall(f"{reply}\r\n".encode())
-        if command in ("RETR", "QUIT"):
-            break
-    data.close()
-
-
-def test_ftp_begins_anew_after_a_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
-    port, thread = serve_ftp(CONTENT, whole_from=1)
-    file = published(f"ftp://127.0.0.1:{port}/cs/file.bin")
-    obtained = obtain_file(file, tmp_path, patience=HASTE)
-    thread.join()
-    assert obtained.path.read_bytes() == CONTENT
-    assert names_in(tmp_path) == ["file.bin"]
 
 
 def test_the_sources_are_complete() -> None:
