@@ -1,5 +1,6 @@
 """What is let through of an archive: its limits, its checks, and the errors that say why not."""
 
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,8 +82,9 @@ class MemberGate:
             raise UnsafeMemberError(self.archive, "has an absolute path", name)
         if ".." in parts:
             raise UnsafeMemberError(self.archive, "points outside the archive ('..')", name)
-        if "\\" in name or not name.isprintable():
-            raise UnsafeMemberError(self.archive, "has a backslash or a control character", name)
+        if "\\" in name or not all(map(_is_shown, name)):
+            reason = "has a backslash, a control character or bytes that are not UTF-8 in its name"
+            raise UnsafeMemberError(self.archive, reason, name)
         return "/".join(part for part in parts if part not in ("", "."))
 
     def admit_file(self, name: str, size_bytes: int) -> str:
@@ -95,3 +97,8 @@ class MemberGate:
         self.seen.add(checked)
         self.count_bytes(size_bytes, checked)
         return checked
+
+
+def _is_shown(character: str) -> bool:
+    """Whether a character is printed as itself: letters, signs, and blanks of every width."""
+    return character.isprintable() or unicodedata.category(character) == "Zs"

@@ -7,7 +7,7 @@ numbers, within a class in the order of the annotations, so that the classes are
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +16,16 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from pipeline.data.archives import open_archive
-from pipeline.data.listings import LayoutError, Listing, Row, build_listing, is_image_name
+from pipeline.data.listings import (
+    Difference,
+    LayoutError,
+    Listing,
+    Row,
+    build_listing,
+    enumerate_names,
+    is_image_name,
+)
+from pipeline.data.published_classes import difference_from
 from pipeline.data.sources import ExpectedCounts
 
 _META = "devkit/cars_meta.mat"
@@ -50,8 +59,11 @@ def open_cars_whole(
     content = _read_file(annotations)
     class_names = _class_names(annotations.name, content)
     rows = _rows(annotations.name, content, "relative_im_path", class_names)
+    difference = difference_from(counts, class_names)
     with open_archive(images, spool_dir=spool_dir) as members:
-        yield _cars_listing(images.name, rows, members.names, members.read, counts, accept_subset)
+        yield _cars_listing(
+            images.name, rows, members.names, members.read, difference, accept_subset
+        )
 
 
 @contextmanager
@@ -89,8 +101,7 @@ def open_cars_halves(
         ]
         if official_halves is not None and not accept_subset:
             for (place, _, _), half, expected in zip(sources, halves, official_halves, strict=True):
-                if len(half) != expected:
-                    raise LayoutError(f"{place}: annotates {len(half)} images, expected {expected}")
+                _check_half(place, half, expected, class_names)
         train, test = (stack.enter_context(open_archive(a, spool_dir=spool_dir)) for a in archives)
         in_train = frozenset(train.names)
         yield _cars_listing(
@@ -98,7 +109,7 @@ def open_cars_halves(
             halves[0] + halves[1],
             (*train.names, *test.names),
             lambda name: (train if name in in_train else test).read(name),
-            counts,
+            difference_from(counts, class_names),
             accept_subset,
         )
 
@@ -113,7 +124,7 @@ def _cars_listing(
     rows: Sequence[Row],
     members: Sequence[str],
     read: Callable[[str], bytes],
-    counts: ExpectedCounts | None,
+    difference: Difference | None,
     accept_subset: bool,
 ) -> Listing:
     unlisted = set(members) - {row.name for row in rows}
@@ -122,10 +133,38 @@ def _cars_listing(
         sorted(rows, key=lambda row: row.class_number),
         read,
         present=frozenset(members),
-        counts=counts,
+        difference=difference,
         accept_subset=accept_subset,
         passed_over=tuple(sorted(filter(is_image_name, unlisted))),
     )
+
+
+def _check_half(
+    place: str, half: Sequence[Row], expected: int, class_names: Mapping[int, str]
+) -> None:
+    """Raises LayoutError where a half does not annotate the images 00001.jpg to the last one."""
+    numbers = {_file_number(row.name): row for row in half}
+    missing = [f"{number:05d}.jpg" for number in range(1, expected + 1) if number not in numbers]
+    surplus = [
+        f"{row.name} ({row.class_name})"
+        for number, row in numbers.items()
+        if number is None or not 1 <= number <= expected
+    ]
+    without = [name for name in class_names.values() if name not in {r.class_name for r in half}]
+    parts = [
+        *([f"of the classes {enumerate_names(without)} it annotates none"] if without else []),
+        *([f"missing: {enumerate_names(missing)}, whose classes only it tells"] if missing else []),
+        *([f"surplus: {enumerate_names(surplus)}"] if surplus else []),
+    ]
+    if len(half) != expected:
+        count = f"annotates {len(half)} images, expected {expected}"
+        raise LayoutError("; ".join([f"{place}: {count}", *parts]))
+
+
+def _file_number(name: str) -> int | None:
+    """7 of `cars_train/00007.jpg`, None for a name of another form."""
+    stem = PurePosixPath(name).stem
+    return int(stem) if stem.isdecimal() else None
 
 
 def _read_file(path: Path) -> bytes:
@@ -162,7 +201,6 @@ def _rows(
         if class_number not in class_names:
             reason = f"annotation {place_in_file} ({name}) has class {class_number}, of which "
             raise LayoutError(f"{place}: {reason}class_names says nothing")
-        stem = PurePosixPath(name).stem
-        number = int(stem) if stem.isdecimal() and not folder else None
+        number = None if folder else _file_number(name)
         rows.append(Row(name, class_names[class_number], class_number, number))
     return rows

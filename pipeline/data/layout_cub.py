@@ -5,7 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.data.archives import OpenArchive, open_archive
-from pipeline.data.listings import LayoutError, Listing, Row, build_listing, is_image_name
+from pipeline.data.listings import (
+    LayoutError,
+    Listing,
+    Row,
+    build_listing,
+    enumerate_names,
+    is_image_name,
+)
+from pipeline.data.published_classes import difference_from
 from pipeline.data.sources import ExpectedCounts
 from pipeline.data.text_tables import read_table
 
@@ -29,23 +37,23 @@ def open_cub(
     """
     with open_archive(archive, spool_dir=spool_dir) as members:
         present = {n.removeprefix(_IMAGES) for n in members.names if n.startswith(_IMAGES)}
-        rows = _rows(archive, members)
+        class_names = _numbered(archive, members, "classes.txt")
+        rows = _rows(archive, members, class_names)
         unlisted = present - {row.name for row in rows}
         yield build_listing(
             archive.name,
             rows,
             lambda name: members.read(_IMAGES + name),
             present=present,
-            counts=counts,
+            difference=difference_from(counts, class_names),
             accept_subset=accept_subset,
             passed_over=tuple(sorted(filter(is_image_name, unlisted))),
         )
 
 
-def _rows(archive: Path, members: OpenArchive) -> list[Row]:
+def _rows(archive: Path, members: OpenArchive, class_names: dict[int, str]) -> list[Row]:
     paths = _numbered(archive, members, "images.txt")
     labels = _numbered(archive, members, "image_class_labels.txt")
-    class_names = _numbered(archive, members, "classes.txt")
     for number in sorted(paths.keys() ^ labels.keys()):
         label = class_names.get(int(labels.get(number, "0")), "?")
         where = paths.get(number, f"of class {label}")
@@ -58,7 +66,24 @@ def _rows(archive: Path, members: OpenArchive) -> list[Row]:
             reason = f"image {number} ({path}) has class {class_number}, which it does not list"
             raise LayoutError(f"{archive.name}: {_ROOT}classes.txt: {reason}")
         rows.append(Row(path, class_names[class_number], class_number, number))
+    _check_folders(archive, rows, class_names)
     return rows
+
+
+def _check_folders(archive: Path, rows: list[Row], class_names: dict[int, str]) -> None:
+    """Raises LayoutError for images that lie in the folder of another class than their label's."""
+    if len(set(class_names.values())) < len(class_names):
+        return  # two classes of one name: told with the names of all rows
+    wrong = [
+        f"image {row.number} ({row.name}) has the class {row.class_name}"
+        for row in rows
+        if row.name.split("/")[0] != row.class_name
+    ]
+    if wrong:
+        reason = "labels contradict the folders of the images"
+        raise LayoutError(
+            f"{archive.name}: {_ROOT}image_class_labels.txt: {reason}: {enumerate_names(wrong)}"
+        )
 
 
 def _numbered(archive: Path, members: OpenArchive, file: str) -> dict[int, str]:

@@ -16,6 +16,7 @@ from pipeline.data.archives import spool_members
 from pipeline.data.layout_cars import car_class_name
 from pipeline.data.layout_sop import product_of
 from pipeline.data.listings import LayoutError, Listing, Row, build_listing, natural_key
+from pipeline.data.published_classes import difference_from
 from pipeline.data.records import Split
 from pipeline.data.sources import ExpectedCounts
 
@@ -40,21 +41,21 @@ def open_cars_parquet(
     `layouts.open_layout`. Raises LayoutError.
     """
     rows: list[Row] = []
+    names = _class_names(files)
     for split, file in _by_split(files):
-        names = _label_names(file)
         first = sum(row.name.startswith(f"{split}/") for row in rows)
         for place, label in enumerate(_column(file, "label"), start=first):
             if not isinstance(label, int) or label < 0:
                 raise LayoutError(f"{file.name}: row {place - first} has the label {label!r}")
-            class_name = names.get(label, f"{label + 1:03d}")
-            rows.append(Row(f"{split}/{place:06d}", car_class_name(class_name), label + 1))
+            class_name = names.get(label + 1, f"{label + 1:03d}")
+            rows.append(Row(f"{split}/{place:06d}", class_name, label + 1))
     rows_in_order = sorted(rows, key=lambda row: row.class_number)
     with spool_members(_images(files, [row.name for row in rows]), spool_dir) as members:
         yield build_listing(
             "cars196 parquet",
             rows_in_order,
             members.read,
-            counts=counts,
+            difference=difference_from(counts, names),
             accept_subset=accept_subset,
         )
 
@@ -70,7 +71,8 @@ def open_sop_parquet(
     """The listing of SOP from the files `train-*` and `test-*`: `image`, `image_path`, `item_id`.
 
     File order is kept, and the files' names give the split. Names and classes are those of the
-    official archive. Arguments as in `layouts.open_layout`. Raises LayoutError.
+    official archive, but their official numbers are not in the files. Arguments as in
+    `layouts.open_layout`. Raises LayoutError.
     """
     rows: list[Row] = []
     class_numbers: dict[str, int] = {}
@@ -84,7 +86,11 @@ def open_sop_parquet(
             rows.append(Row(path, str(item), number, split=split))
     with spool_members(_images(files, [row.name for row in rows]), spool_dir) as members:
         yield build_listing(
-            "sop parquet", rows, members.read, counts=counts, accept_subset=accept_subset
+            "sop parquet",
+            rows,
+            members.read,
+            difference=difference_from(counts, numbered=False),
+            accept_subset=accept_subset,
         )
 
 
@@ -108,6 +114,18 @@ def _column(file: Path, column: str) -> list[object]:
     except _PARQUET_FAULTS as error:
         reason = " ".join(str(error).split())
         raise LayoutError(f"{file.name}: cannot read the column {column!r}: {reason}") from error
+
+
+def _class_names(files: Sequence[Path]) -> dict[int, str]:
+    """The class names by official number, as far as the files have them in their schemas."""
+    names: dict[int, str] = {}
+    for _, file in _by_split(files):
+        for label, name in _label_names(file).items():
+            official = car_class_name(name)
+            if names.setdefault(label + 1, official) != official:
+                reason = f"label {label} is {official!r}, in an earlier file {names[label + 1]!r}"
+                raise LayoutError(f"{file.name}: {reason}")
+    return names
 
 
 def _label_names(file: Path) -> Mapping[int, str]:
@@ -139,6 +157,7 @@ def _images(files: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def _image_bytes(file: Path, name: str, image: object) -> tuple[str, bytes]:
-    if not isinstance(image, dict) or not isinstance(image.get("bytes"), bytes):
+    content = image.get("bytes") if isinstance(image, dict) else image
+    if not isinstance(content, bytes):
         raise LayoutError(f"{file.name}: {name}: the column 'image' holds no bytes")
-    return name, image["bytes"]
+    return name, content

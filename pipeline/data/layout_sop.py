@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.data.archives import OpenArchive, open_archive
 from pipeline.data.listings import LayoutError, Listing, Row, build_listing, is_image_name
+from pipeline.data.published_classes import difference_from
 from pipeline.data.records import Split
 from pipeline.data.sources import ExpectedCounts
 from pipeline.data.text_tables import read_table
@@ -40,7 +41,7 @@ def open_sop(
             rows,
             lambda name: members.read(_ROOT + name),
             present=present,
-            counts=counts,
+            difference=difference_from(counts),
             accept_subset=accept_subset,
             passed_over=tuple(sorted(filter(is_image_name, unlisted))),
         )

@@ -1,6 +1,8 @@
 """The user's own images: a folder with one sub-folder a class, or a CSV file of paths."""
 
 import csv
+import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -25,7 +27,8 @@ def list_folder(root: Path) -> Listing:
     Names are `CLASS/FILE`. Hidden files and folders are ignored; files that are no images by their
     names, and files beside the class folders, are passed over and counted.
 
-    Raises LayoutError: no folder, a class folder without images, a folder inside a class folder.
+    Raises LayoutError: no folder, a class folder without images, a folder inside a class folder, a
+    pipe or a device with the name of an image, a name that is not UTF-8.
     """
     if not root.is_dir():
         raise LayoutError(f"{root}: is not a folder")
@@ -38,6 +41,7 @@ def list_folder(root: Path) -> Listing:
             continue
         class_number += 1
         names, others = _class_files(entry)
+        _check_regular(entry, entry, names)
         rows += [Row(f"{entry.name}/{name}", entry.name, class_number) for name in names]
         passed_over += [f"{entry.name}/{name}" for name in others]
     if not rows:
@@ -55,7 +59,8 @@ def list_csv(table: Path) -> Listing:
     file's folder, or absolute. `split` is train or test, the same for every image of a class;
     without the column the first half of the classes trains.
 
-    Raises LayoutError that names the line, or the files that are missing.
+    Raises LayoutError that names the line, or the files that are missing, no regular files, or
+    listed under several names.
     """
     if not table.is_file():
         raise LayoutError(f"{table}: is not a file")
@@ -67,15 +72,26 @@ def list_csv(table: Path) -> Listing:
             raise LayoutError(f"{table}, line {line}: path and class must not be empty")
         number = class_numbers.setdefault(class_name, len(class_numbers) + 1)
         rows.append(Row(path, class_name, number, split=_split(table, line, cells)))
-    missing = [row.name for row in rows if not (table.parent / row.name).is_file()]
+    missing = [row.name for row in rows if not (table.parent / row.name).exists()]
     if missing:
         raise LayoutError(f"{table}: {len(missing)} files are missing: {enumerate_names(missing)}")
+    _check_regular(table, table.parent, [row.name for row in rows])
+    _check_one_name(table, [row.name for row in rows])
     return build_listing(str(table), rows, _file_reader(table.parent))
 
 
 def _visible(folder: Path) -> list[Path]:
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    undecoded = [ascii(entry.name) for entry in entries if not _is_text(entry.name)]
+    if undecoded:
+        reason = f"holds names that are not UTF-8: {enumerate_names(sorted(undecoded))}"
+        raise LayoutError(f"{folder}: {reason}: rename them")
     return sorted(entries, key=lambda entry: natural_key(entry.name))
+
+
+def _is_text(name: str) -> bool:
+    """Whether the name is text: Python stands for a byte that is none with a lone surrogate."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _class_files(folder: Path) -> tuple[list[str], list[str]]:
@@ -89,6 +105,27 @@ def _class_files(folder: Path) -> tuple[list[str], list[str]]:
     if not names:
         raise LayoutError(f"{folder}: is a class without images: fill it or remove it")
     return names, [entry.name for entry in entries if not is_image_name(entry.name)]
+
+
+def _check_regular(place: Path, folder: Path, names: list[str]) -> None:
+    """Raises LayoutError for what is no regular file: a pipe blocks, a device may never end.
+
+    A link that leads nowhere is left to the reader, for which it is an unreadable image.
+    """
+    odd = [n for n in names if (folder / n).exists() and not (folder / n).is_file()]
+    if odd:
+        reason = "are no regular files, but folders, pipes or devices"
+        raise LayoutError(f"{place}: {len(odd)} images {reason}: {enumerate_names(odd)}")
+
+
+def _check_one_name(table: Path, names: list[str]) -> None:
+    """Raises LayoutError where a file is listed twice, such as `a.jpg` and `./a.jpg`."""
+    names_of: dict[str, list[str]] = {}
+    for name in names:
+        names_of.setdefault(os.path.realpath(table.parent / name), []).append(name)
+    twice = [" = ".join(same) for same in names_of.values() if len(set(same)) > 1]
+    if twice:
+        raise LayoutError(f"{table}: files listed under several names: {enumerate_names(twice)}")
 
 
 def _file_reader(root: Path) -> Callable[[str], bytes]:
@@ -113,6 +150,9 @@ def _read_csv(table: Path) -> list[tuple[int, dict[str, str | None]]]:
     if not {"path", "class"} <= set(columns):
         found = ", ".join(columns) or "nothing"
         raise LayoutError(f"{table}: the first line must name path, class (and split), not {found}")
+    twice = [name for name, count in Counter(columns).items() if name and count > 1]
+    if twice:
+        raise LayoutError(f"{table}: the first line names {enumerate_names(twice)} more than once")
     surplus = [line for line, cells in lines if None in cells]
     if surplus:
         raise LayoutError(f"{table}, line {surplus[0]}: has more columns than the first line")

@@ -15,7 +15,7 @@ MAX_PIXELS = 89_478_485
 MAX_SIDE_PX = 65_500  # libjpeg's limit
 JPEG_QUALITY = 95
 # Formats whose decoders are part of Pillow; EPS, for one, would start another program.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
 _JPEG = ("JPEG", "MPO")
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = 1
@@ -37,6 +37,7 @@ _DECODER_FAULTS = (
     TypeError,
     LookupError,
     OverflowError,
+    RuntimeError,  # of AVIF
     struct.error,
     zlib.error,
 )
@@ -147,9 +148,15 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode.startswith("I;16"):
+    # Pillow opens a PGM file of more than 8 bits as mode I, its samples scaled to 0 to 65535.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        samples = np.asarray(image)
         # Pillow would clip to 255 instead of scaling; the high byte is what it takes of 16-bit RGB.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        grey = (samples >> 8).astype(np.uint8)
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int):
+            grey[samples == transparent] = 255
+        return Image.fromarray(grey).convert("RGB")
     if image.mode in ("I", "F"):
         raise UnreadableImage(name, f"has 32-bit samples (mode {image.mode}): save it with 8 or 16")
     if image.has_transparency_data:

@@ -23,6 +23,7 @@ _EXTENSION_BYTES = 1 << 20
 _PADDING_BYTES = 1 << 20
 _ZERO_BLOCK = bytes(_BLOCK_BYTES)
 _PAX_TYPES = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+_PAX_KEYS = (b"path", b"size")
 _EXTENSION_TYPES = (
     *_PAX_TYPES,
     tarfile.XGLTYPE,
@@ -50,16 +51,18 @@ class _TarStream:
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         overrides: dict[str, str] = {}
+        is_extended = False
         last_name = None
         while (header := self._read(_BLOCK_BYTES, last_name)) != _ZERO_BLOCK:
             info = self._parse(header, last_name)
             self._gate.count_entry()
             if info.type in _EXTENSION_TYPES:
                 overrides |= self._read_extension(info)
+                is_extended |= info.type != tarfile.XGLTYPE
                 continue
             name = last_name = overrides.get("path", info.name)
             size_bytes = self._size_of(info, overrides)
-            overrides = {}
+            overrides, is_extended = {}, False
             if info.isdir():
                 self._gate.check_name(name)
             elif info.type in tarfile.REGULAR_TYPES and info.type != tarfile.GNUTYPE_SPARSE:
@@ -68,7 +71,7 @@ class _TarStream:
             else:
                 kind = "a link" if info.type in _LINK_TYPES else "a device or a special file"
                 raise UnsafeMemberError(self._archive, f"is {kind}", name)
-        if overrides:
+        if is_extended:
             raise DamagedArchiveError(self._archive, "ends after an extended header", last_name)
         self._finish()
 
@@ -87,7 +90,8 @@ class _TarStream:
 
     def _parse(self, header: bytes, last_name: str | None) -> tarfile.TarInfo:
         try:
-            info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
+            # Names of users and groups may be in any encoding; the gate refuses such a file name.
+            info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
         except (tarfile.TarError, ValueError) as error:
             reason = f"holds no valid tar header at or after this place: {error}"
             raise DamagedArchiveError(self._archive, reason, last_name) from error
@@ -96,7 +100,7 @@ class _TarStream:
         return info
 
     def _size_of(self, info: tarfile.TarInfo, overrides: dict[str, str]) -> int:
-        if any(key.startswith("GNU.sparse") for key in overrides):
+        if "GNU.sparse" in overrides:
             raise UnsafeMemberError(self._archive, "is a sparse file", info.name)
         size = overrides.get("size", str(info.size))
         if not size.isdecimal():
@@ -132,7 +136,10 @@ class _TarStream:
 
 
 def _parse_pax(content: bytes) -> dict[str, str]:
-    """The records `length key=value newline` of a pax header. Raises ValueError."""
+    """The records `length key=value newline` of a pax header that matter here. Raises ValueError.
+
+    Values of other keys, such as a user's name or an extended attribute, may hold any bytes.
+    """
     records: dict[str, str] = {}
     while content:
         digits, _, _ = content.partition(b" ")
@@ -140,7 +147,10 @@ def _parse_pax(content: bytes) -> dict[str, str]:
         record = content[len(digits) + 1 : length]
         if not record.endswith(b"\n") or b"=" not in record:
             raise ValueError("a record without key, value or end")
-        key, _, value = record[:-1].decode().partition("=")
-        records[key] = value
+        key, _, value = record[:-1].partition(b"=")
+        if key in _PAX_KEYS:
+            records[key.decode()] = value.decode()
+        elif key.startswith(b"GNU.sparse"):
+            records["GNU.sparse"] = ""
         content = content[length:]
     return records

@@ -12,6 +12,7 @@ from pipeline.data.archive_gate import (
     ArchiveLimits,
     ArchiveTooLargeError,
     DamagedArchiveError,
+    UnsafeMemberError,
 )
 from pipeline.data.archives import open_archive
 from tests.made_archives import write_tgz, write_zip
@@ -54,6 +55,76 @@ def test_names_in_other_scripts(tmp_path: Path) -> None:
         archive = write(tmp_path / "a", {"тест/ü.txt": b"x"})
         with open_archive(archive) as members:
             assert members.names == ("тест/ü.txt",)
+
+
+def pax_record(key: bytes, value: bytes) -> bytes:
+    """`length key=value newline`, the length counting itself."""
+    rest = b" " + key + b"=" + value + b"\n"
+    length = len(rest) + 1
+    while len(str(length)) + len(rest) != length:
+        length = len(str(length)) + len(rest)
+    return str(length).encode() + rest
+
+
+def write_pax(path: Path, records: bytes) -> Path:
+    """A .tgz file whose only member follows an extended header with these records."""
+    with tarfile.open(path, "w:gz") as opened:
+        header, member = tarfile.TarInfo("header"), tarfile.TarInfo("short")
+        header.type, header.size, member.size = tarfile.XHDTYPE, len(records), 3
+        for info, content in ((header, records), (member, b"abc")):
+            opened.fileobj.write(info.tobuf(tarfile.USTAR_FORMAT))
+            opened.fileobj.write(content.ljust(-(-len(content) // 512) * 512, b"\0"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (b"uname", b"Ren\xe9"),
+        (b"SCHILY.xattr.user.x", b"\x00\xff=\n\xfe"),
+        (b"caf\xe9", b"any"),
+    ],
+)
+def test_extended_headers_may_hold_any_bytes_that_are_not_used(
+    key: bytes, value: bytes, tmp_path: Path
+) -> None:
+    records = pax_record(key, value) + pax_record(b"path", "long/ü.txt".encode())
+    assert read_all(write_pax(tmp_path / "a.tgz", records)) == {"long/ü.txt": b"abc"}
+
+
+def test_a_path_of_an_extended_header_is_utf_8(tmp_path: Path) -> None:
+    archive = write_pax(tmp_path / "a.tgz", pax_record(b"path", b"caf\xe9"))
+    with pytest.raises(DamagedArchiveError, match="damaged extended header"):
+        read_all(archive)
+
+
+def test_a_sparse_file_of_an_extended_header_is_refused(tmp_path: Path) -> None:
+    archive = write_pax(tmp_path / "a.tgz", pax_record(b"GNU.sparse.major", b"1"))
+    with pytest.raises(UnsafeMemberError, match="is a sparse file"):
+        read_all(archive)
+
+
+def test_a_header_may_name_its_user_in_any_encoding_but_not_its_file(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tgz"
+    for name, user in (("plain", "Ren\udce9"), ("caf\udce9", "root")):
+        with tarfile.open(archive, "w:gz", format=tarfile.GNU_FORMAT) as opened:
+            info = tarfile.TarInfo(name)
+            info.size, info.uname = 3, user
+            opened.addfile(info, io.BytesIO(b"abc"))
+        if name == "plain":
+            assert read_all(archive) == {"plain": b"abc"}
+        else:
+            with pytest.raises(UnsafeMemberError, match=r"'caf\\udce9': has .* not UTF-8"):
+                read_all(archive)
+
+
+@pytest.mark.parametrize("write", [write_tgz, write_zip])
+def test_blanks_of_every_width_may_stand_in_names(write, tmp_path: Path) -> None:
+    members = {f"a{blank}b.txt": b"x" for blank in " \u00a0\u2009\u202f\u3000"}
+    assert read_all(write(tmp_path / "a", members)) == members
+    for character in "\n\x7f\u2028\u202e\u200b":  # control, line and direction marks
+        with pytest.raises(UnsafeMemberError, match="a control character"):
+            read_all(write(tmp_path / "a", {f"a{character}b.txt": b"x"}))
 
 
 def test_a_leading_dot_is_dropped(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_a_missing_class_is_named_unless_a_subset_is_accepted(tmp_path: Path) ->
     assert str(caught.value) == (
         "CUB_200_2011.tgz: train has 2 classes and 6 images, expected 3 and 9; test has 2 classes "
         "and 6 images, expected 3 and 9; classes missing: number 5-6; images missing: number "
-        "13-18; a part of a data set needs accept_subset"
+        "13-18 (probably of 004.Bird_4, number 5-6); a part of a data set needs accept_subset"
     )
     with open_layout(SourceForm("cub"), paths, counts=counts, accept_subset=True) as listing:
         assert listing.subset

@@ -45,7 +45,7 @@ def test_unreadable_exif_counts_as_upright() -> None:
     assert normalise_image(original, "a.jpg")[0] == original
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+@pytest.mark.parametrize("file_format", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF"])
 def test_other_formats_keep_their_colours(file_format: str) -> None:
     options = {"lossless": True} if file_format == "WEBP" else {}
     encoded = encode(Image.new("RGB", (12, 9), (200, 40, 90)), file_format, **options)
@@ -107,6 +107,42 @@ def test_16_bit_greyscale_is_scaled_not_clipped() -> None:
     for file_format in ("PNG", "TIFF"):
         result, _, _ = normalise_image(encode(Image.fromarray(ramp), file_format), "a")
         assert np.abs(np.asarray(decode(result), int)[..., 0] - (ramp >> 8)).max() <= 2
+
+
+def test_16_bit_pgm_is_a_16_bit_png() -> None:
+    ramp = np.tile(np.array([0, 255, 256, 30000, 65535], np.uint16), (4, 1))
+    png = encode(Image.fromarray(ramp), "PNG")
+    pgm = b"P5 5 4 65535\n" + ramp.astype(">u2").tobytes()
+    expected = np.asarray(decode_image(png, "a.png"))
+    assert np.array_equal(np.asarray(decode_image(pgm, "a.pgm")), expected)
+    assert expected[0, :, 0].tolist() == [0, 0, 1, 117, 255]
+
+
+def test_10_bit_pgm_is_scaled_to_its_largest_value() -> None:
+    pgm = b"P5 3 1 1023\n" + np.array([0, 512, 1023], ">u2").tobytes()
+    assert np.asarray(decode_image(pgm, "a.pgm"))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_the_transparent_value_of_a_16_bit_png_is_white() -> None:
+    """Only the exact value is transparent: 30001 has the same high byte."""
+    image = Image.fromarray(np.array([[30000, 30001]], np.uint16))
+    encoded = encode(image, "PNG", transparency=30000)
+    assert np.asarray(decode_image(encoded, "a.png"))[0, :, 0].tolist() == [255, 117]
+
+
+def test_a_damaged_avif_is_unreadable() -> None:
+    """Its decoder raises other errors than those of the other formats."""
+    whole = encode_picture(1, file_format="AVIF", size=(96, 64))
+    generator = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        damaged[generator.integers(len(whole))] = generator.integers(256)
+        try:
+            decode_image(bytes(damaged), "a.avif")
+        except UnreadableImage:
+            refused += 1
+    assert 20 < refused < 200
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF"])
