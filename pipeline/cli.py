@@ -43,6 +43,7 @@ def study(
     from pipeline.config import load_params
     from pipeline.data.own_checks import check_own_images
     from pipeline.flows.record import record_lines
+    from pipeline.flows.stage_runs import exit_code_of
     from pipeline.flows.study import run_study
     from pipeline.models.requirements import check_downloads, check_networks
     from pipeline.tracking_store import require_store
@@ -63,7 +64,7 @@ def study(
         raise typer.Exit(128 + result.stop_number)
     if not result.is_success:
         typer.echo("error: the study did not finish: see above", err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(exit_code_of(result.outcomes.values()) or 1)
     if not chosen:
         for name in params.datasets:
             _show_tradeoff(name, params.cells_of(name))

@@ -32,6 +32,7 @@ def retrain(
     """Retrain the students on new or changed images; let them lead only if they are not worse."""
     from pipeline.flows.retrain import run_retrain
     from pipeline.flows.retraining import Request
+    from pipeline.flows.stage_runs import exit_code_of
 
     with plain_errors():
         enter_workspace()
@@ -40,7 +41,8 @@ def retrain(
         raise typer.Exit(128 + result.stop_number)
     if not result.is_success:
         typer.echo("error: the retraining did not finish: see above", err=True)
-        raise typer.Exit(1)
+        outcomes = (one for done in result.retrainings for one in done.outcomes.values())
+        raise typer.Exit(exit_code_of(outcomes) or 1)
 
 
 @app.command()

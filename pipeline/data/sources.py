@@ -60,10 +60,8 @@ class DataSource:
 
 _NON_COMMERCIAL = "non-commercial research and education only; the images are not redistributed"
 _USER_LICENCE = "the user's own images: the user answers for their licence"
-_CARS_PAGES = (
-    "https://www.kaggle.com/datasets/jutrera/stanford-car-dataset-by-classes-folder",
-    "https://huggingface.co/datasets/tanganke/stanford_cars",
-)
+_CARS_PARQUET_PAGE = "https://huggingface.co/datasets/tanganke/stanford_cars"
+_CARS_PAGES = (f"{_CARS_PARQUET_PAGE} (as parquet files, for which set layout: cars_parquet)",)
 _SOP_PARQUET = (
     "https://huggingface.co/datasets/nyris/stanford-online-products-v1/resolve/"
     "24a1b9b8ec6c0b1fc4dd324f24b2d829413a6c69/data/"
@@ -158,7 +156,7 @@ _CARS196 = DataSource(
             pages=_CARS_PAGES,
             official_halves=(8144, 8041),
         ),
-        SourceForm("cars_parquet", pages=_CARS_PAGES[1:]),
+        SourceForm("cars_parquet", pages=(_CARS_PARQUET_PAGE,)),
     ),
 )
 

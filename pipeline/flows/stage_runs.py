@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +19,7 @@ from pipeline.flows.stops import Stop
 
 Result = Literal["ran", "restored", "unchanged", "failed", "stopped"]
 SUCCESSES = ("ran", "restored", "unchanged")
+REFUSED = "exited with 2"  # DVC's words for a stage's exit code
 LOCK_TROUBLE = ("is busy, it is being blocked by", "Unable to acquire lock")
 ATTEMPTS = 5
 RETRY_AFTER_S = 1.0  # the first time; each time longer by as much
@@ -38,6 +39,19 @@ class Outcome:
     @property
     def is_success(self) -> bool:
         return self.result in SUCCESSES
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it failed for what it was given, such as a damaged archive: exit code 2."""
+        return self.result == "failed" and any(REFUSED in line for line in self.tail)
+
+
+def exit_code_of(outcomes: Iterable[Outcome]) -> int:
+    """What a command whose stages ended like this ends with: 0, 2 for refusals alone, else 1."""
+    failed = [outcome for outcome in outcomes if outcome.result == "failed"]
+    if failed and all(outcome.is_refusal for outcome in failed):
+        return 2
+    return int(bool(failed))
 
 
 def outcome_now(stage: str, result: Result, since_s: float, tail: tuple[str, ...] = ()) -> Outcome:

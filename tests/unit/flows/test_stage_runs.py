@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dvc.stage.exceptions import StageCmdFailedError
 
 from pipeline.flows import stage_runs
 from pipeline.flows.processes import FOLDER, group_members
 from pipeline.flows.stage_runs import (
     Outcome,
     StageRun,
+    exit_code_of,
     outcome_now,
     reproduce_stage,
     stage_environment,
@@ -193,3 +195,18 @@ def test_environment_has_own_python_threads_and_gpu(monkeypatch: pytest.MonkeyPa
     assert {environment[f"{name}_NUM_THREADS"] for name in ("OMP", "MKL", "OPENBLAS")} == {"3"}
     assert "CUDA_VISIBLE_DEVICES" not in environment
     assert stage_environment(1, "GPU-7")["CUDA_VISIBLE_DEVICES"] == "GPU-7"
+
+
+def test_a_refusal_is_told_from_a_failure() -> None:
+    """By DVC's own words for the exit code of a stage."""
+
+    def ended(*codes: int) -> list[Outcome]:
+        words = [str(StageCmdFailedError("python -m stages.prepare a", code)) for code in codes]
+        return [outcome_now("prepare@a", "failed", 0.0, (one,)) for one in words]
+
+    good = outcome_now("check", "ran", 0.0)
+    assert exit_code_of([good]) == 0
+    assert exit_code_of([good, *ended(2)]) == 2
+    assert exit_code_of([good, *ended(1)]) == 1
+    assert exit_code_of(ended(2, 1)) == 1
+    assert exit_code_of(ended(2, 2)) == 2
