@@ -142,23 +142,25 @@ def _cars_listing(
 def _check_half(
     place: str, half: Sequence[Row], expected: int, class_names: Mapping[int, str]
 ) -> None:
-    """Raises LayoutError where a half does not annotate the images 00001.jpg to the last one."""
+    """Raises LayoutError where a half annotates another number of images; says which, by name."""
+    if len(half) == expected:
+        return
     numbers = {_file_number(row.name): row for row in half}
+    annotated = {row.class_name for row in half}
     missing = [f"{number:05d}.jpg" for number in range(1, expected + 1) if number not in numbers]
     surplus = [
         f"{row.name} ({row.class_name})"
         for number, row in numbers.items()
         if number is None or not 1 <= number <= expected
     ]
-    without = [name for name in class_names.values() if name not in {r.class_name for r in half}]
+    without = [name for name in class_names.values() if name not in annotated]
     parts = [
         *([f"of the classes {enumerate_names(without)} it annotates none"] if without else []),
         *([f"missing: {enumerate_names(missing)}, whose classes only it tells"] if missing else []),
         *([f"surplus: {enumerate_names(surplus)}"] if surplus else []),
     ]
-    if len(half) != expected:
-        count = f"annotates {len(half)} images, expected {expected}"
-        raise LayoutError("; ".join([f"{place}: {count}", *parts]))
+    count = f"annotates {len(half)} images, expected {expected}"
+    raise LayoutError("; ".join([f"{place}: {count}", *parts]))
 
 
 def _file_number(name: str) -> int | None:

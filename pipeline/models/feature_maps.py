@@ -13,6 +13,11 @@ _MOST_EXTRA_TOKENS = 8  # class, distillation and register tokens
 LIBRARY_FAULTS = (RuntimeError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 
+def reason_of(error: Exception) -> str:
+    """The first line of what a library says of its fault, or else the fault's kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class NoFeatureMapError(ValueError):
     """A network whose output is no map of features."""
 
@@ -91,8 +96,7 @@ def as_feature_map(
     try:
         shape, sides = _probe(network, native_px, patch_px)
     except LIBRARY_FAULTS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise NoFeatureMapError(f"cannot be run ({reason})") from error
+        raise NoFeatureMapError(f"cannot be run ({reason_of(error)})") from error
     finally:
         network.train(training)
     if len(shape) == 3:

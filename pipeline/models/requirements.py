@@ -13,7 +13,7 @@ from pipeline.models.backbones import (
     build_backbone,
     check_backbone,
 )
-from pipeline.models.feature_maps import LIBRARY_FAULTS
+from pipeline.models.feature_maps import LIBRARY_FAULTS, reason_of
 from pipeline.models.local_weights import WeightsError
 from pipeline.models.weights import LIBRARY_WEIGHTS, is_weights_file
 from pipeline.workspace import DatasetPaths
@@ -69,7 +69,7 @@ def check_downloads(params: Params, path: Path = Path("params.yaml")) -> None:
         try:
             build_backbone(backbone, pretrained=True)
         except (OSError, RuntimeError, ValueError) as error:  # those of the libraries' downloads
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            reason = reason_of(error)[:200]
             faults.append(
                 f"{', '.join(keys)} = 'pretrained': the weights of {backbone} cannot be had "
                 f"({reason}): name a .safetensors file of them, or random"
@@ -90,8 +90,7 @@ def size_fault(backbone: str, size_px: int) -> str | None:
         device = next(built.features.parameters()).device
         output = built.features(torch.empty(1, 3, size_px, size_px, device=device))
     except LIBRARY_FAULTS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].lower()
-        return f"{backbone} cannot take it ({reason})"
+        return f"{backbone} cannot take it ({reason_of(error).lower()})"
     if 0 in output.shape:
         return f"{backbone} leaves no feature map of so small an image"
     return None
@@ -152,5 +151,4 @@ def _without_values(backbone: str, weights_file: Path | None = None) -> Backbone
     except (UnknownBackboneError, WeightsError):
         raise
     except LIBRARY_FAULTS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UnknownBackboneError(f"{backbone} cannot be built ({reason})") from error
+        raise UnknownBackboneError(f"{backbone} cannot be built ({reason_of(error)})") from error
