@@ -8,11 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from pipeline.data.download import Patience
 from pipeline.data.sources import SourceFile
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 PAGE = b"<html>login</html>"
+HASTE = Patience(attempts=3, backoff_s=0.0, timeout_s=0.5)
 
 
 def published(*addresses: str, content: bytes = CONTENT) -> SourceFile:
@@ -24,6 +27,10 @@ def published(*addresses: str, content: bytes = CONTENT) -> SourceFile:
         md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
         sha256=hashlib.sha256(content).hexdigest(),
     )
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 @dataclass

@@ -2,27 +2,13 @@
 
 import hashlib
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.data.download import DownloadError, Patience, obtain_file
 from pipeline.data.sources import SOURCES, SourceFile, find_form, find_source
-from tests.loopback_web import CONTENT, Website, published, serve_website
-
-HASTE = Patience(attempts=3, backoff_s=0.0, timeout_s=0.5)
-
-
-@pytest.fixture
-def website(monkeypatch: pytest.MonkeyPatch) -> Iterator[Website]:
-    monkeypatch.setenv("no_proxy", "*")
-    with serve_website() as site:
-        yield site
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+from tests.loopback_web import CONTENT, HASTE, Website, names_in, published
 
 
 def test_a_whole_download_with_progress(website: Website, tmp_path: Path) -> None:

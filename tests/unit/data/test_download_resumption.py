@@ -2,27 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.data.download import DownloadError, Patience, obtain_file
 from pipeline.data.sources import SourceFile
-from tests.loopback_web import CONTENT, Website, published, serve_website
-
-HASTE = Patience(attempts=3, backoff_s=0.0, timeout_s=0.5)
-
-
-@pytest.fixture
-def website(monkeypatch: pytest.MonkeyPatch) -> Iterator[Website]:
-    monkeypatch.setenv("no_proxy", "*")
-    with serve_website() as site:
-        yield site
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+from tests.loopback_web import CONTENT, HASTE, Website, names_in, published
 
 
 def leave_part(folder: Path, length_bytes: int, address: str) -> None:

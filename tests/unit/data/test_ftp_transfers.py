@@ -9,9 +9,8 @@ import pytest
 from pipeline.data.download import DownloadError, Patience, obtain_file
 from pipeline.data.sources import SourceFile
 from tests.loopback_ftp import FtpSite, serve_ftp
-from tests.loopback_web import CONTENT, published, serve_website
+from tests.loopback_web import CONTENT, HASTE, published, serve_website
 
-HASTE = Patience(attempts=3, backoff_s=0.0, timeout_s=0.5)
 ONCE = Patience(attempts=1, timeout_s=0.5)
 
 
