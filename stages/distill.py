@@ -7,6 +7,7 @@ from pipeline.config import Params, Student, load_params
 from pipeline.data.coupled import cached_decoder
 from pipeline.data.packs import open_pack, validation_split
 from pipeline.devices import resolve_device
+from pipeline.models.folding import folded
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, weights_files
 from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.ranking import evaluate_retrieval
@@ -33,7 +34,7 @@ def _distill(params: Params, key: str, student: Student, device: torch.device, t
     paths = DatasetPaths(student.dataset)
     pack = open_pack(paths.pack)
     teacher, teacher_card = load_network(paths.teacher, device)
-    teacher = set_up(teacher, params.compute, device)
+    teacher = set_up(folded(teacher, teacher_card.size_px), params.compute, device)
     fitting, validating = validation_split(pack, dataset.validation_share)
     small_views = EvaluationViews(pack, validating, student.query_px)
     labels = torch.from_numpy(pack.labels[validating])
