@@ -18,11 +18,10 @@ from pipeline.data.layout_sop import product_of
 from pipeline.data.listings import LayoutError, Listing, Row, build_listing, natural_key
 from pipeline.data.published_classes import difference_from
 from pipeline.data.records import Split
-from pipeline.data.sources import ExpectedCounts
+from pipeline.data.sources import SPLITS, ExpectedCounts, parquet_split
 
 _BATCH_ROWS = 64
 _BUFFER_BYTES = 1 << 20  # else a whole row group is held, which may be a whole file
-_SPLITS: tuple[Split, ...] = ("train", "test")
 _PARQUET_FAULTS = (pa.ArrowException, OSError, ValueError, KeyError)
 
 
@@ -34,7 +33,7 @@ def open_cars_parquet(
     accept_subset: bool = False,
     spool_dir: Path | None = None,
 ) -> Iterator[Listing]:
-    """The listing of Cars196 from the files `train-*` and `test-*`, columns `image` and `label`.
+    """The listing of Cars196 from its parquet files of both splits, columns `image` and `label`.
 
     Images come in the order of their labels; names are `train/000000` and so on. Labels count from
     0, and the schema's class names are taken where it has them. Arguments as in
@@ -46,7 +45,7 @@ def open_cars_parquet(
         first = sum(row.name.startswith(f"{split}/") for row in rows)
         for place, label in enumerate(_column(file, "label"), start=first):
             if not isinstance(label, int) or label < 0:
-                raise LayoutError(f"{file.name}: row {place - first} has the label {label!r}")
+                raise LayoutError(f"{_shown(file)}: row {place - first} has the label {label!r}")
             class_name = names.get(label + 1, f"{label + 1:03d}")
             rows.append(Row(f"{split}/{place:06d}", class_name, label + 1))
     rows_in_order = sorted(rows, key=lambda row: row.class_number)
@@ -68,9 +67,9 @@ def open_sop_parquet(
     accept_subset: bool = False,
     spool_dir: Path | None = None,
 ) -> Iterator[Listing]:
-    """The listing of SOP from the files `train-*` and `test-*`: `image`, `image_path`, `item_id`.
+    """The listing of SOP from its parquet files of both splits: `image`, `image_path`, `item_id`.
 
-    File order is kept, and the files' names give the split. Names and classes are those of the
+    File order is kept, and `parquet_split` gives the split. Names and classes are those of the
     official archive, but their official numbers are not in the files. Arguments as in
     `layouts.open_layout`. Raises LayoutError.
     """
@@ -81,7 +80,7 @@ def open_sop_parquet(
         for place, (path, item) in enumerate(pairs):
             if not isinstance(path, str) or product_of(path) != str(item):
                 reason = f"row {place} has item_id {item!r}, its image_path is {path!r}"
-                raise LayoutError(f"{file.name}: {reason}")
+                raise LayoutError(f"{_shown(file)}: {reason}")
             number = class_numbers.setdefault(str(item), len(class_numbers) + 1)
             rows.append(Row(path, str(item), number, split=split))
     with spool_members(_images(files, [row.name for row in rows]), spool_dir) as members:
@@ -96,14 +95,16 @@ def open_sop_parquet(
 
 def _by_split(files: Sequence[Path]) -> list[tuple[Split, Path]]:
     """The files with their splits, train first, in natural order."""
-    pairs: list[tuple[Split, Path]] = []
-    for split in _SPLITS:
-        of_split = [file for file in files if file.name.startswith(split)]
-        pairs += [(split, f) for f in sorted(of_split, key=lambda f: natural_key(f.name))]
-    other = [file.name for file in files if file not in {file for _, file in pairs}]
-    if other:
+    if other := [file.name for file in files if parquet_split(file) is None]:
         raise LayoutError(f"{', '.join(other)}: names must begin with train or test")
-    return pairs
+    in_order = sorted(files, key=lambda file: natural_key(file.name))
+    return [(split, file) for split in SPLITS for file in in_order if parquet_split(file) == split]
+
+
+def _shown(file: Path) -> str:
+    """The file's name, with its folder's where that is what tells the split."""
+    known = file.name.startswith(SPLITS)
+    return file.name if known else f"{file.parent.name}/{file.name}"
 
 
 def _column(file: Path, column: str) -> list[object]:
@@ -113,7 +114,7 @@ def _column(file: Path, column: str) -> list[object]:
             return values
     except _PARQUET_FAULTS as error:
         reason = " ".join(str(error).split())
-        raise LayoutError(f"{file.name}: cannot read the column {column!r}: {reason}") from error
+        raise LayoutError(f"{_shown(file)}: cannot read the column {column!r}: {reason}") from error
 
 
 def _class_names(files: Sequence[Path]) -> dict[int, str]:
@@ -124,7 +125,7 @@ def _class_names(files: Sequence[Path]) -> dict[int, str]:
             official = car_class_name(name)
             if names.setdefault(label + 1, official) != official:
                 reason = f"label {label} is {official!r}, in an earlier file {names[label + 1]!r}"
-                raise LayoutError(f"{file.name}: {reason}")
+                raise LayoutError(f"{_shown(file)}: {reason}")
     return names
 
 
@@ -137,7 +138,7 @@ def _label_names(file: Path) -> Mapping[int, str]:
         return dict(enumerate(str(name) for name in names))
     except (*_PARQUET_FAULTS, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise LayoutError(f"{file.name}: has no readable parquet schema: {reason}") from error
+        raise LayoutError(f"{_shown(file)}: has no readable parquet schema: {reason}") from error
 
 
 def _images(files: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
@@ -153,11 +154,11 @@ def _images(files: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str, 
             raise
         except _PARQUET_FAULTS as error:
             reason = " ".join(str(error).split())
-            raise LayoutError(f"{file.name}: cannot read its images: {reason}") from error
+            raise LayoutError(f"{_shown(file)}: cannot read its images: {reason}") from error
 
 
 def _image_bytes(file: Path, name: str, image: object) -> tuple[str, bytes]:
     content = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(content, bytes):
-        raise LayoutError(f"{file.name}: {name}: the column 'image' holds no bytes")
+        raise LayoutError(f"{_shown(file)}: {name}: the column 'image' holds no bytes")
     return name, content

@@ -41,8 +41,8 @@ def open_layout(
 ) -> Iterator[Listing]:
     """The listing of a source in the given form, open as long as the context lasts.
 
-    paths: where each file of the form lies, by its published name; parquet files by any names that
-    begin with train or test; the user's own sources by `folder` or `csv`. counts: the published
+    paths: where each file of the form lies, by its published name; parquet files as
+    `parquet_split` takes them; the user's own sources by `folder` or `csv`. counts: the published
     ones; None where there are none. accept_subset: a difference from them is accepted, and the
     listing says so. spool_dir: where an unnamed temporary file of the size of the unpacked archive
     may lie (tar and parquet only; default: the system's).

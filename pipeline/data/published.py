@@ -8,7 +8,7 @@ from typing import Any
 from filelock import FileLock
 
 from pipeline.data.download import DownloadError, ObtainedFile, obtain_file
-from pipeline.data.sources import SourceFile, SourceForm
+from pipeline.data.sources import SourceFile, SourceForm, parquet_split
 from pipeline.progress import Progress
 
 _LARGE_BYTES = 50_000_000
@@ -91,8 +91,9 @@ def download_files(
 def given_files(form: SourceForm, given: Path, *, accept_subset: bool) -> dict[str, ObtainedFile]:
     """The files of a form that lie at `given`, verified: a folder, or the form's only file.
 
-    Parquet files may have any names that begin with train or test; those of unpublished names are
-    taken as a part of the data set. Raises DownloadError for a file that is missing or another.
+    Parquet files are those whose split `parquet_split` knows, in sub-folders too; those of
+    unpublished names are taken as a part of the data set. Raises DownloadError for a file that is
+    missing or another.
     """
     if form.layout in _PARQUET_LAYOUTS:
         return _given_parquet(form, given, accept_subset=accept_subset)
@@ -113,21 +114,26 @@ def given_files(form: SourceForm, given: Path, *, accept_subset: bool) -> dict[s
 def _given_parquet(
     form: SourceForm, given: Path, *, accept_subset: bool
 ) -> dict[str, ObtainedFile]:
+    """The parquet files of the folder and its sub-folders whose split is known, by name or path."""
     if not given.is_dir():
         raise DownloadError(f"{given}: must be the folder of the files train-* and test-*")
-    paths = sorted(path for path in given.glob("*.parquet") if path.name.startswith(("tr", "te")))
     published = {file.name: file for file in form.files}
-    missing = sorted(published.keys() - {path.name for path in paths})
+    paths = {
+        path.name if path.name in published else path.relative_to(given).as_posix(): path
+        for path in sorted(given.rglob("*.parquet"))
+        if parquet_split(path)
+    }
+    missing = sorted(published.keys() - paths.keys())
     if not paths or (missing and not accept_subset):
         raise DownloadError(f"{given}: misses {', '.join(missing) or 'train-* and test-*.parquet'}")
     return {
-        path.name: obtain_file(
-            published.get(path.name, SourceFile(path.name)),
+        name: obtain_file(
+            published.get(name, SourceFile(name)),
             given,
             archive=path,
             accept_subset=accept_subset,
         )
-        for path in paths
+        for name, path in paths.items()
     }
 
 

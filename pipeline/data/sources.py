@@ -5,9 +5,13 @@ METHOD section 7 is the source of every figure here, unless a comment says other
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from pipeline.data.records import Split
+
+SPLITS: tuple[Split, ...] = ("train", "test")
 LayoutName = Literal[
     "cub", "cars_whole", "cars_halves", "cars_parquet", "sop", "sop_parquet", "folder", "csv"
 ]
@@ -218,3 +222,15 @@ def find_form(source: DataSource, layout: str) -> SourceForm:
             return form
     allowed = ", ".join(form.layout for form in source.forms)
     raise ValueError(f"{source.name} has no layout {layout!r}: must be one of {allowed}")
+
+
+def parquet_split(file: Path) -> Split | None:
+    """The split that a file's name begins with, or else that its folder is called by, or None.
+
+    The Hugging Face library writes `data/train-00000-of-00001.parquet`, the site's own conversion
+    `default/train/0000.parquet`.
+    """
+    for split in SPLITS:
+        if file.name.startswith(split):
+            return split
+    return next((split for split in SPLITS if file.parent.name == split), None)

@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.data.layouts import open_layout
 from pipeline.data.listings import LayoutError
-from pipeline.data.sources import ExpectedCounts, SourceForm
+from pipeline.data.published import given_files
+from pipeline.data.sources import ExpectedCounts, SourceForm, parquet_split
 from tests import made_archives as made
 
 CARS_COUNTS = ExpectedCounts(2, 2, 5, 4)
@@ -47,3 +48,59 @@ def test_parquet_images_may_be_plain_bytes(tmp_path: Path) -> None:
     with open_layout(SourceForm("cars_parquet"), paths, counts=CARS_COUNTS) as listing:
         assert [listing.read(image.name) for image in listing.images] == whole
         assert len(whole) == 9
+
+
+def in_folders_of_splits(paths: dict[str, Path], folder: Path) -> list[Path]:
+    """The files as the site's own conversion names them."""
+    moved = []
+    for name, path in paths.items():
+        split, number, *_ = name.split("-")
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        moved.append(path.rename(folder / split / f"{number[1:]}.parquet"))
+    return moved
+
+
+def test_parquet_in_a_folder_of_each_split(tmp_path: Path) -> None:
+    paths = made.write_cars_parquet(tmp_path)
+    form = SourceForm("cars_parquet")
+    with open_layout(form, paths, counts=CARS_COUNTS) as listing:
+        whole = [(image, listing.read(image.name)) for image in listing.images]
+    in_folders_of_splits(paths, tmp_path / "default")
+    (tmp_path / "default" / "partial-train").mkdir()
+    (tmp_path / "default" / "partial-train" / "0000.parquet").write_bytes(b"no parquet")
+    given = given_files(form, tmp_path, accept_subset=True)
+    assert list(given) == [
+        "default/test/0000.parquet",
+        "default/train/0000.parquet",
+        "default/train/0001.parquet",
+    ]
+    located = {name: file.path for name, file in given.items()}
+    with open_layout(form, located, counts=CARS_COUNTS) as listing:
+        assert [(image, listing.read(image.name)) for image in listing.images] == whole
+        assert len(whole) == 9
+
+
+def test_a_broken_parquet_file_is_named_with_the_folder_of_its_split(tmp_path: Path) -> None:
+    _, _, broken = in_folders_of_splits(made.write_cars_parquet(tmp_path), tmp_path)
+    broken.write_bytes(b"no parquet")
+    with (
+        pytest.raises(LayoutError, match=r"^test/0000\.parquet: has no readable parquet schema"),
+        open_layout(SourceForm("cars_parquet"), {"given": broken}),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        ("train-00000-of-00001.parquet", "train"),
+        ("data/test-00000-of-00001-0f3a.parquet", "test"),
+        ("default/test/0000.parquet", "test"),
+        ("test/train-00000.parquet", "train"),
+        ("training/0000.parquet", None),
+        ("default/validation/0000.parquet", None),
+        ("0000.parquet", None),
+    ],
+)
+def test_the_split_of_a_parquet_file(path: str, split: str | None) -> None:
+    assert parquet_split(Path(path)) == split
