@@ -92,6 +92,7 @@ def _pack_listing(
         paths.pack,
         track(records, "reading", len(listing.images), "image"),
         {"subset": "yes" if listing.subset else "no"},
+        listing.class_order,
     )
     return {
         "subset": listing.subset,

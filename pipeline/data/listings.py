@@ -52,7 +52,8 @@ class Listing:
 
     `subset`: the counts are not the published ones, which the caller accepted. `absent`: names that
     the list has and the archive has not (a subset only). `passed_over`: files that are no part of
-    the data set, such as text files in a folder of images.
+    the data set, such as text files in a folder of images. `class_order`: the names of the classes
+    in official order, where the images come in another.
     """
 
     images: tuple[ListedImage, ...]
@@ -60,6 +61,7 @@ class Listing:
     subset: bool = False
     absent: tuple[str, ...] = ()
     passed_over: tuple[str, ...] = ()
+    class_order: tuple[str, ...] = ()
 
 
 def build_listing(
@@ -102,7 +104,17 @@ def build_listing(
         subset=differing is not None or bool(absent),
         absent=absent,
         passed_over=passed_over,
+        class_order=_class_order(listed),
     )
+
+
+def _class_order(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The classes by number where they appear otherwise; a source's own splits keep its order."""
+    if any(row.split is not None for row in rows):
+        return ()
+    by_number = sorted(rows, key=lambda row: row.class_number)
+    appearing, ordered = ({row.class_name: None for row in order} for order in (rows, by_number))
+    return () if list(appearing) == list(ordered) else tuple(ordered)
 
 
 def assign_splits(rows: Sequence[Row]) -> list[Row]:

@@ -1,6 +1,7 @@
 """A data set as one memory-mapped Arrow file: encoded images, labels, splits, names."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -19,6 +20,7 @@ from pipeline.files import replacing
 
 RECORDS_PER_BATCH = 64  # with the next, bounds the memory of the writer: it holds one batch
 BYTES_PER_BATCH = 1 << 24
+_CLASS_ORDER = "class_order"
 
 _SCHEMA = pa.schema(
     [
@@ -36,8 +38,8 @@ _SCHEMA = pa.schema(
 class Pack:
     """An open pack. Rows are images in the order of their source.
 
-    `labels` number the classes in their order of first appearance; `is_train` splits the rows.
-    `facts` are what its source said of itself.
+    `labels` number the classes in their official order, by default that of first appearance;
+    `is_train` splits the rows. `facts` are what its source said of itself.
     """
 
     path: Path
@@ -99,16 +101,25 @@ def image_tensor(image: Image.Image) -> UInt8[Tensor, "channel height width"]:
 
 
 def write_pack(
-    path: Path, records: Iterable[ImageRecord], facts: Mapping[str, str] | None = None
+    path: Path,
+    records: Iterable[ImageRecord],
+    facts: Mapping[str, str] | None = None,
+    class_order: Sequence[str] = (),
 ) -> int:
     """Stream records into a pack, with the facts of their source, and return how many they were.
+
+    class_order: the names of the classes in official order, where the records have another; some
+    of them may have no record.
 
     Raises ValueError for a name that occurs twice, a class in both splits, or no record at all.
     """
     names: set[str] = set()
     splits: dict[str, Split] = {}
+    facts = dict(facts or {})
+    if class_order:
+        facts[_CLASS_ORDER] = json.dumps(list(class_order))
     with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
-        with pa.ipc.new_file(file, _SCHEMA.with_metadata(dict(facts or {}))) as writer:
+        with pa.ipc.new_file(file, _SCHEMA.with_metadata(facts)) as writer:
             for chunk in _chunks(records):
                 for record in chunk:
                     _check_record(record, names, splits)
@@ -153,11 +164,17 @@ def open_pack(path: Path) -> Pack:
     classes = table.column("class_name").combine_chunks().dictionary_encode()
     lengths = [batch.num_rows for batch in batches]
     metadata = reader.schema.metadata or {}
+    facts = {key.decode(): value.decode() for key, value in metadata.items()}
+    class_names, labels = _in_order(
+        classes.dictionary.to_pylist(),
+        classes.indices.to_numpy().astype(np.int64),
+        json.loads(facts.pop(_CLASS_ORDER, "[]")),
+    )
     return Pack(
         path=path,
-        facts={key.decode(): value.decode() for key, value in metadata.items()},
-        class_names=classes.dictionary.to_pylist(),
-        labels=classes.indices.to_numpy().astype(np.int64),
+        facts=facts,
+        class_names=class_names,
+        labels=labels,
         is_train=pc.equal(table.column("split"), "train").to_numpy(),
         widths=table.column("width").to_numpy(),
         heights=table.column("height").to_numpy(),
@@ -165,6 +182,15 @@ def open_pack(path: Path) -> Pack:
         _encoded=[batch.column("encoded") for batch in batches],
         _starts=np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64),
     )
+
+
+def _in_order(
+    names: list[str], labels: np.ndarray, class_order: list[str]
+) -> tuple[list[str], np.ndarray]:
+    """Classes and labels renumbered; classes that `class_order` does not have come last."""
+    places = {name: place for place, name in enumerate(class_order)}
+    order = sorted(range(len(names)), key=lambda label: places.get(names[label], len(places)))
+    return [names[label] for label in order], np.argsort(order)[labels]
 
 
 def held_out_classes(classes: int, share: float) -> tuple[int, bool]:

@@ -72,6 +72,24 @@ def test_cub_is_in_the_order_of_images_txt(tmp_path: Path) -> None:
     }
 
 
+def test_cub_classes_keep_their_numbers_in_images_of_another_order(tmp_path: Path) -> None:
+    """So that the classes that validate are the last ones, whatever images.txt begins with."""
+    members = made.cub_members(classes=4, images_per_class=3)
+    with open_layout(SourceForm("cub"), cub(tmp_path, members)) as listing:
+        assert listing.class_order == ()
+    lines = members["CUB_200_2011/images.txt"].decode().splitlines(keepends=True)
+    members["CUB_200_2011/images.txt"] = "".join(reversed(lines)).encode()
+    with open_layout(SourceForm("cub"), cub(tmp_path, members)) as listing:
+        assert listing.images[0].class_name == "004.Bird_4"
+        assert listing.class_order == tuple(f"{c:03d}.Bird_{c}" for c in range(1, 5))
+        assert {i.class_name: i.split for i in listing.images} == {
+            "001.Bird_1": "train",
+            "002.Bird_2": "train",
+            "003.Bird_3": "test",
+            "004.Bird_4": "test",
+        }
+
+
 def test_sop_is_in_the_order_of_its_lists(tmp_path: Path) -> None:
     members = made.sop_members(train_classes=3, test_classes=2)
     records = records_of(

@@ -112,6 +112,20 @@ def test_labels_are_numbered_by_first_appearance(tmp_path: Path) -> None:
     assert first_seen == sorted(first_seen)
 
 
+def test_labels_are_numbered_in_the_official_order(tmp_path: Path) -> None:
+    """The class of no image is passed over, one that is not in the order comes last."""
+    path = tmp_path / "pack.arrow"
+    in_order = list(records(4, 2, px=4))
+    mixed = [*in_order[4:6], *in_order[:4], *in_order[6:]]
+    order = [f"class {label}" for label in (3, 7, 0, 1)]
+    write_pack(path, mixed, {"subset": "no"}, order)
+    pack = open_pack(path)
+    assert pack.facts == {"subset": "no"}
+    assert pack.class_names == ["class 3", "class 0", "class 1", "class 2"]
+    assert [pack.class_names[label] for label in pack.labels] == [r.class_name for r in mixed]
+    assert pack.names == [record.name for record in mixed]
+
+
 def twice() -> Iterator[ImageRecord]:
     """The same name again, a whole batch of records later."""
     yield from records(2, RECORDS_PER_BATCH, px=4)
