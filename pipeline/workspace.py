@@ -32,6 +32,11 @@ class DatasetPaths:
         return Path("data", self.dataset, "source", "input.json")
 
     @property
+    def splits(self) -> Path:
+        """The record of which class of the user's own images trains: no output of any stage."""
+        return Path("splits", f"{self.dataset}.json")
+
+    @property
     def pack(self) -> Path:
         return Path("data", self.dataset, "pack.arrow")
 

@@ -19,6 +19,7 @@ from pipeline.data.own_images import hold_to_manifest, list_own_images
 from pipeline.data.packs import Pack, open_pack, write_pack
 from pipeline.data.published import describe_files, download_files, given_files
 from pipeline.data.sources import find_form, find_source
+from pipeline.data.splits import manifest_classes
 from pipeline.files import write_json
 from pipeline.progress import track
 from pipeline.workspace import ARCHIVES, WORK, DatasetPaths, archives_shelf, run_stage
@@ -37,6 +38,8 @@ def prepare(name: str) -> None:
     else:
         with _open_listing(params, name, described) as listing:
             notes |= _pack_listing(listing, paths, skip_unreadable=source.skip_unreadable)
+        if isinstance(source, FolderSource | CsvSource):
+            notes["kept_out_of_test"] = _kept_out(paths)
     write_json(
         paths.pack_summary,
         notes | _summary(open_pack(paths.pack), params.datasets[name].teacher_px),
@@ -52,7 +55,8 @@ def _open_listing(params: Params, name: str, described: dict[str, Any]) -> Itera
         described = json.loads(DatasetPaths(name).given.read_text(encoding="utf-8"))
     if isinstance(source, FolderSource | CsvSource):
         table = source.table if isinstance(source, CsvSource) else None
-        listing = list_own_images(Path(params.inputs[name]), table)
+        known = manifest_classes(described)
+        listing = list_own_images(Path(params.inputs[name]), table, known)
         yield hold_to_manifest(listing, described["images"])
         return
     published = find_source(source.kind)
@@ -93,6 +97,7 @@ def _pack_listing(
         track(records, "reading", len(listing.images), "image"),
         {"subset": "yes" if listing.subset else "no"},
         listing.class_order,
+        listing.positions,
     )
     return {
         "subset": listing.subset,
@@ -100,6 +105,12 @@ def _pack_listing(
         "absent": len(listing.absent),
         "passed_over": len(listing.passed_over),
     }
+
+
+def _kept_out(paths: DatasetPaths) -> dict[str, str]:
+    """The test images that are none, since they were trained on, and the classes they were in."""
+    images = json.loads(paths.given.read_text(encoding="utf-8"))["images"]
+    return {i["name"]: i["trained_as"] for i in images if "trained_as" in i}
 
 
 def _summary(pack: Pack, teacher_px: int) -> dict[str, object]:

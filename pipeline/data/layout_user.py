@@ -4,6 +4,7 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.data.listings import (
@@ -17,15 +18,17 @@ from pipeline.data.listings import (
 )
 from pipeline.data.normalisation import UnreadableImage
 from pipeline.data.records import Split
+from pipeline.data.splits import NO_CLASSES, ClassSplit, assign_listing
 
 _SPLITS: Mapping[str, Split] = {"train": "train", "test": "test"}
 
 
-def list_folder(root: Path) -> Listing:
-    """The images of `root/CLASS/FILE` in natural order; the first half of the classes trains.
+def list_folder(root: Path, known: Mapping[str, ClassSplit] = NO_CLASSES) -> Listing:
+    """The images of `root/CLASS/FILE` in natural order, split by `splits.assign_classes`.
 
     Names are `CLASS/FILE`. Hidden files and folders are ignored; files that are no images by their
-    names, and files beside the class folders, are passed over and counted.
+    names, and files beside the class folders, are passed over and counted. known: the classes whose
+    splits are settled.
 
     Raises LayoutError: no folder, a class folder without images, a folder inside a class folder, a
     pipe or a device with the name of an image, a name that is not UTF-8.
@@ -49,15 +52,16 @@ def list_folder(root: Path) -> Listing:
             f"{root}: holds no class: each class is a sub-folder with its images; "
             f"{len(passed_over)} files lie beside"
         )
-    return build_listing(str(root), rows, _file_reader(root), passed_over=tuple(passed_over))
+    listing = build_listing(str(root), rows, _file_reader(root), passed_over=tuple(passed_over))
+    return assign_listing(str(root), listing, known)
 
 
-def list_csv(table: Path) -> Listing:
+def list_csv(table: Path, known: Mapping[str, ClassSplit] = NO_CLASSES) -> Listing:
     """The images of a CSV file with the columns `path`, `class` and, if wanted, `split`.
 
     Order is the file's, and classes are ordered by their first line. Paths are relative to the
     file's folder, or absolute. `split` is train or test, the same for every image of a class;
-    without the column the first half of the classes trains.
+    without the column `splits.assign_classes` splits, as it does a folder.
 
     Raises LayoutError that names the line, or the files that are missing, no regular files, or
     listed under several names.
@@ -77,7 +81,9 @@ def list_csv(table: Path) -> Listing:
         raise LayoutError(f"{table}: {len(missing)} files are missing: {enumerate_names(missing)}")
     _check_regular(table, table.parent, [row.name for row in rows])
     _check_one_name(table, [row.name for row in rows])
-    return build_listing(str(table), rows, _file_reader(table.parent))
+    listing = build_listing(str(table), rows, _file_reader(table.parent))
+    given = any(row.split is not None for row in rows)
+    return assign_listing(str(table), replace(listing, splits_given=given), known)
 
 
 def _visible(folder: Path) -> list[Path]:

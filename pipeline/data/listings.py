@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 
 from pipeline.data.records import Split
 
@@ -53,7 +53,8 @@ class Listing:
     `subset`: the counts are not the published ones, which the caller accepted. `absent`: names that
     the list has and the archive has not (a subset only). `passed_over`: files that are no part of
     the data set, such as text files in a folder of images. `class_order`: the names of the classes
-    in official order, where the images come in another.
+    in official order, where the images come in another. `splits_given`: the user's table says which
+    class trains. `positions`: of each class in [0, 1), where they decide which classes validate.
     """
 
     images: tuple[ListedImage, ...]
@@ -62,6 +63,8 @@ class Listing:
     absent: tuple[str, ...] = ()
     passed_over: tuple[str, ...] = ()
     class_order: tuple[str, ...] = ()
+    splits_given: bool = False
+    positions: Mapping[str, float] = field(default_factory=dict)
 
 
 def build_listing(
@@ -94,7 +97,7 @@ def build_listing(
         )
     listed = [row for row in rows if row.name not in left_out]
     kept = assign_splits(listed)
-    _check_split(source, kept)
+    check_split(source, kept)
     differing = None if difference is None else difference(listed)
     if differing is not None and not accept_subset:
         raise LayoutError(f"{source}: {differing}; a part of a data set needs accept_subset")
@@ -170,7 +173,8 @@ def _check_names(source: str, rows: Sequence[Row]) -> None:
         raise LayoutError(f"{source}: several classes share a number: {enumerate_names(mixed)}")
 
 
-def _check_split(source: str, rows: Sequence[Row]) -> None:
+def check_split(source: str, rows: Sequence[Row | ListedImage]) -> None:
+    """Raises LayoutError for classes in both splits, and for a split without a class."""
     classes = {
         split: {row.class_name for row in rows if row.split == split} for split in ("train", "test")
     }

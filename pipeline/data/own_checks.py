@@ -8,8 +8,14 @@ from typing import Any
 from pipeline.config import ConfigurationError, Dataset, Params
 from pipeline.config_sources import CsvSource, FolderSource
 from pipeline.data.listings import LayoutError, Listing, enumerate_names
-from pipeline.data.own_images import list_own_images
-from pipeline.data.packs import held_out_classes
+from pipeline.data.own_images import known_classes, list_own_images
+from pipeline.data.packs import validating_classes
+from pipeline.workspace import DatasetPaths
+
+_RULE = (
+    "a class trains or is for testing by a hash of its name, half and half at first, and stays so; "
+    "a column `split` in a table decides instead"
+)
 
 
 def check_own_images(params: Params, path: Path = Path("params.yaml")) -> list[str]:
@@ -25,7 +31,8 @@ def check_own_images(params: Params, path: Path = Path("params.yaml")) -> list[s
         given = Path(params.inputs[name])
         table = source.table if isinstance(source, CsvSource) else None
         try:
-            listing = list_own_images(given, table)
+            known = known_classes(DatasetPaths(name), contents=False)
+            listing = list_own_images(given, table, known)
         except (LayoutError, OSError) as error:
             faults.append(f"inputs.{name} = {str(given)!r}: {error}")
             continue
@@ -39,26 +46,27 @@ def check_own_images(params: Params, path: Path = Path("params.yaml")) -> list[s
 def class_faults(name: str, dataset: Dataset, listing: Listing) -> list[str]:
     """Which classes are too few, or too small, for training, validation and evaluation."""
     sizes = _sizes(listing)
-    train, test = list(sizes["train"].values()), list(sizes["test"].values())
+    train, test = sizes["train"], sizes["test"]
     place, share = f"inputs.{name}", dataset.validation_share
-    held_out, is_enough = held_out_classes(len(train), share)
-    fitting = train[: len(train) - held_out]
+    held_out, is_enough = validating_classes(list(train), listing.positions, share)
+    fitting = [size for class_name, size in train.items() if class_name not in held_out]
     faults = []
     if not is_enough:
         faults.append(
-            f"datasets.{name}.validation_share = {share:g}: {held_out} of {len(train)} training "
-            f"classes would validate, and both sides need two: {_share_remedy(len(train))}"
+            f"datasets.{name}.validation_share = {share:g}: {len(held_out)} of {len(train)} "
+            "training classes would validate, and both sides need two: "
+            + _share_remedy([listing.positions[class_name] for class_name in train])
         )
     elif sum(size > 1 for size in fitting) < 2:
         faults.append(
             f"{place}: {len(fitting)} classes are left to train on, of which "
             f"{sum(size > 1 for size in fitting)} have two images or more: two such classes are "
-            "the least; half of all classes, the first ones, train"
+            f"the least; {_RULE}"
         )
-    if not any(size > 1 for size in test):
+    if not any(size > 1 for size in test.values()):
         faults.append(
             f"{place}: none of the {len(test)} test classes has a second image, so that no query "
-            "could find anything: half of all classes, the last ones, test"
+            f"could find anything; {_RULE}"
         )
     return faults
 
@@ -88,6 +96,10 @@ def _sizes(listing: Listing) -> Mapping[str, Any]:
     }
 
 
-def _share_remedy(classes: int) -> str:
+def _share_remedy(positions: list[float]) -> str:
+    """A share between those that hold out two and three classes, where two more are left."""
     zero = "0 turns validation off"
-    return zero if classes < 4 else f"{2 / classes:.2g} would hold out two; {zero}"
+    if len(positions) < 4:
+        return zero
+    third, second = sorted(positions)[-3:-1]
+    return f"{1 - (second + third) / 2:.3g} would hold out two; {zero}"

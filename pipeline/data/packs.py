@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +20,7 @@ from pipeline.files import replacing
 
 RECORDS_PER_BATCH = 64  # with the next, bounds the memory of the writer: it holds one batch
 BYTES_PER_BATCH = 1 << 24
-_CLASS_ORDER = "class_order"
+_CLASS_ORDER, _POSITIONS = "class_order", "positions"
 
 _SCHEMA = pa.schema(
     [
@@ -39,7 +39,8 @@ class Pack:
     """An open pack. Rows are images in the order of their source.
 
     `labels` number the classes in their official order, by default that of first appearance;
-    `is_train` splits the rows. `facts` are what its source said of itself.
+    `is_train` splits the rows. `facts` are what its source said of itself. `positions`: of each
+    class in [0, 1), where they decide which classes validate; empty where the official order does.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Pack:
     _names: pa.ChunkedArray
     _encoded: list[pa.BinaryArray]
     _starts: np.ndarray
+    positions: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,11 +107,12 @@ def write_pack(
     records: Iterable[ImageRecord],
     facts: Mapping[str, str] | None = None,
     class_order: Sequence[str] = (),
+    positions: Mapping[str, float] | None = None,
 ) -> int:
     """Stream records into a pack, with the facts of their source, and return how many they were.
 
     class_order: the names of the classes in official order, where the records have another; some
-    of them may have no record.
+    of them may have no record. positions: as in `Pack`.
 
     Raises ValueError for a name that occurs twice, a class in both splits, or no record at all.
     """
@@ -118,6 +121,8 @@ def write_pack(
     facts = dict(facts or {})
     if class_order:
         facts[_CLASS_ORDER] = json.dumps(list(class_order))
+    if positions:
+        facts[_POSITIONS] = json.dumps(positions, sort_keys=True)
     with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
         with pa.ipc.new_file(file, _SCHEMA.with_metadata(facts)) as writer:
             for chunk in _chunks(records):
@@ -170,6 +175,7 @@ def open_pack(path: Path) -> Pack:
         classes.indices.to_numpy().astype(np.int64),
         json.loads(facts.pop(_CLASS_ORDER, "[]")),
     )
+    positions = json.loads(facts.pop(_POSITIONS, "{}"))
     return Pack(
         path=path,
         facts=facts,
@@ -181,6 +187,7 @@ def open_pack(path: Path) -> Pack:
         _names=table.column("name"),
         _encoded=[batch.column("encoded") for batch in batches],
         _starts=np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64),
+        positions=positions,
     )
 
 
@@ -193,27 +200,35 @@ def _in_order(
     return [names[label] for label in order], np.argsort(order)[labels]
 
 
-def held_out_classes(classes: int, share: float) -> tuple[int, bool]:
-    """How many of the training classes validate, and whether that leaves two or more on each side
-    (or none validates on purpose).
+def validating_classes(
+    classes: Sequence[str], positions: Mapping[str, float], share: float
+) -> tuple[list[str], bool]:
+    """Which training classes, given in official order, validate, and whether that leaves two or
+    more on each side (or none validates on purpose).
+
+    Those whose position lies in the highest `share`, whatever other classes there are; without
+    positions the last ones: `share` of them, rounded. 0.5 gives the paper's second half.
     """
-    held_out = round(share * classes)
-    return held_out, share == 0 or 2 <= held_out <= classes - 2
+    if positions:
+        chosen = [name for name in classes if positions[name] > 1 - share]
+    else:
+        chosen = list(classes[len(classes) - round(share * len(classes)) :])
+    return chosen, share == 0 or 2 <= len(chosen) <= len(classes) - 2
 
 
 def validation_split(pack: Pack, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Training rows as (fitting rows, validation rows); the last classes validate.
+    """Training rows as (fitting rows, validation rows), by `validating_classes`.
 
-    `share` of the training classes, rounded, validate: 0.5 gives the paper's second half.
     Raises ValueError when a share above 0 leaves fewer than two classes on either side.
     """
     rows = pack.rows("train")
-    classes = np.unique(pack.labels[rows])
-    held_out, is_enough = held_out_classes(len(classes), share)
+    names = [pack.class_names[label] for label in np.unique(pack.labels[rows])]
+    chosen, is_enough = validating_classes(names, pack.positions, share)
     if not is_enough:
         raise ValueError(
-            f"validation_share = {share}: {held_out} of {len(classes)} training classes would "
+            f"validation_share = {share}: {len(chosen)} of {len(names)} training classes would "
             "validate; both sides need two classes or more (0 turns validation off)"
         )
-    validates = np.isin(pack.labels[rows], classes[len(classes) - held_out :])
+    held_out = set(chosen)
+    validates = np.array([name in held_out for name in pack.class_names])[pack.labels[rows]]
     return rows[~validates], rows[validates]
