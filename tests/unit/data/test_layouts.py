@@ -172,10 +172,10 @@ def test_folder_is_in_natural_order(tmp_path: Path) -> None:
         records = list(read_records(listing))
         assert listing.passed_over == ("class5/notes.txt", "readme.md")
     assert splits_of(records) == {
-        "class5": "train",
-        "class10": "train",
-        "class15": "test",
-        "class20": "test",
+        "class5": "test",
+        "class10": "test",
+        "class15": "train",
+        "class20": "train",
     }
     assert [record.name for record in records[:2]] == ["class5/image0.jpg", "class5/image9.jpg"]
 
@@ -185,7 +185,7 @@ def test_csv_without_a_split(tmp_path: Path) -> None:
     table = made.write_csv(tmp_path, rows)
     records = records_of(SourceForm("csv"), {"csv": table})
     assert [record.name for record in records] == [path for path, _ in rows]
-    assert splits_of(records) == {"b": "train", "a": "train", "c": "test"}
+    assert splits_of(records) == {"b": "train", "a": "test", "c": "train"}
 
 
 def test_csv_with_a_split_and_a_byte_order_mark(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def test_a_folder_that_will_do_passes_without_a_word(tmp_path: Path) -> None:
         (classes(6), 0.2, "both sides need two: 0 turns validation off"),
         (classes(2), 0.0, "1 classes are left to train on, of which 1 have two images or more"),
         (classes(1), 0.0, "no class is left for test: two classes are the least"),
-        ({"a": 1, "b": 5, "c": 5, "d": 5}, 0.0, "2 classes are left to train on, of which 1 have"),
-        ({"a": 5, "b": 5, "c": 1, "d": 1}, 0.0, "none of the 2 test classes has a second image"),
+        ({"a": 5, "b": 5, "c": 1, "d": 5}, 0.0, "2 classes are left to train on, of which 1 have"),
+        ({"a": 1, "b": 1, "c": 5, "d": 5}, 0.0, "none of the 2 test classes has a second image"),
         ({}, 0.0, "is not a folder"),
         ({"empty": 0}, 0.0, "is a class without images"),
     ],
@@ -70,7 +70,7 @@ def test_classes_of_one_image_are_told_and_allowed(tmp_path: Path) -> None:
     found = {**classes(20), "aaa": 1, "zzz": 1}
     lines = check_own_images(params_of(tmp_path, found))
     assert lines == [
-        "folder: 1 train classes have one image (aaa): its image has no positive, and no batch of "
+        "folder: 1 train classes have one image (zzz): its image has no positive, and no batch of "
         "the teacher holds it",
-        "folder: 1 test classes have one image (zzz): its image can be found, and is no query",
+        "folder: 1 test classes have one image (aaa): its image can be found, and is no query",
     ]
