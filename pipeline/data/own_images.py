@@ -50,7 +50,7 @@ def _pack_classes(pack: Pack, *, contents: bool) -> dict[str, ClassSplit]:
     keys = [class_key(name) for name in pack.class_names]
     trained: dict[str, list[str]] = {}
     splits: dict[str, Split] = dict.fromkeys(keys, "test")
-    for row in pack.rows("train"):
+    for row in pack.rows("train").tolist():
         key = keys[pack.labels[row]]
         splits[key] = "train"
         if contents:
