@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from pipeline.config import ConfigurationError, load_params
 from pipeline.data.own_checks import check_own_images
@@ -248,8 +247,3 @@ def test_dvc_restores_no_older_split(tmp_path: Path) -> None:
     assert {i["name"]: after[i["name"]] for i in before["images"]} == {
         i["name"]: i["split"] for i in before["images"]
     }
-
-
-def test_the_default_graph_leaves_emblems_alone() -> None:
-    graph = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    assert graph["survey"]["do"]["outs"] == [{"data/${key}/source/input.json": {"persist": True}}]
