@@ -28,6 +28,10 @@ def retrain(
     force: Annotated[
         bool, typer.Option("--force", help="Also without new images; judge candidates again.")
     ] = False,
+    across_backbones: Annotated[
+        bool,
+        typer.Option("--across-backbones", help="Let students of another backbone compete, too."),
+    ] = False,
 ) -> None:
     """Retrain the students on new or changed images; let them lead only if they are not worse."""
     from pipeline.flows.retrain import run_retrain
@@ -36,7 +40,7 @@ def retrain(
 
     with plain_errors():
         enter_workspace()
-        result = run_retrain(Request(dataset, with_teacher, tolerance, force))
+        result = run_retrain(Request(dataset, with_teacher, tolerance, force, across_backbones))
     if result.stop_number is not None:
         raise typer.Exit(128 + result.stop_number)
     if not result.is_success:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
-REPLACED = "replaced"  # tag of a version: the champion before it
+LINE = "line"  # tag of a model: its champions, the first one first, each once
 
 
 class RegistryError(ValueError):
@@ -30,17 +30,30 @@ class Version:
 
     @property
     def md5(self) -> str:
-        return self.tags["md5"]
+        return self._tag("md5")
 
     @property
     def model_id(self) -> str:
         """Of the logged model that holds its file; kept as a tag, since MLflow forgets it."""
-        return self.tags["model_id"]
+        return self._tag("model_id")
 
     @property
     def network(self) -> str:
         """The key of the student in params.yaml."""
-        return self.tags["network"]
+        return self._tag("network")
+
+    @property
+    def teacher_md5(self) -> str:
+        """Of the teacher that it learned from."""
+        return self._tag("teacher_md5")
+
+    def _tag(self, name: str) -> str:
+        if name not in self.tags:
+            raise RegistryError(
+                f"{self.model} version {self.version}: has no tag {name!r}, so it is none of this "
+                "program's: give the alias back to one of those in MLflow"
+            )
+        return self.tags[name]
 
 
 def model_name(dataset: str, query_px: int) -> str:
@@ -95,27 +108,36 @@ def add_version(
 
 
 def promote(store: Store, version: Version) -> None:
-    """Let a version lead; it remembers whom it replaced."""
-    before = find_champion(store, version.model)
-    if before is not None and before.version != version.version:
-        store.client.set_model_version_tag(version.model, version.version, REPLACED, before.version)
+    """Let a version lead: the last of the line of champions, in which none stands twice."""
+    now = find_champion(store, version.model)
+    line = [*_line_before(store, now), now.version] if now else []
+    _lead(store, version, [number for number in line if number != version.version])
+
+
+def find_previous(store: Store, now: Version) -> Version:
+    """The champion before the present one. Raises RegistryError where there is none."""
+    before = _line_before(store, now)
+    if not before:
+        raise RegistryError(f"{now.model}: version {now.version} is the first champion of its size")
+    return _version(store.client.get_model_version(now.model, before[-1]))
+
+
+def step_back(store: Store, now: Version, before: Version) -> None:
+    """Let the champion before lead again. The line gets shorter: the present one has left it."""
+    _lead(store, before, _line_before(store, now)[:-1])
+
+
+def _lead(store: Store, version: Version, before: list[str]) -> None:
+    """The alias moves last: where this is broken off, the same one leads as before."""
+    line = " ".join([*before, version.version])
+    store.client.set_registered_model_tag(version.model, LINE, line)
     store.client.set_registered_model_alias(version.model, CHAMPION, version.version)
 
 
-def roll_back(store: Store, model: str) -> tuple[Version, Version]:
-    """Let the champion before the present one lead again; both, the present one first.
-
-    Raises RegistryError where there is none.
-    """
-    now = find_champion(store, model)
-    if now is None:
-        known = ", ".join(sorted(name for name, _ in champions(store))) or "none"
-        raise RegistryError(f"{model}: has no champion; champions: {known}")
-    if REPLACED not in now.tags:
-        raise RegistryError(f"{model}: version {now.version} is the first champion of its size")
-    before = _version(store.client.get_model_version(model, now.tags[REPLACED]))
-    store.client.set_registered_model_alias(model, CHAMPION, before.version)
-    return now, before
+def _line_before(store: Store, now: Version) -> list[str]:
+    """The versions that led before the present one; all, if it was let lead in MLflow by hand."""
+    line = store.client.get_registered_model(now.model).tags.get(LINE, "").split()
+    return line[: line.index(now.version)] if now.version in line else line
 
 
 def fetch_network(store: Store, version: Version, folder: Path) -> Path:
@@ -123,7 +145,10 @@ def fetch_network(store: Store, version: Version, folder: Path) -> Path:
     logged = store.client.get_logged_model(version.model_id)
     path = network_path(store, logged, folder, logged.tags["network_file"])
     if file_md5(path) != version.md5:
-        raise RegistryError(f"{version.model} version {version.version}: its file has changed")
+        raise RegistryError(
+            f"{version.model} version {version.version}: its file in {logged.artifact_location} "
+            f"has changed: put one of MD5 {version.md5} back (champions/ may hold a copy)"
+        )
     return path
 
 
@@ -132,6 +157,11 @@ def champions(store: Store) -> list[tuple[str, Version]]:
     models = store.client.search_registered_models()
     found = ((model.name, find_champion(store, model.name)) for model in models)
     return [(name, version) for name, version in found if version is not None]
+
+
+def known_champions(store: Store) -> str:
+    """Their names, for the words of an error."""
+    return ", ".join(sorted(name for name, _ in champions(store))) or "none"
 
 
 def champion_lines() -> list[str]:

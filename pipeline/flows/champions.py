@@ -8,16 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from pipeline.config import Params
 from pipeline.devices import resolve_device
 from pipeline.files import file_md5
+from pipeline.flows.candidates import (
+    choose_candidate,
+    find_fault,
+    query_sizes,
+    trained_students,
+)
 from pipeline.flows.decision import Decision, decide
-from pipeline.flows.retraining import teacher_origin
-from pipeline.models.champions import Champion, keep_champion, kept_version
+from pipeline.flows.retraining import Request, teacher_origin
+from pipeline.models.champions import Champion, has_kept, keep_champion
 from pipeline.models.weights import read_card
-from pipeline.study.challenge import Comparison, compare_students
+from pipeline.study.cells import Bootstrap
+from pipeline.study.challenge import Comparison, Incompatible, Unfit, challenge
 from pipeline.tracking import TrackedRun, TrackingError, tracked_run
 from pipeline.tracking_registry import (
     RegistryError,
@@ -25,80 +30,84 @@ from pipeline.tracking_registry import (
     add_version,
     fetch_network,
     find_champion,
+    find_previous,
     find_versions,
+    known_champions,
     model_name,
     promote,
-    roll_back,
+    step_back,
 )
 from pipeline.tracking_store import Store, contact_errors, open_store
-from pipeline.workspace import WORK, DatasetPaths, history_path
+from pipeline.workspace import WORK, DatasetPaths
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What became of the candidate of one query resolution. `champion` is the version that leads
-    now, if there is one.
+    now, if there is one; `not_compared` are the students of another backbone than its own.
     """
 
     model: str
     candidate: str
     champion: str
     decision: Decision
-    comparison: Comparison | None
+    comparison: Comparison | None = None
+    not_compared: tuple[str, ...] = ()
 
     def line(self) -> str:
         lead = f"champion: version {self.champion}" if self.champion else "no champion"
         told = f"{self.decision.result}: {self.decision.reason}"
-        return f"{self.model}: {self.candidate or 'no student'} {told}; {lead}"
+        others = f"; not compared, of another backbone: {', '.join(self.not_compared)}"
+        return (
+            f"{self.model}: {self.candidate or 'no student'} {told}; {lead}"
+            f"{others if self.not_compared else ''}"
+        )
 
 
-def judge_dataset(
-    params: Params, name: str, *, tolerance_points: float, again: bool
-) -> list[Verdict]:
-    """Judge the candidate of each query resolution of a data set.
+def judge_dataset(params: Params, name: str, request: Request) -> Iterator[Verdict]:
+    """Judge the candidate of each query resolution of a data set, the largest first.
 
-    again: judge candidates that were judged before, too. Raises TrackingError, since without the
-    registry no champion can be named.
+    Raises TrackingError, since without the registry no champion can be named, and ValueError for
+    whatever keeps two networks from being compared: the champion then stays, and nothing is
+    registered.
     """
     with _told_errors():
         store = open_store()
-        return [
-            _judge(params, store, name, query_px, tolerance_points, again=again)
-            for query_px in _sizes(params, name)
-        ]
+        if fault := find_fault(params, name):
+            raise ValueError(f"{fault}: run `l2s study` or `l2s retrain --force`")
+        for query_px in query_sizes(params, name):
+            yield _judge(params, store, name, query_px, request)
 
 
-def name_first_champions(params: Params, name: str) -> list[Verdict]:
+def name_first_champions(params: Params, name: str) -> Iterator[Verdict]:
     """Let the students that are there lead where nobody does, so that the first retraining has a
-    champion to compare with and to go back to. Raises TrackingError as `judge_dataset` does.
+    champion to compare with and to go back to. None where students, teacher and database are not
+    of one another. Raises errors as `judge_dataset` does.
     """
-    if not DatasetPaths(name).database.exists():
-        return []
     with _told_errors():
         store = open_store()
-        vacant = [
-            query_px
-            for query_px in _sizes(params, name)
-            if find_champion(store, model_name(name, query_px)) is None
-            and choose_candidate(params, name, query_px) is not None
-        ]
-        return [_judge(params, store, name, query_px, 0.0, again=False) for query_px in vacant]
+        vacant = [px for px in query_sizes(params, name) if _find_champion(store, name, px) is None]
+        vacant = [px for px in vacant if trained_students(params, name, px)]
+        if vacant and not find_fault(params, name):
+            for query_px in vacant:
+                yield _judge(params, store, name, query_px, Request())
 
 
 def roll_back_champion(dataset: str, query_px: int) -> tuple[Version, Version]:
     """The champion of a query resolution gives way to the one before; both, the present first."""
     with _told_errors():
         store = open_store()
-        now, before = roll_back(store, model_name(dataset, query_px))
-        store.client.set_model_version_tag(now.model, now.version, "decision", "rolled back")
-        _let_answer(store, dataset, query_px, before, before.tags.get("teacher_md5", ""))
+        now = _find_champion(store, dataset, query_px)
+        if now is None:
+            model = model_name(dataset, query_px)
+            raise RegistryError(f"{model}: has no champion; champions: {known_champions(store)}")
+        before = find_previous(store, now)
+        with _work_folder() as folder:
+            network = fetch_network(store, before, folder)
+            step_back(store, now, before)
+            store.client.set_model_version_tag(now.model, now.version, "decision", "rolled back")
+            _let_answer(dataset, query_px, before, network)
     return now, before
-
-
-def _sizes(params: Params, name: str) -> list[int]:
-    """The query resolutions of a data set, the largest first."""
-    sizes = {one.query_px for one in params.students.values() if one.dataset == name}
-    return sorted(sizes, reverse=True)
 
 
 @contextmanager
@@ -111,135 +120,118 @@ def _told_errors() -> Iterator[None]:
         raise TrackingError(f"the champions cannot be read or moved: {error}") from error
 
 
-def choose_candidate(params: Params, name: str, query_px: int) -> str | None:
-    """The student that stands for a query resolution: the best by validation map of its last epoch,
-    never by a test query; without validation classes the first of params.yaml.
-    """
-    paths = DatasetPaths(name)
-    scores = {
-        key: _validation_map(history_path(paths.student(key)))
-        for key, one in params.students.items()
-        if one.dataset == name and one.query_px == query_px and paths.student(key).exists()
-    }
-    return max(scores, key=scores.__getitem__) if scores else None
+@contextmanager
+def _work_folder() -> Iterator[Path]:
+    WORK.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=WORK) as folder:
+        yield Path(folder)
 
 
-def _validation_map(history: Path) -> float:
-    table = pd.read_csv(history) if history.exists() else pd.DataFrame()
-    return float(table["validation_map"].iloc[-1]) if "validation_map" in table else -1.0
-
-
-def _judge(
-    params: Params,
-    store: Store,
-    name: str,
-    query_px: int,
-    tolerance_points: float,
-    *,
-    again: bool,
-) -> Verdict:
-    model = model_name(name, query_px)
-    champion = find_champion(store, model)
-    lead = champion.version if champion else ""
-    key = choose_candidate(params, name, query_px)
-    if key is None:
-        decision = decide(None, champion.md5 if champion else None, None, tolerance_points)
-        return Verdict(model, "", lead, decision, None)
-    network = DatasetPaths(name).student(key)
-    md5 = file_md5(network)
-    known = find_versions(store, model, md5)
-    judged = [one for one in known if "decision" in one.tags]
-    if judged and champion and not again:
-        if kept_version(name, query_px) != champion.version:  # moved by hand, or the copy is gone
-            _let_answer(store, name, query_px, champion, champion.tags.get("teacher_md5", ""))
-        word = f"judged before, as version {judged[0].version}: {judged[0].tags['decision']}"
-        return Verdict(model, key, lead, Decision("unchanged", word), None)
-    comparison = _compare(params, store, name, network, champion) if champion else None
-    if champion and champion.md5 == md5:
-        comparison = None
-    decision = decide(md5, champion.md5 if champion else None, comparison, tolerance_points)
-    figures = comparison if isinstance(comparison, Comparison) else None
-    teacher_md5 = file_md5(DatasetPaths(name).teacher)
-    with _decision_run(params, name, key, model, md5, champion, tolerance_points) as run:
-        version = (
-            known[0]
-            if known
-            else add_version(
-                store,
-                model,
-                network,
-                run.run_id,
-                {"network": key, "dataset": name, "teacher_md5": teacher_md5},
-            )
+def _find_champion(store: Store, name: str, query_px: int) -> Version | None:
+    """The version that leads. Raises RegistryError where one led and the registry knows of none."""
+    champion = find_champion(store, model_name(name, query_px))
+    if champion is None and has_kept(name, query_px):
+        raise RegistryError(
+            f"{model_name(name, query_px)}: MLflow's registry names no champion, but one is kept in "
+            f"champions/{name}: restore the record (MLFLOW_TRACKING_URI, mlflow.db, mlartifacts), "
+            f"or delete champions/{name} to start anew"
         )
-        if decision.moves_alias:
-            promote(store, version)
-            lead = version.version
-        _tell(store, run, version, decision, figures, tolerance_points)
-    leading = version if decision.moves_alias or champion is None else champion
-    _let_answer(store, name, query_px, leading, teacher_md5)
-    return Verdict(model, key, lead, decision, figures)
+    return champion
 
 
-def _let_answer(
-    store: Store, dataset: str, query_px: int, version: Version, teacher_md5: str
-) -> None:
-    """Let searches of this workspace use a version, found fit for that teacher's database."""
-    champion = Champion(
-        dataset, query_px, version.network, version.version, version.md5, teacher_md5
+def _judge(params: Params, store: Store, name: str, query_px: int, request: Request) -> Verdict:
+    model = model_name(name, query_px)
+    champion = _find_champion(store, name, query_px)
+    with _work_folder() as folder:
+        theirs = fetch_network(store, champion, folder) if champion else None
+        backbone = read_card(theirs).backbone if theirs else None
+        key, others = choose_candidate(
+            params, name, query_px, backbone, across_backbones=request.across_backbones
+        )
+        leading, network, comparison = champion, theirs, None
+        if key is None:
+            kind = f"of its backbone, {backbone}," if others else "of this size"
+            decision = Decision("refused", f"there is no candidate: no student {kind} is trained")
+        else:
+            own = DatasetPaths(name).student(key)
+            known = find_versions(store, model, file_md5(own))
+            if champion and (settled := _find_settled(champion, known, file_md5(own), request)):
+                decision = Decision("unchanged", settled)
+            else:
+                outcome = _challenge(params, name, own, champion, theirs)
+                decision = decide(outcome, request.tolerance_points)
+                comparison = outcome if isinstance(outcome, Comparison) else None
+                with _decision_run(params, key, champion, request.tolerance_points) as run:
+                    version = known[0] if known else _register(store, model, name, key, run)
+                    if decision.moves_alias:
+                        promote(store, version)
+                        leading, network = version, own
+                    _tell(store, run, version, decision, comparison, request.tolerance_points)
+        if leading and network:
+            _let_answer(name, query_px, leading, network)
+    lead = leading.version if leading else ""
+    return Verdict(model, key or "", lead, decision, comparison, others)
+
+
+def _find_settled(champion: Version, known: list[Version], md5: str, request: Request) -> str:
+    """Why there is nothing to decide; empty where there is."""
+    judged = [one for one in known if "decision" in one.tags]
+    if judged and not request.force:
+        return f"judged before, as version {judged[0].version}: {judged[0].tags['decision']}"
+    return "the candidate is the champion: the same network" if md5 == champion.md5 else ""
+
+
+def _challenge(
+    params: Params, name: str, candidate: Path, champion: Version | None, theirs: Path | None
+) -> Comparison | Incompatible | Unfit | None:
+    paths = DatasetPaths(name)
+    interval = params.evaluation
+    return challenge(
+        paths,
+        candidate,
+        theirs,
+        Bootstrap(interval.bootstrap_samples, interval.confidence, params.seed),
+        resolve_device(params.threads),
+        same_teacher=champion is not None and champion.teacher_md5 == file_md5(paths.teacher),
     )
-    WORK.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=WORK) as folder:
-        keep_champion(champion, fetch_network(store, version, Path(folder)))
 
 
-def _compare(
-    params: Params, store: Store, name: str, candidate: Path, champion: Version
-) -> Comparison | str:
-    WORK.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=WORK) as folder:
-        try:
-            theirs = fetch_network(store, champion, Path(folder))
-            return compare_students(
-                DatasetPaths(name),
-                candidate,
-                theirs,
-                seed=params.seed,
-                samples=params.evaluation.bootstrap_samples,
-                level=params.evaluation.confidence,
-                device=resolve_device(params.threads),
-            )
-        except (ValueError, FileNotFoundError) as error:
-            return str(error)
+def _register(store: Store, model: str, name: str, key: str, run: TrackedRun) -> Version:
+    paths = DatasetPaths(name)
+    origin = {"network": key, "dataset": name, "teacher_md5": file_md5(paths.teacher)}
+    return add_version(store, model, paths.student(key), run.run_id, origin)
+
+
+def _let_answer(dataset: str, query_px: int, version: Version, network: Path) -> None:
+    """Let searches of this workspace use a version, as long as its teacher's database is there."""
+    champion = Champion(
+        dataset, query_px, version.network, version.version, version.md5, version.teacher_md5
+    )
+    keep_champion(champion, network)
 
 
 def _decision_run(
-    params: Params,
-    name: str,
-    key: str,
-    model: str,
-    md5: str,
-    champion: Version | None,
-    tolerance_points: float,
+    params: Params, key: str, champion: Version | None, tolerance_points: float
 ) -> Any:
     """The MLflow run of one decision, the same for the same question."""
-    paths = DatasetPaths(name)
-    origin = teacher_origin(name)
-    question = [md5, champion.md5 if champion else "", file_md5(paths.database), tolerance_points]
     student = params.students[key]
+    paths = DatasetPaths(student.dataset)
+    network = paths.student(key)
+    md5 = file_md5(network)
+    question = [md5, champion.md5 if champion else "", file_md5(paths.database), tolerance_points]
     return tracked_run(
         stage="retrain",
-        key=model,
+        key=model_name(student.dataset, student.query_px),
         role="decision",
         fingerprint=hashlib.sha256(repr(question).encode()).hexdigest()[:20],
         facts={
-            "dataset": name,
+            "dataset": student.dataset,
             "network": key,
-            "backbone": read_card(paths.student(key)).backbone,
+            "backbone": read_card(network).backbone,
             "query_px": student.query_px,
             "candidate_md5": md5,
             "champion_version": champion.version if champion else "none",
-            **origin,
+            **teacher_origin(student.dataset),
         },
         settings={"tolerance_points": tolerance_points, **params.evaluation.model_dump()},
     )
@@ -270,13 +262,3 @@ def _tell(
         )
     for tag, text in told.items():
         store.client.set_model_version_tag(version.model, version.version, tag, text)
-
-
-__all__ = [
-    "RegistryError",
-    "Verdict",
-    "choose_candidate",
-    "judge_dataset",
-    "name_first_champions",
-    "roll_back_champion",
-]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.study.challenge import Comparison
+from pipeline.study.challenge import Comparison, Incompatible, Unfit
 
 
 @dataclass(frozen=True)
@@ -17,34 +17,31 @@ class Decision:
         return self.result in ("first", "promoted")
 
 
-def decide(
-    candidate_md5: str | None,
-    champion_md5: str | None,
-    comparison: Comparison | str | None,
-    tolerance_points: float,
-) -> Decision:
+def decide(outcome: Comparison | Incompatible | Unfit | None, tolerance_points: float) -> Decision:
     """Promote a candidate that is not worse than the tolerance, as far as the queries can tell.
 
     Not worse means: the lower end of the paired interval of its gain lies above minus the
     tolerance (a test of non-inferiority). An interval that is wider than the tolerance leaves the
-    champion in its place, and the reason says so.
+    champion in its place, and the reason says so. Only a champion of another embedding space gives
+    way without a comparison.
 
-    candidate_md5, champion_md5: of the networks' files; None where there is none.
-    comparison: both on the same queries and the current index; a text says why the champion cannot
-        be searched with in this index at all.
+    outcome: of the challenge of a champion by another network; None where there is no champion.
     tolerance_points: points of map (hundredths), 0 or more.
     """
-    if tolerance_points < 0:
+    if not tolerance_points >= 0:  # NaN neither
         raise ValueError(f"tolerance = {tolerance_points}: must be 0 or more points of map")
-    if candidate_md5 is None:
-        return Decision("refused", "there is no candidate: no student of this size is trained")
-    if champion_md5 is None:
-        return Decision("first", "there was no champion of this size")
-    if candidate_md5 == champion_md5:
-        return Decision("unchanged", "the candidate is the champion: the same network")
-    if isinstance(comparison, str):
-        return Decision("promoted", f"the champion does not fit the current index: {comparison}")
-    assert comparison is not None, "two different networks are compared"
+    match outcome:
+        case None:
+            return Decision("first", "there was no champion of this size")
+        case Unfit(reason):
+            return Decision("refused", f"the candidate cannot be searched with: {reason}")
+        case Incompatible(reason):
+            return Decision("promoted", f"the champion does not fit the current index: {reason}")
+        case Comparison():
+            return _weigh(outcome, tolerance_points)
+
+
+def _weigh(comparison: Comparison, tolerance_points: float) -> Decision:
     told = _figures(comparison)
     low = 100 * comparison.low
     if low >= -tolerance_points:

@@ -128,11 +128,8 @@ def retrain(
                     for line in lines:
                         _note(result, tell, line)
                     break
-                verdicts = judge_dataset(
-                    params, name, tolerance_points=request.tolerance_points, again=request.force
-                )
-                result.verdicts[name] = verdicts
-                for verdict in verdicts:
+                for verdict in judge_dataset(params, name, request):
+                    result.verdicts.setdefault(name, []).append(verdict)
                     _note(result, tell, verdict.line())
                 if teacher_origin(name)["teacher_of_this_pack"] == "no":
                     _note(result, tell, f"{name}: the teacher learned from an older pack and stays")

@@ -32,10 +32,11 @@ def retrain_flow(
     with_teacher: bool = False,
     tolerance: float = 0.5,
     force: bool = False,
+    across_backbones: bool = False,
 ) -> State[Any]:
     """Retrain the students on new images, and let the better ones lead."""
     note_scheduled_run()
-    request = Request(dataset, with_teacher, tolerance, force)
+    request = Request(dataset, with_teacher, tolerance, force, across_backbones)
     stop = Stop()
     with heeding_cancellation(stop):
         result = retrain(request, _advance_as_tasks, stop, close_lost_run)
@@ -65,6 +66,7 @@ def retrain_reported(request: Request, url: str) -> RetrainResult:
             request.with_teacher,
             request.tolerance_points,
             request.force,
+            request.across_backbones,
             return_state=True,
         )
         send_what_waits()

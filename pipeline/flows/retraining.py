@@ -26,12 +26,15 @@ NOTICING = ("check", "download", "survey")
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for. `tolerance_points` are points of map."""
+    """What was asked for. `tolerance_points` are points of map; `across_backbones`: a student may
+    replace a champion of another backbone.
+    """
 
     dataset: str | None = None
     with_teacher: bool = False
     tolerance_points: float = 0.5
     force: bool = False
+    across_backbones: bool = False
 
 
 @dataclass(frozen=True)

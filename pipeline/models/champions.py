@@ -46,7 +46,7 @@ def keep_champion(champion: Champion, network: Path) -> None:
         before = _read(card).path
     except (FileNotFoundError, ValueError):
         before = champion.path
-    if not champion.path.exists():
+    if not _is_intact(champion):
         with replacing(champion.path) as temporary:
             shutil.copyfile(network, temporary)
     write_json(card, asdict(champion))
@@ -59,29 +59,41 @@ def keep_champion(champion: Champion, network: Path) -> None:
 def kept_champion(dataset: str, key: str) -> Champion | None:
     """The champion that is a version of the student `key`; None where another one leads, or none.
 
-    A champion whose database another teacher has embedded since answers no more.
+    A champion whose database another teacher has embedded since answers no more. Raises ValueError
+    for a card or a copy that is damaged.
     """
     teacher = DatasetPaths(dataset).teacher
     for champion in map(_read, sorted((HOME / dataset).glob("*px.json"))):
-        if champion.key == key and champion.path.exists() and teacher.exists():
-            stat = teacher.stat()
-            md5 = _md5_of(teacher, stat.st_mtime_ns, stat.st_size)
-            return champion if md5 == champion.teacher_md5 else None
+        if champion.key == key and teacher.exists():
+            if _md5_of(teacher) != champion.teacher_md5:
+                return None
+            if not _is_intact(champion):
+                raise ValueError(
+                    f"{champion.path}: is gone, or not the network of champion version "
+                    f"{champion.version} any more (by its MD5): `l2s retrain` fetches it anew, "
+                    "--newest searches with the student that was trained last"
+                )
+            return champion
     return None
 
 
-def kept_version(dataset: str, query_px: int) -> str | None:
-    """The version whose copy is kept for a query resolution; None for none, or a damaged one."""
-    try:
-        champion = _read(_card(dataset, query_px))
-    except (FileNotFoundError, ValueError):
-        return None
-    return champion.version if champion.path.exists() else None
+def has_kept(dataset: str, query_px: int) -> bool:
+    """Whether a champion has led at a query resolution, as far as the workspace knows."""
+    return _card(dataset, query_px).exists()
 
 
-@lru_cache(maxsize=16)
-def _md5_of(path: Path, mtime_ns: int, size: int) -> str:
+def _is_intact(champion: Champion) -> bool:
+    return champion.path.exists() and _md5_of(champion.path) == champion.md5
+
+
+def _md5_of(path: Path) -> str:
     """The MD5 of a file as it is now; a server asks for it with every search."""
+    stat = path.stat()
+    return _md5_of_state(path.absolute(), stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _md5_of_state(path: Path, mtime_ns: int, ctime_ns: int, size: int) -> str:
     return file_md5(path)
 
 

@@ -1,4 +1,4 @@
-"""Two students of one size on the same queries against the current database."""
+"""A student challenges the champion of its size: the same queries against the current database."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +8,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pipeline.data.packs import open_pack
-from pipeline.models.weights import load_network
+from pipeline.data.packs import Pack, open_pack
+from pipeline.models.weights import load_network, read_card
 from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.ranking import evaluate_retrieval
+from pipeline.study.cells import Bootstrap
 from pipeline.study.confidence import paired_bootstrap
 from pipeline.workspace import DatasetPaths
+
+LEAST_SPREAD = 0.01  # of unit embeddings; untrained networks reach 0.1
 
 
 @dataclass(frozen=True)
@@ -29,39 +32,88 @@ class Comparison:
     queries: int
 
 
-def compare_students(
+@dataclass(frozen=True)
+class Incompatible:
+    """The champion's embedding space is not the database's: it gives way without a comparison."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """The candidate can search no database of this teacher, whoever the champion is."""
+
+    reason: str
+
+
+def challenge(
     paths: DatasetPaths,
     candidate: Path,
-    champion: Path,
-    *,
-    seed: int,
-    samples: int,
-    level: float,
+    champion: Path | None,
+    bootstrap: Bootstrap,
     device: torch.device,
-) -> Comparison:
+    *,
+    same_teacher: bool,
+) -> Comparison | Incompatible | Unfit | None:
     """Search with both networks for every test image, leave-one-out, in the teacher's database.
 
-    Raises ValueError where a network's embeddings do not fit the database.
+    What keeps them from it is found in their cards, before anything is embedded. An error says
+    nothing of either network, and none is caught here. None: it is fit, and there is no champion.
+
+    candidate, champion: files of the networks; None where nobody leads.
+    same_teacher: whether the champion learned from the teacher that embedded the database.
+
+    Raises ValueError where images and database, or the champion's embeddings, cannot be used.
     """
-    pack = open_pack(paths.pack)
-    test = pack.rows("test")
-    labels = torch.from_numpy(pack.labels[test])
     database = torch.from_numpy(np.load(paths.database))
-
-    def queries_of(path: Path) -> Tensor:
-        network, card = load_network(path, device)
-        views = EvaluationViews(pack, test, card.size_px)
-        return embed_views(network, views, device, name=f"queries at {card.size_px} px")
-
-    return compare_queries(
-        queries_of(candidate),
-        queries_of(champion),
-        database,
-        labels,
-        seed=seed,
-        samples=samples,
-        level=level,
+    dim = database.shape[1]
+    if (own_dim := read_card(candidate).dim) != dim:
+        return Unfit(f"its embeddings have dimension {own_dim}, those of the database {dim}")
+    incompatible = (
+        find_incompatibility(champion, dim, same_teacher=same_teacher) if champion else None
     )
+    pack = open_pack(paths.pack)
+    queries = _embed_queries(pack, candidate, device)
+    if fault := find_fault(queries):
+        return Unfit(fault)
+    if champion is None or incompatible:
+        return incompatible
+    theirs = _embed_queries(pack, champion, device)
+    if fault := find_fault(theirs):
+        raise ValueError(f"the champion cannot be compared with: {fault}: see `l2s rollback`")
+    labels = torch.from_numpy(pack.labels[pack.rows("test")])
+    return compare_queries(queries, theirs, database, labels, bootstrap)
+
+
+def find_incompatibility(champion: Path, dim: int, *, same_teacher: bool) -> Incompatible | None:
+    """Whether a champion's embeddings lie in another space than a database of that dimension."""
+    if (its_dim := read_card(champion).dim) != dim:
+        return Incompatible(f"its embeddings have dimension {its_dim}, those of the database {dim}")
+    if not same_teacher:
+        return Incompatible("it learned from another teacher than the one of the database")
+    return None
+
+
+def find_fault(queries: Float[Tensor, "query dim"]) -> str:
+    """What keeps unit embeddings from ranking anything; empty for nothing.
+
+    They must be finite, and lie further than `LEAST_SPREAD` (root mean square) from their mean.
+    """
+    broken = int((~queries.isfinite()).any(dim=1).sum())
+    if broken:
+        return f"{broken} of {len(queries)} embeddings hold NaN or infinite values"
+    spread = float((queries - queries.mean(dim=0)).square().sum(dim=1).mean().sqrt())
+    if spread < LEAST_SPREAD:
+        return (
+            f"all {len(queries)} embeddings are the same (they spread {spread:.1g} at unit length)"
+        )
+    return ""
+
+
+def _embed_queries(pack: Pack, path: Path, device: torch.device) -> Float[Tensor, "query dim"]:
+    network, card = load_network(path, device)
+    views = EvaluationViews(pack, pack.rows("test"), card.size_px)
+    return embed_views(network, views, device, name=f"queries at {card.size_px} px")
 
 
 def compare_queries(
@@ -69,10 +121,7 @@ def compare_queries(
     champion: Float[Tensor, "query dim"],
     database: Float[Tensor, "query dim"],
     labels: Int[Tensor, " query"],
-    *,
-    seed: int,
-    samples: int,
-    level: float,
+    bootstrap: Bootstrap,
 ) -> Comparison:
     """The gain in map of the candidate's queries over the champion's, paired by query."""
     ours = evaluate_retrieval(candidate, database, labels)
@@ -80,9 +129,9 @@ def compare_queries(
     gain = paired_bootstrap(
         ours.query_metrics["average_precision"],
         theirs.query_metrics["average_precision"],
-        seed=seed,
-        samples=samples,
-        level=level,
+        seed=bootstrap.seed,
+        samples=bootstrap.samples,
+        level=bootstrap.level,
     )
     return Comparison(
         candidate_map=ours.map,
@@ -90,6 +139,6 @@ def compare_queries(
         mean=gain.mean,
         low=gain.low,
         high=gain.high,
-        level=level,
+        level=bootstrap.level,
         queries=len(labels) - ours.excluded_queries,
     )

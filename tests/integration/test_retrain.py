@@ -1,20 +1,35 @@
 """Retraining on new images: who leads afterwards, and what the record says of it."""
 
+import copy
+import json
+import os
 import shutil
-import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
+from pipeline.cli import app
 from pipeline.config import load_params
-from pipeline.flows.champions import judge_dataset, roll_back_champion
+from pipeline.files import file_md5
+from pipeline.flows.champions import (
+    Verdict,
+    judge_dataset,
+    name_first_champions,
+    roll_back_champion,
+)
 from pipeline.flows.retrain import retrain
 from pipeline.flows.retraining import Request, kept_teacher_line, teacher_origin
+from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
 from pipeline.retrieval.search import choose_network, open_network
 from pipeline.tracking_registry import RegistryError, champions, find_champion
 from pipeline.tracking_store import open_store
-from tests.quick_study import NAME, STUDENT, environment, make_quick_study, put_images
+from tests.integration.workspace import set_params
+from tests.quick_study import CPU, NAME, STUDENT, environment, make_quick_study, put_images
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own
 MODEL = f"{NAME}-16px"
@@ -114,23 +129,200 @@ def test_new_images_retrain_students_and_only_the_better_one_leads(workspace: Pa
     with pytest.raises(RegistryError, match=f"own-64px: has no champion; champions: {MODEL}"):
         roll_back_champion(NAME, 64)
 
-    # The refused one may lead where it is asked again with more patience.
-    shutil.copy("made/72/student.safetensors", "models/own/students/own-16.safetensors")
-    (verdict,) = judge_dataset(load_params(), NAME, tolerance_points=0.5, again=True)
+    # The one that was rolled back may lead where it is asked again.
+    assert put_student("made/72/student.safetensors").decision.reason.endswith("rolled back")
+    verdict = put_student("made/72/student.safetensors", Request(force=True))
     assert verdict.decision.result == "promoted"
     assert verdict.champion == "2"
 
 
-def test_a_champion_that_does_not_fit_the_index_gives_way(workspace: Path) -> None:
-    retrain(Request())
-    store = open_store()
-    with sqlite3.connect("mlflow.db") as database:
-        database.execute("update model_version_tags set value = 'x' where key = 'md5'")
-    database.close()
-    (verdict,) = judge_dataset(load_params(), NAME, tolerance_points=0.5, again=False)
-    assert verdict.decision.result == "promoted"
-    assert "its file has changed" in verdict.decision.reason
-    assert [one.version for _, one in champions(store)] == ["2"]
+def put_student(network: str, request: Request | None = None, key: str = STUDENT) -> Verdict:
+    """Judge a network in the place of a student, as if it had been trained."""
+    put_file(network, f"models/{NAME}/students/{key}.safetensors")
+    (verdict,) = judge_dataset(load_params(), NAME, request or Request())
+    return verdict
+
+
+def put_file(made: str, target: str) -> None:
+    """Put a file in the place of a stage's output, in dvc.lock as well."""
+    lock = Path("dvc.lock")
+    before = file_md5(Path(target))
+    shutil.copyfile(made, target)
+    text = lock.read_text()
+    assert before in text
+    lock.write_text(text.replace(before, file_md5(Path(target))))
+
+
+@pytest.fixture
+def defended(workspace: Path) -> Path:
+    """Version 2, a good one, leads; the next candidate is a bad one."""
+    del workspace
+    assert [one.decision.result for one in name_first_champions(load_params(), NAME)] == ["first"]
+    assert put_student("made/72/student.safetensors").champion == "2"
+    return Path("made/84/student.safetensors")
+
+
+def champion_state() -> tuple[object, ...]:
+    """Versions, their tags, who leads, and the copies that answer."""
+    client = open_store().client
+    found = client.search_model_versions(f"name = '{MODEL}'")
+    versions = sorted((one.version, tuple(sorted(one.tags.items()))) for one in found)
+    alias = client.get_model_version_by_alias(MODEL, "champion").version
+    kept = {path.name: path.read_bytes() for path in Path("champions").rglob("*px*")}
+    return versions, alias, kept, len(open_store().runs("tags.role = 'decision'"))
+
+
+def _cut(path: str) -> None:
+    Path(path).write_bytes(Path(path).read_bytes()[:1])
+
+
+def _flip(pattern: str) -> None:
+    for path in Path().glob(pattern):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+
+
+def _remove_artifacts() -> None:
+    shutil.rmtree("mlartifacts")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda: os.environ.update(L2S_DEVICE="cuda:7"), "L2S_DEVICE = 'cuda:7'"),
+        (
+            lambda: _flip("mlartifacts/**/*.safetensors"),
+            "own-16px version 2: its file in .* changed",
+        ),
+        (_remove_artifacts, "the champions cannot be read or moved"),
+        (lambda: _cut(f"embeddings/{NAME}/database.npy"), "database.npy: is not the file that dvc"),
+        (lambda: _cut(f"data/{NAME}/pack.arrow"), "pack.arrow: is not the file that dvc.lock"),
+        (
+            lambda: Path(f"models/{NAME}/teacher.safetensors").unlink(),
+            "teacher.safetensors: is not",
+        ),
+    ],
+)
+def test_an_error_is_no_reason_to_promote(
+    defended: Path, monkeypatch: pytest.MonkeyPatch, break_it: Callable[[], None], words: str
+) -> None:
+    monkeypatch.setenv("L2S_DEVICE", "cpu")  # which is restored at the end
+    before = champion_state()
+    put_file(str(defended), f"models/{NAME}/students/{STUDENT}.safetensors")
+    break_it()
+    with pytest.raises((ValueError, OSError), match=words):
+        list(judge_dataset(load_params(), NAME, Request()))
+    assert champion_state() == before
+    result = CliRunner().invoke(app, ["retrain"])
+    assert result.exit_code == 2, result.output
+    assert champion_state() == before
+
+
+def test_the_same_candidate_is_refused_where_nothing_is_broken(defended: Path) -> None:
+    verdict = put_student(str(defended))
+    assert (verdict.decision.result, verdict.champion) == ("refused", "2")
+
+
+def test_a_candidate_that_ranks_nothing_is_refused_and_recorded(defended: Path) -> None:
+    del defended
+    network, card = load_network(Path("made/72/student.safetensors"), CPU)
+    for values in network.projection.parameters():
+        values.data.fill_(float("nan"))
+    save_network(Path("nan.safetensors"), network, card)
+    verdict = put_student("nan.safetensors")
+    assert (verdict.decision.result, verdict.champion) == ("refused", "2")
+    assert "embeddings hold NaN" in verdict.decision.reason
+    other = build_embedder(card.backbone, 64, weights="random", seed=0)
+    save_network(Path("wide.safetensors"), other, replace(card, dim=64))
+    verdict = put_student("wide.safetensors")
+    assert (verdict.decision.result, verdict.champion) == ("refused", "2")
+    assert "dimension 64, those of the database 16" in verdict.decision.reason
+
+
+def test_a_champion_of_another_teacher_gives_way_to_a_student_of_this_one(defended: Path) -> None:
+    network, card = load_network(Path("models/own/teacher.safetensors"), CPU)
+    network.projection.bias.data[0] += 1e-6
+    save_network(Path("teacher.safetensors"), network, card)
+    old = Path("dvc.lock").read_text()
+    put_file("teacher.safetensors", "models/own/teacher.safetensors")
+    assert "another teacher" in (reason := put_student(str(defended)).decision.reason), reason
+    assert answer_of(STUDENT) == "3"
+    # A student that is older than the teacher is no candidate.
+    Path("dvc.lock").write_text(Path("dvc.lock").read_text().replace("distill@", "was@"))
+    with pytest.raises(ValueError, match=r"own-16.safetensors: is not the file that dvc.lock"):
+        list(judge_dataset(load_params(), NAME, Request(force=True)))
+    assert old != Path("dvc.lock").read_text()
+
+
+def test_a_lost_registry_beside_champions_is_an_error(
+    defended: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_file(str(defended), f"models/{NAME}/students/{STUDENT}.safetensors")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///new.db")
+    words = "own-16px: MLflow's registry names no champion, but one is kept in champions/own"
+    for ask in (
+        lambda: list(judge_dataset(load_params(), NAME, Request())),
+        lambda: list(name_first_champions(load_params(), NAME)),
+        lambda: roll_back_champion(NAME, 16),
+    ):
+        with pytest.raises(RegistryError, match=words):
+            ask()
+    shutil.rmtree("champions")
+    (verdict,) = name_first_champions(load_params(), NAME)
+    assert verdict.decision.result == "first"
+
+
+def test_the_champion_itself_is_embedded_by_nobody_and_its_copy_is_healed(
+    defended: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (kept,) = (path for path in Path("champions/own").glob("*.safetensors") if _leads(path))
+    shutil.copyfile(defended, kept)
+    with pytest.raises(ValueError, match="not the network of champion version 2 any more"):
+        answer_of(STUDENT)
+    monkeypatch.setenv("L2S_DEVICE", "cuda:7")
+    verdict = put_student("made/72/student.safetensors", Request(force=True))
+    assert verdict.decision.reason == "the candidate is the champion: the same network"
+    assert answer_of(STUDENT) == "2"
+
+
+def _leads(kept: Path) -> bool:
+    return json.loads(Path("champions/own/16px.json").read_text())["md5"] in kept.name
+
+
+def test_a_rollback_that_cannot_be_served_moves_nothing(defended: Path) -> None:
+    del defended
+    before = champion_state()
+    _flip("mlartifacts/**/*.safetensors")
+    with pytest.raises(RegistryError, match="version 1: its file in .* has changed"):
+        roll_back_champion(NAME, 16)
+    assert champion_state() == before
+
+
+def test_another_backbone_competes_only_where_it_is_asked_to(defended: Path) -> None:
+    """A second student of the size, the better one by validation map, and of another backbone."""
+    set_params(Path(), {f"students.{NAME}-other": {"dataset": NAME, "query_px": 16}})
+    other = f"models/{NAME}/students/{NAME}-other.safetensors"
+    network = build_embedder("timm/test_vit", 16, weights="random", seed=0)
+    save_network(Path(other), network, NetworkCard("timm/test_vit", 16, 16))
+    Path(other).with_suffix(".csv").write_text("epoch,validation_map\n1,0.9\n")
+    yaml = YAML()
+    lock = yaml.load(Path("dvc.lock").read_text())
+    entry = copy.deepcopy(lock["stages"][f"distill@{STUDENT}"])
+    entry["outs"][0] |= {"path": other, "md5": file_md5(Path(other))}
+    lock["stages"][f"distill@{NAME}-other"] = entry
+    with Path("dvc.lock").open("w") as file:
+        yaml.dump(lock, file)
+
+    verdict = put_student(str(defended))
+    assert (verdict.candidate, verdict.not_compared) == (STUDENT, (f"{NAME}-other",))
+    assert verdict.line().endswith("; not compared, of another backbone: own-other")
+    (verdict,) = judge_dataset(load_params(), NAME, Request(across_backbones=True))
+    assert (verdict.candidate, verdict.not_compared) == (f"{NAME}-other", ())
+    Path(f"models/{NAME}/students/{STUDENT}.safetensors").unlink()
+    (verdict,) = judge_dataset(load_params(), NAME, Request())
+    assert (verdict.candidate, verdict.decision.result, verdict.champion) == ("", "refused", "2")
+    assert "no student of its backbone, timm/test_resnet, is trained" in verdict.decision.reason
 
 
 def test_what_cannot_be_retrained_is_refused(workspace: Path) -> None:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from pipeline import cli
 from pipeline.files import file_md5
 from pipeline.flows.ledger import hold_workspace
-from pipeline.models.champions import Champion, keep_champion, kept_version
+from pipeline.models.champions import Champion, keep_champion
 from pipeline.models.weights import load_network, save_network
 from tests.made_study import STUDENT, make_finished_study, write_test_images
 
@@ -278,6 +278,23 @@ def test_a_damaged_card_of_a_champion_is_told(study: Path, photo: Path) -> None:
     assert "champions/emblems/16px.json: is damaged" in result.stderr
 
 
+def test_a_champion_whose_copy_was_swapped_or_lost_answers_nothing(
+    study: Path, photo: Path
+) -> None:
+    put_champion(study)
+    (copy,) = (study / "champions/emblems").glob("*.safetensors")
+    shutil.copyfile(study / "models/emblems/teacher.safetensors", copy)
+    for _ in range(2):
+        result = l2s("search", photo)
+        assert result.exit_code == 2
+        assert f"{copy.name}: is gone, or not the network of champion version 7" in result.stderr
+        assert "`l2s retrain` fetches it anew" in result.stderr
+        assert l2s("search", photo, "--newest").exit_code == 0
+        copy.unlink(missing_ok=True)
+    put_champion(study)  # as `l2s retrain` does
+    assert found(photo)["champion_version"] == "7"
+
+
 def test_what_a_running_study_has_taken_away_is_told(study: Path, photo: Path) -> None:
     (study / f"models/emblems/students/{STUDENT}.safetensors").unlink()
     alone = l2s("search", photo)
@@ -338,4 +355,4 @@ def test_the_copy_before_the_present_champion_stays_for_those_who_open_it(study:
         keep_champion(champion, source)
         keep_champion(champion, source)  # told again, nothing changes
     assert [champion.path.exists() for champion in made] == [False, True, True]
-    assert kept_version("emblems", 16) == "2"
+    assert json.loads((study / "champions/emblems/16px.json").read_text())["version"] == "2"

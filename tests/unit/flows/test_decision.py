@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pipeline.flows.decision import decide
-from pipeline.study.challenge import Comparison, compare_queries
+from pipeline.study.cells import Bootstrap
+from pipeline.study.challenge import Comparison, Incompatible, Unfit, compare_queries
 
 
 def comparison(low: float, mean: float, high: float) -> Comparison:
@@ -34,7 +35,7 @@ def comparison(low: float, mean: float, high: float) -> Comparison:
 def test_a_candidate_leads_if_it_is_surely_not_worse_than_the_tolerance(
     low: float, mean: float, high: float, result: str
 ) -> None:
-    decision = decide("new", "old", comparison(low, mean, high), 0.5)
+    decision = decide(comparison(low, mean, high), 0.5)
     assert decision.result == result
     assert decision.moves_alias == (result == "promoted")
     assert f"a difference of {mean:+.2f} points" in decision.reason
@@ -43,43 +44,36 @@ def test_a_candidate_leads_if_it_is_surely_not_worse_than_the_tolerance(
 
 def test_the_reason_tells_a_worse_candidate_from_too_few_queries() -> None:
     assert "100 queries can tell 1.20 points apart" in (
-        decide("new", "old", comparison(-1.0, 0.2, 1.4), 0.5).reason
+        decide(comparison(-1.0, 0.2, 1.4), 0.5).reason
     )
-    assert decide("new", "old", comparison(-2.0, -1.0, -0.6), 0.5).reason.endswith(
+    assert decide(comparison(-2.0, -1.0, -0.6), 0.5).reason.endswith(
         "worse by more than 0.5 points"
     )
 
 
 def test_no_tolerance_asks_for_a_gain_that_is_sure() -> None:
-    assert decide("new", "old", comparison(-0.01, 1.0, 2.0), 0).result == "refused"
-    assert decide("new", "old", comparison(0.0, 1.0, 2.0), 0).result == "promoted"
+    assert decide(comparison(-0.01, 1.0, 2.0), 0).result == "refused"
+    assert decide(comparison(0.0, 1.0, 2.0), 0).result == "promoted"
 
 
 def test_without_a_champion_the_first_candidate_leads() -> None:
-    decision = decide("new", None, None, 0.5)
+    decision = decide(None, 0.5)
     assert (decision.result, decision.moves_alias) == ("first", True)
 
 
-def test_the_champion_itself_is_no_candidate() -> None:
-    decision = decide("same", "same", None, 0.5)
-    assert (decision.result, decision.moves_alias) == ("unchanged", False)
+def test_only_a_champion_of_another_space_gives_way_without_a_comparison() -> None:
+    decision = decide(Incompatible("another teacher"), 0.5)
+    assert (decision.result, decision.moves_alias) == ("promoted", True)
+    assert decision.reason.endswith("another teacher")
+    decision = decide(Unfit("NaN"), 0.5)
+    assert (decision.result, decision.moves_alias) == ("refused", False)
+    assert decision.reason.endswith("NaN")
 
 
-def test_without_a_candidate_the_champion_stays() -> None:
-    for champion in ("old", None):
-        decision = decide(None, champion, None, 0.5)
-        assert (decision.result, decision.moves_alias) == ("refused", False)
-
-
-def test_a_champion_that_cannot_be_searched_with_gives_way() -> None:
-    decision = decide("new", "old", "dim 64 against 128", 0.5)
-    assert decision.result == "promoted"
-    assert "dim 64 against 128" in decision.reason
-
-
-def test_a_negative_tolerance_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"tolerance = -0.1: must be 0 or more"):
-        decide("new", "old", comparison(0, 1, 2), -0.1)
+@pytest.mark.parametrize("tolerance", [-0.1, float("nan")])
+def test_a_tolerance_that_is_none_is_refused(tolerance: float) -> None:
+    with pytest.raises(ValueError, match=rf"tolerance = {tolerance}: must be 0 or more"):
+        decide(comparison(0, 1, 2), tolerance)
 
 
 def test_queries_are_compared_in_pairs_against_one_database() -> None:
@@ -92,13 +86,13 @@ def test_queries_are_compared_in_pairs_against_one_database() -> None:
     database = torch.stack([corner[0], corner[0], corner[1], corner[1]])
     labels = torch.tensor([0, 0, 1, 1])
     champion = torch.stack([corner[1], corner[0], corner[0], corner[1]])
-    found = compare_queries(database, champion, database, labels, seed=0, samples=200, level=0.9)
+    found = compare_queries(database, champion, database, labels, Bootstrap(200, 0.9, 0))
     assert found.candidate_map == 1.0
     assert found.champion_map == pytest.approx((1 + 1 + 1 / 3 + 1 / 3) / 4)
     assert found.mean == pytest.approx(1 / 3)
     assert 0 <= found.low <= found.mean <= found.high <= 2 / 3 + 1e-12
     assert (found.queries, found.level) == (4, 0.9)
-    same = compare_queries(champion, champion, database, labels, seed=0, samples=200, level=0.9)
+    same = compare_queries(champion, champion, database, labels, Bootstrap(200, 0.9, 0))
     assert (same.low, same.mean, same.high) == (0.0, 0.0, 0.0)
 
 
@@ -108,4 +102,4 @@ def test_queries_of_another_space_are_refused() -> None:
     queries = torch.ones(4, 3, dtype=torch.float64)
     labels = torch.tensor([0, 0, 1, 1])
     with pytest.raises(ValueError, match=r"must be .* of one dim"):
-        compare_queries(database, queries, database, labels, seed=0, samples=9, level=0.9)
+        compare_queries(database, queries, database, labels, Bootstrap(9, 0.9, 0))
