@@ -129,12 +129,13 @@ def _work_folder() -> Iterator[Path]:
 
 def _find_champion(store: Store, name: str, query_px: int) -> Version | None:
     """The version that leads. Raises RegistryError where one led and the registry knows of none."""
-    champion = find_champion(store, model_name(name, query_px))
+    model = model_name(name, query_px)
+    champion = find_champion(store, model)
     if champion is None and has_kept(name, query_px):
         raise RegistryError(
-            f"{model_name(name, query_px)}: MLflow's registry names no champion, but one is kept in "
-            f"champions/{name}: restore the record (MLFLOW_TRACKING_URI, mlflow.db, mlartifacts), "
-            f"or delete champions/{name} to start anew"
+            f"{model}: MLflow's registry names no champion, but champions/{name} holds one: "
+            "restore the record (MLFLOW_TRACKING_URI, mlflow.db, mlartifacts), or delete "
+            f"champions/{name} to start anew"
         )
     return champion
 

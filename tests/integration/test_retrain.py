@@ -22,6 +22,7 @@ from pipeline.flows.champions import (
     name_first_champions,
     roll_back_champion,
 )
+from pipeline.flows.lockfile import locked_outputs
 from pipeline.flows.retrain import retrain
 from pipeline.flows.retraining import Request, kept_teacher_line, teacher_origin
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
@@ -146,11 +147,9 @@ def put_student(network: str, request: Request | None = None, key: str = STUDENT
 def put_file(made: str, target: str) -> None:
     """Put a file in the place of a stage's output, in dvc.lock as well."""
     lock = Path("dvc.lock")
-    before = file_md5(Path(target))
+    before = next(outs[target] for outs in locked_outputs().values() if target in outs)
     shutil.copyfile(made, target)
-    text = lock.read_text()
-    assert before in text
-    lock.write_text(text.replace(before, file_md5(Path(target))))
+    lock.write_text(lock.read_text().replace(before, file_md5(Path(target))))
 
 
 @pytest.fixture
@@ -158,7 +157,8 @@ def defended(workspace: Path) -> Path:
     """Version 2, a good one, leads; the next candidate is a bad one."""
     del workspace
     assert [one.decision.result for one in name_first_champions(load_params(), NAME)] == ["first"]
-    assert put_student("made/72/student.safetensors").champion == "2"
+    verdict = put_student("made/72/student.safetensors", Request(tolerance_points=50))
+    assert (verdict.decision.result, verdict.champion) == ("promoted", "2")
     return Path("made/84/student.safetensors")
 
 
@@ -214,8 +214,16 @@ def test_an_error_is_no_reason_to_promote(
     with pytest.raises((ValueError, OSError), match=words):
         list(judge_dataset(load_params(), NAME, Request()))
     assert champion_state() == before
+
+
+def test_the_command_ends_with_2_where_a_comparison_fails(
+    defended: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_file(str(defended), f"models/{NAME}/students/{STUDENT}.safetensors")
+    monkeypatch.setenv("L2S_DEVICE", "cuda:7")
+    before = champion_state()
     result = CliRunner().invoke(app, ["retrain"])
-    assert result.exit_code == 2, result.output
+    assert (result.exit_code, "L2S_DEVICE = 'cuda:7'" in result.stderr) == (2, True), result.output
     assert champion_state() == before
 
 
@@ -244,15 +252,21 @@ def test_a_champion_of_another_teacher_gives_way_to_a_student_of_this_one(defend
     network, card = load_network(Path("models/own/teacher.safetensors"), CPU)
     network.projection.bias.data[0] += 1e-6
     save_network(Path("teacher.safetensors"), network, card)
-    old = Path("dvc.lock").read_text()
+    yaml = YAML()
     put_file("teacher.safetensors", "models/own/teacher.safetensors")
-    assert "another teacher" in (reason := put_student(str(defended)).decision.reason), reason
+    verdict = put_student(str(defended))
+    assert (verdict.decision.result, verdict.champion) == ("promoted", "3")
+    assert "another teacher" in verdict.decision.reason
     assert answer_of(STUDENT) == "3"
-    # A student that is older than the teacher is no candidate.
-    Path("dvc.lock").write_text(Path("dvc.lock").read_text().replace("distill@", "was@"))
-    with pytest.raises(ValueError, match=r"own-16.safetensors: is not the file that dvc.lock"):
+    # Students and database of the teacher before are not judged with this one.
+    md5 = locked_outputs()["train_teacher@own"]["models/own/teacher.safetensors"]
+    lock = yaml.load(Path("dvc.lock").read_text())
+    (dep,) = (one for one in lock["stages"]["distill@own-16"]["deps"] if one["md5"] == md5)
+    dep["md5"] = "0" * 32
+    with Path("dvc.lock").open("w") as file:
+        yaml.dump(lock, file)
+    with pytest.raises(ValueError, match=r"teacher.safetensors: is newer than the result of dist"):
         list(judge_dataset(load_params(), NAME, Request(force=True)))
-    assert old != Path("dvc.lock").read_text()
 
 
 def test_a_lost_registry_beside_champions_is_an_error(
@@ -260,7 +274,7 @@ def test_a_lost_registry_beside_champions_is_an_error(
 ) -> None:
     put_file(str(defended), f"models/{NAME}/students/{STUDENT}.safetensors")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///new.db")
-    words = "own-16px: MLflow's registry names no champion, but one is kept in champions/own"
+    words = "own-16px: MLflow's registry names no champion, but champions/own holds one"
     for ask in (
         lambda: list(judge_dataset(load_params(), NAME, Request())),
         lambda: list(name_first_champions(load_params(), NAME)),
@@ -294,7 +308,7 @@ def test_a_rollback_that_cannot_be_served_moves_nothing(defended: Path) -> None:
     del defended
     before = champion_state()
     _flip("mlartifacts/**/*.safetensors")
-    with pytest.raises(RegistryError, match="version 1: its file in .* has changed"):
+    with pytest.raises(RegistryError, match=r"version 1: its file in .* has changed"):
         roll_back_champion(NAME, 16)
     assert champion_state() == before
 

@@ -1,0 +1,108 @@
+"""The line of champions: rollbacks walk it backwards and come to an end, whatever led again."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.tracking_registry import (
+    RegistryError,
+    Version,
+    add_version,
+    fetch_network,
+    find_champion,
+    find_previous,
+    promote,
+    step_back,
+)
+from pipeline.tracking_store import Store, open_store
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """One for all tests, each with a model of its own."""
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        return open_store()
+
+
+def versions(store: Store, model: str, count: int, folder: Path) -> list[Version]:
+    network = folder / "network.safetensors"
+    network.write_text(model)
+    return [add_version(store, model, network, store.study_id, {}) for _ in range(count)]
+
+
+def leader(store: Store, model: str) -> Version:
+    found = find_champion(store, model)
+    assert found is not None
+    return found
+
+
+def rollbacks(store: Store, model: str, count: int) -> list[str]:
+    """Who leads after each rollback; after that many there is none before."""
+    seen = []
+    for _ in range(count):
+        now = leader(store, model)
+        step_back(store, now, find_previous(store, now))
+        seen.append(leader(store, model).version)
+    now = leader(store, model)
+    with pytest.raises(RegistryError, match=f"version {now.version} is the first champion"):
+        find_previous(store, now)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("promoted", "then"),
+    [
+        ("1", []),
+        ("12", ["1"]),
+        ("123", ["2", "1"]),
+        ("121", ["2"]),  # 1 led again after 2: it stands in the line once
+        ("1231", ["3", "2"]),
+        ("12312", ["1", "3"]),
+        ("1122", ["1"]),
+    ],
+)
+def test_rollbacks_come_to_an_end(
+    store: Store, tmp_path: Path, promoted: str, then: list[str]
+) -> None:
+    made = versions(store, model := f"line-{promoted}", 3, tmp_path)
+    for number in promoted:
+        promote(store, made[int(number) - 1])
+    assert rollbacks(store, model, len(then)) == then
+
+
+def test_what_was_rolled_back_from_is_not_come_back_to(store: Store, tmp_path: Path) -> None:
+    one, two, three, other = versions(store, "line", 4, tmp_path)
+    for version in (one, two):
+        promote(store, version)
+    assert rollbacks(store, "line", 1) == ["1"]
+    promote(store, three)
+    assert rollbacks(store, "line", 1) == ["1"]
+    promote(store, two)  # judged before
+    assert rollbacks(store, "line", 1) == ["1"]
+    store.client.set_registered_model_alias("line", "champion", other.version)  # by hand
+    assert rollbacks(store, "line", 1) == ["1"]
+
+
+def test_a_version_without_its_tags_is_refused_in_words(store: Store, tmp_path: Path) -> None:
+    (one,) = versions(store, "bare", 1, tmp_path)
+    with pytest.raises(RegistryError, match="bare version 1: has no tag 'teacher_md5'"):
+        _ = one.teacher_md5
+
+
+def test_a_network_is_held_to_its_hash(store: Store, tmp_path: Path) -> None:
+    (one,) = versions(store, "held", 1, tmp_path)
+    assert fetch_network(store, one, tmp_path / "a").read_text() == "held"
+    (file,) = (path for path in _artifacts(store) if path.read_text() == "held")
+    file.write_text("hold")
+    with pytest.raises(RegistryError, match=r"held version 1: its file in .* has changed"):
+        fetch_network(store, one, tmp_path / "b")
+
+
+def _artifacts(store: Store) -> list[Path]:
+    location = store.client.get_experiment(store.experiment_id).artifact_location
+    return list(Path(location.removeprefix("file://")).rglob("network.safetensors"))
