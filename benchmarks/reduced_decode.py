@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.untrained_reference import DATABASE_PX, PooledFeatures, sample_pack
-from pipeline.config import load_params
+from pipeline.config.params import load_params
 from pipeline.data.normalisation import decode_image
 from pipeline.data.packs import Pack, open_pack
 from pipeline.export_folder import CALIBRATION_IMAGES, calibration_views

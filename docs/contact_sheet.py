@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from pipeline.config import load_params
+from pipeline.config.params import load_params
 from pipeline.data.emblems import render_emblems
 from pipeline.data.views import evaluation_view
 

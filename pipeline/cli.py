@@ -40,7 +40,7 @@ def study(
     fresh: Annotated[bool, typer.Option("--fresh", help="Run finished stages again.")] = False,
 ) -> None:
     """Run what params.yaml asks for and is not done yet, then show the trade-off."""
-    from pipeline.config import load_params
+    from pipeline.config.params import load_params
     from pipeline.data.own_checks import check_own_images
     from pipeline.flows.record import record_lines
     from pipeline.flows.stage_runs import exit_code_of
@@ -89,7 +89,7 @@ def status() -> None:
 @app.command()
 def table() -> None:
     """Show the trade-off of what has been run already."""
-    from pipeline.config import load_params
+    from pipeline.config.params import load_params
 
     with plain_errors():
         enter_workspace()
@@ -129,8 +129,8 @@ def select(
 
     For example: l2s select emblems; l2s select cub200; l2s select folder --path my/images
     """
+    from pipeline.config.studies import select_studies
     from pipeline.flows.ledger import at_work
-    from pipeline.selection import select_studies
 
     with plain_errors():
         given = path.expanduser().absolute() if path else None

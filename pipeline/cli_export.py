@@ -41,7 +41,7 @@ def export(
     """
     with plain_errors():
         here = enter_workspace()
-        from pipeline.config import load_params
+        from pipeline.config.params import load_params
         from pipeline.export_folder import default_target, export_network
         from pipeline.retrieval.search import choose_network
 

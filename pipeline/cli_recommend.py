@@ -9,7 +9,7 @@ import typer
 from pipeline.command_line import enter_workspace, plain_errors
 
 if TYPE_CHECKING:
-    from pipeline.config import Params
+    from pipeline.config.params import Params
     from pipeline.study.recommendation import Bounds, Recommendation
 
 app = typer.Typer()
@@ -46,7 +46,7 @@ def recommend(
         chosen = [role.strip() for role in roles.split(",") if role.strip()]
         check_roles(chosen)
         enter_workspace()
-        from pipeline.config import load_params
+        from pipeline.config.params import load_params
 
         params = load_params()
         names = _datasets(params, dataset)

@@ -91,7 +91,7 @@ def _open(
     network: str | None, dataset: str | None, index: str | None, *, newest: bool
 ) -> "tuple[QueryNetwork, Database]":
     """The network and the database that the options name."""
-    from pipeline.config import load_params
+    from pipeline.config.params import load_params
     from pipeline.devices import resolve_device
     from pipeline.retrieval.databases import open_study_database
     from pipeline.retrieval.image_index import open_image_index, require_card
@@ -213,7 +213,7 @@ def index(
     """
     with plain_errors():
         here = enter_workspace()
-        from pipeline.config import load_params
+        from pipeline.config.params import load_params
         from pipeline.devices import resolve_device
         from pipeline.retrieval.indexing import index_folder
         from pipeline.retrieval.search import TEACHER, choose_network, open_network

@@ -30,7 +30,7 @@ def ui(
 
     with plain_errors():
         enter_workspace()
-        from pipeline.config import load_params
+        from pipeline.config.params import load_params
         from pipeline.devices import resolve_device
         from pipeline.page.desk import Desk
         from pipeline.page.server import MAX_UPLOAD_PIXELS, create_app

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.config import Params
+from pipeline.config.params import Params
 from pipeline.data.packs import open_pack
 from pipeline.flows.lockfile import locked_dependencies, locked_outputs
 from pipeline.model_card import main_row

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int, UInt8
 
-from pipeline.config import Params
+from pipeline.config.params import Params
 from pipeline.data.packs import Pack, open_pack
 from pipeline.export_figures import figures_of, read_table
 from pipeline.files import replacing, write_json, write_text

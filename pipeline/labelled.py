@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Params
-from pipeline.config_recipes import Network
+from pipeline.config.params import Params
+from pipeline.config.recipes import Network
 from pipeline.data.coupled import cached_decoder
 from pipeline.data.packs import open_pack, validation_split
 from pipeline.devices import resolve_device

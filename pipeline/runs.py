@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.config import Compute
-from pipeline.config_recipes import DistillationRecipe, Network, TripletRecipe
+from pipeline.config.params import Compute
+from pipeline.config.recipes import DistillationRecipe, Network, TripletRecipe
 from pipeline.data.coupled import ViewRecipe
 from pipeline.devices import loading_threads
 from pipeline.files import file_md5, write_text

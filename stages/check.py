@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.config import ConfigurationError, load_params
+from pipeline.config.params import ConfigurationError, load_params
 from pipeline.files import write_json
 from pipeline.models.requirements import network_faults
 from pipeline.workspace import run_stage

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pipeline.config import Params, Student, load_params
+from pipeline.config.params import Params, Student, load_params
 from pipeline.data.coupled import cached_decoder
 from pipeline.data.packs import open_pack, validation_split
 from pipeline.devices import resolve_device

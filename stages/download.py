@@ -1,7 +1,7 @@
 """Obtain the files of a data set and describe them, or say why none are needed."""
 
-from pipeline.config import load_params
-from pipeline.config_sources import CarsSource, CubSource, EmblemsSource, SopSource
+from pipeline.config.params import load_params
+from pipeline.config.sources import CarsSource, CubSource, EmblemsSource, SopSource
 from pipeline.data.published import describe_files, download_files
 from pipeline.data.sources import find_form, find_source
 from pipeline.files import write_json

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.config import load_params
+from pipeline.config.params import load_params
 from pipeline.data.packs import open_pack
 from pipeline.devices import resolve_device
 from pipeline.files import replacing

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.config import Params, load_params
+from pipeline.config.params import Params, load_params
 from pipeline.data.packs import Pack, open_pack
 from pipeline.devices import resolve_device
 from pipeline.files import file_md5, replacing, write_json

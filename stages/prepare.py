@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import Params, load_params
-from pipeline.config_sources import CsvSource, EmblemsSource, FolderSource
+from pipeline.config.params import Params, load_params
+from pipeline.config.sources import CsvSource, EmblemsSource, FolderSource
 from pipeline.data.emblems import render_emblems
 from pipeline.data.layouts import open_layout, read_records
 from pipeline.data.listings import Listing

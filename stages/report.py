@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pipeline.config import load_params
+from pipeline.config.params import load_params
 from pipeline.files import write_text
 from pipeline.study.report import render_report
 from pipeline.workspace import DatasetPaths, run_stage

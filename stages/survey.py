@@ -7,8 +7,8 @@ user's own images it also settles which classes train, and records that in split
 import sys
 from pathlib import Path
 
-from pipeline.config import load_params
-from pipeline.config_sources import CsvSource, EmblemsSource, FolderSource
+from pipeline.config.params import load_params
+from pipeline.config.sources import CsvSource, EmblemsSource, FolderSource
 from pipeline.data.own_images import image_manifest, known_classes, list_own_images
 from pipeline.data.published import describe_files, given_files
 from pipeline.data.sources import find_form, find_source

@@ -1,6 +1,6 @@
 """Gather the rows of a data set into the trade-off table and figure."""
 
-from pipeline.config import load_params
+from pipeline.config.params import load_params
 from pipeline.files import write_json, write_text
 from pipeline.study.figures import draw_tradeoff
 from pipeline.study.tradeoff import collect_rows, is_subset, markdown_table, write_tradeoff

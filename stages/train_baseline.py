@@ -1,6 +1,6 @@
 """Train the labelled network of a student's size: what one would do without the method."""
 
-from pipeline.config import load_params
+from pipeline.config.params import load_params
 from pipeline.labelled import train_with_labels
 from pipeline.workspace import run_stage
 

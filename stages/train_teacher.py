@@ -1,6 +1,6 @@
 """Train the teacher of a data set on large images, with labels."""
 
-from pipeline.config import load_params
+from pipeline.config.params import load_params
 from pipeline.labelled import train_with_labels
 from pipeline.workspace import run_stage
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import ConfigurationError, Dataset, Params
-from pipeline.config_sources import CsvSource, FolderSource
+from pipeline.config.params import ConfigurationError, Dataset, Params
+from pipeline.config.sources import CsvSource, FolderSource
 from pipeline.data.listings import LayoutError, Listing, enumerate_names
 from pipeline.data.own_images import known_classes, list_own_images
 from pipeline.data.packs import validating_classes

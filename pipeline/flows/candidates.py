@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.config import Params
+from pipeline.config.params import Params
 from pipeline.files import file_md5
 from pipeline.flows.lockfile import locked_dependencies, locked_outputs
 from pipeline.models.weights import read_card

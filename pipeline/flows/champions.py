@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Params
+from pipeline.config.params import Params
 from pipeline.devices import resolve_device
 from pipeline.files import file_md5
 from pipeline.flows.candidates import (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.config import load_params
+from pipeline.config.params import load_params
 from pipeline.data.own_checks import check_own_images
 from pipeline.flows.champions import (
     Verdict,

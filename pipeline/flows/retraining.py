@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Params
-from pipeline.config_sources import CsvSource, FolderSource
+from pipeline.config.params import Params
+from pipeline.config.sources import CsvSource, FolderSource
 from pipeline.files import write_json
 from pipeline.flows.graph import StageGraph, read_graph
 from pipeline.flows.lockfile import locked_dependencies, locked_outputs

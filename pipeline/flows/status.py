@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import load_params
+from pipeline.config.params import load_params
 from pipeline.flows.graph import GraphError, read_edges, read_graph
 from pipeline.flows.ledger import last_runs, read_record, running_study, states
 from pipeline.flows.retraining import kept_teacher_line

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import ConfigurationError, Params
-from pipeline.config_recipes import Network
+from pipeline.config.params import ConfigurationError, Params
+from pipeline.config.recipes import Network
 from pipeline.models.backbones import (
     Backbone,
     UnknownBackboneError,

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from torch import Tensor
 
-from pipeline.config import Params
+from pipeline.config.params import Params
 from pipeline.data.normalisation import MAX_PIXELS, decode_image
 from pipeline.data.views import evaluation_view
 from pipeline.models.champions import Champion, kept_champion

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.config import Params, load_params
+from pipeline.config.params import Params, load_params
 from tests.contract.stage_code import ROOT, stage_definitions
 from tests.made_params import PARAMS
 
@@ -143,7 +143,8 @@ def test_every_key_is_explained_somewhere() -> None:
 
 
 def test_overrides_repeat_the_names_of_what_they_override() -> None:
-    from pipeline import config, config_recipes
+    from pipeline.config import params as config
+    from pipeline.config import recipes as config_recipes
 
     pairs = [
         (config.NetworkOverride, config_recipes.Network),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import ConfigurationError, load_params
+from pipeline.config.params import ConfigurationError, load_params
 from pipeline.data.own_checks import check_own_images
 from pipeline.data.packs import open_pack, validation_split, write_pack
 from pipeline.data.records import ImageRecord

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.config import load_params
+from pipeline.config.params import load_params
 from pipeline.files import file_md5
 from pipeline.flows.champions import (
     Verdict,

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from pipeline.config import load_params
+from pipeline.config.params import load_params
 from pipeline.page import server
 from pipeline.page.desk import Desk
 from pipeline.page.server import MAX_UPLOAD_BYTES, create_app

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import ConfigurationError, Params, load_params
+from pipeline.config.params import ConfigurationError, Params, load_params
+from pipeline.config.studies import select_studies
 from pipeline.data.own_checks import check_own_images
-from pipeline.selection import select_studies
 from tests.integration.workspace import ROOT, set_params
 
 

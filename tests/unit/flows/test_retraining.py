@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.config import load_params
+from pipeline.config.params import load_params
 from pipeline.flows.graph import StageGraph
 from pipeline.flows.retraining import (
     ImageChanges,

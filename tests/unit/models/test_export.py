@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.config import load_params
+from pipeline.config.params import load_params
 from pipeline.data.views import evaluation_view
 from pipeline.export_folder import default_target, export_network, write_database
 from pipeline.model_card import main_row

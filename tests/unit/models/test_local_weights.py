@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.config import Params, load_params
+from pipeline.config.params import Params, load_params
 from pipeline.models.backbones import build_backbone
 from pipeline.models.local_weights import WeightsError
 from pipeline.models.requirements import network_faults

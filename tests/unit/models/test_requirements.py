@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import save_file
 from torchvision.models import get_model
 
-from pipeline.config import ConfigurationError, Params, load_params
+from pipeline.config.params import ConfigurationError, Params, load_params
 from pipeline.models import requirements
 from pipeline.models.requirements import check_networks, network_faults, size_fault
 from tests.made_params import edited_params

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import Params, load_params
+from pipeline.config.params import Params, load_params
 from pipeline.data.normalisation import UnreadableImage, decode_image
 from pipeline.retrieval import image_index
 from pipeline.retrieval.databases import Database, image_id, open_study_database

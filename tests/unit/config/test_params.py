@@ -7,7 +7,7 @@ from typing import Any
 import pydantic
 import pytest
 
-from pipeline.config import ConfigurationError, Params, load_params
+from pipeline.config.params import ConfigurationError, Params, load_params
 from tests.made_params import ABSENT, PARAMS, edited_params
 
 STUDENT = {"dataset": "emblems", "query_px": 32}

@@ -9,8 +9,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 
-from pipeline.config_faults import ConfigurationError, field_faults, well_formed
-from pipeline.config_recipes import (
+from pipeline.config.faults import ConfigurationError, field_faults, well_formed
+from pipeline.config.recipes import (
     Colour,
     Deviation,
     DistillationRecipe,
@@ -21,7 +21,7 @@ from pipeline.config_recipes import (
     TripletRecipe,
     Weight,
 )
-from pipeline.config_sources import Model, Source, input_fault
+from pipeline.config.sources import Model, Source, input_fault
 
 __all__ = ["ConfigurationError", "Params", "load_params", "parse_params"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.config import ConfigurationError, load_params, parse_params
+from pipeline.config.params import ConfigurationError, load_params, parse_params
+from pipeline.config.studies import select_studies
 from pipeline.models.requirements import network_faults
-from pipeline.selection import select_studies
 from tests.made_params import PARAMS
 
 SHELVED = ("cub200_sample", "cub200", "cars196", "sop")

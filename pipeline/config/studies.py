@@ -17,7 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node
 from ruamel.yaml.reader import ReaderError
 
-from pipeline.config import ConfigurationError, parse_params
+from pipeline.config.params import ConfigurationError, parse_params
 from pipeline.files import write_text
 
 _SECTIONS = ("inputs", "datasets", "students", "shelf")
