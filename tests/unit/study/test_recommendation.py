@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import cli
+from pipeline.cli import __main__ as cli
 from pipeline.files import write_json
 from pipeline.study.recommendation import Bounds, recommend
 from pipeline.workspace import DatasetPaths

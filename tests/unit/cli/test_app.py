@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import cli
+from pipeline.cli import __main__ as cli
 from tests.made_params import edited_params
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "numpy", "pydantic", "matplotlib", "timm")
 COMMANDS = [command.callback.__name__ for command in cli.app.registered_commands]
 
@@ -37,7 +37,7 @@ def l2s(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_answers_without_any_heavy_import() -> None:
     program = (
         "import json, sys\n"
-        "from pipeline.cli import app\n"
+        "from pipeline.cli.__main__ import app\n"
         "try:\n    app(['--help'])\n"
         "except SystemExit as end:\n    assert end.code == 0\n"
         "print(json.dumps([name for name in sys.modules if '.' not in name]))"

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli_export, cli_operations, cli_recommend, cli_search, cli_ui
-from pipeline.command_line import enter_workspace, plain_errors
+from pipeline.cli import export, operations, page, recommend, search
+from pipeline.cli.errors import enter_workspace, plain_errors
 
 app = typer.Typer(
     name="l2s",
@@ -147,11 +147,11 @@ def select(
         typer.echo("next: l2s study")
 
 
-app.add_typer(cli_search.app)
-app.add_typer(cli_export.app)
-app.add_typer(cli_ui.app)
-app.add_typer(cli_recommend.app)
-app.add_typer(cli_operations.app)
+app.add_typer(search.app)
+app.add_typer(export.app)
+app.add_typer(page.app)
+app.add_typer(recommend.app)
+app.add_typer(operations.app)
 
 if __name__ == "__main__":
     app()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pipeline.command_line import enter_workspace, plain_errors, printable
+from pipeline.cli.errors import enter_workspace, plain_errors, printable
 
 if TYPE_CHECKING:
     from pipeline.retrieval.databases import Database

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.command_line import enter_workspace, plain_errors
+from pipeline.cli.errors import enter_workspace, plain_errors
 
 app = typer.Typer()
 

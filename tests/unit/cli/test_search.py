@@ -14,7 +14,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline import cli
+from pipeline.cli import __main__ as cli
 from pipeline.files import file_md5
 from pipeline.flows.ledger import hold_workspace
 from pipeline.models.champions import Champion, keep_champion

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.command_line import enter_workspace, plain_errors
+from pipeline.cli.errors import enter_workspace, plain_errors
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
