@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.models.weights import NetworkCard, build_embedder, save_network
-from pipeline.tracking import DatasetFacts, tracked_run
+from pipeline.tracking.runs import DatasetFacts, tracked_run
 
 DIM = 128
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 from urllib.request import urlopen
 
-from pipeline.tracking_store import open_store, tracking_uri
+from pipeline.tracking.store import open_store, tracking_uri
 from tests.browser import Page, open_page
 from tests.integration.test_schedule import free_port
 

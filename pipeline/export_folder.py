@@ -27,7 +27,7 @@ from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.image_index import open_image_index, require_card
 from pipeline.retrieval.parity import LARGEST_DIFFERENCE, Parity, embedding_parity
 from pipeline.retrieval.search import TEACHER, NamedNetwork, QueryNetwork, open_network
-from pipeline.tracking_export import (
+from pipeline.tracking.served_package import (
     load_served_model,
     save_served_model,
     write_served_package,

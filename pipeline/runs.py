@@ -18,7 +18,7 @@ from pipeline.devices import loading_threads
 from pipeline.files import file_md5, write_text
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import NetworkCard, save_network
-from pipeline.tracking import DatasetFacts, tracked_run
+from pipeline.tracking.runs import DatasetFacts, tracked_run
 from pipeline.training.checkpoints import Row, load_checkpoint
 from pipeline.training.loop import Objective, Schedule, train
 from pipeline.training.team import Team

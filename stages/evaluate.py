@@ -21,7 +21,7 @@ from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.ranking import evaluate_retrieval
 from pipeline.study.cells import Bootstrap, Contender, evaluate_contenders
 from pipeline.study.contrasts import find_contrasts
-from pipeline.tracking import add_to_trainings, require_store, tracked_run
+from pipeline.tracking.runs import add_to_trainings, require_store, tracked_run
 from pipeline.workspace import DatasetPaths, fingerprint, run_stage
 
 # What a row is about; the rest of its figures are measured.

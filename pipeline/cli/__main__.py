@@ -46,7 +46,7 @@ def study(
     from pipeline.flows.stage_runs import exit_code_of
     from pipeline.flows.study import run_study
     from pipeline.models.requirements import check_downloads, check_networks
-    from pipeline.tracking_store import require_store
+    from pipeline.tracking.store import require_store
 
     with plain_errors():
         enter_workspace()
@@ -77,7 +77,7 @@ def status() -> None:
     """Show which stages are up to date, what runs now, champions, and the next scheduled run."""
     from pipeline.flows.status import show_status
     from pipeline.flows.timetable import next_run_line
-    from pipeline.tracking_registry import champion_lines
+    from pipeline.tracking.registry import champion_lines
 
     with plain_errors():
         enter_workspace()

@@ -129,7 +129,7 @@ def mlflow(
     import os
     import sys
 
-    from pipeline.tracking_store import require_store, tracking_uri
+    from pipeline.tracking.store import require_store, tracking_uri
 
     with plain_errors():
         enter_workspace()

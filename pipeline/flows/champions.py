@@ -23,8 +23,7 @@ from pipeline.models.champions import Champion, has_kept, keep_champion
 from pipeline.models.weights import read_card
 from pipeline.study.cells import Bootstrap
 from pipeline.study.challenge import Comparison, Incompatible, Unfit, challenge
-from pipeline.tracking import TrackedRun, TrackingError, tracked_run
-from pipeline.tracking_registry import (
+from pipeline.tracking.registry import (
     RegistryError,
     Version,
     add_version,
@@ -37,7 +36,8 @@ from pipeline.tracking_registry import (
     promote,
     step_back,
 )
-from pipeline.tracking_store import Store, contact_errors, open_store
+from pipeline.tracking.runs import TrackedRun, TrackingError, tracked_run
+from pipeline.tracking.store import Store, contact_errors, open_store
 from pipeline.workspace import WORK, DatasetPaths
 
 

@@ -1,8 +1,8 @@
 """The end of a study for its record: what MLflow has is held against dvc.lock."""
 
 from pipeline.flows.lockfile import locked_outputs
-from pipeline.tracking_audit import audit_record
-from pipeline.tracking_store import TrackingError
+from pipeline.tracking.audit import audit_record
+from pipeline.tracking.store import TrackingError
 
 
 def record_lines() -> list[str]:

@@ -39,7 +39,7 @@ from pipeline.flows.stops import Stop, heeding_signals
 from pipeline.flows.study import Study
 from pipeline.flows.terminal import Announcer, summary
 from pipeline.models.requirements import check_networks
-from pipeline.tracking_store import require_store
+from pipeline.tracking.store import require_store
 from pipeline.workspace import delete_spent_work
 
 # Runs the stages of a planned study until none can start.

@@ -44,7 +44,7 @@ def test_the_layers_hold() -> None:
 def test_only_tracking_imports_mlflow() -> None:
     found = importers("mlflow")
     assert found
-    assert all(Path(path).match("pipeline/tracking*.py") for path in found)
+    assert all(Path(path).match("pipeline/tracking/*.py") for path in found)
 
 
 def test_only_flows_import_prefect_and_dvc() -> None:

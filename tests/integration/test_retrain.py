@@ -27,8 +27,8 @@ from pipeline.flows.retrain import retrain
 from pipeline.flows.retraining import Request, kept_teacher_line, teacher_origin
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
 from pipeline.retrieval.search import choose_network, open_network
-from pipeline.tracking_registry import RegistryError, champions, find_champion
-from pipeline.tracking_store import open_store
+from pipeline.tracking.registry import RegistryError, champions, find_champion
+from pipeline.tracking.store import open_store
 from tests.integration.workspace import set_params
 from tests.quick_study import CPU, NAME, STUDENT, environment, make_quick_study, put_images
 

@@ -24,7 +24,7 @@ from pipeline.models.weights import build_embedder
 from pipeline.retrieval.databases import open_study_database
 from pipeline.retrieval.parity import Parity, embedding_parity
 from pipeline.retrieval.search import NamedNetwork
-from pipeline.tracking_export import load_served_model
+from pipeline.tracking.served_package import load_served_model
 from tests.made_study import DIM, STUDENT, STUDENT_PX, make_finished_study
 
 STUDENT_OF_EMBLEMS = NamedNetwork(STUDENT, "emblems")

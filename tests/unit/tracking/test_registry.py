@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking_registry import (
+from pipeline.tracking.registry import (
     RegistryError,
     Version,
     add_version,
@@ -14,7 +14,7 @@ from pipeline.tracking_registry import (
     promote,
     step_back,
 )
-from pipeline.tracking_store import Store, open_store
+from pipeline.tracking.store import Store, open_store
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own
 

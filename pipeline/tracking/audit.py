@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline.tracking_delivery import deliver_waiting
-from pipeline.tracking_outbox import waiting_records
-from pipeline.tracking_store import (
+from pipeline.tracking.delivery import deliver_waiting
+from pipeline.tracking.outbox import waiting_records
+from pipeline.tracking.store import (
     TrackingError,
     close_dead_runs,
     contact_errors,

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.tracking_outbox import RANKING, EpochRow, Record
-from pipeline.tracking_store import Store
+from pipeline.tracking.outbox import RANKING, EpochRow, Record
+from pipeline.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Metric

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking import git_commit
+from pipeline.tracking.runs import git_commit
 
 
 def test_the_commit_is_told_or_that_there_is_none(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from pipeline.tracking_checkpoints import CheckpointLog
-from pipeline.tracking_outbox import Record, now_ms, waiting_records
-from pipeline.tracking_store import Store, contact_errors
+from pipeline.tracking.checkpoints import CheckpointLog
+from pipeline.tracking.outbox import Record, now_ms, waiting_records
+from pipeline.tracking.store import Store, contact_errors
 from pipeline.workspace import WORK
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ SERVED_PACKAGE = "l2s_query_encoder"
 SERVED_MODULES = (
     "pipeline.data.normalisation",
     "pipeline.models.query_encoder",
-    "pipeline.tracking_served",
+    "pipeline.tracking.served_encoder",
 )
 # What the served code imports, and what MLflow's server needs beside it.
 REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow")

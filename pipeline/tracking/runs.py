@@ -1,4 +1,4 @@
-"""The record of every run in MLflow. Only the modules `tracking*` import mlflow."""
+"""The record of every run in MLflow. Only this room imports mlflow."""
 
 import subprocess
 import sys
@@ -10,9 +10,9 @@ from typing import Any
 
 from pipeline.files import file_md5
 from pipeline.liveness import own_name
-from pipeline.tracking_delivery import Delivery, deliver_waiting
-from pipeline.tracking_outbox import DatasetFacts, Record
-from pipeline.tracking_store import (
+from pipeline.tracking.delivery import Delivery, deliver_waiting
+from pipeline.tracking.outbox import DatasetFacts, Record
+from pipeline.tracking.store import (
     Store,
     TrackingError,
     close_dead_runs,

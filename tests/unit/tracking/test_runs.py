@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.liveness import is_dead, own_name, start_mark
-from pipeline.tracking import TrackedRun, TrackingError, add_to_trainings, tracked_run
-from pipeline.tracking_audit import audit_record
-from pipeline.tracking_checkpoints import network_path, ranked_checkpoints
-from pipeline.tracking_outbox import DatasetFacts, Record, kept_epochs, waiting_records
-from pipeline.tracking_store import (
+from pipeline.tracking.audit import audit_record
+from pipeline.tracking.checkpoints import network_path, ranked_checkpoints
+from pipeline.tracking.outbox import DatasetFacts, Record, kept_epochs, waiting_records
+from pipeline.tracking.runs import TrackedRun, TrackingError, add_to_trainings, tracked_run
+from pipeline.tracking.store import (
     Store,
     close_dead_runs,
     contact_errors,
@@ -27,7 +27,7 @@ from pipeline.tracking_store import (
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DATA = DatasetFacts("emblems", "data/emblems/pack.arrow", "0123456789abcdef" * 2, {"images": 9})
 
 
@@ -216,7 +216,7 @@ def test_contact_that_returns_completes_the_record(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr("pipeline.tracking.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("pipeline.tracking.runs.time.monotonic", lambda: clock[0])
     with start() as run:
         with monkeypatch.context() as broken:
             broken.setattr(store.client.__class__, "log_batch", unreachable)

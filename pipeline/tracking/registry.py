@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.files import file_md5
-from pipeline.tracking_checkpoints import network_path
-from pipeline.tracking_store import Store, contact_errors, has_store, open_store, require_store
+from pipeline.tracking.checkpoints import network_path
+from pipeline.tracking.store import Store, contact_errors, has_store, open_store, require_store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
