@@ -1,20 +1,23 @@
 """The query encoder as MLflow's server calls it; a copy of this file is in every export."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from pipeline.models.query_encoder import QueryEncoder
+
+class Encoder(Protocol):
+    """What embeds encoded pictures: `pipeline.models.query_encoder.QueryEncoder`."""
+
+    def encode(self, pictures: Sequence[bytes]) -> np.ndarray: ...
 
 
 class ServedEncoder:
     """Answers a table whose column `image` holds the bytes of a picture a row."""
 
-    def __init__(self, encoder: QueryEncoder) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
 
     def predict(
@@ -25,8 +28,3 @@ class ServedEncoder:
             return self.encoder.encode(list(model_input["image"]))
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-
-
-def _load_pyfunc(path: str) -> ServedEncoder:
-    """MLflow loads the model by this name."""
-    return ServedEncoder(QueryEncoder(Path(path)))

@@ -20,6 +20,18 @@ SERVED_MODULES = (
     "pipeline.models.query_encoder",
     "pipeline.tracking.served_encoder",
 )
+# MLflow loads the model by a function of this name.
+_LOADER = f'''"""How MLflow loads the query encoder."""
+
+from pathlib import Path
+
+from {SERVED_PACKAGE}.query_encoder import QueryEncoder
+from {SERVED_PACKAGE}.served_encoder import ServedEncoder
+
+
+def _load_pyfunc(path: str) -> ServedEncoder:
+    return ServedEncoder(QueryEncoder(Path(path)))
+'''
 # What the served code imports, and what MLflow's server needs beside it.
 REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow")
 
@@ -32,6 +44,7 @@ def write_served_package(folder: Path) -> Path:
     package = folder / SERVED_PACKAGE
     package.mkdir(parents=True)
     (package / "__init__.py").write_text('"""The query encoder of large-to-small."""\n')
+    (package / "loader.py").write_text(_LOADER)
     for module in SERVED_MODULES:
         spec = find_spec(module)
         assert spec is not None, f"{module} is of this repository"
@@ -63,7 +76,7 @@ def save_served_model(folder: Path, onnx: Path, package: Path, dim: int) -> None
     with _quiet():
         pyfunc.save_model(
             folder,
-            loader_module=f"{package.name}.tracking_served",
+            loader_module=f"{package.name}.loader",
             data_path=str(onnx),
             code_paths=[str(package)],
             signature=signature,
