@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.views import ALPHA, COLOUR
-from pipeline.data.coupled import Decode, ViewRecipe
 from pipeline.data.packs import Pack
 from pipeline.models.embedder import Embedder, Precision, freeze_batch_norm
 from pipeline.models.weights import build_embedder
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.loop import Schedule, train
 from pipeline.training.losses import absolute_distillation, relational_distillation
+from pipeline.views.coupled import Decode, ViewRecipe
 
 LEARNING_RATE = 1e-4
 WEIGHT_DECAY = 1e-6

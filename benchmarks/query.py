@@ -25,13 +25,13 @@ from torch import Tensor
 
 from benchmarks.views import photograph
 from pipeline.data.normalisation import decode_image
-from pipeline.data.views import evaluation_view
 from pipeline.models.export import write_onnx
 from pipeline.models.quantisation import quantise_onnx
 from pipeline.models.query_encoder import QueryEncoder, least_decoded_px, square_view
 from pipeline.models.weights import build_embedder
 from pipeline.retrieval.index import read_index, write_exact_index
 from pipeline.retrieval.search import QueryNetwork
+from pipeline.views.evaluation import evaluation_view
 
 STEPS = ("decode", "view", "embed", "search")
 ENGINES = ("PyTorch", "ONNX", "ONNX int8")

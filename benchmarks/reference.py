@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.data.views import evaluation_view
 from pipeline.models.embedder import gem
 from pipeline.retrieval.ranking import evaluate_retrieval
 from pipeline.training.losses import absolute_distillation, relational_distillation
+from pipeline.views.evaluation import evaluation_view
 
 Arrays = Mapping[str, np.ndarray]
 

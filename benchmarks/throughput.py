@@ -24,11 +24,11 @@ from benchmarks.distillation import (
     train_ready,
 )
 from benchmarks.evaluation import SOP, bare_product, unit_rows
-from pipeline.data.coupled import Decode, cached_decoder
 from pipeline.data.packs import Pack
 from pipeline.models.embedder import Embedder
 from pipeline.retrieval.cost import query_cost
 from pipeline.retrieval.ranking import BLOCK_BYTES, evaluate_retrieval
+from pipeline.views.coupled import Decode, cached_decoder
 
 PAPER_PAIRS = 200 * 5864 * 8  # epochs x images of CUB200 x views: 9.4 million
 READY_BATCHES = 3  # different ones, which take turns

@@ -35,9 +35,9 @@ from benchmarks.distillation import (
 )
 from benchmarks.evaluation import MIB, measure
 from benchmarks.views import made_pack
-from pipeline.data.coupled import cached_decoder
 from pipeline.data.packs import Pack
 from pipeline.training.distillation import DistillationObjective
+from pipeline.views.coupled import cached_decoder
 
 CPU = torch.device("cpu")
 TEACHER = "teacher: forward, no graph"

@@ -22,9 +22,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
-from pipeline.data.coupled import ViewRecipe, cached_decoder, coupled_views
 from pipeline.data.packs import Pack, open_pack, write_pack
 from pipeline.data.records import ImageRecord
+from pipeline.views.coupled import ViewRecipe, cached_decoder, coupled_views
 
 CPU = torch.device("cpu")
 COLOUR = (0.4, 0.4, 0.4, 0.1)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from pipeline.config.params import load_params
 from pipeline.data.emblems import render_emblems
-from pipeline.data.views import evaluation_view
+from pipeline.views.evaluation import evaluation_view
 
 SIZES_PX = (96, 64, 48, 40)
 FAMILIES = 5

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from pipeline.config.params import Params
 from pipeline.config.recipes import Network
-from pipeline.data.coupled import cached_decoder
 from pipeline.data.packs import open_pack, validation_split
 from pipeline.devices import resolve_device
 from pipeline.models.weights import NetworkCard, build_embedder, weights_files
@@ -17,6 +16,7 @@ from pipeline.runs import TrainingJob, run_training, schedule_of, set_up, view_r
 from pipeline.training.checkpoints import Row
 from pipeline.training.metric_learning import TripletObjective
 from pipeline.training.team import Team, joined_team, start_team
+from pipeline.views.coupled import cached_decoder
 from pipeline.workspace import DatasetPaths
 
 

@@ -13,7 +13,6 @@ from torch import nn
 
 from pipeline.config.params import Compute
 from pipeline.config.recipes import DistillationRecipe, Network, TripletRecipe
-from pipeline.data.coupled import ViewRecipe
 from pipeline.devices import loading_threads
 from pipeline.files import file_md5, write_text
 from pipeline.models.embedder import Embedder
@@ -22,6 +21,7 @@ from pipeline.tracking.runs import DatasetFacts, tracked_run
 from pipeline.training.checkpoints import Row, load_checkpoint
 from pipeline.training.loop import Objective, Schedule, train
 from pipeline.training.team import Team
+from pipeline.views.coupled import ViewRecipe
 from pipeline.workspace import (
     WORK,
     DatasetPaths,

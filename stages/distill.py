@@ -4,7 +4,6 @@ import torch
 from torch import nn
 
 from pipeline.config.params import Params, Student, load_params
-from pipeline.data.coupled import cached_decoder
 from pipeline.data.packs import open_pack, validation_split
 from pipeline.devices import resolve_device
 from pipeline.models.folding import folded
@@ -15,6 +14,7 @@ from pipeline.runs import TrainingJob, run_training, schedule_of, set_up, view_r
 from pipeline.training.checkpoints import Row
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.team import Team, joined_team, start_team
+from pipeline.views.coupled import cached_decoder
 from pipeline.workspace import DatasetPaths, run_stage
 
 

@@ -10,10 +10,10 @@ import pytest
 # Before any import of the modules: calls whose tensors break the annotated shapes raise
 # TypeCheckError. `training.loop` is left out: beartype cannot check its plain Protocol.
 CHECKED = (
-    "pipeline.data.coupled",
+    "pipeline.views.coupled",
     "pipeline.data.packs",
     "pipeline.data.samplers",
-    "pipeline.data.views",
+    "pipeline.views.evaluation",
     "pipeline.models",
     "pipeline.retrieval",
     "pipeline.training.distillation",

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pipeline.data.coupled import ViewRecipe
 from pipeline.data.packs import Pack, open_pack, write_pack
 from pipeline.data.records import ImageRecord, Split
 from pipeline.models.backbones import Backbone
@@ -18,6 +17,7 @@ from pipeline.models.embedder import Embedder
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.loop import Schedule
 from pipeline.training.metric_learning import TripletObjective
+from pipeline.views.coupled import ViewRecipe
 
 CPU = torch.device("cpu")
 HALF = (0.5, 0.5, 0.5)

@@ -9,9 +9,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from pipeline.data.packs import Pack
-from pipeline.data.views import evaluation_view
 from pipeline.models.embedder import unit_range
 from pipeline.progress import Progress
+from pipeline.views.evaluation import evaluation_view
 
 KEPT_VIEWS_BYTES = 1 << 30
 

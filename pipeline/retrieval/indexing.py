@@ -14,7 +14,6 @@ from torch import Tensor
 
 from pipeline.data.listings import enumerate_names
 from pipeline.data.normalisation import UnreadableImage, decode_image
-from pipeline.data.views import evaluation_view
 from pipeline.progress import track
 from pipeline.retrieval.databases import image_id
 from pipeline.retrieval.image_index import (
@@ -31,6 +30,7 @@ from pipeline.retrieval.image_index import (
 from pipeline.retrieval.index import IndexKind
 from pipeline.retrieval.pictures import image_names, read_file
 from pipeline.retrieval.search import NamedNetwork, QueryNetwork
+from pipeline.views.evaluation import evaluation_view
 
 BATCH_IMAGES = 64
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data.packs import Pack
-from pipeline.data.views import evaluation_view
+from pipeline.views.evaluation import evaluation_view
 from pipeline.workspace import DatasetPaths
 
 NAMES = ("dataset", "network", "role", "backbone", "gain_over")

@@ -26,9 +26,9 @@ from benchmarks.distillation import (
 )
 from benchmarks.throughput import PAPER_PAIRS
 from benchmarks.views import made_pack
-from pipeline.data.coupled import cached_decoder
 from pipeline.retrieval.cost import query_cost
 from pipeline.training.distillation import DistillationObjective
+from pipeline.views.coupled import cached_decoder
 from tests.made_training import CPU, tiny_embedder
 
 SETTING = Setting("timm/test_resnet", 48, 32, images=2, views=3, batches=2, dim=8)

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 from pipeline.config.params import load_params
-from pipeline.data.views import evaluation_view
 from pipeline.export_folder import default_target, export_network, write_database
 from pipeline.model_card import main_row
 from pipeline.models.export import RawImageEncoder, write_onnx
@@ -25,6 +24,7 @@ from pipeline.retrieval.databases import open_study_database
 from pipeline.retrieval.parity import Parity, embedding_parity
 from pipeline.retrieval.search import NamedNetwork
 from pipeline.tracking.served_package import load_served_model
+from pipeline.views.evaluation import evaluation_view
 from tests.made_study import DIM, STUDENT, STUDENT_PX, make_finished_study
 
 STUDENT_OF_EMBLEMS = NamedNetwork(STUDENT, "emblems")

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pipeline.data.packs import Pack
-from pipeline.data.views import evaluation_view
 from pipeline.retrieval import embeddings
 from pipeline.retrieval.embeddings import EvaluationViews, embed_views
+from pipeline.views.evaluation import evaluation_view
 from tests.made_training import CPU, made_pack, tiny_embedder
 
 

@@ -253,7 +253,7 @@ def test_changed_images_need_a_word(study: Path, tmp_path: Path, teacher: QueryN
 
 
 def teacher_vector(teacher: QueryNetwork, file: Path) -> np.ndarray:
-    from pipeline.data.views import evaluation_view
+    from pipeline.views.evaluation import evaluation_view
 
     picture = decode_image(file.read_bytes(), file.name)
     return teacher.embed(evaluation_view(picture, teacher.size_px)[None])[0]

@@ -13,10 +13,10 @@ from PIL import Image
 
 from pipeline.data.packs import Pack, open_pack, write_pack
 from pipeline.data.records import ImageRecord
-from pipeline.data.views import evaluation_view
 from pipeline.files import write_json
 from pipeline.study.gallery import LOSSLESS_PX, SHOWN_PX, encode_view, report_part
 from pipeline.study.tradeoff import collect_rows
+from pipeline.views.evaluation import evaluation_view
 from pipeline.workspace import DatasetPaths
 from tests.made_report import PACK, decoded, row
 

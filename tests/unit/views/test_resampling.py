@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pipeline.data import resampling
-from pipeline.data.resampling import crop_views_together, filter_weights, stack_images
-from pipeline.data.views import crop_boxes, crop_view, draw_view_parameters
+from pipeline.views import resampling
+from pipeline.views.evaluation import crop_boxes, crop_view, draw_view_parameters
+from pipeline.views.resampling import crop_views_together, filter_weights, stack_images
 from tests.made_training import CPU, picture
 
 SIDES = ((90, 120), (61, 33), (200, 150), (17, 240))

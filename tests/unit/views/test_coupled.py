@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pipeline.data import coupled
-from pipeline.data.coupled import ViewRecipe, cached_decoder, coupled_views
 from pipeline.data.packs import Pack
-from pipeline.data.resampling import stack_images
-from pipeline.data.views import (
+from pipeline.views import coupled
+from pipeline.views.coupled import ViewRecipe, cached_decoder, coupled_views
+from pipeline.views.evaluation import (
     adjust_colours,
     colour_maps,
     crop_boxes,
     crop_view,
     draw_view_parameters,
 )
+from pipeline.views.resampling import stack_images
 from tests.made_training import AUGMENTED, CPU, PLAIN, made_pack, picture
 
 CROPS = replace(PLAIN, views=4, crop_scale=(0.1, 1.0), flip_probability=0.5)

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data.packs import image_tensor
-from pipeline.data.views import (
+from pipeline.views.evaluation import (
     LUMA,
     adjust_colours,
     colour_maps,

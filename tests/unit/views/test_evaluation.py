@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from pipeline.data.packs import image_tensor
-from pipeline.data.views import (
+from pipeline.views.evaluation import (
     ViewParameters,
     crop_boxes,
     crop_view,

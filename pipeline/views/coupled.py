@@ -10,8 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pipeline.data.packs import Pack
-from pipeline.data.resampling import ImageStack, crop_views_together, stack_images
-from pipeline.data.views import (
+from pipeline.views.evaluation import (
     ViewParameters,
     adjust_colours,
     colour_maps,
@@ -22,6 +21,7 @@ from pipeline.data.views import (
     mean_luma,
     mix,
 )
+from pipeline.views.resampling import ImageStack, crop_views_together, stack_images
 
 Decode = Callable[[int], UInt8[Tensor, "channel height width"]]
 DECODED_CACHE_BYTES = 2 << 30

@@ -1,0 +1,1 @@
+"""What a network sees of an image: evaluation views and coupled views."""
