@@ -10,9 +10,9 @@ from pipeline.models.folding import folded
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, weights_files
 from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.ranking import evaluate_retrieval
-from pipeline.runs import TrainingJob, run_training, schedule_of, set_up, view_recipe_of
 from pipeline.training.checkpoints import Row
 from pipeline.training.distillation import DistillationObjective
+from pipeline.training.job import TrainingJob, run_training, schedule_of, set_up, view_recipe_of
 from pipeline.training.team import Team, joined_team, start_team
 from pipeline.views.coupled import cached_decoder
 from pipeline.workspace import DatasetPaths, run_stage

@@ -1,7 +1,7 @@
 """Train the labelled network of a student's size: what one would do without the method."""
 
 from pipeline.config.params import load_params
-from pipeline.labelled import train_with_labels
+from pipeline.training.supervised import train_with_labels
 from pipeline.workspace import run_stage
 
 

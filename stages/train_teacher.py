@@ -1,7 +1,7 @@
 """Train the teacher of a data set on large images, with labels."""
 
 from pipeline.config.params import load_params
-from pipeline.labelled import train_with_labels
+from pipeline.training.supervised import train_with_labels
 from pipeline.workspace import run_stage
 
 

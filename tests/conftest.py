@@ -12,7 +12,7 @@ import pytest
 CHECKED = (
     "pipeline.views.coupled",
     "pipeline.data.packs",
-    "pipeline.data.samplers",
+    "pipeline.training.samplers",
     "pipeline.views.evaluation",
     "pipeline.models",
     "pipeline.retrieval",

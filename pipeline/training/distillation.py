@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.data.samplers import seeded_generator, shuffled_batches
 from pipeline.training.losses import absolute_distillation, relational_distillation
+from pipeline.training.samplers import seeded_generator, shuffled_batches
 from pipeline.training.team import ALONE, Team
 from pipeline.views.coupled import Decode, ViewRecipe, coupled_views
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.data.samplers import class_balanced_batches, seeded_generator
+from pipeline.training.samplers import class_balanced_batches, seeded_generator
 from pipeline.training.team import ALONE, Team
 from pipeline.training.triplet import draw_negatives, form_triplets, triplet_loss
 from pipeline.views.coupled import Decode, ViewRecipe, coupled_views

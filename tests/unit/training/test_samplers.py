@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.samplers import class_balanced_batches, seeded_generator, shuffled_batches
+from pipeline.training.samplers import class_balanced_batches, seeded_generator, shuffled_batches
 
 
 def generator(seed: int = 0) -> torch.Generator:

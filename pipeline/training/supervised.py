@@ -12,8 +12,8 @@ from pipeline.devices import resolve_device
 from pipeline.models.weights import NetworkCard, build_embedder, weights_files
 from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.ranking import evaluate_retrieval
-from pipeline.runs import TrainingJob, run_training, schedule_of, set_up, view_recipe_of
 from pipeline.training.checkpoints import Row
+from pipeline.training.job import TrainingJob, run_training, schedule_of, set_up, view_recipe_of
 from pipeline.training.metric_learning import TripletObjective
 from pipeline.training.team import Team, joined_team, start_team
 from pipeline.views.coupled import cached_decoder
