@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.views import ALPHA, COLOUR
-from pipeline.data.packs import Pack
+from pipeline.datasets.packs import Pack
 from pipeline.models.embedder import Embedder, Precision, freeze_batch_norm
 from pipeline.models.weights import build_embedder
 from pipeline.training.distillation import DistillationObjective

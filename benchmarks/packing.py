@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.data.normalisation import normalise_image
-from pipeline.data.packs import image_tensor, open_pack, write_pack
-from pipeline.data.records import ImageRecord
+from pipeline.datasets.normalisation import normalise_image
+from pipeline.datasets.packs import image_tensor, open_pack, write_pack
+from pipeline.datasets.records import ImageRecord
 
 MIB = 2**20
 DIFFERENT = 64

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.views import photograph
-from pipeline.data.normalisation import decode_image
+from pipeline.datasets.normalisation import decode_image
 from pipeline.models.export import write_onnx
 from pipeline.models.quantisation import quantise_onnx
 from pipeline.models.query_encoder import QueryEncoder, least_decoded_px, square_view

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from benchmarks.untrained_reference import DATABASE_PX, PooledFeatures, sample_pack
 from pipeline.config.params import load_params
-from pipeline.data.normalisation import decode_image
-from pipeline.data.packs import Pack, open_pack
+from pipeline.datasets.normalisation import decode_image
+from pipeline.datasets.packs import Pack, open_pack
 from pipeline.export_folder import CALIBRATION_IMAGES, calibration_views
 from pipeline.models.embedder import unit_range
 from pipeline.models.export import write_onnx

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipeline.data.emblems import render_emblems
+from pipeline.datasets.emblems import render_emblems
 from tests.integration.test_schedule import free_port
 from tests.integration.workspace import ROOT, dvc, environment, make_workspace, set_params
 

@@ -24,7 +24,7 @@ from benchmarks.distillation import (
     train_ready,
 )
 from benchmarks.evaluation import SOP, bare_product, unit_rows
-from pipeline.data.packs import Pack
+from pipeline.datasets.packs import Pack
 from pipeline.models.embedder import Embedder
 from pipeline.retrieval.cost import query_cost
 from pipeline.retrieval.ranking import BLOCK_BYTES, evaluate_retrieval

@@ -35,7 +35,7 @@ from benchmarks.distillation import (
 )
 from benchmarks.evaluation import MIB, measure
 from benchmarks.views import made_pack
-from pipeline.data.packs import Pack
+from pipeline.datasets.packs import Pack
 from pipeline.training.distillation import DistillationObjective
 from pipeline.views.coupled import cached_decoder
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.data.layouts import open_layout, read_records
-from pipeline.data.packs import Pack, open_pack, write_pack
-from pipeline.data.published import given_files
-from pipeline.data.sources import find_source
+from pipeline.datasets.layouts import open_layout, read_records
+from pipeline.datasets.packs import Pack, open_pack, write_pack
+from pipeline.datasets.published import given_files
+from pipeline.datasets.sources import find_source
 from pipeline.models.weights import build_embedder
 from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.ranking import evaluate_retrieval

@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
-from pipeline.data.packs import Pack, open_pack, write_pack
-from pipeline.data.records import ImageRecord
+from pipeline.datasets.packs import Pack, open_pack, write_pack
+from pipeline.datasets.records import ImageRecord
 from pipeline.views.coupled import ViewRecipe, cached_decoder, coupled_views
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from pipeline.config.params import load_params
-from pipeline.data.emblems import render_emblems
+from pipeline.datasets.emblems import render_emblems
 from pipeline.views.evaluation import evaluation_view
 
 SIZES_PX = (96, 64, 48, 40)

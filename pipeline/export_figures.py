@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pipeline.config.params import Params
-from pipeline.data.packs import open_pack
+from pipeline.datasets.packs import open_pack
 from pipeline.flows.lockfile import locked_dependencies, locked_outputs
 from pipeline.model_card import main_row
 from pipeline.models.weights import read_card

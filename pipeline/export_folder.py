@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 
 from pipeline.config.params import Params
-from pipeline.data.packs import Pack, open_pack
+from pipeline.datasets.packs import Pack, open_pack
 from pipeline.export_figures import figures_of, read_table
 from pipeline.files import replacing, write_json, write_text
 from pipeline.model_card import ExportedNetwork, model_card

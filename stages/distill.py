@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from pipeline.config.params import Params, Student, load_params
-from pipeline.data.packs import open_pack, validation_split
+from pipeline.datasets.packs import open_pack, validation_split
 from pipeline.devices import resolve_device
 from pipeline.models.folding import folded
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, weights_files

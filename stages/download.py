@@ -2,8 +2,8 @@
 
 from pipeline.config.params import load_params
 from pipeline.config.sources import CarsSource, CubSource, EmblemsSource, SopSource
-from pipeline.data.published import describe_files, download_files
-from pipeline.data.sources import find_form, find_source
+from pipeline.datasets.published import describe_files, download_files
+from pipeline.datasets.sources import find_form, find_source
 from pipeline.files import write_json
 from pipeline.workspace import ARCHIVES, DatasetPaths, archives_shelf, run_stage
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipeline.config.params import load_params
-from pipeline.data.packs import open_pack
+from pipeline.datasets.packs import open_pack
 from pipeline.devices import resolve_device
 from pipeline.files import replacing
 from pipeline.models.weights import load_network

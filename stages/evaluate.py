@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config.params import Params, load_params
-from pipeline.data.packs import Pack, open_pack
+from pipeline.datasets.packs import Pack, open_pack
 from pipeline.devices import resolve_device
 from pipeline.files import file_md5, replacing, write_json
 from pipeline.models.embedder import Embedder

@@ -1,6 +1,6 @@
 """Gather what the report shows of one data set: its rows, and queries with what they find."""
 
-from pipeline.data.packs import open_pack
+from pipeline.datasets.packs import open_pack
 from pipeline.files import write_json
 from pipeline.study.gallery import report_part
 from pipeline.workspace import DatasetPaths, run_stage

@@ -11,15 +11,15 @@ import numpy as np
 
 from pipeline.config.params import Params, load_params
 from pipeline.config.sources import CsvSource, EmblemsSource, FolderSource
-from pipeline.data.emblems import render_emblems
-from pipeline.data.layouts import open_layout, read_records
-from pipeline.data.listings import Listing
-from pipeline.data.normalisation import UnreadableImage
-from pipeline.data.own_images import hold_to_manifest, list_own_images
-from pipeline.data.packs import Pack, open_pack, write_pack
-from pipeline.data.published import describe_files, download_files, given_files
-from pipeline.data.sources import find_form, find_source
-from pipeline.data.splits import manifest_classes
+from pipeline.datasets.emblems import render_emblems
+from pipeline.datasets.layouts import open_layout, read_records
+from pipeline.datasets.listings import Listing
+from pipeline.datasets.normalisation import UnreadableImage
+from pipeline.datasets.own_images import hold_to_manifest, list_own_images
+from pipeline.datasets.packs import Pack, open_pack, write_pack
+from pipeline.datasets.published import describe_files, download_files, given_files
+from pipeline.datasets.sources import find_form, find_source
+from pipeline.datasets.splits import manifest_classes
 from pipeline.files import write_json
 from pipeline.progress import track
 from pipeline.workspace import ARCHIVES, WORK, DatasetPaths, archives_shelf, run_stage

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pipeline.config.params import load_params
 from pipeline.config.sources import CsvSource, EmblemsSource, FolderSource
-from pipeline.data.own_images import image_manifest, known_classes, list_own_images
-from pipeline.data.published import describe_files, given_files
-from pipeline.data.sources import find_form, find_source
-from pipeline.data.splits import settle_images, write_record
+from pipeline.datasets.own_images import image_manifest, known_classes, list_own_images
+from pipeline.datasets.published import describe_files, given_files
+from pipeline.datasets.sources import find_form, find_source
+from pipeline.datasets.splits import settle_images, write_record
 from pipeline.files import write_json
 from pipeline.workspace import DatasetPaths, run_stage
 

@@ -11,7 +11,7 @@ import pytest
 # TypeCheckError. `training.loop` is left out: beartype cannot check its plain Protocol.
 CHECKED = (
     "pipeline.views.coupled",
-    "pipeline.data.packs",
+    "pipeline.datasets.packs",
     "pipeline.training.samplers",
     "pipeline.views.evaluation",
     "pipeline.models",

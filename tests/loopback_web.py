@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.data.download import Patience
-from pipeline.data.sources import SourceFile
+from pipeline.datasets.download import Patience
+from pipeline.datasets.sources import SourceFile
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 PAGE = b"<html>login</html>"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.data.emblems import render_emblems
-from pipeline.data.packs import open_pack, write_pack
+from pipeline.datasets.emblems import render_emblems
+from pipeline.datasets.packs import open_pack, write_pack
 from pipeline.files import write_json
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
 from pipeline.retrieval.embeddings import EvaluationViews, embed_views

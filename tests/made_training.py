@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pipeline.data.packs import Pack, open_pack, write_pack
-from pipeline.data.records import ImageRecord, Split
+from pipeline.datasets.packs import Pack, open_pack, write_pack
+from pipeline.datasets.records import ImageRecord, Split
 from pipeline.models.backbones import Backbone
 from pipeline.models.embedder import Embedder
 from pipeline.training.distillation import DistillationObjective

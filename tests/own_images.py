@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipeline.data.emblems import render_emblems
+from pipeline.datasets.emblems import render_emblems
 from tests.integration.workspace import make_workspace
 
 NAME = "own"

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from ruamel.yaml import YAML
 
-from pipeline.data.emblems import render_emblems
-from pipeline.data.packs import open_pack, write_pack
-from pipeline.data.records import ImageRecord
+from pipeline.datasets.emblems import render_emblems
+from pipeline.datasets.packs import open_pack, write_pack
+from pipeline.datasets.records import ImageRecord
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
 from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from tests.integration.workspace import ROOT, TINY, set_params

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.data.packs import open_pack
+from pipeline.datasets.packs import open_pack
 from pipeline.training.loop import train
 from pipeline.training.team import joined_team
 from tests.made_training import (

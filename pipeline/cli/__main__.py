@@ -41,7 +41,7 @@ def study(
 ) -> None:
     """Run what params.yaml asks for and is not done yet, then show the trade-off."""
     from pipeline.config.params import load_params
-    from pipeline.data.own_checks import check_own_images
+    from pipeline.datasets.own_checks import check_own_images
     from pipeline.flows.record import record_lines
     from pipeline.flows.stage_runs import exit_code_of
     from pipeline.flows.study import run_study

@@ -118,7 +118,7 @@ def _answer(
     *,
     reduced_decode: bool,
 ) -> "AnsweredQuery":
-    from pipeline.data.normalisation import UnreadableImage
+    from pipeline.datasets.normalisation import UnreadableImage
     from pipeline.retrieval.picture_sheet import AnsweredQuery
     from pipeline.retrieval.pictures import read_file
     from pipeline.retrieval.search import search_picture

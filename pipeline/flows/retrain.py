@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config.params import load_params
-from pipeline.data.own_checks import check_own_images
+from pipeline.datasets.own_checks import check_own_images
 from pipeline.flows.champions import (
     Verdict,
     judge_dataset,

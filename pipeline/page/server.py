@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from pipeline.data.normalisation import UnreadableImage
+from pipeline.datasets.normalisation import UnreadableImage
 from pipeline.page.desk import Desk, UnknownNameError
 from pipeline.retrieval.pictures import thumbnail
 from pipeline.retrieval.search import Answer, QueryNetwork

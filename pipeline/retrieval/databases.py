@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipeline.data.packs import open_pack
+from pipeline.datasets.packs import open_pack
 from pipeline.retrieval.index import read_index
 from pipeline.workspace import DatasetPaths
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from pipeline.data.packs import Pack
+from pipeline.datasets.packs import Pack
 from pipeline.models.embedder import unit_range
 from pipeline.progress import Progress
 from pipeline.views.evaluation import evaluation_view

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.data.listings import enumerate_names
-from pipeline.data.normalisation import UnreadableImage, decode_image
+from pipeline.datasets.listings import enumerate_names
+from pipeline.datasets.normalisation import UnreadableImage, decode_image
 from pipeline.progress import track
 from pipeline.retrieval.databases import image_id
 from pipeline.retrieval.image_index import (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from pipeline.data.normalisation import UnreadableImage
+from pipeline.datasets.normalisation import UnreadableImage
 from pipeline.retrieval.databases import Database, Hit
 from pipeline.retrieval.pictures import thumbnail
 

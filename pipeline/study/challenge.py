@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pipeline.data.packs import Pack, open_pack
+from pipeline.datasets.packs import Pack, open_pack
 from pipeline.models.weights import load_network, read_card
 from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.ranking import evaluate_retrieval

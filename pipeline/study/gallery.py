@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from pipeline.data.packs import Pack
+from pipeline.datasets.packs import Pack
 from pipeline.views.evaluation import evaluation_view
 from pipeline.workspace import DatasetPaths
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 SERVED_PACKAGE = "l2s_query_encoder"
 SERVED_MODULES = (
-    "pipeline.data.normalisation",
+    "pipeline.datasets.normalisation",
     "pipeline.models.query_encoder",
     "pipeline.tracking.served_encoder",
 )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pipeline.config.params import Params
 from pipeline.config.recipes import Network
-from pipeline.data.packs import open_pack, validation_split
+from pipeline.datasets.packs import open_pack, validation_split
 from pipeline.devices import resolve_device
 from pipeline.models.weights import NetworkCard, build_embedder, weights_files
 from pipeline.retrieval.embeddings import EvaluationViews, embed_views

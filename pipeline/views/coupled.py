@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from pipeline.data.packs import Pack
+from pipeline.datasets.packs import Pack
 from pipeline.views.evaluation import (
     ViewParameters,
     adjust_colours,

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pipeline.data.packs import image_tensor
+from pipeline.datasets.packs import image_tensor
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _YIQ = torch.tensor([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pipeline.config.params import ConfigurationError, load_params
-from pipeline.data.own_checks import check_own_images
-from pipeline.data.packs import open_pack, validation_split, write_pack
-from pipeline.data.records import ImageRecord
+from pipeline.datasets.own_checks import check_own_images
+from pipeline.datasets.packs import open_pack, validation_split, write_pack
+from pipeline.datasets.records import ImageRecord
 from tests import made_archives as made
 from tests.integration.test_real_layouts import described, fail, stage, succeed, use
 from tests.integration.workspace import ROOT, dvc, make_workspace, run, set_params

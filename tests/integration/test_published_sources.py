@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.data import sources
-from pipeline.data.packs import open_pack
-from pipeline.data.sources import SOURCES, DataSource, ExpectedCounts, SourceFile
+from pipeline.datasets import sources
+from pipeline.datasets.packs import open_pack
+from pipeline.datasets.sources import SOURCES, DataSource, ExpectedCounts, SourceFile
 from tests import made_archives as made
 from tests.integration.test_real_layouts import LAYOUTS, files_of, stage, succeed, use
 from tests.integration.test_real_layouts import workspace as workspace  # a fixture
-from tests.unit.data.test_damaged_inputs import CASES
+from tests.unit.datasets.test_damaged_inputs import CASES
 
 KINDS = {"cub": "cub200", "sop": "sop", "sop_parquet": "sop"}
 KINDS |= dict.fromkeys(("cars_whole", "cars_halves", "cars_parquet"), "cars196")

@@ -18,8 +18,8 @@ from unittest.mock import patch
 
 import pytest
 
-from pipeline.data.packs import open_pack
-from pipeline.data.sources import SOURCES
+from pipeline.datasets.packs import open_pack
+from pipeline.datasets.sources import SOURCES
 from pipeline.workspace import run_stage
 from tests import made_archives as made
 from tests.integration.workspace import ROOT, set_params

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.config.params import ConfigurationError, Params, load_params
-from pipeline.data.sources import SOURCES
+from pipeline.datasets.sources import SOURCES
 from tests.made_params import ABSENT, PARAMS, edited_params
 
 KEY = "datasets.emblems.source"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.packs import Pack
+from pipeline.datasets.packs import Pack
 from pipeline.retrieval import embeddings
 from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.views.evaluation import evaluation_view

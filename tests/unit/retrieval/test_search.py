@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.config.params import Params, load_params
-from pipeline.data.normalisation import UnreadableImage, decode_image
+from pipeline.datasets.normalisation import UnreadableImage, decode_image
 from pipeline.retrieval import image_index
 from pipeline.retrieval.databases import Database, image_id, open_study_database
 from pipeline.retrieval.image_index import open_image_index, require_card

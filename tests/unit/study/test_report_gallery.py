@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data.packs import Pack, open_pack, write_pack
-from pipeline.data.records import ImageRecord
+from pipeline.datasets.packs import Pack, open_pack, write_pack
+from pipeline.datasets.records import ImageRecord
 from pipeline.files import write_json
 from pipeline.study.gallery import LOSSLESS_PX, SHOWN_PX, encode_view, report_part
 from pipeline.study.tradeoff import collect_rows

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.data.packs import Pack
+from pipeline.datasets.packs import Pack
 from pipeline.models.embedder import Embedder
 from pipeline.training.distillation import DistillationObjective, StudentBatch
 from pipeline.training.loop import train

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.data.packs import Pack
+from pipeline.datasets.packs import Pack
 from pipeline.training.loop import train
 from pipeline.training.metric_learning import TripletObjective
 from pipeline.training.triplet import form_triplets, triplet_loss

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.data.packs import image_tensor
+from pipeline.datasets.packs import image_tensor
 from pipeline.views.evaluation import (
     LUMA,
     adjust_colours,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pipeline.data.packs import Pack
+from pipeline.datasets.packs import Pack
 from pipeline.views import coupled
 from pipeline.views.coupled import ViewRecipe, cached_decoder, coupled_views
 from pipeline.views.evaluation import (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data.packs import image_tensor
+from pipeline.datasets.packs import image_tensor
 from pipeline.views.evaluation import (
     ViewParameters,
     crop_boxes,

@@ -1,1 +1,0 @@
-"""Sources, packs, samplers and views of images."""

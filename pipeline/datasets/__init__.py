@@ -1,0 +1,1 @@
+"""Data sets: sources, archives, decoding, splits and packs."""

@@ -1,0 +1,234 @@
+"""A data set as one memory-mapped Arrow file: encoded images, labels, splits, names."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from pipeline.datasets.records import ImageRecord, Split
+from pipeline.files import replacing
+
+RECORDS_PER_BATCH = 64  # with the next, bounds the memory of the writer: it holds one batch
+BYTES_PER_BATCH = 1 << 24
+_CLASS_ORDER, _POSITIONS = "class_order", "positions"
+
+_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("class_name", pa.string()),
+        ("split", pa.string()),
+        ("encoded", pa.binary()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """An open pack. Rows are images in the order of their source.
+
+    `labels` number the classes in their official order, by default that of first appearance;
+    `is_train` splits the rows. `facts` are what its source said of itself. `positions`: of each
+    class in [0, 1), where they decide which classes validate; empty where the official order does.
+    """
+
+    path: Path
+    facts: Mapping[str, str]
+    class_names: list[str]
+    labels: np.ndarray
+    is_train: np.ndarray
+    widths: np.ndarray
+    heights: np.ndarray
+    _names: pa.ChunkedArray
+    _encoded: list[pa.BinaryArray]
+    _starts: np.ndarray
+    positions: Mapping[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The images' names, read when they are first asked for."""
+        return self._names.to_pylist()
+
+    @property
+    def is_subset(self) -> bool:
+        """Whether the images are a part of a published data set only."""
+        return self.facts.get("subset") == "yes"
+
+    def rows(self, split: Split) -> np.ndarray:
+        """Rows of one split, ascending."""
+        return np.flatnonzero(self.is_train == (split == "train"))
+
+    def encoded(self, row: int) -> bytes:
+        """The encoded file of one image."""
+        batch = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return bytes(self._encoded[batch][row - int(self._starts[batch])].as_buffer())
+
+    def image(self, row: int) -> Image.Image:
+        """One image, decoded to RGB."""
+        return Image.open(BytesIO(self.encoded(row))).convert("RGB")
+
+    def small_image(self, row: int, least_px: int) -> Image.Image:
+        """One image in RGB, decoded to a fraction of its size (1, 1/2, 1/4 or 1/8).
+
+        Both sides stay at least `least_px` long where they are. A JPEG is then never decoded in
+        full, which saves most of the time; its pixels are not those of a filter such as Lanczos, so
+        this is for looking at images, not for evaluation.
+        """
+        image = Image.open(BytesIO(self.encoded(row)))
+        image.draft("RGB", (least_px, least_px))
+        return image.convert("RGB")
+
+    def decode(self, row: int) -> UInt8[Tensor, "channel height width"]:
+        """One image, decoded to RGB, as a tensor."""
+        return image_tensor(self.image(row))
+
+
+def image_tensor(image: Image.Image) -> UInt8[Tensor, "channel height width"]:
+    """An RGB picture as a tensor that owns its memory."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def write_pack(
+    path: Path,
+    records: Iterable[ImageRecord],
+    facts: Mapping[str, str] | None = None,
+    class_order: Sequence[str] = (),
+    positions: Mapping[str, float] | None = None,
+) -> int:
+    """Stream records into a pack, with the facts of their source, and return how many they were.
+
+    class_order: the names of the classes in official order, where the records have another; some
+    of them may have no record. positions: as in `Pack`.
+
+    Raises ValueError for a name that occurs twice, a class in both splits, or no record at all.
+    """
+    names: set[str] = set()
+    splits: dict[str, Split] = {}
+    facts = dict(facts or {})
+    if class_order:
+        facts[_CLASS_ORDER] = json.dumps(list(class_order))
+    if positions:
+        facts[_POSITIONS] = json.dumps(positions, sort_keys=True)
+    with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
+        with pa.ipc.new_file(file, _SCHEMA.with_metadata(facts)) as writer:
+            for chunk in _chunks(records):
+                for record in chunk:
+                    _check_record(record, names, splits)
+                writer.write_batch(
+                    pa.RecordBatch.from_pylist([vars(record) for record in chunk], schema=_SCHEMA)
+                )
+        if not names:
+            raise ValueError("the source holds no image")
+    return len(names)
+
+
+def _chunks(records: Iterable[ImageRecord]) -> Iterator[list[ImageRecord]]:
+    """Records in batches of a bounded number and size; one image may be larger by itself."""
+    chunk: list[ImageRecord] = []
+    size_bytes = 0
+    for record in records:
+        is_full = len(chunk) == RECORDS_PER_BATCH
+        if chunk and (is_full or size_bytes + len(record.encoded) > BYTES_PER_BATCH):
+            yield chunk
+            chunk, size_bytes = [], 0
+        chunk.append(record)
+        size_bytes += len(record.encoded)
+    if chunk:
+        yield chunk
+
+
+def _check_record(record: ImageRecord, names: set[str], splits: dict[str, Split]) -> None:
+    if record.name in names:
+        raise ValueError(f"{record.name}: this name occurs twice")
+    names.add(record.name)
+    if splits.setdefault(record.class_name, record.split) != record.split:
+        raise ValueError(
+            f"class {record.class_name!r} is in both splits; they must not share a class"
+        )
+
+
+def open_pack(path: Path) -> Pack:
+    """Map a pack into memory; only the small columns are read."""
+    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+    table = pa.Table.from_batches(batches, schema=reader.schema).drop_columns(["encoded"])
+    classes = table.column("class_name").combine_chunks().dictionary_encode()
+    lengths = [batch.num_rows for batch in batches]
+    metadata = reader.schema.metadata or {}
+    facts = {key.decode(): value.decode() for key, value in metadata.items()}
+    class_names, labels = _in_order(
+        classes.dictionary.to_pylist(),
+        classes.indices.to_numpy().astype(np.int64),
+        json.loads(facts.pop(_CLASS_ORDER, "[]")),
+    )
+    positions = json.loads(facts.pop(_POSITIONS, "{}"))
+    return Pack(
+        path=path,
+        facts=facts,
+        class_names=class_names,
+        labels=labels,
+        is_train=pc.equal(table.column("split"), "train").to_numpy(),
+        widths=table.column("width").to_numpy(),
+        heights=table.column("height").to_numpy(),
+        _names=table.column("name"),
+        _encoded=[batch.column("encoded") for batch in batches],
+        _starts=np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64),
+        positions=positions,
+    )
+
+
+def _in_order(
+    names: list[str], labels: np.ndarray, class_order: list[str]
+) -> tuple[list[str], np.ndarray]:
+    """Classes and labels renumbered; classes that `class_order` does not have come last."""
+    places = {name: place for place, name in enumerate(class_order)}
+    order = sorted(range(len(names)), key=lambda label: places.get(names[label], len(places)))
+    return [names[label] for label in order], np.argsort(order)[labels]
+
+
+def validating_classes(
+    classes: Sequence[str], positions: Mapping[str, float], share: float
+) -> tuple[list[str], bool]:
+    """Which training classes, given in official order, validate, and whether that leaves two or
+    more on each side (or none validates on purpose).
+
+    Those whose position lies in the highest `share`, whatever other classes there are; without
+    positions the last ones: `share` of them, rounded. 0.5 gives the paper's second half.
+    """
+    if positions:
+        chosen = [name for name in classes if positions[name] > 1 - share]
+    else:
+        chosen = list(classes[len(classes) - round(share * len(classes)) :])
+    return chosen, share == 0 or 2 <= len(chosen) <= len(classes) - 2
+
+
+def validation_split(pack: Pack, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Training rows as (fitting rows, validation rows), by `validating_classes`.
+
+    Raises ValueError when a share above 0 leaves fewer than two classes on either side.
+    """
+    rows = pack.rows("train")
+    names = [pack.class_names[label] for label in np.unique(pack.labels[rows])]
+    chosen, is_enough = validating_classes(names, pack.positions, share)
+    if not is_enough:
+        raise ValueError(
+            f"validation_share = {share}: {len(chosen)} of {len(names)} training classes would "
+            "validate; both sides need two classes or more (0 turns validation off)"
+        )
+    held_out = set(chosen)
+    validates = np.array([name in held_out for name in pack.class_names])[pack.labels[rows]]
+    return rows[~validates], rows[validates]

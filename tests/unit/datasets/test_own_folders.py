@@ -1,0 +1,111 @@
+"""The user's own folders and tables: odd files are refused or counted, never lost in silence."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pipeline.datasets.layout_user import list_csv, list_folder
+from pipeline.datasets.layouts import UnreadableImagesError, read_records
+from pipeline.datasets.listings import LayoutError
+from pipeline.datasets.normalisation import UnreadableImage
+from tests import made_archives as made
+
+
+def written_table(folder: Path, *lines: str) -> Path:
+    for k in range(2):
+        (folder / f"{k}.jpg").write_bytes(made.encode_picture(k))
+    table = folder / "images.csv"
+    table.write_text("\n".join(lines) + "\n")
+    return table
+
+
+def names_of(images: Sequence[object]) -> set[str]:
+    return {image.name for image in images}  # type: ignore[attr-defined]
+
+
+def test_every_image_suffix_counts(tmp_path: Path) -> None:
+    root = made.write_folder(tmp_path / "images")
+    (root / "class5/a.jfif").write_bytes(made.encode_picture(1))
+    (root / "class5/b.AVIF").write_bytes(made.encode_picture(2, file_format="AVIF"))
+    listing = list_folder(root)
+    assert {"class5/a.jfif", "class5/b.AVIF"} <= names_of(listing.images)
+    assert {"class5/a.jfif", "class5/b.AVIF"} <= names_of(list(read_records(listing)))
+
+
+@pytest.mark.parametrize("name", ["c.heic", "c.HEIF"])
+def test_what_cannot_be_decoded_is_refused_or_counted(name: str, tmp_path: Path) -> None:
+    root = made.write_folder(tmp_path / "images")
+    (root / "class5" / name).write_bytes(b"\0\0\0\x18ftypheic")
+    table = root / "images.csv"
+    table.write_text(f"path,class\nclass5/{name},a\nclass5/image0.jpg,a\nclass10/image0.jpg,b\n")
+    for listing in (list_folder(root), list_csv(table)):
+        with pytest.raises(UnreadableImagesError, match=f"class5/{name}: is not an image"):
+            list(read_records(listing))
+        skipped: list[UnreadableImage] = []
+        list(read_records(listing, skip_unreadable=True, on_skip=skipped.append))
+        assert [failure.name for failure in skipped] == [f"class5/{name}"]
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_link_to_zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [make_pipe, make_link_to_zeros])
+def test_pipes_and_devices_are_refused_by_name(make, tmp_path: Path) -> None:
+    root = made.write_folder(tmp_path / "images")
+    make(root / "class5/odd.jpg")
+    with pytest.raises(LayoutError, match=r"class5: 1 images are no regular files.*: odd\.jpg"):
+        list_folder(root)
+    table = root / "images.csv"
+    table.write_text("path,class\nclass5/image0.jpg,a\nclass5/odd.jpg,a\nclass10/image0.jpg,b\n")
+    with pytest.raises(LayoutError, match=r"images\.csv: 1 images are .*: class5/odd\.jpg"):
+        list_csv(table)
+
+
+def test_links_to_regular_files_count(tmp_path: Path) -> None:
+    root = made.write_folder(tmp_path / "images")
+    (tmp_path / "far.jpg").write_bytes(made.encode_picture(9))
+    (root / "class5/link.jpg").symlink_to(tmp_path / "far.jpg")
+    listing = list_folder(root)
+    assert listing.read("class5/link.jpg") == made.encode_picture(9)
+    assert "class5/link.jpg" in names_of(listing.images)
+
+
+@pytest.mark.parametrize("place", [b"class5/caf\xe9.jpg", b"class5/caf\xe9.txt", b"caf\xe9"])
+def test_a_name_that_is_no_text_is_refused_by_name(place: bytes, tmp_path: Path) -> None:
+    root = made.write_folder(tmp_path / "images")
+    path = os.path.join(os.fsencode(root), place)  # noqa: PTH118  # a path of bytes
+    with open(path, "wb") as file:  # noqa: PTH123
+        file.write(made.encode_picture(1))
+    with pytest.raises(LayoutError, match=r"holds names that are not UTF-8: 'caf\\udce9") as caught:
+        list_folder(root)
+    str(caught.value).encode()
+
+
+def test_a_table_names_a_file_once(tmp_path: Path) -> None:
+    for other in ("./0.jpg", "x/../0.jpg", str(tmp_path / "0.jpg")):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        table = written_table(
+            tmp_path, "path,class,split", "0.jpg,a,train", f"{other},b,test", "1.jpg,b,test"
+        )
+        with pytest.raises(LayoutError) as caught:
+            list_csv(table)
+        assert str(caught.value).endswith(f"files listed under several names: 0.jpg = {other}")
+
+
+def test_a_table_names_a_column_once(tmp_path: Path) -> None:
+    table = written_table(tmp_path, "path,class,class", "0.jpg,a,x", "1.jpg,b,y")
+    with pytest.raises(LayoutError, match="the first line names class more than once"):
+        list_csv(table)
+
+
+def test_columns_without_a_name_are_no_fault(tmp_path: Path) -> None:
+    table = written_table(tmp_path, "path,class,,", "0.jpg,a,,", "1.jpg,b,,")
+    assert names_of(list_csv(table).images) == {"0.jpg", "1.jpg"}
