@@ -33,8 +33,8 @@ from benchmarks.evaluation import SOP, unit_rows
 from benchmarks.packing import peak_mib, records
 from benchmarks.views import made_pack
 from pipeline.datasets.packs import open_pack, write_pack
+from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.models.weights import build_embedder
-from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.index import read_index, write_exact_index
 from pipeline.retrieval.ranking import evaluate_retrieval
 

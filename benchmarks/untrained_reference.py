@@ -18,8 +18,8 @@ from pipeline.datasets.layouts import open_layout, read_records
 from pipeline.datasets.packs import Pack, open_pack, write_pack
 from pipeline.datasets.published import given_files
 from pipeline.datasets.sources import find_source
+from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.models.weights import build_embedder
-from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.ranking import evaluate_retrieval
 
 DATABASE_PX = 224

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, UInt8
 
 from pipeline.config.params import Params
 from pipeline.datasets.packs import Pack, open_pack
+from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.export_figures import figures_of, read_table
 from pipeline.files import replacing, write_json, write_text
 from pipeline.model_card import ExportedNetwork, model_card
@@ -23,7 +24,6 @@ from pipeline.models.query_encoder import QueryEncoder
 from pipeline.models.weights import read_card
 from pipeline.progress import track
 from pipeline.retrieval.databases import Database, image_id, open_study_database
-from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.image_index import open_image_index, require_card
 from pipeline.retrieval.parity import LARGEST_DIFFERENCE, Parity, embedding_parity
 from pipeline.retrieval.search import TEACHER, NamedNetwork, QueryNetwork, open_network

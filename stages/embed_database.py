@@ -5,9 +5,9 @@ import numpy as np
 from pipeline.config.params import load_params
 from pipeline.datasets.packs import open_pack
 from pipeline.devices import resolve_device
+from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.files import replacing
 from pipeline.models.weights import load_network
-from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.index import write_exact_index
 from pipeline.workspace import DatasetPaths, run_stage
 

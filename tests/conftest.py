@@ -15,6 +15,7 @@ CHECKED = (
     "pipeline.training.samplers",
     "pipeline.views.evaluation",
     "pipeline.models",
+    "pipeline.embedding",
     "pipeline.retrieval",
     "pipeline.training.distillation",
     "pipeline.training.losses",

@@ -17,8 +17,8 @@ from ruamel.yaml import YAML
 from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.packs import open_pack, write_pack
 from pipeline.datasets.records import ImageRecord
+from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
-from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from tests.integration.workspace import ROOT, TINY, set_params
 
 NAME, STUDENT, QUERY_PX, TEACHER_PX = "own", "own-16", 16, 32

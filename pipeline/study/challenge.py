@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.datasets.packs import Pack, open_pack
+from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.models.weights import load_network, read_card
-from pipeline.retrieval.embeddings import EvaluationViews, embed_views
 from pipeline.retrieval.ranking import evaluate_retrieval
 from pipeline.study.cells import Bootstrap
 from pipeline.study.confidence import paired_bootstrap

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipeline.datasets.packs import Pack
-from pipeline.retrieval import embeddings
-from pipeline.retrieval.embeddings import EvaluationViews, embed_views
+from pipeline.embedding import embeddings
+from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.views.evaluation import evaluation_view
 from tests.made_training import CPU, made_pack, tiny_embedder
 
