@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.retrieval.ranking import BLOCK_BYTES, evaluate_queries, evaluate_retrieval
+from pipeline.evaluation.ranking import BLOCK_BYTES, evaluate_queries, evaluate_retrieval
 
 MIB = 2**20
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.embedder import gem
-from pipeline.retrieval.ranking import evaluate_retrieval
 from pipeline.training.losses import absolute_distillation, relational_distillation
 from pipeline.views.evaluation import evaluation_view
 

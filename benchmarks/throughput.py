@@ -25,9 +25,9 @@ from benchmarks.distillation import (
 )
 from benchmarks.evaluation import SOP, bare_product, unit_rows
 from pipeline.datasets.packs import Pack
+from pipeline.evaluation.cost import query_cost
+from pipeline.evaluation.ranking import BLOCK_BYTES, evaluate_retrieval
 from pipeline.models.embedder import Embedder
-from pipeline.retrieval.cost import query_cost
-from pipeline.retrieval.ranking import BLOCK_BYTES, evaluate_retrieval
 from pipeline.views.coupled import Decode, cached_decoder
 
 PAPER_PAIRS = 200 * 5864 * 8  # epochs x images of CUB200 x views: 9.4 million

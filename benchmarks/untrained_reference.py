@@ -19,8 +19,8 @@ from pipeline.datasets.packs import Pack, open_pack, write_pack
 from pipeline.datasets.published import given_files
 from pipeline.datasets.sources import find_source
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.weights import build_embedder
-from pipeline.retrieval.ranking import evaluate_retrieval
 
 DATABASE_PX = 224
 # map and recall@1 in percent by query size, from DESIGN, section "Real data".

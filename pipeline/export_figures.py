@@ -11,11 +11,11 @@ import torch
 from pipeline.config.params import Params
 from pipeline.datasets.packs import open_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.evaluation.cells import Bootstrap, Contender, evaluate_contenders
 from pipeline.flows.lockfile import locked_dependencies, locked_outputs
 from pipeline.model_card import main_row
 from pipeline.models.weights import read_card
 from pipeline.retrieval.search import TEACHER, NamedNetwork, QueryNetwork
-from pipeline.study.cells import Bootstrap, Contender, evaluate_contenders
 from pipeline.workspace import DatasetPaths
 
 

@@ -7,9 +7,9 @@ from pipeline.config.params import Params, Student, load_params
 from pipeline.datasets.packs import open_pack, validation_split
 from pipeline.devices import resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.folding import folded
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, weights_files
-from pipeline.retrieval.ranking import evaluate_retrieval
 from pipeline.training.checkpoints import Row
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.job import TrainingJob, run_training, schedule_of, set_up, view_recipe_of

@@ -14,13 +14,13 @@ from pipeline.config.params import Params, load_params
 from pipeline.datasets.packs import Pack, open_pack
 from pipeline.devices import resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.evaluation.cells import Bootstrap, Contender, evaluate_contenders
+from pipeline.evaluation.contrasts import find_contrasts
+from pipeline.evaluation.cost import query_latency_ms
+from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, replacing, write_json
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import load_network
-from pipeline.retrieval.cost import query_latency_ms
-from pipeline.retrieval.ranking import evaluate_retrieval
-from pipeline.study.cells import Bootstrap, Contender, evaluate_contenders
-from pipeline.study.contrasts import find_contrasts
 from pipeline.tracking.runs import add_to_trainings, require_store, tracked_run
 from pipeline.workspace import DatasetPaths, fingerprint, run_stage
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.devices import resolve_device
+from pipeline.evaluation.cells import Bootstrap
+from pipeline.evaluation.compare import Comparison, Incompatible, Unfit, challenge
 from pipeline.files import file_md5
 from pipeline.flows.candidates import (
     choose_candidate,
@@ -21,8 +23,6 @@ from pipeline.flows.decision import Decision, decide
 from pipeline.flows.retraining import Request, teacher_origin
 from pipeline.models.champions import Champion, has_kept, keep_champion
 from pipeline.models.weights import read_card
-from pipeline.study.cells import Bootstrap
-from pipeline.study.challenge import Comparison, Incompatible, Unfit, challenge
 from pipeline.tracking.registry import (
     RegistryError,
     Version,

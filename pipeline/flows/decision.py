@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.study.challenge import Comparison, Incompatible, Unfit
+from pipeline.evaluation.compare import Comparison, Incompatible, Unfit
 
 
 @dataclass(frozen=True)

@@ -121,14 +121,14 @@ def test_an_edit_of_a_loss_reruns_the_stages_that_use_it_and_no_others() -> None
         for name in (
             "pipeline/training/losses.py",
             "pipeline/training/triplet.py",
-            "pipeline/retrieval/cost.py",
+            "pipeline/evaluation/cost.py",
             "pipeline/study/figures.py",
         )
     }
     assert readers == {
         "pipeline/training/losses.py": {"distill"},
         "pipeline/training/triplet.py": {"train_teacher", "train_baseline"},
-        "pipeline/retrieval/cost.py": {"evaluate_teacher", "evaluate"},
+        "pipeline/evaluation/cost.py": {"evaluate_teacher", "evaluate"},
         "pipeline/study/figures.py": {"tradeoff"},
     }
 

@@ -26,7 +26,7 @@ from benchmarks.distillation import (
 )
 from benchmarks.throughput import PAPER_PAIRS
 from benchmarks.views import made_pack
-from pipeline.retrieval.cost import query_cost
+from pipeline.evaluation.cost import query_cost
 from pipeline.training.distillation import DistillationObjective
 from pipeline.views.coupled import cached_decoder
 from tests.made_training import CPU, tiny_embedder

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from pipeline.evaluation.cells import Bootstrap
+from pipeline.evaluation.compare import Comparison, Incompatible, Unfit, compare_queries
 from pipeline.flows.decision import decide
-from pipeline.study.cells import Bootstrap
-from pipeline.study.challenge import Comparison, Incompatible, Unfit, compare_queries
 
 
 def comparison(low: float, mean: float, high: float) -> Comparison:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from pipeline.evaluation.cells import Bootstrap, Contender, evaluate_contenders
+from pipeline.evaluation.confidence import bootstrap_interval, paired_bootstrap
+from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.weights import NetworkCard
-from pipeline.retrieval.ranking import evaluate_retrieval
-from pipeline.study.cells import Bootstrap, Contender, evaluate_contenders
-from pipeline.study.confidence import bootstrap_interval, paired_bootstrap
 from tests.made_training import tiny_embedder
 
 LABELS = torch.tensor([0] * 6 + [1] * 6 + [2] * 5 + [3])  # the last is alone in its class

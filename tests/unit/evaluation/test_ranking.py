@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.retrieval import ranks
-from pipeline.retrieval.ranking import RetrievalResult, evaluate_queries, evaluate_retrieval
+from pipeline.evaluation import ranks
+from pipeline.evaluation.ranking import RetrievalResult, evaluate_queries, evaluate_retrieval
 
 REFERENCE = Path(__file__).resolve().parents[3].parent / "shared" / "reference" / "retrieval.npz"
 needs_reference = pytest.mark.skipif(

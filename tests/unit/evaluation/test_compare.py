@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.evaluation import compare as module
+from pipeline.evaluation.cells import Bootstrap
+from pipeline.evaluation.compare import Comparison, Incompatible, Unfit, challenge, find_fault
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
-from pipeline.study import challenge as module
-from pipeline.study.cells import Bootstrap
-from pipeline.study.challenge import Comparison, Incompatible, Unfit, challenge, find_fault
 from pipeline.workspace import DatasetPaths
 from tests.made_study import BACKBONE, CPU, DIM, STUDENT, STUDENT_PX, make_finished_study
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from pipeline.datasets.packs import Pack, open_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.evaluation.cells import Bootstrap
+from pipeline.evaluation.confidence import paired_bootstrap
+from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.weights import load_network, read_card
-from pipeline.retrieval.ranking import evaluate_retrieval
-from pipeline.study.cells import Bootstrap
-from pipeline.study.confidence import paired_bootstrap
 from pipeline.workspace import DatasetPaths
 
 LEAST_SPREAD = 0.01  # of unit embeddings; untrained networks reach 0.1

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.study import confidence
-from pipeline.study.confidence import bootstrap_interval, paired_bootstrap
+from pipeline.evaluation import confidence
+from pipeline.evaluation.confidence import bootstrap_interval, paired_bootstrap
 
 
 def test_constant_values_have_no_width() -> None:

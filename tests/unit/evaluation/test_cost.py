@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.evaluation.cost import query_cost, query_latency_ms
 from pipeline.models.backbones import Backbone, build_backbone
 from pipeline.models.embedder import Embedder
-from pipeline.retrieval.cost import query_cost, query_latency_ms
 from tests.made_training import HALF, tiny_embedder
 
 

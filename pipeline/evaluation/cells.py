@@ -9,11 +9,11 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pipeline.evaluation.confidence import bootstrap_interval, paired_bootstrap
+from pipeline.evaluation.cost import query_cost
+from pipeline.evaluation.ranking import RetrievalResult, evaluate_retrieval
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import NetworkCard
-from pipeline.retrieval.cost import query_cost
-from pipeline.retrieval.ranking import RetrievalResult, evaluate_retrieval
-from pipeline.study.confidence import bootstrap_interval, paired_bootstrap
 
 # Each role's natural opponent: what one would do without the method.
 OPPONENTS = {"asymmetric": "naive", "symmetric": "baseline"}

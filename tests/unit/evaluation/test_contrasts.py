@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.retrieval.ranking import evaluate_retrieval
-from pipeline.study.contrasts import choose_queries, find_contrasts, first_results
+from pipeline.evaluation.contrasts import choose_queries, find_contrasts, first_results
+from pipeline.evaluation.ranking import evaluate_retrieval
 
 NAN = float("nan")
 

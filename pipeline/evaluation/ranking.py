@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pipeline.retrieval.ranks import Positives, full_precision, rank_blocks
+from pipeline.evaluation.ranks import Positives, full_precision, rank_blocks
 
 if TYPE_CHECKING:
     import pandas as pd

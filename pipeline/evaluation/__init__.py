@@ -1,0 +1,1 @@
+"""Exact retrieval metrics, their intervals and costs."""
