@@ -4,7 +4,7 @@ Both sides are the same backbone with random weights, the student fed small view
 large ones, on one thread, in turns within one run. Steps: decode the JPEG, make the view, embed it,
 search an exact FAISS index of random unit vectors. A reduced decode lets the decoder scale the
 JPEG, where that leaves a shorter side of so many times (the margin) what the view needs. The int8
-encoder is `pipeline.models.quantisation`'s. Times are medians, in milliseconds a query;
+encoder is `pipeline.export.quantisation`'s. Times are medians, in milliseconds a query;
 the ratio is the teacher's total over the student's (on a shared machine that of CPU time is the
 steadier one).
 Run: python -m benchmarks.query [--sides 4000 3000]
@@ -25,8 +25,8 @@ from torch import Tensor
 
 from benchmarks.views import photograph
 from pipeline.datasets.normalisation import decode_image
-from pipeline.models.export import write_onnx
-from pipeline.models.quantisation import quantise_onnx
+from pipeline.export.onnx import write_onnx
+from pipeline.export.quantisation import quantise_onnx
 from pipeline.models.query_encoder import QueryEncoder, least_decoded_px, square_view
 from pipeline.models.weights import build_embedder
 from pipeline.retrieval.index import read_index, write_exact_index

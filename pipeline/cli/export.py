@@ -42,7 +42,7 @@ def export(
     with plain_errors():
         here = enter_workspace()
         from pipeline.config.params import load_params
-        from pipeline.export_folder import default_target, export_network
+        from pipeline.export.folder import default_target, export_network
         from pipeline.retrieval.search import choose_network
 
         if index is not None and not with_database:

@@ -15,17 +15,17 @@ from jaxtyping import Float, Int, UInt8
 from pipeline.config.params import Params
 from pipeline.datasets.packs import Pack, open_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.export_figures import figures_of, read_table
+from pipeline.export.card import ExportedNetwork, model_card
+from pipeline.export.figures import figures_of, read_table
+from pipeline.export.onnx import write_onnx
+from pipeline.export.parity import LARGEST_DIFFERENCE, Parity, embedding_parity
+from pipeline.export.quantisation import quantise_onnx
 from pipeline.files import replacing, write_json, write_text
-from pipeline.model_card import ExportedNetwork, model_card
-from pipeline.models.export import write_onnx
-from pipeline.models.quantisation import quantise_onnx
 from pipeline.models.query_encoder import QueryEncoder
 from pipeline.models.weights import read_card
 from pipeline.progress import track
 from pipeline.retrieval.databases import Database, image_id, open_study_database
 from pipeline.retrieval.image_index import open_image_index, require_card
-from pipeline.retrieval.parity import LARGEST_DIFFERENCE, Parity, embedding_parity
 from pipeline.retrieval.search import TEACHER, NamedNetwork, QueryNetwork, open_network
 from pipeline.tracking.served_package import (
     load_served_model,

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.export.parity import LARGEST_DIFFERENCE, Parity
 from pipeline.models.weights import NetworkCard
 from pipeline.retrieval.databases import Database
-from pipeline.retrieval.parity import LARGEST_DIFFERENCE, Parity
 
 Row = Mapping[str, Any]
 

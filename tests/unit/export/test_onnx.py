@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 from pipeline.config.params import load_params
-from pipeline.export_folder import default_target, export_network, write_database
-from pipeline.model_card import main_row
-from pipeline.models.export import RawImageEncoder, write_onnx
+from pipeline.export.card import main_row
+from pipeline.export.folder import default_target, export_network, write_database
+from pipeline.export.onnx import RawImageEncoder, write_onnx
+from pipeline.export.parity import Parity, embedding_parity
 from pipeline.models.query_encoder import DECODE_MARGIN, QueryEncoder, least_decoded_px, square_view
 from pipeline.models.weights import build_embedder
 from pipeline.retrieval.databases import open_study_database
-from pipeline.retrieval.parity import Parity, embedding_parity
 from pipeline.retrieval.search import NamedNetwork
 from pipeline.tracking.served_package import load_served_model
 from pipeline.views.evaluation import evaluation_view

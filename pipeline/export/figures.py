@@ -12,8 +12,8 @@ from pipeline.config.params import Params
 from pipeline.datasets.packs import open_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.cells import Bootstrap, Contender, evaluate_contenders
+from pipeline.export.card import main_row
 from pipeline.flows.lockfile import locked_dependencies, locked_outputs
-from pipeline.model_card import main_row
 from pipeline.models.weights import read_card
 from pipeline.retrieval.search import TEACHER, NamedNetwork, QueryNetwork
 from pipeline.workspace import DatasetPaths

@@ -1,0 +1,1 @@
+"""Query encoders for services of one's own."""
