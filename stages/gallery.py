@@ -2,7 +2,7 @@
 
 from pipeline.datasets.packs import open_pack
 from pipeline.files import write_json
-from pipeline.study.gallery import report_part
+from pipeline.report.gallery import report_part
 from pipeline.workspace import DatasetPaths, run_stage
 
 

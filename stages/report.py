@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.config.params import load_params
 from pipeline.files import write_text
-from pipeline.study.report import render_report
+from pipeline.report.report import render_report
 from pipeline.workspace import DatasetPaths, run_stage
 
 SHOWN = {"seed", "threads", "datasets", "students", "evaluation"}

@@ -2,8 +2,8 @@
 
 from pipeline.config.params import load_params
 from pipeline.files import write_json, write_text
-from pipeline.study.figures import draw_tradeoff
-from pipeline.study.tradeoff import collect_rows, is_subset, markdown_table, write_tradeoff
+from pipeline.report.figures import draw_tradeoff
+from pipeline.report.tradeoff import collect_rows, is_subset, markdown_table, write_tradeoff
 from pipeline.workspace import DatasetPaths, run_stage
 
 

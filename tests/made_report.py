@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from pipeline.study.gallery import encode_view
-from pipeline.study.tradeoff import pareto_front
+from pipeline.report.gallery import encode_view
+from pipeline.report.tradeoff import pareto_front
 
 PACK = {
     "kind": "folder",

@@ -102,8 +102,8 @@ def _show_tradeoff(name: str, cells: list[str]) -> None:
     """Print the table of a data set, and where its files are."""
     from rich.console import Console
 
-    from pipeline.study.terminal import tradeoff_table
-    from pipeline.study.tradeoff import write_tradeoff
+    from pipeline.report.terminal import tradeoff_table
+    from pipeline.report.tradeoff import write_tradeoff
     from pipeline.workspace import DatasetPaths
 
     paths = DatasetPaths(name)

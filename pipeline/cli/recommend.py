@@ -10,7 +10,7 @@ from pipeline.cli.errors import enter_workspace, plain_errors
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
-    from pipeline.study.recommendation import Bounds, Recommendation
+    from pipeline.report.recommendation import Bounds, Recommendation
 
 app = typer.Typer()
 
@@ -40,7 +40,7 @@ def recommend(
     set; 1: not for some, and what comes closest is told; 2: a wrong usage, or no study yet.
     """
     with plain_errors():
-        from pipeline.study.recommendation import Bounds, check_roles
+        from pipeline.report.recommendation import Bounds, check_roles
 
         bounds = Bounds(max_drop, max_latency_ms, max_gmacs)
         chosen = [role.strip() for role in roles.split(",") if role.strip()]
@@ -70,8 +70,8 @@ def _datasets(params: "Params", dataset: str | None) -> list[str]:
 
 
 def _answer(params: "Params", name: str, bounds: "Bounds", roles: list[str]) -> "Recommendation":
-    from pipeline.study.recommendation import recommend as recommended
-    from pipeline.study.tradeoff import measured_rows
+    from pipeline.report.recommendation import recommend as recommended
+    from pipeline.report.tradeoff import measured_rows
     from pipeline.workspace import DatasetPaths
 
     paths, cells = DatasetPaths(name), params.cells_of(name)

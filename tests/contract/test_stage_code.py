@@ -122,14 +122,14 @@ def test_an_edit_of_a_loss_reruns_the_stages_that_use_it_and_no_others() -> None
             "pipeline/training/losses.py",
             "pipeline/training/triplet.py",
             "pipeline/evaluation/cost.py",
-            "pipeline/study/figures.py",
+            "pipeline/report/figures.py",
         )
     }
     assert readers == {
         "pipeline/training/losses.py": {"distill"},
         "pipeline/training/triplet.py": {"train_teacher", "train_baseline"},
         "pipeline/evaluation/cost.py": {"evaluate_teacher", "evaluate"},
-        "pipeline/study/figures.py": {"tradeoff"},
+        "pipeline/report/figures.py": {"tradeoff"},
     }
 
 
@@ -146,11 +146,11 @@ def test_the_walk_follows_imports_inside_functions_and_of_packages() -> None:
 
 
 def test_templates_and_what_they_name_are_code_too() -> None:
-    page = {f"pipeline/study/report.{kind}" for kind in ("html.j2", "css", "js")}
+    page = {f"pipeline/report/report.{kind}" for kind in ("html.j2", "css", "js")}
     assert page <= code_of("stages.report")
     assert page <= set(STAGES["report"]["deps"])
     assert not page & code_of("stages.gallery")
-    beside = [path for path in (ROOT / "pipeline/study").iterdir() if path.suffix in DATA_SUFFIXES]
+    beside = [path for path in (ROOT / "pipeline/report").iterdir() if path.suffix in DATA_SUFFIXES]
     assert {path.relative_to(ROOT).as_posix() for path in beside} == page
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.study.report import render_report
+from pipeline.report.report import render_report
 from tests.made_report import PARAMETERS, large_study, part
 
 CHROMIUM = next(

@@ -121,8 +121,8 @@ def test_a_students_learning_rate_leaves_teacher_and_baseline_alone(study: Path)
     [
         ("pipeline/training/losses.py", {"distill@tiny-16"}),
         ("pipeline/training/triplet.py", {"train_teacher@emblems", "train_baseline@tiny-16"}),
-        ("pipeline/study/figures.py", {"tradeoff@emblems"}),
-        ("pipeline/study/report.css", {"report"}),
+        ("pipeline/report/figures.py", {"tradeoff@emblems"}),
+        ("pipeline/report/report.css", {"report"}),
     ],
 )
 def test_an_edit_reruns_the_stages_that_use_the_file(

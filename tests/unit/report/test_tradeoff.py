@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from pipeline.files import write_json
-from pipeline.study.figures import STYLES, draw_tradeoff
-from pipeline.study.terminal import tradeoff_table
-from pipeline.study.tradeoff import (
+from pipeline.report.figures import STYLES, draw_tradeoff
+from pipeline.report.terminal import tradeoff_table
+from pipeline.report.tradeoff import (
     ROLES,
     collect_rows,
     gain_text,

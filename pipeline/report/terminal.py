@@ -3,8 +3,8 @@
 import pandas as pd
 from rich.table import Table
 
-from pipeline.study.figures import STYLES
-from pipeline.study.tradeoff import SUBSET_NOTE, gain_text, is_subset, percent
+from pipeline.report.figures import STYLES
+from pipeline.report.tradeoff import SUBSET_NOTE, gain_text, is_subset, percent
 
 FRONT_NOTE = "* on the Pareto front: no other row is both cheaper and at least as accurate"
 

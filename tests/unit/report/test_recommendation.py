@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import __main__ as cli
 from pipeline.files import write_json
-from pipeline.study.recommendation import Bounds, recommend
+from pipeline.report.recommendation import Bounds, recommend
 from pipeline.workspace import DatasetPaths
 from tests.made_params import edited_params
 

@@ -21,8 +21,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
-from pipeline.study.report_figure import draw_panel
-from pipeline.study.tradeoff import SUBSET_NOTE
+from pipeline.report.report_figure import draw_panel
+from pipeline.report.tradeoff import SUBSET_NOTE
 
 FOLDER = Path(__file__).parent
 TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipeline.study.report import (
+from pipeline.report.report import (
     FOLDER,
     PICTURE_BYTES,
     REASONS,
@@ -17,7 +17,7 @@ from pipeline.study.report import (
     fit_galleries,
     render_report,
 )
-from pipeline.study.tradeoff import ROLES as TABLE_ROLES
+from pipeline.report.tradeoff import ROLES as TABLE_ROLES
 from tests.made_report import PACK, PARAMETERS, large_study, part
 
 VOID = {"meta", "input", "img", "br", "link", "hr"}
@@ -258,7 +258,7 @@ def test_galleries_shrink_alike_until_they_fit() -> None:
 def render_with_budget(study: list[dict], most_bytes: int) -> str:
     from unittest.mock import patch
 
-    with patch("pipeline.study.report.PICTURE_BYTES", most_bytes):
+    with patch("pipeline.report.report.PICTURE_BYTES", most_bytes):
         return page_of(study)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.study.tradeoff import ROLES
+from pipeline.report.tradeoff import ROLES
 
 CANDIDATES = ("asymmetric",)  # symmetric and baseline rows need a database of their own
 FACTS = (

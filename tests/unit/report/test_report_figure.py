@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.study.report_figure import (
+from pipeline.report.report_figure import (
     BOTTOM,
     LEFT,
     RIGHT,

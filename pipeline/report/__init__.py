@@ -1,0 +1,1 @@
+"""The table, the figure and the page of a study."""

@@ -1,1 +1,0 @@
-"""The trade-off between accuracy and cost: tables, intervals, figures."""
