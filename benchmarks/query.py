@@ -29,8 +29,8 @@ from pipeline.export.onnx import write_onnx
 from pipeline.export.quantisation import quantise_onnx
 from pipeline.models.query_encoder import QueryEncoder, least_decoded_px, square_view
 from pipeline.models.weights import build_embedder
-from pipeline.retrieval.index import read_index, write_exact_index
-from pipeline.retrieval.search import QueryNetwork
+from pipeline.search.index import read_index, write_exact_index
+from pipeline.search.search import QueryNetwork
 from pipeline.views.evaluation import evaluation_view
 
 STEPS = ("decode", "view", "embed", "search")

@@ -31,8 +31,8 @@ from pipeline.export.quantisation import quantise_onnx
 from pipeline.models.embedder import unit_range
 from pipeline.models.query_encoder import QueryEncoder, least_decoded_px, square_view
 from pipeline.models.weights import load_network
-from pipeline.retrieval.databases import open_study_database
-from pipeline.retrieval.search import choose_network
+from pipeline.search.databases import open_study_database
+from pipeline.search.search import choose_network
 from pipeline.workspace import DatasetPaths
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ from pipeline.devices import resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.files import replacing
 from pipeline.models.weights import load_network
-from pipeline.retrieval.index import write_exact_index
+from pipeline.search.index import write_exact_index
 from pipeline.workspace import DatasetPaths, run_stage
 
 

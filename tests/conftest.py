@@ -19,7 +19,7 @@ CHECKED = (
     "pipeline.evaluation.cost",
     "pipeline.evaluation.ranking",
     "pipeline.evaluation.ranks",
-    "pipeline.retrieval",
+    "pipeline.search.index",
     "pipeline.training.distillation",
     "pipeline.training.losses",
     "pipeline.training.metric_learning",

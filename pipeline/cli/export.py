@@ -43,7 +43,7 @@ def export(
         here = enter_workspace()
         from pipeline.config.params import load_params
         from pipeline.export.folder import default_target, export_network
-        from pipeline.retrieval.search import choose_network
+        from pipeline.search.search import choose_network
 
         if index is not None and not with_database:
             raise ValueError("--index: names the database of --with-database: give both")

@@ -32,9 +32,9 @@ def ui(
         enter_workspace()
         from pipeline.config.params import load_params
         from pipeline.devices import resolve_device
-        from pipeline.page.desk import Desk
-        from pipeline.page.server import MAX_UPLOAD_PIXELS, create_app
-        from pipeline.page.service import HOST, free_port, listen, mlflow_server, serve
+        from pipeline.search.page.desk import Desk
+        from pipeline.search.page.server import MAX_UPLOAD_PIXELS, create_app
+        from pipeline.search.page.service import HOST, free_port, listen, mlflow_server, serve
 
         params = load_params()
         desk = Desk(params, resolve_device(params.threads), MAX_UPLOAD_PIXELS)

@@ -10,9 +10,9 @@ import typer
 from pipeline.cli.errors import enter_workspace, plain_errors, printable
 
 if TYPE_CHECKING:
-    from pipeline.retrieval.databases import Database
-    from pipeline.retrieval.picture_sheet import AnsweredQuery
-    from pipeline.retrieval.search import QueryNetwork
+    from pipeline.search.databases import Database
+    from pipeline.search.picture_sheet import AnsweredQuery
+    from pipeline.search.search import QueryNetwork
 
 app = typer.Typer()
 
@@ -54,7 +54,7 @@ def search(
     """
     with plain_errors():
         here = enter_workspace()
-        from pipeline.retrieval.pictures import name_pictures
+        from pipeline.search.pictures import name_pictures
 
         listed = sys.stdin if "-" in images else ()
         pictures = name_pictures(images, here, listed)
@@ -68,7 +68,7 @@ def search(
         ]
         if target:
             from pipeline.files import write_text
-            from pipeline.retrieval.picture_sheet import picture_sheet
+            from pipeline.search.picture_sheet import picture_sheet
 
             title = f"{len(queries)} pictures by {opened.name} in {database.name}"
             write_text(target, picture_sheet(queries, database, title))
@@ -93,9 +93,9 @@ def _open(
     """The network and the database that the options name."""
     from pipeline.config.params import load_params
     from pipeline.devices import resolve_device
-    from pipeline.retrieval.databases import open_study_database
-    from pipeline.retrieval.image_index import open_image_index, require_card
-    from pipeline.retrieval.search import choose_network, open_network
+    from pipeline.search.databases import open_study_database
+    from pipeline.search.image_index import open_image_index, require_card
+    from pipeline.search.search import choose_network, open_network
     from pipeline.workspace import DatasetPaths
 
     params = load_params()
@@ -119,9 +119,9 @@ def _answer(
     reduced_decode: bool,
 ) -> "AnsweredQuery":
     from pipeline.datasets.normalisation import UnreadableImage
-    from pipeline.retrieval.picture_sheet import AnsweredQuery
-    from pipeline.retrieval.pictures import read_file
-    from pipeline.retrieval.search import search_picture
+    from pipeline.search.picture_sheet import AnsweredQuery
+    from pipeline.search.pictures import read_file
+    from pipeline.search.search import search_picture
 
     name = str(picture.relative_to(here) if picture.is_relative_to(here) else picture)
     try:
@@ -215,8 +215,8 @@ def index(
         here = enter_workspace()
         from pipeline.config.params import load_params
         from pipeline.devices import resolve_device
-        from pipeline.retrieval.indexing import index_folder
-        from pipeline.retrieval.search import TEACHER, choose_network, open_network
+        from pipeline.search.indexing import index_folder
+        from pipeline.search.search import TEACHER, choose_network, open_network
 
         params = load_params()
         named = choose_network(params, TEACHER, dataset)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.export.parity import LARGEST_DIFFERENCE, Parity
 from pipeline.models.weights import NetworkCard
-from pipeline.retrieval.databases import Database
+from pipeline.search.databases import Database
 
 Row = Mapping[str, Any]
 

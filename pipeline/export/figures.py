@@ -15,7 +15,7 @@ from pipeline.evaluation.cells import Bootstrap, Contender, evaluate_contenders
 from pipeline.export.card import main_row
 from pipeline.flows.lockfile import locked_dependencies, locked_outputs
 from pipeline.models.weights import read_card
-from pipeline.retrieval.search import TEACHER, NamedNetwork, QueryNetwork
+from pipeline.search.search import TEACHER, NamedNetwork, QueryNetwork
 from pipeline.workspace import DatasetPaths
 
 

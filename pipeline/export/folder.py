@@ -24,9 +24,9 @@ from pipeline.files import replacing, write_json, write_text
 from pipeline.models.query_encoder import QueryEncoder
 from pipeline.models.weights import read_card
 from pipeline.progress import track
-from pipeline.retrieval.databases import Database, image_id, open_study_database
-from pipeline.retrieval.image_index import open_image_index, require_card
-from pipeline.retrieval.search import TEACHER, NamedNetwork, QueryNetwork, open_network
+from pipeline.search.databases import Database, image_id, open_study_database
+from pipeline.search.image_index import open_image_index, require_card
+from pipeline.search.search import TEACHER, NamedNetwork, QueryNetwork, open_network
 from pipeline.tracking.served_package import (
     load_served_model,
     save_served_model,

@@ -21,8 +21,8 @@ from pipeline.flows.candidates import (
 )
 from pipeline.flows.decision import Decision, decide
 from pipeline.flows.retraining import Request, teacher_origin
-from pipeline.models.champions import Champion, has_kept, keep_champion
 from pipeline.models.weights import read_card
+from pipeline.search.champions import Champion, has_kept, keep_champion
 from pipeline.tracking.registry import (
     RegistryError,
     Version,

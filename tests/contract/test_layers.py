@@ -52,10 +52,10 @@ def test_only_flows_import_prefect_and_dvc() -> None:
 
 
 def test_only_the_index_imports_faiss() -> None:
-    assert importers("faiss") == {"pipeline/retrieval/index.py"}
+    assert importers("faiss") == {"pipeline/search/index.py"}
 
 
-@pytest.mark.parametrize("package", ["training", "retrieval"])
+@pytest.mark.parametrize("package", ["training", "evaluation"])
 def test_numerical_code_needs_none_of_the_orchestration(package: str) -> None:
     modules = [
         f"pipeline.{package}.{path.stem}"

@@ -139,7 +139,7 @@ def test_no_stage_hangs_on_the_orchestration() -> None:
 
 
 def test_the_walk_follows_imports_inside_functions_and_of_packages() -> None:
-    assert "pipeline/retrieval/index.py" in code_of("stages.embed_database")
+    assert "pipeline/search/index.py" in code_of("stages.embed_database")
     assert "pipeline/models/__init__.py" in code_of("stages.distill")
     assert "pipeline/training/losses.py" not in code_of("stages.train_teacher")
     assert "pipeline.config.params" in imported_modules(Path("pipeline/cli/__main__.py"))

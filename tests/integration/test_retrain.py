@@ -26,7 +26,7 @@ from pipeline.flows.lockfile import locked_outputs
 from pipeline.flows.retrain import retrain
 from pipeline.flows.retraining import Request, kept_teacher_line, teacher_origin
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
-from pipeline.retrieval.search import choose_network, open_network
+from pipeline.search.search import choose_network, open_network
 from pipeline.tracking.registry import RegistryError, champions, find_champion
 from pipeline.tracking.store import open_store
 from tests.integration.workspace import set_params

@@ -21,8 +21,8 @@ from pipeline.export.onnx import RawImageEncoder, write_onnx
 from pipeline.export.parity import Parity, embedding_parity
 from pipeline.models.query_encoder import DECODE_MARGIN, QueryEncoder, least_decoded_px, square_view
 from pipeline.models.weights import build_embedder
-from pipeline.retrieval.databases import open_study_database
-from pipeline.retrieval.search import NamedNetwork
+from pipeline.search.databases import open_study_database
+from pipeline.search.search import NamedNetwork
 from pipeline.tracking.served_package import load_served_model
 from pipeline.views.evaluation import evaluation_view
 from tests.made_study import DIM, STUDENT, STUDENT_PX, make_finished_study
@@ -280,7 +280,7 @@ def test_a_database_keeps_its_ids_in_any_order(
 ) -> None:
     import pandas as pd
 
-    from pipeline.retrieval.databases import image_id
+    from pipeline.search.databases import image_id
 
     monkeypatch.chdir(made)
     write_database(tmp_path, open_study_database("emblems"))

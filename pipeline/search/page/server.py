@@ -17,9 +17,9 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pipeline.datasets.normalisation import UnreadableImage
-from pipeline.page.desk import Desk, UnknownNameError
-from pipeline.retrieval.pictures import thumbnail
-from pipeline.retrieval.search import Answer, QueryNetwork
+from pipeline.search.page.desk import Desk, UnknownNameError
+from pipeline.search.pictures import thumbnail
+from pipeline.search.search import Answer, QueryNetwork
 
 MAX_UPLOAD_BYTES = 20 << 20
 MAX_UPLOAD_PIXELS = 40_000_000

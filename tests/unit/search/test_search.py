@@ -11,19 +11,19 @@ import torch
 
 from pipeline.config.params import Params, load_params
 from pipeline.datasets.normalisation import UnreadableImage, decode_image
-from pipeline.retrieval import image_index
-from pipeline.retrieval.databases import Database, image_id, open_study_database
-from pipeline.retrieval.image_index import open_image_index, require_card
-from pipeline.retrieval.index import IndexKind, read_index, write_image_index
-from pipeline.retrieval.indexing import index_folder
-from pipeline.retrieval.pictures import (
+from pipeline.search import image_index
+from pipeline.search.databases import Database, image_id, open_study_database
+from pipeline.search.image_index import open_image_index, require_card
+from pipeline.search.index import IndexKind, read_index, write_image_index
+from pipeline.search.indexing import index_folder
+from pipeline.search.pictures import (
     MAX_FILE_BYTES,
     image_names,
     name_pictures,
     read_file,
     thumbnail,
 )
-from pipeline.retrieval.search import (
+from pipeline.search.search import (
     TEACHER,
     NamedNetwork,
     QueryNetwork,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from html import escape
 
 from pipeline.datasets.normalisation import UnreadableImage
-from pipeline.retrieval.databases import Database, Hit
-from pipeline.retrieval.pictures import thumbnail
+from pipeline.search.databases import Database, Hit
+from pipeline.search.pictures import thumbnail
 
 THUMBNAIL_PX = 144
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from pipeline.datasets.listings import enumerate_names
 from pipeline.datasets.normalisation import UnreadableImage, decode_image
 from pipeline.progress import track
-from pipeline.retrieval.databases import image_id
-from pipeline.retrieval.image_index import (
+from pipeline.search.databases import image_id
+from pipeline.search.image_index import (
     COLUMNS,
     IndexCard,
     file_sha256,
@@ -27,9 +27,9 @@ from pipeline.retrieval.image_index import (
     read_vectors,
     write_generation,
 )
-from pipeline.retrieval.index import IndexKind
-from pipeline.retrieval.pictures import image_names, read_file
-from pipeline.retrieval.search import NamedNetwork, QueryNetwork
+from pipeline.search.index import IndexKind
+from pipeline.search.pictures import image_names, read_file
+from pipeline.search.search import NamedNetwork, QueryNetwork
 from pipeline.views.evaluation import evaluation_view
 
 BATCH_IMAGES = 64

@@ -15,10 +15,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from pipeline.config.params import load_params
-from pipeline.page import server
-from pipeline.page.desk import Desk
-from pipeline.page.server import MAX_UPLOAD_BYTES, create_app
-from pipeline.page.service import listen
+from pipeline.search.page import server
+from pipeline.search.page.desk import Desk
+from pipeline.search.page.server import MAX_UPLOAD_BYTES, create_app
+from pipeline.search.page.service import listen
 from tests.browser import browser_path, open_page
 from tests.made_study import CPU, STUDENT, make_finished_study
 

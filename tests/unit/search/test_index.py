@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.retrieval.index import IndexKind, read_index, write_exact_index, write_image_index
+from pipeline.search.index import IndexKind, read_index, write_exact_index, write_image_index
 
 
 def test_searches_as_brute_force_does(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pipeline.datasets.packs import open_pack
-from pipeline.retrieval.index import read_index
+from pipeline.search.index import read_index
 from pipeline.workspace import DatasetPaths
 
 # An approximate index proposes so many times more than asked for; the best of them by their exact

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from pipeline.config.params import Params
-from pipeline.retrieval.databases import Database, open_study_database
-from pipeline.retrieval.image_index import INDEXES, open_image_index, require_card
-from pipeline.retrieval.search import (
+from pipeline.search.databases import Database, open_study_database
+from pipeline.search.image_index import INDEXES, open_image_index, require_card
+from pipeline.search.search import (
     TEACHER,
     Answer,
     NamedNetwork,

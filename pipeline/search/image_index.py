@@ -24,9 +24,9 @@ from jaxtyping import Float
 from pydantic import TypeAdapter
 
 from pipeline.files import replacing, write_json
-from pipeline.retrieval.databases import Database
-from pipeline.retrieval.index import IndexKind, read_index, write_image_index
-from pipeline.retrieval.pictures import read_file
+from pipeline.search.databases import Database
+from pipeline.search.index import IndexKind, read_index, write_image_index
+from pipeline.search.pictures import read_file
 
 INDEXES = Path("indexes")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -1,1 +1,0 @@
-"""Embeddings, exact ranking, indexes, and what a query costs."""

@@ -1,0 +1,1 @@
+"""Databases of vectors, queries and champions."""
