@@ -31,9 +31,9 @@ from pipeline.export.quantisation import quantise_onnx
 from pipeline.models.embedder import unit_range
 from pipeline.models.query_encoder import QueryEncoder, least_decoded_px, square_view
 from pipeline.models.weights import load_network
+from pipeline.paths import DatasetPaths
 from pipeline.search.databases import open_study_database
 from pipeline.search.search import choose_network
-from pipeline.workspace import DatasetPaths
 
 CPU = torch.device("cpu")
 BATCH_IMAGES = 64

@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline.config.params import ConfigurationError, load_params
 from pipeline.files import write_json
 from pipeline.models.requirements import network_faults
-from pipeline.workspace import run_stage
+from stages import run_stage
 
 
 def check(_: str) -> None:

@@ -10,12 +10,13 @@ from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.folding import folded
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, weights_files
+from pipeline.paths import DatasetPaths
 from pipeline.training.checkpoints import Row
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.job import TrainingJob, run_training, schedule_of, set_up, view_recipe_of
 from pipeline.training.team import Team, joined_team, start_team
 from pipeline.views.coupled import cached_decoder
-from pipeline.workspace import DatasetPaths, run_stage
+from stages import run_stage
 
 
 def distill(key: str) -> None:

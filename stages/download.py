@@ -5,7 +5,8 @@ from pipeline.config.sources import CarsSource, CubSource, EmblemsSource, SopSou
 from pipeline.datasets.published import describe_files, download_files
 from pipeline.datasets.sources import find_form, find_source
 from pipeline.files import write_json
-from pipeline.workspace import ARCHIVES, DatasetPaths, archives_shelf, run_stage
+from pipeline.paths import ARCHIVES, DatasetPaths, archives_shelf
+from stages import run_stage
 
 
 def download(name: str) -> None:

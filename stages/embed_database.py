@@ -8,8 +8,9 @@ from pipeline.devices import resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.files import replacing
 from pipeline.models.weights import load_network
+from pipeline.paths import DatasetPaths
 from pipeline.search.index import write_exact_index
-from pipeline.workspace import DatasetPaths, run_stage
+from stages import run_stage
 
 
 def embed_database(name: str) -> None:

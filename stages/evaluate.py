@@ -21,8 +21,10 @@ from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, replacing, write_json
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import load_network
+from pipeline.paths import DatasetPaths
+from pipeline.tracking.fingerprint import fingerprint
 from pipeline.tracking.runs import add_to_trainings, require_store, tracked_run
-from pipeline.workspace import DatasetPaths, fingerprint, run_stage
+from stages import run_stage
 
 # What a row is about; the rest of its figures are measured.
 FACTS = ("dataset", "network", "backbone", "query_px", "database_px")

@@ -2,8 +2,9 @@
 
 from pipeline.datasets.packs import open_pack
 from pipeline.files import write_json
+from pipeline.paths import DatasetPaths
 from pipeline.report.gallery import report_part
-from pipeline.workspace import DatasetPaths, run_stage
+from stages import run_stage
 
 
 def gallery(name: str) -> None:

@@ -21,8 +21,9 @@ from pipeline.datasets.published import describe_files, download_files, given_fi
 from pipeline.datasets.sources import find_form, find_source
 from pipeline.datasets.splits import manifest_classes
 from pipeline.files import write_json
+from pipeline.paths import ARCHIVES, WORK, DatasetPaths, archives_shelf
 from pipeline.progress import track
-from pipeline.workspace import ARCHIVES, WORK, DatasetPaths, archives_shelf, run_stage
+from stages import run_stage
 
 
 def prepare(name: str) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from pipeline.config.params import load_params
 from pipeline.files import write_text
+from pipeline.paths import DatasetPaths
 from pipeline.report.report import render_report
-from pipeline.workspace import DatasetPaths, run_stage
+from stages import run_stage
 
 SHOWN = {"seed", "threads", "datasets", "students", "evaluation"}
 

@@ -14,7 +14,8 @@ from pipeline.datasets.published import describe_files, given_files
 from pipeline.datasets.sources import find_form, find_source
 from pipeline.datasets.splits import settle_images, write_record
 from pipeline.files import write_json
-from pipeline.workspace import DatasetPaths, run_stage
+from pipeline.paths import DatasetPaths
+from stages import run_stage
 
 
 def survey(name: str) -> None:

@@ -2,9 +2,10 @@
 
 from pipeline.config.params import load_params
 from pipeline.files import write_json, write_text
+from pipeline.paths import DatasetPaths
 from pipeline.report.figures import draw_tradeoff
 from pipeline.report.tradeoff import collect_rows, is_subset, markdown_table, write_tradeoff
-from pipeline.workspace import DatasetPaths, run_stage
+from stages import run_stage
 
 
 def tradeoff(name: str) -> None:

@@ -2,7 +2,7 @@
 
 from pipeline.config.params import load_params
 from pipeline.training.supervised import train_with_labels
-from pipeline.workspace import run_stage
+from stages import run_stage
 
 
 def train_teacher(name: str) -> None:

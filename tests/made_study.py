@@ -13,8 +13,8 @@ from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.cells import Bootstrap, Contender, evaluate_contenders
 from pipeline.files import write_json
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
+from pipeline.paths import DatasetPaths
 from pipeline.search.index import write_exact_index
-from pipeline.workspace import DatasetPaths
 from tests.integration.workspace import ROOT, TINY, set_params
 
 BACKBONE = "timm/test_resnet"

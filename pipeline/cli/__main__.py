@@ -102,9 +102,9 @@ def _show_tradeoff(name: str, cells: list[str]) -> None:
     """Print the table of a data set, and where its files are."""
     from rich.console import Console
 
+    from pipeline.paths import DatasetPaths
     from pipeline.report.terminal import tradeoff_table
     from pipeline.report.tradeoff import write_tradeoff
-    from pipeline.workspace import DatasetPaths
 
     paths = DatasetPaths(name)
     missing = [cell for cell in cells if not paths.cell(cell).exists()]

@@ -70,9 +70,9 @@ def _datasets(params: "Params", dataset: str | None) -> list[str]:
 
 
 def _answer(params: "Params", name: str, bounds: "Bounds", roles: list[str]) -> "Recommendation":
+    from pipeline.paths import DatasetPaths
     from pipeline.report.recommendation import recommend as recommended
     from pipeline.report.tradeoff import measured_rows
-    from pipeline.workspace import DatasetPaths
 
     paths, cells = DatasetPaths(name), params.cells_of(name)
     missing = [cell for cell in cells if not paths.cell(cell).exists()]

@@ -93,10 +93,10 @@ def _open(
     """The network and the database that the options name."""
     from pipeline.config.params import load_params
     from pipeline.devices import resolve_device
+    from pipeline.paths import DatasetPaths
     from pipeline.search.databases import open_study_database
     from pipeline.search.image_index import open_image_index, require_card
     from pipeline.search.search import choose_network, open_network
-    from pipeline.workspace import DatasetPaths
 
     params = load_params()
     owner = require_card(index).dataset if index is not None else None

@@ -10,7 +10,7 @@ from pipeline.config.sources import CsvSource, FolderSource
 from pipeline.datasets.listings import LayoutError, Listing, enumerate_names
 from pipeline.datasets.own_images import known_classes, list_own_images
 from pipeline.datasets.packs import validating_classes
-from pipeline.workspace import DatasetPaths
+from pipeline.paths import DatasetPaths
 
 _RULE = (
     "a class trains or is for testing by a hash of its name, half and half at first, and stays so; "

@@ -22,7 +22,7 @@ from pipeline.datasets.splits import (
     merged,
     read_record,
 )
-from pipeline.workspace import DatasetPaths
+from pipeline.paths import DatasetPaths
 
 OWN_KINDS = ("folder", "csv")
 

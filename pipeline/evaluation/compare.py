@@ -14,7 +14,7 @@ from pipeline.evaluation.cells import Bootstrap
 from pipeline.evaluation.confidence import paired_bootstrap
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.weights import load_network, read_card
-from pipeline.workspace import DatasetPaths
+from pipeline.paths import DatasetPaths
 
 LEAST_SPREAD = 0.01  # of unit embeddings; untrained networks reach 0.1
 

@@ -13,10 +13,9 @@ from pipeline.datasets.packs import open_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.cells import Bootstrap, Contender, evaluate_contenders
 from pipeline.export.card import main_row
-from pipeline.flows.lockfile import locked_dependencies, locked_outputs
 from pipeline.models.weights import read_card
+from pipeline.paths import DatasetPaths, locked_dependencies, locked_outputs
 from pipeline.search.search import TEACHER, NamedNetwork, QueryNetwork
-from pipeline.workspace import DatasetPaths
 
 
 def figures_of(

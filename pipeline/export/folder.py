@@ -23,6 +23,7 @@ from pipeline.export.quantisation import quantise_onnx
 from pipeline.files import replacing, write_json, write_text
 from pipeline.models.query_encoder import QueryEncoder
 from pipeline.models.weights import read_card
+from pipeline.paths import DatasetPaths
 from pipeline.progress import track
 from pipeline.search.databases import Database, image_id, open_study_database
 from pipeline.search.image_index import open_image_index, require_card
@@ -32,7 +33,6 @@ from pipeline.tracking.served_package import (
     save_served_model,
     write_served_package,
 )
-from pipeline.workspace import DatasetPaths
 
 PARITY_IMAGES = 200
 CALIBRATION_IMAGES = 128

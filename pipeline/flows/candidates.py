@@ -6,9 +6,8 @@ import pandas as pd
 
 from pipeline.config.params import Params
 from pipeline.files import file_md5
-from pipeline.flows.lockfile import locked_dependencies, locked_outputs
 from pipeline.models.weights import read_card
-from pipeline.workspace import DatasetPaths, history_path
+from pipeline.paths import DatasetPaths, history_path, locked_dependencies, locked_outputs
 
 
 def query_sizes(params: Params, name: str) -> list[int]:

@@ -22,6 +22,7 @@ from pipeline.flows.candidates import (
 from pipeline.flows.decision import Decision, decide
 from pipeline.flows.retraining import Request, teacher_origin
 from pipeline.models.weights import read_card
+from pipeline.paths import WORK, DatasetPaths
 from pipeline.search.champions import Champion, has_kept, keep_champion
 from pipeline.tracking.registry import (
     RegistryError,
@@ -38,7 +39,6 @@ from pipeline.tracking.registry import (
 )
 from pipeline.tracking.runs import TrackedRun, TrackingError, tracked_run
 from pipeline.tracking.store import Store, contact_errors, open_store
-from pipeline.workspace import WORK, DatasetPaths
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from pipeline.files import write_text
 from pipeline.flows.ledger import hold_workspace
-from pipeline.flows.lockfile import LOCK, heal_locks, sorted_lock
-from pipeline.flows.processes import end_leftovers
+from pipeline.flows.lockfile import heal_locks, sorted_lock
 from pipeline.flows.resources import study_shares
 from pipeline.flows.stage_runs import Outcome, reproduce_stage, run_group, stage_environment
 from pipeline.flows.stops import Stop, heeding_signals
-from pipeline.workspace import delete_spent_work
+from pipeline.paths import LOCK
+from pipeline.processes import end_leftovers
+from pipeline.training.work_folders import delete_spent_work
 
 PARAMS = Path("params.yaml")
 CODE = ("pipeline/**/*.py", "stages/**/*.py", "dvc.yaml")

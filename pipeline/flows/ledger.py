@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 from pipeline.files import write_json
 from pipeline.flows.graph import StageGraph
 from pipeline.flows.stage_runs import Outcome
-from pipeline.liveness import start_mark
-from pipeline.workspace import WORK
+from pipeline.paths import WORK
+from pipeline.processes import start_mark
 
 LOCK = WORK / "study.lock"
 RECORD = WORK / "study.json"

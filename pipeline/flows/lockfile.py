@@ -11,34 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import write_text
-from pipeline.workspace import WORK
+from pipeline.paths import LOCK, WORK, locked_outputs
 
-LOCK = Path("dvc.lock")
 GOOD_COPY = WORK / "dvc.lock"
 CACHE = Path(".dvc/cache/files/md5")
 PATH_LOCKS = Path(".dvc/tmp/rwlock")
 WRITING_S = 0.5  # longer than DVC takes to write either file
-
-
-def locked_outputs() -> dict[str, dict[str, str]]:
-    """For each stage in dvc.lock the hash of each of its outputs; empty without the file."""
-    return {
-        name: {out["path"]: str(out.get("md5", "")) for out in entry.get("outs", [])}
-        for name, entry in _locked_stages().items()
-    }
-
-
-def locked_dependencies(stage: str) -> dict[str, str]:
-    """The hash of each file that a stage in dvc.lock was run with; empty where it is not there."""
-    entry = _locked_stages().get(stage, {})
-    return {dep["path"]: str(dep.get("md5", "")) for dep in entry.get("deps", [])}
-
-
-def _locked_stages() -> dict[str, Any]:
-    """The entries of dvc.lock; none without the file."""
-    if not LOCK.exists():
-        return {}
-    return _parse(LOCK.read_text(encoding="utf-8")).get("stages") or {}
 
 
 def sorted_lock(text: str, order: Sequence[str], without: Collection[str] = ()) -> str:

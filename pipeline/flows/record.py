@@ -1,6 +1,6 @@
 """The end of a study for its record: what MLflow has is held against dvc.lock."""
 
-from pipeline.flows.lockfile import locked_outputs
+from pipeline.paths import locked_outputs
 from pipeline.tracking.audit import audit_record
 from pipeline.tracking.store import TrackingError
 

@@ -17,10 +17,10 @@ from pipeline.flows.exchange import (
 from pipeline.flows.graph import StageGraph, read_graph
 from pipeline.flows.ledger import hold_workspace
 from pipeline.flows.lockfile import heal_locks, keep_copy, normalise_lock
-from pipeline.flows.processes import end_leftovers
 from pipeline.flows.server import ServerError, answers, set_up_prefect
 from pipeline.flows.stops import Stop, heeding_signals
 from pipeline.flows.terminal import Announcer
+from pipeline.processes import end_leftovers
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

@@ -19,10 +19,10 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from pipeline.flows.artifacts import plan_rows, publish_plan, publish_results, stage_rows
-from pipeline.flows.processes import end_leftovers
 from pipeline.flows.server import close_lost_run, send_what_waits
 from pipeline.flows.stage_runs import Outcome
 from pipeline.flows.stops import Stop, heeding_signals
+from pipeline.processes import end_leftovers
 
 if TYPE_CHECKING:
     from pipeline.flows.study import Study

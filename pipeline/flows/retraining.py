@@ -16,9 +16,8 @@ from pipeline.config.params import Params
 from pipeline.config.sources import CsvSource, FolderSource
 from pipeline.files import write_json
 from pipeline.flows.graph import StageGraph, read_graph
-from pipeline.flows.lockfile import locked_dependencies, locked_outputs
 from pipeline.flows.stage_runs import Outcome
-from pipeline.workspace import WORK, DatasetPaths
+from pipeline.paths import WORK, DatasetPaths, locked_dependencies, locked_outputs
 
 KEPT = ("train_teacher", "train_baseline")  # stages that a retraining of students leaves alone
 NOTICING = ("check", "download", "survey")

@@ -17,7 +17,6 @@ from filelock import FileLock, Timeout
 
 from pipeline.files import write_json
 from pipeline.flows.ledger import running_study
-from pipeline.flows.processes import end_group, end_leftovers
 from pipeline.flows.server import HOME, START_PATIENCE_S, ServerError, answers, set_up_prefect
 from pipeline.flows.stops import Stop, heeding_signals
 from pipeline.flows.terminal import Announcer
@@ -28,7 +27,7 @@ from pipeline.flows.timetable import (
     local_text,
     running_schedule,
 )
-from pipeline.liveness import is_dead, own_name, start_mark
+from pipeline.processes import end_group, end_leftovers, is_dead, own_name, start_mark
 
 LOCK = RECORD.with_name("schedule.lock")
 RUN = RECORD.with_name("run.json")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
-from pipeline.flows.processes import end_group, record_group
+from pipeline.processes import end_group, record_group
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

@@ -14,8 +14,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Literal
 
-from pipeline.flows.processes import end_group, record_group
 from pipeline.flows.stops import Stop
+from pipeline.processes import end_group, record_group
 
 Result = Literal["ran", "restored", "unchanged", "failed", "stopped"]
 SUCCESSES = ("ran", "restored", "unchanged")

@@ -11,15 +11,7 @@ from queue import SimpleQueue
 from pipeline.flows.agenda import Agenda
 from pipeline.flows.graph import StageGraph, read_graph
 from pipeline.flows.ledger import StudyRecord, hold_workspace, last_runs, note_run, states
-from pipeline.flows.lockfile import (
-    heal_locks,
-    keep_copy,
-    locked_outputs,
-    lost_names,
-    normalise_lock,
-    prune_lock,
-)
-from pipeline.flows.processes import end_leftovers
+from pipeline.flows.lockfile import heal_locks, keep_copy, lost_names, normalise_lock, prune_lock
 from pipeline.flows.resources import (
     Gpus,
     Shares,
@@ -38,7 +30,9 @@ from pipeline.flows.stage_runs import (
 )
 from pipeline.flows.stops import Stop, heeding_signals
 from pipeline.flows.terminal import Announcer, summary
-from pipeline.workspace import delete_spent_work
+from pipeline.paths import locked_outputs
+from pipeline.processes import end_leftovers
+from pipeline.training.work_folders import delete_spent_work
 
 RECORD_PATIENCE_S = 30  # after the last stage, for a server that is to take the record only
 

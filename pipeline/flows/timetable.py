@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import write_json
-from pipeline.liveness import is_dead, own_name
-from pipeline.workspace import WORK
+from pipeline.paths import WORK
+from pipeline.processes import is_dead, own_name
 
 RECORD = WORK / "schedule" / "schedule.json"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -16,7 +16,7 @@ from pipeline.models.backbones import (
 from pipeline.models.feature_maps import LIBRARY_FAULTS, reason_of
 from pipeline.models.local_weights import WeightsError
 from pipeline.models.weights import LIBRARY_WEIGHTS, is_weights_file
-from pipeline.workspace import DatasetPaths
+from pipeline.paths import DatasetPaths
 
 
 def check_networks(params: Params, path: Path = Path("params.yaml")) -> None:

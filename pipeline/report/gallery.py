@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.datasets.packs import Pack
+from pipeline.paths import DatasetPaths
 from pipeline.views.evaluation import evaluation_view
-from pipeline.workspace import DatasetPaths
 
 NAMES = ("dataset", "network", "role", "backbone", "gain_over")
 THUMBNAIL_PX = 96

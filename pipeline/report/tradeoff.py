@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.files import write_text
-from pipeline.workspace import DatasetPaths
+from pipeline.paths import DatasetPaths
 
 SUBSET_NOTE = "subset: a part of the data set only; not comparable with published figures"
 ROLES = ("teacher", "asymmetric", "symmetric", "naive", "baseline")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import file_md5, replacing, write_json
-from pipeline.workspace import DatasetPaths
+from pipeline.paths import DatasetPaths
 
 HOME = Path("champions")
 

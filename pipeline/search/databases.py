@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pipeline.datasets.packs import open_pack
+from pipeline.paths import DatasetPaths
 from pipeline.search.index import read_index
-from pipeline.workspace import DatasetPaths
 
 # An approximate index proposes so many times more than asked for; the best of them by their exact
 # similarity are the result.

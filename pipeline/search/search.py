@@ -16,10 +16,10 @@ from pipeline.datasets.normalisation import MAX_PIXELS, decode_image
 from pipeline.models.embedder import Embedder, unit_range
 from pipeline.models.query_encoder import least_decoded_px
 from pipeline.models.weights import load_network
+from pipeline.paths import DatasetPaths
 from pipeline.search.champions import Champion, kept_champion
 from pipeline.search.databases import Database, Hit
 from pipeline.views.evaluation import evaluation_view
-from pipeline.workspace import DatasetPaths
 
 TEACHER = "teacher"
 

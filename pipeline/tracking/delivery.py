@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from pipeline.paths import WORK
 from pipeline.tracking.checkpoints import CheckpointLog
 from pipeline.tracking.outbox import Record, now_ms, waiting_records
 from pipeline.tracking.store import Store, contact_errors
-from pipeline.workspace import WORK
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run

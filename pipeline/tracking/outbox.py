@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import write_text
-from pipeline.liveness import is_dead, own_name
-from pipeline.workspace import WORK
+from pipeline.paths import WORK
+from pipeline.processes import is_dead, own_name
 
 OUTBOX = WORK / "outbox"
 RANKING = "validation_map"  # by which checkpoints are ranked; larger is better

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import file_md5
-from pipeline.liveness import own_name
+from pipeline.processes import own_name
 from pipeline.tracking.delivery import Delivery, deliver_waiting
 from pipeline.tracking.outbox import DatasetFacts, Record
 from pipeline.tracking.store import (

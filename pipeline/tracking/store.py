@@ -12,8 +12,8 @@ from urllib.error import HTTPError
 
 from filelock import FileLock
 
-from pipeline.liveness import is_dead
-from pipeline.workspace import WORK
+from pipeline.paths import WORK
+from pipeline.processes import is_dead
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

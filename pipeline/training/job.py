@@ -17,19 +17,14 @@ from pipeline.devices import loading_threads
 from pipeline.files import file_md5, write_text
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import NetworkCard, save_network
+from pipeline.paths import WORK, DatasetPaths, history_path
+from pipeline.tracking.fingerprint import fingerprint
 from pipeline.tracking.runs import DatasetFacts, tracked_run
 from pipeline.training.checkpoints import Row, load_checkpoint
 from pipeline.training.loop import Objective, Schedule, train
 from pipeline.training.team import Team
+from pipeline.training.work_folders import close_work_folder, open_work_folder
 from pipeline.views.coupled import ViewRecipe
-from pipeline.workspace import (
-    WORK,
-    DatasetPaths,
-    close_work_folder,
-    fingerprint,
-    history_path,
-    open_work_folder,
-)
 
 
 @dataclass(frozen=True)

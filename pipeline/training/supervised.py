@@ -12,12 +12,12 @@ from pipeline.devices import resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.weights import NetworkCard, build_embedder, weights_files
+from pipeline.paths import DatasetPaths
 from pipeline.training.checkpoints import Row
 from pipeline.training.job import TrainingJob, run_training, schedule_of, set_up, view_recipe_of
 from pipeline.training.metric_learning import TripletObjective
 from pipeline.training.team import Team, joined_team, start_team
 from pipeline.views.coupled import cached_decoder
-from pipeline.workspace import DatasetPaths
 
 
 def train_with_labels(

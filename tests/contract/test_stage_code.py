@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.workspace import DatasetPaths, history_path
+from pipeline.paths import DatasetPaths, history_path
 from tests.contract.stage_code import (
     CODE,
     DATA_SUFFIXES,

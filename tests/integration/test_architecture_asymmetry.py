@@ -14,7 +14,7 @@ from unittest.mock import patch
 import pytest
 
 from pipeline.models.weights import read_card
-from pipeline.workspace import run_stage
+from stages import run_stage
 from tests.integration.workspace import ROOT, TINY, set_params
 
 LIGHT = "timm/test_vit"

@@ -20,7 +20,7 @@ import pytest
 
 from pipeline.datasets.packs import open_pack
 from pipeline.datasets.sources import SOURCES
-from pipeline.workspace import run_stage
+from stages import run_stage
 from tests import made_archives as made
 from tests.integration.workspace import ROOT, set_params
 

@@ -22,10 +22,10 @@ from pipeline.flows.champions import (
     name_first_champions,
     roll_back_champion,
 )
-from pipeline.flows.lockfile import locked_outputs
 from pipeline.flows.retrain import retrain
 from pipeline.flows.retraining import Request, kept_teacher_line, teacher_origin
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
+from pipeline.paths import locked_outputs
 from pipeline.search.search import choose_network, open_network
 from pipeline.tracking.registry import RegistryError, champions, find_champion
 from pipeline.tracking.store import open_store

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pipeline.config.params import Params
+from pipeline.paths import DatasetPaths
 from pipeline.search.databases import Database, open_study_database
 from pipeline.search.image_index import INDEXES, open_image_index, require_card
 from pipeline.search.search import (
@@ -20,7 +21,6 @@ from pipeline.search.search import (
     open_network,
     search_picture,
 )
-from pipeline.workspace import DatasetPaths
 
 EXAMPLES = 8
 

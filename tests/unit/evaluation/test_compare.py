@@ -11,7 +11,7 @@ from pipeline.evaluation import compare as module
 from pipeline.evaluation.cells import Bootstrap
 from pipeline.evaluation.compare import Comparison, Incompatible, Unfit, challenge, find_fault
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
-from pipeline.workspace import DatasetPaths
+from pipeline.paths import DatasetPaths
 from tests.made_study import BACKBONE, CPU, DIM, STUDENT, STUDENT_PX, make_finished_study
 
 PATHS = DatasetPaths("emblems")

@@ -12,7 +12,6 @@ import pytest
 from dvc.stage.exceptions import StageCmdFailedError
 
 from pipeline.flows import stage_runs
-from pipeline.flows.processes import FOLDER, group_members
 from pipeline.flows.stage_runs import (
     Outcome,
     StageRun,
@@ -22,6 +21,7 @@ from pipeline.flows.stage_runs import (
     stage_environment,
 )
 from pipeline.flows.stops import Stop
+from pipeline.processes import FOLDER, group_members
 
 BUSY = "ERROR: '/x/data' is busy, it is being blocked by:"
 # A leader that dies like a killed DVC, and leaves a trainer that writes to the same pipe.

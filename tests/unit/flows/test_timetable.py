@@ -15,7 +15,7 @@ from pipeline.flows.timetable import (
     read_timetable,
     running_schedule,
 )
-from pipeline.liveness import own_name
+from pipeline.processes import own_name
 
 
 @pytest.mark.parametrize(

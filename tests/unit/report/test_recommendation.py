@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from pipeline.cli import __main__ as cli
 from pipeline.files import write_json
+from pipeline.paths import DatasetPaths
 from pipeline.report.recommendation import Bounds, recommend
-from pipeline.workspace import DatasetPaths
 from tests.made_params import edited_params
 
 NAN = float("nan")

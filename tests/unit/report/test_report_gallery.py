@@ -14,10 +14,10 @@ from PIL import Image
 from pipeline.datasets.packs import Pack, open_pack, write_pack
 from pipeline.datasets.records import ImageRecord
 from pipeline.files import write_json
+from pipeline.paths import DatasetPaths
 from pipeline.report.gallery import LOSSLESS_PX, SHOWN_PX, encode_view, report_part
 from pipeline.report.tradeoff import collect_rows
 from pipeline.views.evaluation import evaluation_view
-from pipeline.workspace import DatasetPaths
 from tests.made_report import PACK, decoded, row
 
 

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.files import write_json
+from pipeline.paths import DatasetPaths
 from pipeline.report.figures import STYLES, draw_tradeoff
 from pipeline.report.terminal import tradeoff_table
 from pipeline.report.tradeoff import (
@@ -22,7 +23,6 @@ from pipeline.report.tradeoff import (
     percent,
     write_tradeoff,
 )
-from pipeline.workspace import DatasetPaths
 
 
 def row(network: str, role: str, query_px: int, accuracy: float, **extra: Any) -> dict[str, Any]:

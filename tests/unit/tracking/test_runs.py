@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.liveness import is_dead, own_name, start_mark
+from pipeline.processes import is_dead, own_name, start_mark
 from pipeline.tracking.audit import audit_record
 from pipeline.tracking.checkpoints import network_path, ranked_checkpoints
 from pipeline.tracking.outbox import DatasetFacts, Record, kept_epochs, waiting_records
@@ -266,7 +266,7 @@ def test_an_unusable_store_is_refused_in_words(
 
 def test_runs_of_killed_processes_do_not_stay_running(store: Store) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", "from pipeline.liveness import own_name; print(own_name())"],
+        [sys.executable, "-c", "from pipeline.processes import own_name; print(own_name())"],
         cwd=ROOT,
         capture_output=True,
         text=True,

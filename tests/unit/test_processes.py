@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.flows import processes
-from pipeline.flows.processes import (
+from pipeline import processes
+from pipeline.processes import (
     FOLDER,
     end_group,
     end_leftovers,
     group_members,
     record_group,
+    start_mark,
 )
-from pipeline.liveness import start_mark
 
 # A leader with a child that outlives it, as a trainer outlives a killed DVC.
 FAMILY = """

@@ -1,8 +1,9 @@
-"""Process groups on disk: what a study started, so that nothing of it outlives its end."""
+"""Processes: whether one still lives, and groups on disk, so that nothing outlives a study."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Collection
@@ -10,12 +11,39 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.files import write_json
-from pipeline.liveness import PROC, start_mark
-from pipeline.workspace import WORK
+from pipeline.paths import WORK
 
 FOLDER = WORK / "processes"
 # Patience after each signal. SIGINT lets DVC release its locks and a training note its state.
 SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+PROC = Path("/proc")
+
+
+def start_mark(pid: int) -> str | None:
+    """What tells a process from a later one of the same number; None when it does not live."""
+    if PROC.is_dir():
+        try:
+            fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+            boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            return None
+        return None if fields[0] == "Z" else f"{boot} {fields[19]}"
+    command = ["ps", "-o", "lstart=", "-p", str(pid)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stdout.strip() or None
+
+
+def own_name() -> dict[str, str]:
+    """What this process leaves behind, for others to ask after it."""
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": str(pid), "process_start": start_mark(pid) or ""}
+
+
+def is_dead(name: dict[str, str]) -> bool:
+    """Whether the process of that name has ended; never said of one on another machine."""
+    if name.get("host") != socket.gethostname() or not name.get("pid", "").isdigit():
+        return False
+    return start_mark(int(name["pid"])) != name.get("process_start")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,118 @@
+"""Where things lie in the working copy, and what dvc.lock says of them."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WORK = Path(".work")
+ARCHIVES = Path("archives")  # downloads, each under its published name; no output of any stage
+LOCK = Path("dvc.lock")
+
+
+@dataclass(frozen=True)
+class DatasetPaths:
+    """Where the stages of one data set write; dvc.yaml names the same paths."""
+
+    dataset: str
+
+    @property
+    def source(self) -> Path:
+        """What was downloaded or is rendered; beside it, in the same folder, `given`."""
+        return Path("data", self.dataset, "source", "source.json")
+
+    @property
+    def given(self) -> Path:
+        """What lies at the data set's entry of `inputs`."""
+        return Path("data", self.dataset, "source", "input.json")
+
+    @property
+    def splits(self) -> Path:
+        """The record of which class of the user's own images trains: no output of any stage."""
+        return Path("splits", f"{self.dataset}.json")
+
+    @property
+    def pack(self) -> Path:
+        return Path("data", self.dataset, "pack.arrow")
+
+    @property
+    def pack_summary(self) -> Path:
+        return Path("data", self.dataset, "pack.json")
+
+    @property
+    def teacher(self) -> Path:
+        return Path("models", self.dataset, "teacher.safetensors")
+
+    def student(self, key: str) -> Path:
+        return Path("models", self.dataset, "students", f"{key}.safetensors")
+
+    def baseline(self, key: str) -> Path:
+        return Path("models", self.dataset, "baselines", f"{key}.safetensors")
+
+    @property
+    def database(self) -> Path:
+        return Path("embeddings", self.dataset, "database.npy")
+
+    @property
+    def index(self) -> Path:
+        return Path("embeddings", self.dataset, "database.faiss")
+
+    @property
+    def results(self) -> Path:
+        return Path("results", self.dataset)
+
+    def cell(self, key: str) -> Path:
+        return self.results / "cells" / f"{key}.json"
+
+    def per_query(self, key: str) -> Path:
+        return self.results / "cells" / f"{key}.parquet"
+
+    def contrasts(self, key: str) -> Path:
+        return self.results / "cells" / "contrasts" / f"{key}.json"
+
+    def timings(self, key: str) -> Path:
+        return self.results / "timings" / f"{key}.json"
+
+    @property
+    def report_part(self) -> Path:
+        """What the report of the whole study shows of this data set."""
+        return Path("report", "parts", f"{self.dataset}.json")
+
+
+def archives_shelf() -> Path | None:
+    """The user's folder of published archives, if L2S_ARCHIVES names one."""
+    named = os.environ.get("L2S_ARCHIVES")
+    return Path(named) if named else None
+
+
+def history_path(network: Path) -> Path:
+    """The table of epochs beside a trained network."""
+    return network.with_suffix(".csv")
+
+
+def locked_outputs() -> dict[str, dict[str, str]]:
+    """For each stage in dvc.lock the hash of each of its outputs; empty without the file."""
+    return {
+        name: {out["path"]: str(out.get("md5", "")) for out in entry.get("outs", [])}
+        for name, entry in _locked_stages().items()
+    }
+
+
+def locked_dependencies(stage: str) -> dict[str, str]:
+    """The hash of each file that a stage in dvc.lock was run with; empty where it is not there."""
+    entry = _locked_stages().get(stage, {})
+    return {dep["path"]: str(dep.get("md5", "")) for dep in entry.get("deps", [])}
+
+
+def _locked_stages() -> dict[str, Any]:
+    """The entries of dvc.lock; none without the file. Raises ValueError where it is no YAML."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if not LOCK.exists():
+        return {}
+    try:
+        data = YAML(typ="safe").load(LOCK.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise ValueError(f"no YAML: {error}") from error
+    return (data.get("stages") or {}) if isinstance(data, dict) else {}

@@ -1,0 +1,77 @@
+"""How a stage runs and ends."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages import run_stage
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run_with(monkeypatch: pytest.MonkeyPatch, arguments: list[str], stage) -> int:
+    monkeypatch.setattr(sys, "argv", ["stages/made.py", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        run_stage(stage)
+    return caught.value.code
+
+
+@pytest.mark.parametrize("error", [ValueError, ArithmeticError, OSError, FileNotFoundError])
+def test_a_users_error_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: type[Exception]
+) -> None:
+    def stage(key: str) -> None:
+        raise error(f"{key} is wrong")
+
+    assert run_with(monkeypatch, ["cub"], stage) == 2
+    assert capsys.readouterr().err == "error: cub is wrong\n"
+
+
+def test_the_traceback_is_shown_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stage(_: str) -> None:
+        raise ValueError("wrong")
+
+    monkeypatch.setenv("L2S_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["stages/made.py", "key"])
+    with pytest.raises(ValueError, match="wrong"):
+        run_stage(stage)
+
+
+def test_an_error_of_our_own_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stage(_: str) -> None:
+        raise TypeError("ours")
+
+    monkeypatch.setattr(sys, "argv", ["stages/made.py", "key"])
+    with pytest.raises(TypeError, match="ours"):
+        run_stage(stage)
+
+
+def test_a_stage_runs_for_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(sys, "argv", ["stages/made.py", "emblems-32"])
+    run_stage(seen.append)
+    assert seen == ["emblems-32"]
+
+
+def test_a_key_that_params_yaml_does_not_have_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stage(key: str) -> None:
+        assert {"emblems-64": 64}[key]
+
+    assert run_with(monkeypatch, ["emblems-65"], stage) == 2
+    assert capsys.readouterr().err == "error: params.yaml has no 'emblems-65'\n"
+    with pytest.raises(KeyError):  # another key that is missing is a fault of ours
+        run_with(monkeypatch, ["emblems-65"], lambda _: {}["other"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"]])
+def test_wrong_usage_is_told_with_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert run_with(monkeypatch, arguments, lambda _: None) == 2
+    assert "usage: python -m stages.made KEY" in capsys.readouterr().err
