@@ -12,6 +12,7 @@ ABSENT = object()
 def edited_params(folder: Path, changes: dict[str, Any]) -> Path:
     """Write it with each dotted key set to its value, or removed for ABSENT."""
     yaml = YAML()
+    yaml.representer.ignore_aliases = lambda _: True
     values = yaml.load(PARAMS.read_text(encoding="utf-8"))
     for key, value in changes.items():
         *parents, last = key.split(".")

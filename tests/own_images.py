@@ -22,7 +22,6 @@ def make_own_study(folder: Path) -> Path:
     params["datasets"][NAME] = dataset
     params["inputs"] = {NAME: "images"}
     params["students"] = {STUDENT: {"dataset": NAME, "query_px": 16}}
-    params["shelf"] = {}
     with path.open("w", encoding="utf-8") as file:
         yaml.dump(params, file)
     draw_images(folder, range(5))

@@ -130,7 +130,6 @@ def _write_params(folder: Path) -> None:
     params["datasets"][NAME] = dataset
     params["inputs"] = {NAME: "images"}
     params["students"] = {STUDENT: {"dataset": NAME, "query_px": QUERY_PX}}
-    params["shelf"] = {}
     with path.open("w", encoding="utf-8") as file:
         yaml.dump(params, file)
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -119,32 +119,81 @@ def _show_tradeoff(name: str, cells: list[str]) -> None:
 
 @app.command()
 def select(
-    names: Annotated[list[str], typer.Argument(help="Studies of params.yaml, active or shelved.")],
+    names: Annotated[
+        list[str], typer.Argument(help="Studies: presets, and your own edits of them.")
+    ],
     path: Annotated[
-        Path | None,
-        typer.Option(help="Where the images or archives of the one study named lie."),
+        Path | None, typer.Option(help="Where the images or archives of the one study lie.")
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A file of weights for the network of the one study.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of teacher and students of the one study.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("-S", metavar="KEY=VALUE", help="A value to set.")
+    ] = None,
+    original: Annotated[
+        bool, typer.Option("--original", help="The presets, not what was edited before.")
+    ] = False,
 ) -> None:
-    """Make these the active studies of params.yaml; the others go to its shelf.
+    """Make these the active studies: params.yaml is written from their presets.
 
+    A study that leaves keeps its edits in studies/NAME.yaml, and its data and results.
     For example: l2s select emblems; l2s select cub200; l2s select folder --path my/images
     """
     from pipeline.config.studies import select_studies
     from pipeline.flows.ledger import at_work
 
     with plain_errors():
-        given = path.expanduser().absolute() if path else None
-        if given is not None and not given.exists():
-            raise ValueError(f"--path {path}: there is no such file or folder")
-        enter_workspace()
-        if given is not None and path is not None and not path.expanduser().is_absolute():
-            given = Path(os.path.relpath(given))
+        here = enter_workspace()
         if who := at_work():
             raise ValueError(f"{who} and reads params.yaml: select when it has ended")
-        came, left = select_studies(Path("params.yaml"), names, str(given) if given else None)
-    typer.echo(f"active: {', '.join(names)}" + (f"; shelved: {', '.join(left)}" if left else ""))
-    if came or left or given:
+        values = _settings(names, here, path=path, weights=weights, epochs=epochs)
+        values |= dict(map(_setting, settings or []))
+        came, left = select_studies(Path("params.yaml"), names, values, original=original)
+    typer.echo(f"active: {', '.join(names)}" + (f"; inactive: {', '.join(left)}" if left else ""))
+    if came or left or values:
         typer.echo("next: l2s study")
+
+
+def _settings(
+    names: list[str], here: Path, *, path: Path | None, weights: Path | None, epochs: int | None
+) -> dict[str, Any]:
+    """The values of params.yaml that the options of `select` stand for."""
+    files = {"path": path, "weights": weights}
+    given = {option: _given_file(option, file, here) for option, file in files.items() if file}
+    if (given or epochs) and len(names) > 1:
+        raise ValueError("--path, --weights and --epochs go with one study at a time")
+    values: dict[str, Any] = {}
+    if path:
+        values[f"inputs.{names[0]}"] = given["path"]
+    if weights:
+        values[f"datasets.{names[0]}.network.weights"] = given["weights"]
+    if epochs:
+        for recipe in ("teacher", "distillation"):
+            values[f"datasets.{names[0]}.{recipe}.optimisation.epochs"] = epochs
+    return values
+
+
+def _given_file(option: str, file: Path, here: Path) -> str:
+    """The path as params.yaml is to hold it: relative to its folder if it was given so."""
+    absolute = here / file.expanduser()
+    if not absolute.exists():
+        raise ValueError(f"--{option} {file}: there is no such file or folder")
+    return str(file) if file.is_absolute() else os.path.relpath(absolute)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    from ruamel.yaml import YAML
+
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise ValueError(
+            f"-S {text}: must be KEY=VALUE, the key with its path: students.NAME.query_px"
+        )
+    return key, YAML().load(value)
 
 
 app.add_typer(search.app)

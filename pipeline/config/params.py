@@ -4,24 +4,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.reader import ReaderError
 
 from pipeline.config.faults import ConfigurationError, field_faults, well_formed
 from pipeline.config.recipes import (
-    Colour,
-    Deviation,
     DistillationRecipe,
     Name,
     Network,
     Positive,
-    Rate,
     TripletRecipe,
-    Weight,
 )
 from pipeline.config.sources import Model, Source, input_fault
+
+_WHOLE = ("kind", "loss", "backbone")  # what a mapping is, in which the other keys make sense
+_MOST_CHARACTERS = 1 << 20
 
 __all__ = ["ConfigurationError", "Params", "load_params", "parse_params"]
 
@@ -36,30 +36,13 @@ class Dataset(Model):
     distillation: DistillationRecipe
 
 
-class NetworkOverride(Model):
-    backbone: str | None = None
-    weights: str | None = None
-    batch_norm: Literal["live", "frozen"] | None = None
-    mean: Colour | None = None
-    std: Deviation | None = None
-
-
-class OptimisationOverride(Model):
-    epochs: Positive | None = None
-    learning_rate: Rate | None = None
-
-
-class DistillationOverride(Model):
-    lambda_ts: Weight | None = None
-    lambda_ss: Weight | None = None
-    optimisation: OptimisationOverride = OptimisationOverride()
-
-
 class Student(Model):
+    """A row of cells. `network` and `distillation` hold what differs from the data set's."""
+
     dataset: str
     query_px: Positive
-    network: NetworkOverride = NetworkOverride()
-    distillation: DistillationOverride = DistillationOverride()
+    network: Annotated[dict[str, Any], Field(default_factory=dict)]
+    distillation: Annotated[dict[str, Any], Field(default_factory=dict)]
 
 
 class Evaluation(Model):
@@ -77,25 +60,15 @@ class Tracking(Model):
     keep_best: Annotated[int, Field(ge=0)]
 
 
-class ShelfEntry(Model):
-    """A study that is not active: what `l2s select` moves to its places in params.yaml."""
-
-    input: str | None = None
-    dataset: Dataset
-    students: Annotated[dict[Name, Student], Field(min_length=1)]
-
-
 class Params(Model):
     seed: Annotated[int, Field(ge=0)]
     threads: Positive
     compute: Compute
-    recipes: Annotated[dict[Name, Any], Field(default_factory=dict)]
     inputs: dict[Name, str]
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
     students: Annotated[dict[Name, Student], Field(min_length=1)]
     evaluation: Evaluation
     tracking: Tracking
-    shelf: Annotated[dict[Name, ShelfEntry], Field(default_factory=dict)]
 
     def cells_of(self, dataset: str) -> list[str]:
         """The evaluations of a data set: its teacher's, and one a student."""
@@ -103,32 +76,30 @@ class Params(Model):
         return ["teacher", *students]
 
     def student_network(self, key: str) -> Network:
-        """The network of student `key`: its data set's, with the student's own values laid over.
-
-        Another backbone does not inherit the figures by which the input is normalised.
-        """
+        """The network of student `key`: its data set's, with the student's own values."""
         student = self.students[key]
-        inherited = self.datasets[student.dataset].network
-        if student.network.backbone not in (None, inherited.backbone):
-            inherited = inherited.model_copy(update={"mean": None, "std": None})
-        return inherited.model_copy(update=_given(student.network))
+        inherited = self.datasets[student.dataset].network.model_dump()
+        return Network.model_validate(merged(inherited, student.network))
 
     def student_distillation(self, key: str) -> DistillationRecipe:
         """The distillation of student `key`: its data set's, with the student's own values."""
         student = self.students[key]
-        recipe = self.datasets[student.dataset].distillation
-        changes = _given(student.distillation)
-        schedule = _given(student.distillation.optimisation)
-        changes["optimisation"] = recipe.optimisation.model_copy(update=schedule)
-        return recipe.model_copy(update=changes)
+        inherited = self.datasets[student.dataset].distillation.model_dump()
+        return DistillationRecipe.model_validate(merged(inherited, student.distillation))
 
 
-def _given(override: Model) -> dict[str, Any]:
-    """The values that an override really sets."""
-    return {
-        name: value
-        for name, value in override
-        if value is not None and not isinstance(value, BaseModel)
+def merged(inherited: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What is inherited, with `own` values laid over it, mapping by mapping.
+
+    A list or null replaces. A mapping that names another kind, loss or backbone replaces whole.
+    """
+    if any(own.get(name, inherited.get(name)) != inherited.get(name) for name in _WHOLE):
+        return dict(own)
+    return {**inherited} | {
+        name: merged(inherited[name], value)
+        if isinstance(value, Mapping) and isinstance(inherited.get(name), Mapping)
+        else value
+        for name, value in own.items()
     }
 
 
@@ -151,17 +122,30 @@ def parse_params(text: str, path: Path = Path("params.yaml")) -> Params:
 
     Raises ConfigurationError as `load_params` does.
     """
-    try:
-        raw = YAML(typ="safe").load(text)
-    except (MarkedYAMLError, ReaderError) as error:
-        raise ConfigurationError(path, [f"not YAML: {' '.join(str(error).split())}"]) from None
-    if not isinstance(raw, dict):
-        raise ConfigurationError(path, ["must hold keys and values at its top level"])
-    raw = _tuples(raw)
+    raw = _tuples(read_yaml(text, path))
     faults = [*field_faults(Params, raw), *_relation_faults(raw)]
     if faults:
         raise ConfigurationError(path, faults)
     return Params.model_validate(raw)
+
+
+def read_yaml(text: str, path: Path = Path("params.yaml")) -> dict[str, Any]:
+    """The mapping that a text of YAML holds. Raises ConfigurationError; anchors are refused too,
+    since a value that several keys share cannot be changed by the path of one.
+    """
+    if len(text) > _MOST_CHARACTERS:
+        raise ConfigurationError(path, [f"is longer than {_MOST_CHARACTERS} characters"])
+    try:
+        aliases = [event for event in YAML().parse(text) if isinstance(event, AliasEvent)]
+        raw = None if aliases else YAML(typ="safe").load(text)
+    except (MarkedYAMLError, ReaderError) as error:
+        raise ConfigurationError(path, [f"not YAML: {' '.join(str(error).split())}"]) from None
+    if aliases:
+        line = aliases[0].start_mark.line + 1
+        raise ConfigurationError(path, [f"line {line}: *{aliases[0].anchor}: write the values out"])
+    if not isinstance(raw, dict):
+        raise ConfigurationError(path, ["must hold keys and values at its top level"])
+    return raw
 
 
 def _tuples(value: Any) -> Any:
@@ -174,7 +158,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _relation_faults(raw: dict[str, Any]) -> list[str]:
-    """Faults between entries that are well formed by themselves, on the shelf too."""
+    """Faults between entries that are well formed by themselves."""
     datasets = well_formed(raw.get("datasets"), Dataset)
     inputs = raw["inputs"] if isinstance(raw.get("inputs"), dict) else {}
     known = raw["datasets"] if isinstance(raw.get("datasets"), dict) else {}
@@ -186,31 +170,13 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
     for name, dataset in datasets.items():
         if fault := input_fault(name, dataset.source, given=name in inputs):
             faults.append(fault)
-        faults += _crop_faults(f"datasets.{name}", dataset)
+        faults += _crop_faults(f"datasets.{name}.teacher", dataset.teacher)
+        faults += _crop_faults(f"datasets.{name}.distillation", dataset.distillation)
     students = well_formed(raw.get("students"), Student)
     faults += [
-        f
-        for key, one in students.items()
-        for f in _student_faults("students", key, one, known, datasets)
+        f for key, one in students.items() for f in _student_faults(key, one, known, datasets)
     ]
     faults += _team_faults(raw.get("compute"), datasets, students)
-    taken = set(students)
-    for name, entry in well_formed(raw.get("shelf"), ShelfEntry).items():
-        place = f"shelf.{name}"
-        if name in known:
-            faults.append(f"{place}: this data set is active too; it can be in one place only")
-        faults += _crop_faults(f"{place}.dataset", entry.dataset)
-        if entry.input is not None and (
-            fault := input_fault(name, entry.dataset.source, given=True)
-        ):
-            faults.append(f"{place}.input{fault.removeprefix(f'inputs.{name}')}")
-        for key, one in entry.students.items():
-            if key in taken:
-                faults.append(f"{place}.students.{key}: another student has this name")
-            taken.add(key)
-            faults += _student_faults(
-                f"{place}.students", key, one, {name: None}, {name: entry.dataset}
-            )
     return faults
 
 
@@ -221,9 +187,9 @@ def _team_faults(
     team = well_formed({"compute": compute}, Compute).get("compute")
     if team is None or team.processes == 1:
         return []
-    places: dict[str, str | None] = {}
+    places: dict[str, Any] = {}
     places |= {f"datasets.{name}": one.network.batch_norm for name, one in datasets.items()}
-    places |= {f"students.{key}": one.network.batch_norm for key, one in students.items()}
+    places |= {f"students.{key}": one.network.get("batch_norm") for key, one in students.items()}
     return [
         f"{place}.network.batch_norm = 'live': must be frozen where compute.processes = "
         f"{team.processes}, as each process would normalise by its part of a batch"
@@ -232,25 +198,19 @@ def _team_faults(
     ]
 
 
-def _crop_faults(place: str, dataset: Dataset) -> list[str]:
-    faults = []
-    for recipe in ("teacher", "distillation"):
-        low, high = getattr(dataset, recipe).augmentation.crop_scale
-        if not 0 < low <= high:
-            key = f"{place}.{recipe}.augmentation.crop_scale"
-            faults.append(f"{key} = [{low}, {high}]: must be 0 < smallest <= largest <= 1")
-    return faults
+def _crop_faults(place: str, recipe: TripletRecipe | DistillationRecipe) -> list[str]:
+    low, high = recipe.augmentation.crop_scale
+    if 0 < low <= high:
+        return []
+    key = f"{place}.augmentation.crop_scale"
+    return [f"{key} = [{low}, {high}]: must be 0 < smallest <= largest <= 1"]
 
 
 def _student_faults(
-    place: str,
-    key: str,
-    student: Student,
-    known: Mapping[str, Any],
-    datasets: Mapping[str, Dataset],
+    key: str, student: Student, known: Mapping[str, Any], datasets: Mapping[str, Dataset]
 ) -> list[str]:
     """Faults of a student towards its data set, which is one of the names `known`."""
-    own = f"{place}.{key}"
+    own = f"students.{key}"
     if student.dataset not in known:
         allowed = ", ".join(known)
         return [f"{own}.dataset = {student.dataset!r}: no such data set; known: {allowed}"]
@@ -265,11 +225,11 @@ def _student_faults(
             f"{own}.query_px = {student.query_px}: must be at most "
             f"datasets.{student.dataset}.teacher_px = {dataset.teacher_px}"
         )
-    other = student.network.backbone not in (None, dataset.network.backbone)
-    file = dataset.network.weights.endswith(".safetensors")
-    if other and file and student.network.weights is None:
-        faults.append(
-            f"{own}.network.weights: is missing: the file of weights of the data set's "
-            f"{dataset.network.backbone} does not fit {student.network.backbone}"
-        )
+    network = merged(dataset.network.model_dump(), student.network)
+    recipe = merged(dataset.distillation.model_dump(), student.distillation)
+    faults += [f"{own}.network.{fault}" for fault in field_faults(Network, network)]
+    wrong = field_faults(DistillationRecipe, recipe)
+    faults += [f"{own}.distillation.{fault}" for fault in wrong]
+    if student.distillation and not wrong:
+        faults += _crop_faults(f"{own}.distillation", DistillationRecipe.model_validate(recipe))
     return faults

@@ -1,292 +1,196 @@
-"""Which studies of params.yaml are active: entries move between their places and the shelf.
+"""The studies that can be selected: presets of the package, and what a user made of them.
 
-They move as lines of text. A YAML library's round trip keeps comments too, but hangs each on the
-token before it, so that what moves takes the comments of the next section along. The new text is
-read and compared with what was meant before it replaces the old one.
+params.yaml is the text of one study, or of several joined. Texts are cut and joined by lines, since
+comments belong to the lines that they stand beside; the result is read and compared with what was
+meant before it replaces anything.
 """
 
-import json
+import io
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.nodes import MappingNode, Node
-from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from pipeline.config.params import ConfigurationError, parse_params
+from pipeline.config.params import ConfigurationError, parse_params, read_yaml
 from pipeline.files import write_text
 
-_SECTIONS = ("inputs", "datasets", "students", "shelf")
-# Where keys stand: of a section's entries, of the parts of an entry of the shelf, and below those.
-_ENTRY, _PART, _INNER = 2, 4, 6
+SAVED = Path("studies")  # beside params.yaml: edited studies that are not active now
+_SECTIONS = ("inputs", "datasets", "students")  # whose entries belong to one study each
+Block = tuple[str, str, list[str]]  # section, entry ("" for the section's own lines), lines
 
 
-@dataclass(frozen=True)
-class Span:
-    """The lines of a key: comments from `begin`, the key, what is below it up to `end`."""
-
-    begin: int
-    key: int
-    end: int
-    column: int
-    value: Node
+def preset_names() -> list[str]:
+    """The studies that come with the package."""
+    found = files("pipeline").joinpath("presets").iterdir()
+    return sorted(entry.name.removesuffix(".yaml") for entry in found if ".yaml" in entry.name)
 
 
-@dataclass
-class Section:
-    """A top-level mapping as lines: its key with comments, its entries, and what follows them."""
-
-    header: list[str]
-    entries: dict[str, list[str]]
-    tail: list[str]
-
-    def lines(self) -> list[str]:
-        """The section; one without entries is written as an empty mapping."""
-        if self.entries:
-            header = [re.sub(r"^(\w+:) \{\}", r"\1   ", line).rstrip() for line in self.header]
-        else:
-            header = [re.sub(r"^(\w+:)(?! \{)(   )?", r"\1 {}", line) for line in self.header]
-        return [*header, *(line for entry in self.entries.values() for line in entry), *self.tail]
+def preset_text(name: str) -> str:
+    return files("pipeline").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def select_studies(
-    path: Path, names: Sequence[str], given: str | None = None
+    path: Path,
+    names: Sequence[str],
+    settings: Mapping[str, Any] | None = None,
+    *,
+    original: bool = False,
 ) -> tuple[list[str], list[str]]:
     """Make `names` the active studies of params.yaml: the names that came, and those that left.
 
-    given: what becomes the entry of `inputs` of the only name. The file is replaced in one step,
-    or not touched where nothing changes.
+    A study that leaves and was edited is saved in `studies/`, from where it comes back; with
+    `original` it comes from its preset. What is active already stays as it is. settings: values to
+    set then, by the dotted path of their keys; `inputs.NAME` may be new.
 
-    Raises ValueError for a name that there is not and for entries that cannot be moved, and
-    ConfigurationError for a result that could not be run.
+    Raises ValueError for a name that there is not, for entries that cannot be moved and for a key
+    that is not there; ConfigurationError for a result that could not be run. Then nothing changes.
     """
-    text = path.read_text(encoding="utf-8")
-    raw = _read(text, path)
-    known = [*raw["datasets"], *raw["shelf"]]
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    active = list(_section(read_yaml(text, path), "datasets")) if text else []
+    saved = {one.stem: one for one in sorted((path.parent / SAVED).glob("*.yaml"))}
+    known = dict.fromkeys([*active, *saved, *preset_names()])
+    names = list(dict.fromkeys(names))
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         listed = ", ".join(map(repr, unknown)) or "none was named"
         raise ValueError(f"no such study: {listed}; known: {', '.join(known)}")
-    if given is not None and len(names) > 1:
-        raise ValueError("a path can be given to one study at a time")
-    coming = [name for name in dict.fromkeys(names) if name in raw["shelf"]]
-    leaving = [name for name in raw["datasets"] if name not in names]
-    meant = _meant(raw, coming, leaving)
-    changed = _moved(text, raw, coming, leaving) if coming or leaving else text
-    if given is not None:
-        meant["inputs"] = meant["inputs"] | {names[0]: given}
-        changed = _with_input(changed, names[0], given)
-    if _read(changed, path) != meant:
-        raise ValueError(
-            f"{path}: cannot move the entries without changing them: move them by hand"
-        )
+
+    def source(name: str) -> str:
+        if original or (name not in active and name not in saved):
+            return preset_text(name)
+        return text if name in active else saved[name].read_text(encoding="utf-8")
+
+    leaving = {name: _joined([(name, text)]) for name in active if name not in names}
+    stays = set(names) == set(active) and not original
+    changed = text if stays else _joined([(name, source(name)) for name in names])
+    changed = set_values(changed, settings or {})
     parse_params(changed, path)
+    for name, own in leaving.items():
+        if name not in preset_names() or own != preset_text(name):
+            write_text(path.parent / SAVED / f"{name}.yaml", own)
     if changed != text:
         write_text(path, changed)
-    return coming, leaving
+    return [name for name in names if name not in active], list(leaving)
 
 
-def _read(text: str, path: Path) -> dict[str, Any]:
-    """The values of params.yaml, with every section that is moved to or from."""
-    try:
-        raw = YAML(typ="safe").load(text)
-    except (MarkedYAMLError, ReaderError) as error:
-        raise ConfigurationError(path, [f"not YAML: {' '.join(str(error).split())}"]) from None
-    if not isinstance(raw, dict):
-        raise ConfigurationError(path, ["must hold keys and values at its top level"])
-    raw |= {section: raw.get(section) or {} for section in _SECTIONS}
-    wrong = [section for section in _SECTIONS if not isinstance(raw[section], dict)]
-    if wrong:
-        raise ConfigurationError(path, [f"{name}: must hold keys and values" for name in wrong])
-    return raw
+def set_values(text: str, settings: Mapping[str, Any]) -> str:
+    """The text with values set by the dotted paths of their keys, written as DVC writes it."""
+    if not settings:
+        return text
+    yaml = YAML()
+    yaml.default_flow_style = False
+    data = yaml.load(text)
+    for key, value in settings.items():
+        *above, last = key.split(".")
+        place: Any = data
+        for step in above:
+            place = place.get(step) if isinstance(place, CommentedMap) else None
+        if not isinstance(place, CommentedMap) or (last not in place and above != ["inputs"]):
+            raise ValueError(f"{key}: there is no such key in params.yaml")
+        if not place:
+            place.fa.set_block_style()
+        if isinstance(value, list) and not isinstance(value, CommentedSeq):
+            value = CommentedSeq(value)
+            value.fa.set_flow_style()
+        place[last] = value
+    yaml.dump(data, stream := io.StringIO())
+    return stream.getvalue()
 
 
-def _meant(raw: dict[str, Any], coming: Iterable[str], leaving: Iterable[str]) -> dict[str, Any]:
-    """The values after the move."""
-    inputs, datasets, students, shelf = (dict(raw[section]) for section in _SECTIONS)
-    for name in leaving:
-        entry = {"input": inputs.pop(name)} if name in inputs else {}
-        own = {key: one for key, one in students.items() if one.get("dataset") == name}
-        students = {key: one for key, one in students.items() if key not in own}
-        shelf[name] = entry | {"dataset": datasets.pop(name), "students": own}
-    for name in coming:
-        entry = shelf.pop(name)
-        inputs |= {name: entry["input"]} if "input" in entry else {}
-        datasets[name] = entry["dataset"]
-        students |= entry["students"]
-    return raw | dict(zip(_SECTIONS, (inputs, datasets, students, shelf), strict=True))
+def _joined(sources: Sequence[tuple[str, str]]) -> str:
+    """One text of several studies, each out of its text; what is no study's is the first one's."""
+    parts = [_own_blocks(name, text) for name, text in sources]
+    lines: list[str] = []
+    for section, entry, own in parts[0]:
+        if entry:
+            continue
+        if section not in _SECTIONS:
+            lines += own
+            continue
+        entries = [
+            line
+            for blocks in parts
+            for of, name, block in blocks
+            if of == section and name
+            for line in block
+        ]
+        lines += [_section_key(line, is_empty=not entries) for line in own]
+        lines += entries
+    text = "\n".join(lines) + "\n"
+    _require_same(text, sources)
+    return text
 
 
-def _moved(text: str, raw: dict[str, Any], coming: Sequence[str], leaving: Sequence[str]) -> str:
-    """The text after the move."""
-    _column_below(YAML().compose(text), 0)
-    for name in ("inputs", "shelf"):
-        if not re.search(rf"^{name}:", text, re.MULTILINE):
-            text = f"{text.rstrip()}\n\n{name}: {{}}\n"
-    lines = text.splitlines()
-    top = _spans(YAML().compose(text), lines, 0, len(lines))
-    spans = {
-        name: _spans(top[name].value, lines, top[name].key + 1, _end(lines, top[name]))
-        for name in _SECTIONS
-    }
-    sections = {name: _section(lines, top[name], spans[name]) for name in _SECTIONS}
-    shelved = {}
-    for name in leaving:
-        own = [key for key, one in raw["students"].items() if one.get("dataset") == name]
-        shelved[name] = _shelve(sections, spans, lines, name, own)
-    for name in coming:
-        del sections["shelf"].entries[name]
-        _activate(sections, spans["shelf"][name], lines, name)
-    sections["shelf"].entries = shelved | sections["shelf"].entries
-    parts = [lines[: min(span.begin for span in top.values())]] + [
-        sections[name].lines() if name in sections else lines[span.begin : span.end]
-        for name, span in top.items()
+def _section_key(line: str, *, is_empty: bool) -> str:
+    """The line of a section's key: an empty section is written as an empty mapping."""
+    if is_empty:
+        return re.sub(r"^(\w+:)(?! \{)(   )?", r"\1 {}", line)
+    return re.sub(r"^(\w+:) \{\}", r"\1   ", line).rstrip()
+
+
+def _own_blocks(name: str, text: str) -> list[Block]:
+    """The blocks of a text that are the study's, or no study's."""
+    students = _section(read_yaml(text), "students")
+    owners = {key: one.get("dataset") for key, one in students.items()}
+    return [
+        block
+        for block in _blocks(text)
+        if not block[1] or (owners.get(block[1]) if block[0] == "students" else block[1]) == name
     ]
-    return "\n".join(line for part in parts for line in part) + "\n"
 
 
-def _spans(node: Node, lines: Sequence[str], begin: int, end: int) -> dict[str, Span]:
-    """The keys of a block mapping that stands on these lines; none of an empty one.
-
-    Comments right above a key, at its own indentation, are the key's. Raises ValueError for a
-    mapping in braces and for an alias, which have no lines of their own.
+def _blocks(text: str) -> list[Block]:
+    """The text as blocks of lines; comments and blank lines belong to the block that they precede,
+    unless they are indented more than its entries are.
     """
-    if not isinstance(node, MappingNode) or not node.value:
-        return {}
-    _column_below(node, begin)
-    begins = []
-    for key, _ in node.value:
-        at = key.start_mark.line
-        while at > begin and re.match(rf" {{{key.start_mark.column}}}#", lines[at - 1]):
-            at -= 1
-        begins.append(at)
-    return {
-        str(key.value): Span(first, key.start_mark.line, last, key.start_mark.column, value)
-        for (key, value), first, last in zip(node.value, begins, [*begins[1:], end], strict=True)
-    }
+    blocks: list[Block] = []
+    waiting: list[str] = []
+    for line in text.splitlines():
+        if not line.strip() or re.match(r" {0,2}#", line):
+            waiting.append(line)
+            continue
+        key = re.match(r"(?:  )?([^\s#][^:]*):", line)
+        section = blocks[-1][0] if blocks else ""
+        if key and not line.startswith(" "):
+            blocks.append((key[1], "", [*waiting, line]))
+        elif key and section in _SECTIONS:
+            blocks.append((section, key[1].strip("\"'"), [*waiting, line]))
+        else:
+            blocks[-1][2].extend([*waiting, line])
+        waiting = []
+    return blocks
 
 
-def _column_below(node: Node, line: int) -> int:
-    """Where the keys of a block mapping stand; it begins at `line` or later."""
-    first = node.value[0][0].start_mark
-    if not isinstance(node, MappingNode) or node.flow_style or first.line < line:
-        raise ValueError(
-            f"params.yaml, line {line}: to be moved it must be a block, one key a line, "
-            "without braces or an alias"
-        )
-    return int(first.column)
+def _require_same(text: str, sources: Sequence[tuple[str, str]]) -> None:
+    """Raise ValueError unless the joined text holds each study as its source does."""
+    try:
+        found = read_yaml(text)
+    except ConfigurationError:
+        found = {}
+    for name, source in sources:
+        if _entries(found, name) != _entries(read_yaml(source), name):
+            raise ValueError(
+                f"params.yaml: the entries of {name} cannot be moved as lines: each must be a "
+                "block, one key a line, without braces around it"
+            )
 
 
-def _end(lines: Sequence[str], section: Span) -> int:
-    """The end of a section without the blank lines, and the comments of the next, after it."""
-    end = section.end
-    while end > section.key + 1 and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
-        end -= 1
-    return end
-
-
-def _section(lines: Sequence[str], span: Span, within: dict[str, Span]) -> Section:
-    end = _end(lines, span)
-    first = min((inner.begin for inner in within.values()), default=end)
-    return Section(
-        header=list(lines[span.begin : first]),
-        entries={name: list(lines[inner.begin : inner.end]) for name, inner in within.items()},
-        tail=list(lines[end : span.end]),
-    )
-
-
-def _shelve(
-    sections: dict[str, Section],
-    spans: dict[str, dict[str, Span]],
-    lines: Sequence[str],
-    name: str,
-    students: Iterable[str],
-) -> list[str]:
-    """Take an active study out of the sections; its lines as an entry of the shelf."""
-    dataset = spans["datasets"][name]
-    column = _column_below(dataset.value, dataset.key + 1)
-    del sections["datasets"].entries[name]
-    entry = list(lines[dataset.begin : dataset.key + 1])
-    if given := sections["inputs"].entries.pop(name, None):
-        place = spans["inputs"][name]
-        entry += _renamed(given, place.key - place.begin, "input", _PART - place.column)
-    entry += [f"{' ' * _PART}dataset:"]
-    entry += _shifted(lines[dataset.key + 1 : dataset.end], _INNER - column)
-    entry += [f"{' ' * _PART}students:"]
-    for key in students:
-        block = sections["students"].entries.pop(key)
-        entry += _shifted(block, _INNER - spans["students"][key].column)
-    return entry
-
-
-def _activate(sections: dict[str, Section], entry: Span, lines: Sequence[str], name: str) -> None:
-    """Put an entry of the shelf into the sections."""
-    parts = _spans(entry.value, lines, entry.key + 1, entry.end)
-    dataset, students = parts["dataset"], parts["students"]
-    column = _column_below(dataset.value, dataset.key + 1)
-    first = min(part.begin for part in parts.values())
-    sections["datasets"].entries[name] = [
-        *lines[entry.begin : first],
-        *_comments(lines, dataset, dataset.key + 1, _PART),
-        *_shifted(lines[dataset.key + 1 : dataset.end], _PART - column),
+def _entries(values: Mapping[str, Any], name: str) -> list[Any]:
+    students = _section(values, "students")
+    return [
+        _section(values, "inputs").get(name),
+        _section(values, "datasets").get(name),
+        {key: one for key, one in students.items() if one.get("dataset") == name},
     ]
-    if place := parts.get("input"):
-        block = lines[place.begin : place.end]
-        sections["inputs"].entries[name] = _renamed(
-            block, place.key - place.begin, name, _ENTRY - place.column
-        )
-    within = _spans(students.value, lines, students.key + 1, students.end)
-    above = _comments(lines, students, min(one.begin for one in within.values()), _ENTRY)
-    for key, one in within.items():
-        block = _shifted(lines[one.begin : one.end], _ENTRY - one.column)
-        sections["students"].entries[key] = above + block
-        above = []
 
 
-def _comments(lines: Sequence[str], part: Span, end: int, column: int) -> list[str]:
-    """The comments above a key, behind it, and below it up to line `end`, as lines at `column`."""
-    behind = re.search(r"\s(#.*)$", lines[part.key])
-    texts = [
-        *lines[part.begin : part.key],
-        *([behind[1]] if behind else []),
-        *lines[part.key + 1 : end],
-    ]
-    return [f"{' ' * column}{text.strip()}" for text in texts if text.strip()]
-
-
-def _renamed(block: Sequence[str], at: int, key: str, shift: int) -> list[str]:
-    """A block whose key, on line `at` of it, has another name and another place."""
-    renamed = [
-        re.sub(r"^( *)[^:]+:", rf"\1{key}:", line) if i == at else line
-        for i, line in enumerate(block)
-    ]
-    return _shifted(renamed, shift)
-
-
-def _shifted(block: Iterable[str], columns: int) -> list[str]:
-    """Lines moved to the right, or to the left as far as they are blank there."""
-    if columns >= 0:
-        return [" " * columns + line if line.strip() else line for line in block]
-    return [re.sub(rf"^ {{0,{-columns}}}", "", line) for line in block]
-
-
-def _with_input(text: str, name: str, given: str) -> str:
-    """The text with the entry of `inputs` set."""
-    is_plain = re.fullmatch(r"[\w./][\w./ -]*[\w./-]", given) is not None
-    is_text = is_plain and YAML(typ="safe").load(given) == given
-    quoted = given if is_text else json.dumps(given)
-    lines = text.splitlines()
-    top = _spans(YAML().compose(text), lines, 0, len(lines))
-    inputs = top["inputs"]
-    within = _spans(inputs.value, lines, inputs.key + 1, _end(lines, inputs))
-    if name in within:
-        value = within[name].value
-        start, end = value.start_mark.index, value.end_mark.index
-        return text[:start] + quoted + text[end:]
-    section = _section(lines, inputs, within)
-    section.entries[name] = [f"{' ' * _ENTRY}{name}: {quoted}"]
-    return "\n".join([*lines[: inputs.begin], *section.lines(), *lines[inputs.end :]]) + "\n"
+def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The entries of a section. Raises ConfigurationError where it holds something else."""
+    found = values.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise ConfigurationError(Path("params.yaml"), [f"{name}: must hold keys and values"])
+    return found

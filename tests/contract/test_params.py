@@ -16,9 +16,8 @@ RAW: dict[str, Any] = YAML(typ="safe").load(TEXT)
 DVC: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 # `check` and `report` read the whole file, so they prove nothing.
 READ_ALL = ("check", "report")
-# Paths of `inputs` are dependencies; `recipes` and `shelf` hold what is not part of the study, and
-# `tracking` changes no result.
-NOT_READ = ("inputs", "recipes", "shelf", "tracking")
+# Paths of `inputs` are dependencies, and `tracking` changes no result.
+NOT_READ = ("inputs", "tracking")
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -107,8 +106,7 @@ def test_every_value_is_declared_in_the_models() -> None:
 def valued_lines() -> Iterator[tuple[str, str, bool]]:
     """Each line that gives a value: its section at the top, its text, and whether it is explained.
 
-    An entry written in one line, as of `students`, is explained once, at its section. A reference
-    to a recipe is no value.
+    An entry written in one line, as of `students`, is explained once, at its section.
     """
     top, section_is_explained = "", False
     for line in TEXT.splitlines():
@@ -118,7 +116,7 @@ def valued_lines() -> Iterator[tuple[str, str, bool]]:
             continue
         indent, key, value = match.group(1), match.group(2), match.group(3).strip()
         top = top if indent else key
-        if not value or value[0] in "&*":
+        if not value:
             section_is_explained = bool(comment.strip())
         else:
             entry = value.startswith("{") and len(value) > 2
@@ -126,31 +124,7 @@ def valued_lines() -> Iterator[tuple[str, str, bool]]:
             yield top, code.strip(), explained
 
 
-def test_every_value_of_the_active_study_has_a_comment() -> None:
-    lines = [line for line in valued_lines() if line[0] not in ("recipes", "shelf")]
-    assert len(lines) > 50
-    assert [code for _, code, explained in lines if not explained] == []
-
-
-def test_every_key_is_explained_somewhere() -> None:
-    """Recipes and shelf repeat the keys of the active study, with other values."""
+def test_every_value_has_a_comment() -> None:
     lines = list(valued_lines())
     assert len(lines) > 50
-    keys = {code.partition(":")[0] for _, code, explained in lines if explained}
-    keys |= {"dataset", "query_px"}  # of a student: explained at its section
-    repeated = [code.partition(":") for _, code, _ in lines]
-    assert {key for key, _, value in repeated if not value.startswith(" {")} <= keys
-
-
-def test_overrides_repeat_the_names_of_what_they_override() -> None:
-    from pipeline.config import params as config
-    from pipeline.config import recipes as config_recipes
-
-    pairs = [
-        (config.NetworkOverride, config_recipes.Network),
-        (config.DistillationOverride, config_recipes.DistillationRecipe),
-        (config.OptimisationOverride, config_recipes.Optimisation),
-    ]
-    for override, whole in pairs:
-        assert override.model_fields.keys() <= whole.model_fields.keys()
-    assert len(pairs) == 3
+    assert [code for _, code, explained in lines if not explained] == []

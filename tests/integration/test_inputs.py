@@ -32,21 +32,6 @@ def test_nothing_is_done_twice(study: tuple[Path, Path]) -> None:
     assert ran(study[0]) == []
 
 
-def test_the_shelf_and_the_recipes_run_nothing(study: tuple[Path, Path]) -> None:
-    folder, _ = study
-    before = dvc(folder, "status", "--json").stdout
-    set_params(
-        folder,
-        {
-            "shelf.cub200.dataset.teacher_px": 224,
-            "shelf.cub200.students": {"cub200-96": {"dataset": "cub200", "query_px": 96}},
-            "recipes.paper_schedule.epochs": 3,
-        },
-    )
-    assert dvc(folder, "status", "--json").stdout == before
-    assert ran(folder) == []
-
-
 def test_a_changed_image_is_packed_again(study: tuple[Path, Path]) -> None:
     folder, images = study
     pack = folder / "data/emblems/pack.arrow"

@@ -233,7 +233,7 @@ def test_numbers_are_read_as_dvc_does(tmp_path: Path, written: str) -> None:
     """YAML 1.2: an exponent makes a number, with or without a point before it."""
     text = PARAMS.read_text(encoding="utf-8")
     text, count = re.subn(
-        r"learning_rate: \S+ +# the peak of", f"learning_rate: {written} # of", text
+        r"learning_rate: \S+ +# peak", f"learning_rate: {written} # peak", text, count=1
     )
     assert count == 1
     params = loaded_text(tmp_path, text)

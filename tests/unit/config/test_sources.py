@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.params import ConfigurationError, Params, load_params
+from pipeline.config.params import ConfigurationError, Params, load_params, parse_params
+from pipeline.config.recipes import Network
 from pipeline.datasets.sources import SOURCES
-from tests.made_params import ABSENT, PARAMS, edited_params
+from tests.made_params import ABSENT, edited_params
 
 KEY = "datasets.emblems.source"
 CUB: dict[str, Any] = {
@@ -141,69 +142,61 @@ def test_emblems_read_no_file(tmp_path: Path) -> None:
         load_params(edited_params(tmp_path, INPUT))
 
 
-def test_the_shelf_is_held_to_the_same_rules(tmp_path: Path) -> None:
-    changes = {
-        "shelf.cub200.dataset.source.layout": "sop",
-        "shelf.sop.dataset.teacher_size": 448,
-        "shelf.cars196.students.cars196-64.query_px": 500,
-        "shelf.folder.students.folder-64.dataset": "sop",
-    }
-    with pytest.raises(ConfigurationError) as caught:
-        load_params(edited_params(tmp_path, changes))
-    told = caught.value.faults
-    for start in (
-        "shelf.cub200.dataset.source.layout = 'sop': input should be 'cub'",
-        "shelf.sop.dataset.teacher_size: unknown key; allowed here: source, teacher_px, ",
-        "shelf.cars196.students.cars196-64.query_px = 500: must be at most",
-        "shelf.folder.students.folder-64.dataset = 'sop': no such data set; known: folder",
-    ):
-        assert sum(fault.startswith(start) for fault in told) == 1, start
-
-
-def test_a_name_is_in_one_place_only(tmp_path: Path) -> None:
-    own = load_params(PARAMS)
-    entry = {
-        "dataset": own.datasets["emblems"].model_dump(mode="json"),
-        "students": {key: one.model_dump(mode="json") for key, one in own.students.items()},
-    }
-    with pytest.raises(ConfigurationError) as caught:
-        load_params(edited_params(tmp_path, {"shelf.emblems": entry}))
-    assert caught.value.faults == [
-        "shelf.emblems: this data set is active too; it can be in one place only",
-        *(f"shelf.emblems.students.{key}: another student has this name" for key in own.students),
-    ]
-
-
 NETWORK = "datasets.emblems.network"
 FULL = {"dataset": "emblems", "query_px": 96}
 
 
-def test_another_backbone_does_not_inherit_what_is_of_the_first(tmp_path: Path) -> None:
+def test_a_student_lays_its_values_over_those_of_its_data_set(tmp_path: Path) -> None:
+    """Another backbone replaces the network whole: mean, weights and the like are of the first."""
+    whole = {"backbone": "timm/resnet18", "weights": "random", "batch_norm": "live", "dim": 128}
     changes = {
         f"{NETWORK}.mean": [0.5, 0.5, 0.5],
-        f"{NETWORK}.std": [0.25, 0.25, 0.25],
         "students": {
-            "same": FULL,
-            "other": FULL | {"network": {"backbone": "timm/resnet18"}},
-            "own": FULL | {"network": {"backbone": "timm/resnet18", "mean": [0.1, 0.2, 0.3]}},
+            "same": FULL | {"network": {"mean": [0.1, 0.2, 0.3], "std": None}},
+            "other": FULL | {"network": whole},
+            "short": FULL | {"distillation": {"optimisation": {"epochs": 2}, "views": 1}},
         },
     }
     params = load_params(edited_params(tmp_path, changes))
-    assert params.student_network("same").mean == (0.5, 0.5, 0.5)
-    assert params.student_network("other").mean is params.student_network("other").std is None
-    assert params.student_network("own").mean == (0.1, 0.2, 0.3)
+    assert params.student_network("short").mean == (0.5, 0.5, 0.5)
+    assert params.student_network("same").mean == (0.1, 0.2, 0.3)
+    assert params.student_network("same").backbone == "timm/test_resnet"
+    assert params.student_network("other") == Network.model_validate(whole)
+    recipe, common = params.student_distillation("short"), params.datasets["emblems"].distillation
+    assert (recipe.views, recipe.optimisation.epochs) == (1, 2)
+    assert recipe.optimisation.learning_rate == common.optimisation.learning_rate
+    assert params.student_distillation("same") == common
 
 
-def test_a_file_of_weights_is_not_inherited_by_another_backbone(tmp_path: Path) -> None:
+def test_faults_of_a_students_own_values_are_told_at_their_place(tmp_path: Path) -> None:
     changes = {
-        f"{NETWORK}.weights": "weights/some.safetensors",
         "students": {
-            "same": FULL,
-            "other": FULL | {"network": {"backbone": "timm/resnet18"}},
-            "own": FULL | {"network": {"backbone": "timm/resnet18", "weights": "random"}},
+            "other": FULL | {"network": {"backbone": "timm/resnet18", "weights": "random"}},
+            "wrong": FULL | {"distillation": {"lambda": 1, "views": 0}},
+            "crop": FULL | {"distillation": {"augmentation": {"crop_scale": [0.9, 0.1]}}},
         },
     }
     with pytest.raises(ConfigurationError) as caught:
         load_params(edited_params(tmp_path, changes))
-    (fault,) = caught.value.faults
-    assert fault.startswith("students.other.network.weights: is missing: the file of weights")
+    told = sorted(caught.value.faults)
+    for fault, start in zip(
+        told,
+        (
+            "students.crop.distillation.augmentation.crop_scale = [0.9, 0.1]: must be 0 < smallest",
+            "students.other.network.batch_norm: is missing",
+            "students.other.network.dim: is missing",
+            "students.wrong.distillation.lambda: unknown key; allowed here: images_per_batch",
+            "students.wrong.distillation.views = 0: input should be greater than 0",
+        ),
+        strict=True,
+    ):
+        assert fault.startswith(start), fault
+
+
+def test_aliases_and_endless_files_are_refused(tmp_path: Path) -> None:
+    for text, told in (
+        ("a: &x [1]\nb: *x\n", r"line 2: \*x: write the values out"),
+        (f"a: {'x' * (1 << 20)}\n", "is longer than 1048576 characters"),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            parse_params(text)

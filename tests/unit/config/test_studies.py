@@ -1,11 +1,9 @@
-"""Studies move between their places and the shelf, with every value and every comment."""
+"""Studies are selected from presets; edits come back, and one value changes one line."""
 
+import difflib
 import io
-import json
 import re
-import shutil
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,61 +11,111 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.config.params import ConfigurationError, load_params, parse_params
-from pipeline.config.studies import select_studies
+from pipeline.config.studies import preset_names, preset_text, select_studies, set_values
 from pipeline.models.requirements import network_faults
 from tests.made_params import PARAMS
 
-SHELVED = ("cub200_sample", "cub200", "cars196", "sop")
+NAMES = ["cars196", "cub200", "cub200_sample", "emblems", "folder", "sop"]
+GIVEN = {"folder": {"inputs.folder": "images"}, "cub200_sample": {"inputs.cub200_sample": "a.tgz"}}
 
 
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
-    return Path(shutil.copy(PARAMS, tmp_path / "params.yaml"))
+    path = tmp_path / "params.yaml"
+    path.write_text(preset_text("emblems"), encoding="utf-8")
+    return path
 
 
-def comments(text: str) -> Counter[str]:
-    return Counter(re.findall(r"(?:^|\s)(#.*)$", text, re.MULTILINE))
+def saved(params: Path) -> list[str]:
+    return sorted(path.name for path in (params.parent / "studies").glob("*"))
 
 
-def values(path: Path) -> dict[str, Any]:
-    return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+def changed_lines(before: str, after: str) -> list[str]:
+    found = difflib.ndiff(before.splitlines(), after.splitlines())
+    return [line for line in found if line[0] in "+-"]
 
 
-def everything(path: Path) -> dict[str, Any]:
-    """Each data set and each student by its name, wherever it stands."""
-    raw = values(path)
-    shelf = raw["shelf"] or {}
-    students = [raw["students"], *(entry["students"] for entry in shelf.values())]
-    return {
-        "datasets": raw["datasets"] | {name: entry["dataset"] for name, entry in shelf.items()},
-        "students": {key: one for group in students for key, one in group.items()},
-        "inputs": raw["inputs"]
-        | {name: entry["input"] for name, entry in shelf.items() if "input" in entry},
-        **{name: raw[name] for name in ("seed", "threads", "recipes", "evaluation")},
-    }
+def test_the_presets_are_these_and_the_default_is_the_projects() -> None:
+    assert preset_names() == NAMES
+    assert PARAMS.read_text(encoding="utf-8") == preset_text("emblems")
 
 
-@pytest.mark.parametrize("name", SHELVED)
-def test_one_command_selects_a_study_and_loses_nothing(params: Path, name: str) -> None:
-    before, text = everything(params), params.read_text(encoding="utf-8")
-    assert select_studies(params, [name]) == ([name], ["emblems"])
-    read = load_params(params)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_is_a_whole_study_without_anchors_or_paths_outside(name: str) -> None:
+    text = set_values(preset_text(name), GIVEN.get(name, {}))
+    read = parse_params(text)
     assert list(read.datasets) == [name]
     assert {student.dataset for student in read.students.values()} == {name}
-    assert everything(params) == before
-    assert comments(params.read_text(encoding="utf-8")) == comments(text)
+    assert not re.search(r"[&*]\w|\.\./|: /", re.sub(r"#.*", "", text))
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dvcs_writer_leaves_a_preset_as_it_is(name: str) -> None:
+    yaml = YAML()
+    yaml.default_flow_style = False  # as dvc.utils.serialize does
+    yaml.dump(yaml.load(preset_text(name)), stream := io.StringIO())
+    assert stream.getvalue() == preset_text(name)
+
+
+def keys_of(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, entry in value.items():
+        if isinstance(entry, Mapping) and entry:
+            yield from keys_of(entry, f"{above}{key}.")
+        elif key != "inputs":
+            yield f"{above}{key}", entry
+
+
+def other(value: Any) -> Any:
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value * 2 + 1
+        case list():
+            return [other(entry) for entry in value]
+        case None:
+            return 7
+        case _:
+            return f"{value}x"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_key_of_a_preset_can_be_set_and_one_line_differs(name: str) -> None:
+    text = preset_text(name)
+    seen = 0
+    for key, value in keys_of(YAML(typ="safe").load(text)):
+        after = set_values(text, {key: other(value)})
+        assert len(changed_lines(text, after)) == 2, key
+        place = YAML(typ="safe").load(after)
+        for step in key.split("."):
+            place = place[step]
+        assert place == other(value)
+        seen += 1
+    assert seen > 55
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "emblems"])
+def test_there_and_back_gives_the_same_bytes(params: Path, name: str) -> None:
+    assert select_studies(params, [name], GIVEN.get(name)) == ([name], ["emblems"])
+    assert list(load_params(params).datasets) == [name]
     assert select_studies(params, ["emblems"]) == (["emblems"], [name])
-    assert everything(params) == before
-    assert comments(params.read_text(encoding="utf-8")) == comments(text)
+    assert params.read_text(encoding="utf-8") == preset_text("emblems")
+    assert saved(params) == ([f"{name}.yaml"] if name in GIVEN else [])
 
 
-def test_there_and_back_gives_the_same_bytes(params: Path) -> None:
-    before = params.read_bytes()
-    first = load_params(params).shelf
-    select_studies(params, [next(iter(first))])
-    assert params.read_bytes() != before
+def test_an_edited_study_comes_back_with_its_comments(params: Path) -> None:
+    edited = preset_text("emblems").replace(
+        "  emblems-40: {",
+        "  # about 40\n  emblems-32: {dataset: emblems, query_px: 32}\n  emblems-40: {",
+    )
+    params.write_text(edited, encoding="utf-8")
+    select_studies(params, ["cub200"])
+    assert saved(params) == ["emblems.yaml"]
     select_studies(params, ["emblems"])
-    assert params.read_bytes() == before
+    assert params.read_text(encoding="utf-8") == edited
+    select_studies(params, ["emblems"], original=True)
+    assert params.read_text(encoding="utf-8") == preset_text("emblems")
 
 
 def test_what_is_active_already_changes_nothing(params: Path) -> None:
@@ -78,33 +126,23 @@ def test_what_is_active_already_changes_nothing(params: Path) -> None:
 
 
 def test_several_studies_side_by_side(params: Path) -> None:
-    before = everything(params)
     assert select_studies(params, ["cub200", "emblems", "cub200"]) == (["cub200"], [])
     read = load_params(params)
-    assert set(read.datasets) == {"emblems", "cub200"}
-    assert "cub200" not in read.shelf
-    assert select_studies(params, ["sop", "cars196"]) == (["sop", "cars196"], ["emblems", "cub200"])
-    assert set(load_params(params).datasets) == {"sop", "cars196"}
-    assert everything(params) == before
-
-
-def test_an_empty_shelf_is_filled_again(params: Path) -> None:
-    names = ["emblems", *SHELVED]
-    before = everything(params)
-    select_studies(params, ["folder"], "images")
-    select_studies(params, [*names, "folder"])
-    assert values(params)["shelf"] == {}
-    select_studies(params, names)
-    assert set(values(params)["shelf"]) == {"folder"}
-    assert everything(params) == before | {"inputs": before["inputs"] | {"folder": "images"}}
-
-
-def test_a_place_that_the_file_does_not_have_is_made(params: Path) -> None:
-    text = params.read_text(encoding="utf-8")
-    params.write_text(text[: text.index("\nshelf:")] + "\n", encoding="utf-8")
+    assert list(read.datasets) == ["cub200", "emblems"]
+    assert {one.dataset for one in read.students.values()} == {"cub200", "emblems"}
+    assert select_studies(params, ["sop"]) == (["sop"], ["cub200", "emblems"])
+    assert saved(params) == []
     select_studies(params, ["emblems"])
-    with pytest.raises(ValueError, match=r"known: emblems$"):
-        select_studies(params, ["cub200"])
+    assert params.read_text(encoding="utf-8") == preset_text("emblems")
+
+
+def test_a_study_of_ones_own_is_known_while_it_is_away(params: Path) -> None:
+    own = preset_text("emblems").replace("emblems:", "mine:").replace("emblems-", "mine-")
+    params.write_text(own.replace("dataset: emblems", "dataset: mine"), encoding="utf-8")
+    select_studies(params, ["emblems"])
+    with pytest.raises(ValueError, match=r"known: emblems, mine, cars196"):
+        select_studies(params, ["other"])
+    assert select_studies(params, ["mine"]) == (["mine"], ["emblems"])
 
 
 PATHS = ("images", "/data/my images", "C: odd #1", 'quo"ted', "~", "42", "ünï/code", "- x", "a: b")
@@ -112,76 +150,54 @@ PATHS = ("images", "/data/my images", "C: odd #1", 'quo"ted', "~", "42", "ünï/
 
 @pytest.mark.parametrize("given", PATHS)
 def test_the_users_folder_gets_its_path(params: Path, given: str) -> None:
-    select_studies(params, ["folder"], given)
+    select_studies(params, ["folder"], {"inputs.folder": given})
     assert load_params(params).inputs == {"folder": given}
-    select_studies(params, ["folder"], "elsewhere")
+    select_studies(params, ["folder"], {"inputs.folder": "elsewhere"})
     assert load_params(params).inputs == {"folder": "elsewhere"}
     select_studies(params, ["emblems"])
     assert load_params(params).inputs == {}
-    assert load_params(params).shelf["folder"].input == "elsewhere"
     select_studies(params, ["folder"])
     assert load_params(params).inputs == {"folder": "elsewhere"}
 
 
-# The names, the path given, and what the message says.
-REFUSED: dict[str, tuple[list[str], str | None, str]] = {
-    "unknown": (["cub"], None, r"^no such study: 'cub'; known: emblems, cub200_sample, cub200, "),
-    "one unknown of two": (["cub200", "x"], None, r"^no such study: 'x'; known: "),
-    "none": ([], None, "^no such study: none was named"),
-    "a path for two": (["folder", "sop"], "x", "one study at a time"),
-    "a folder without a path": (["folder"], None, r"inputs\.folder: is missing: must be the fol"),
-    "a path for emblems": (["emblems"], "x", r"inputs\.emblems: emblems are rendered"),
-    "a path for a download": (["sop"], "x", r"inputs\.sop: is not read with datasets\.sop\.source"),
+# The names, the settings, and what the message says.
+REFUSED: dict[str, tuple[list[str], dict[str, Any], str]] = {
+    "unknown": (["cub"], {}, r"^no such study: 'cub'; known: emblems, cars196, cub200, "),
+    "one unknown of two": (["cub200", "x"], {}, r"^no such study: 'x'; known: "),
+    "none": ([], {}, "^no such study: none was named"),
+    "a folder without a path": (["folder"], {}, r"inputs\.folder: is missing: must be the fol"),
+    "a path for emblems": (["emblems"], {"inputs.emblems": "x"}, "emblems are rendered"),
+    "a path for a download": (["sop"], {"inputs.sop": "x"}, r"inputs\.sop: is not read with"),
+    "a key that is not there": (["sop"], {"seeds": 1}, "^seeds: there is no such key"),
+    "a key below a value": (["sop"], {"seed.x": 1}, r"^seed\.x: there is no such key"),
+    "a wrong value": (["sop"], {"seed": -1}, r"seed = -1: input should be"),
 }
 
 
 @pytest.mark.parametrize("fault", REFUSED)
 def test_what_cannot_be_selected_leaves_the_file_alone(params: Path, fault: str) -> None:
-    names, given, message = REFUSED[fault]
+    names, settings, message = REFUSED[fault]
     before = params.read_bytes()
     with pytest.raises(ValueError, match=message):
-        select_studies(params, names, given)
+        select_studies(params, names, settings)
     assert params.read_bytes() == before
     assert list(params.parent.iterdir()) == [params]
 
 
-def rewritten(path: Path, changes: Iterable[tuple[str, str]]) -> None:
-    text = path.read_text(encoding="utf-8")
-    for old, new in changes:
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
-    path.write_text(text, encoding="utf-8")
-
-
-@pytest.mark.parametrize("section", [None, "shelf", "students", "datasets"])
-def test_entries_in_braces_are_refused_in_words(params: Path, section: str | None) -> None:
-    """A section in braces, or the whole file: lines do not belong to one entry there."""
-    raw = json.loads(json.dumps(values(params)))  # without shared parts, which would be anchors
+@pytest.mark.parametrize("section", ["students", "datasets"])
+def test_entries_in_braces_are_refused_in_words(params: Path, section: str) -> None:
+    raw = YAML(typ="safe").load(params.read_text(encoding="utf-8"))
     flow, block = YAML(typ="safe"), YAML(typ="safe")
     flow.default_flow_style, block.default_flow_style = True, False
     with params.open("w", encoding="utf-8") as file:
-        if section is None:
-            flow.dump(raw, file)
-        else:
-            block.dump({key: value for key, value in raw.items() if key != section}, file)
-            flow.dump({section: raw[section]}, braced := io.StringIO())
-            file.write(braced.getvalue().strip()[1:-1])
+        block.dump({key: value for key, value in raw.items() if key != section}, file)
+        flow.dump({section: raw[section]}, braced := io.StringIO())
+        file.write(braced.getvalue().strip()[1:-1])
     load_params(params)
     before = params.read_bytes()
     with pytest.raises(ValueError, match="must be a block, one key a line"):
-        select_studies(params, ["cub200"])
+        select_studies(params, ["emblems", "cub200"])
     assert params.read_bytes() == before
-
-
-def test_an_anchor_that_would_come_below_its_use_is_refused(params: Path) -> None:
-    text = params.read_text(encoding="utf-8")
-    text = text.replace("    validation_share: 0.1 ", "    validation_share: &share 0.1 ", 1)
-    text = text.replace("  confidence: 0.95", "  confidence: *share", 1)
-    parse_params(text)
-    params.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"params\.yaml"):
-        select_studies(params, ["cub200"])
-    assert params.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize("text", ["seed: [", "just words", "datasets: 3\nstudents: {}\n"])
@@ -194,34 +210,28 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_comments_in_odd_places_go_where_their_entry_goes(params: Path) -> None:
-    rewritten(
-        params,
-        [
-            ("students:  ", "# of the students\n\n# about students\nstudents:  "),
-            ("  emblems-48: ", "  # about 48\n  emblems-48: "),
-            ("  emblems:  ", "  # about emblems\n  emblems:  "),
-            ("\nevaluation:", "  # at the end of the students\n\n# about evaluation\nevaluation:"),
-        ],
-    )
-    before = comments(params.read_text(encoding="utf-8"))
-    select_studies(params, ["cub200_sample"])
+    edited = preset_text("emblems")
+    for old, new in (
+        ("students:  ", "# of the students\n\n# about students\nstudents:  "),
+        ("  emblems-48: ", "  # about 48\n  emblems-48: "),
+        ("\nevaluation:", "\n# about evaluation\nevaluation:"),
+    ):
+        assert edited.count(old) == 1
+        edited = edited.replace(old, new)
+    params.write_text(edited, encoding="utf-8")
+    select_studies(params, ["emblems", "sop"])
     text = params.read_text(encoding="utf-8")
-    assert comments(text) == before
     for line, following in (
         ("# about students", "students:"),
-        ("      # about 48", "      emblems-48:"),
-        ("  # about emblems", "  emblems:"),
+        ("  # about 48", "  emblems-48:"),
         ("# about evaluation", "evaluation:"),
     ):
         assert f"\n{line}\n{following}" in text
+    select_studies(params, ["emblems"])
+    assert params.read_text(encoding="utf-8") == edited
 
 
-def test_every_study_of_the_shelf_has_networks_that_can_run(params: Path) -> None:
-    """Backbones and sizes; files of weights are on some machines only."""
-    checked = 0
-    for name in load_params(params).shelf:
-        select_studies(params, [name], "images" if name == "folder" else None)
-        faults = [f for f in network_faults(load_params(params)) if ".weights = '../" not in f]
-        assert faults == []
-        checked += 1
-    assert checked == 5
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_has_networks_that_can_run(params: Path, name: str) -> None:
+    select_studies(params, [name], GIVEN.get(name))
+    assert network_faults(load_params(params)) == []

@@ -18,7 +18,7 @@ def params_of(folder: Path, classes: dict[str, int], **changes: object) -> Param
         for number in range(count):
             (images / name / f"{number}.jpg").write_bytes(b"")
     (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    select_studies(folder / "params.yaml", ["folder"], str(images))
+    select_studies(folder / "params.yaml", ["folder"], {"inputs.folder": str(images)})
     set_params(folder, {f"datasets.folder.{key}": value for key, value in changes.items()})
     return load_params(folder / "params.yaml")
 
