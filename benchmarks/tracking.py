@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.models.weights import NetworkCard, build_embedder, save_network
-from pipeline.tracking.runs import DatasetFacts, tracked_run
+from pipeline.tracking.record import DatasetFacts
+from pipeline.tracking.runs import tracked_run
 
 DIM = 128
 

@@ -22,8 +22,9 @@ from pipeline.files import file_md5, replacing, write_json
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import load_network
 from pipeline.paths import DatasetPaths
-from pipeline.tracking.fingerprint import fingerprint
-from pipeline.tracking.runs import add_to_trainings, require_store, tracked_run
+from pipeline.tracking.record import fingerprint
+from pipeline.tracking.runs import tracked_run
+from pipeline.tracking.store import require_store
 from stages import run_stage
 
 # What a row is about; the rest of its figures are measured.
@@ -147,7 +148,12 @@ def _record(
     """One run a row in the tracking store; its training's run gets the figures to compare by."""
     settings = {"seed": params.seed, **params.evaluation.model_dump()}
     mark = fingerprint(settings, inputs)
-    own: dict[str, dict[str, float]] = {}
+    paths = DatasetPaths(name)
+    trained = {
+        "teacher": paths.teacher,
+        "asymmetric": paths.student(cell),
+        "baseline": paths.baseline(cell),
+    }
     for row in rows:
         role = str(row["role"])
         facts = {fact: row[fact] for fact in FACTS}
@@ -167,20 +173,10 @@ def _record(
             settings=settings,
             needs_store=False,
         ) as run:
-            run.set_tags({"output_md5": file_md5(DatasetPaths(name).cell(cell))})
+            run.set_tags({"output_md5": file_md5(paths.cell(cell))})
+            if role in trained:
+                run.set_tags({"network_md5": file_md5(trained[role])})
             run.log_results({**metrics, "latency_ms": latencies[role]})
-        own[role] = {
-            metric: metrics[metric]
-            for metric in ("map", "gmacs", "recall_at_1")
-            if metric in metrics
-        } | {"latency_ms": latencies[role]}
-    paths = DatasetPaths(name)
-    trained = {"teacher": paths.teacher} | (
-        {}
-        if cell == "teacher"
-        else {"asymmetric": paths.student(cell), "baseline": paths.baseline(cell)}
-    )
-    add_to_trainings({network: own[role] for role, network in trained.items() if role in own})
 
 
 if __name__ == "__main__":

@@ -42,10 +42,10 @@ def study(
     """Run what params.yaml asks for and is not done yet, then show the trade-off."""
     from pipeline.config.params import load_params
     from pipeline.datasets.own_checks import check_own_images
-    from pipeline.flows.record import record_lines
     from pipeline.flows.stage_runs import exit_code_of
     from pipeline.flows.study import run_study
     from pipeline.models.requirements import check_downloads, check_networks
+    from pipeline.tracking.audit import record_lines
     from pipeline.tracking.store import require_store
 
     with plain_errors():
@@ -58,8 +58,8 @@ def study(
         check_downloads(params)
         chosen = [target for given in targets or [] for target in given.split(",")]
         result = run_study(jobs=jobs, targets=chosen, fresh=fresh)
-    for line in record_lines() if result.outcomes else ():
-        typer.echo(line, err=True)
+        for line in record_lines():
+            typer.echo(line, err=True)
     if result.stop_number is not None:
         raise typer.Exit(128 + result.stop_number)
     if not result.is_success:

@@ -129,11 +129,12 @@ def mlflow(
     import os
     import sys
 
-    from pipeline.tracking.store import require_store, tracking_uri
+    from pipeline.tracking.store import require_store, silence_mlflow, tracking_uri
 
     with plain_errors():
         enter_workspace()
         require_store()
+        silence_mlflow()
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
         typer.echo(f"MLflow's pages are at {uri}")

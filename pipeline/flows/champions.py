@@ -37,8 +37,8 @@ from pipeline.tracking.registry import (
     promote,
     step_back,
 )
-from pipeline.tracking.runs import TrackedRun, TrackingError, tracked_run
-from pipeline.tracking.store import Store, contact_errors, open_store
+from pipeline.tracking.runs import TrackedRun, tracked_run
+from pipeline.tracking.store import Store, TrackingError, contact_errors, open_store
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from pipeline.flows.ledger import (
     states,
 )
 from pipeline.flows.lockfile import heal_locks, keep_copy, normalise_lock
-from pipeline.flows.record import record_lines
 from pipeline.flows.resources import Shares, available_cores, share_cores, study_shares
 from pipeline.flows.retraining import (
     Request,
@@ -39,6 +38,7 @@ from pipeline.flows.study import Study
 from pipeline.flows.terminal import Announcer, summary
 from pipeline.models.requirements import check_networks
 from pipeline.processes import end_leftovers
+from pipeline.tracking.audit import record_lines
 from pipeline.tracking.store import require_store
 from pipeline.training.work_folders import delete_spent_work
 

@@ -8,83 +8,74 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import file_md5
 from pipeline.processes import own_name
-from pipeline.tracking.delivery import Delivery, deliver_waiting
-from pipeline.tracking.outbox import DatasetFacts, Record
+from pipeline.tracking.record import DatasetFacts, Record
 from pipeline.tracking.store import (
     Store,
-    TrackingError,
     close_dead_runs,
     contact_errors,
+    first_line,
     open_store,
-    require_store,
+    tracking_error,
 )
+from pipeline.tracking.sync import sync, sync_waiting
 
-__all__ = [
-    "DatasetFacts",
-    "TrackedRun",
-    "TrackingError",
-    "add_to_trainings",
-    "require_store",
-    "tracked_run",
-]
-
-RETRY_S = (15.0, 300.0)  # after contact was lost: the first try, and the longest pause
+RETRY_S = 15.0  # after contact was lost, at least; and ten times as long as the last try took
 
 
 class TrackedRun:
     """One open run. Losing contact with MLflow stops no training: the record waits on disk."""
 
-    def __init__(self, record: Record, store: Store | None, trouble: str = "") -> None:
+    def __init__(self, record: Record) -> None:
         self.record = record
-        self._delivery = None if store is None else Delivery(record, store)
-        self._trouble = trouble
-        self._pause_s = RETRY_S[0]
+        self.run_id = ""  # of MLflow; empty where the store was not reached
+        self.logged_epochs = 0  # the last epoch that the store has
+        self._store: Store | None = None
+        self._trouble = ""
         self._retry_at_s = 0.0
 
-    @property
-    def run_id(self) -> str:
-        """Of MLflow; empty where the store was not reached."""
-        return self._delivery.run_id if self._delivery else ""
-
-    @property
-    def logged_epochs(self) -> int:
-        """The last epoch that the store has."""
-        return self._delivery.logged_epochs if self._delivery else 0
+    def begin(self, *, needs_store: bool) -> None:
+        """Send what waits. Work that `needs_store` gets its run now, or a TrackingError is raised;
+        other work, which is done already, is sent with its end.
+        """
+        try:
+            self._store = open_store()
+            close_dead_runs(self._store)
+            sync_waiting(self._store)
+            if needs_store:
+                self.run_id, self.logged_epochs = sync(self.record, self._store)
+        except contact_errors() as error:
+            if needs_store:
+                raise tracking_error(error) from error
+            self._trouble = first_line(error)
 
     def log_epoch(
         self, metrics: Mapping[str, float], save: Callable[[Path], None] | None = None
     ) -> None:
-        """Log the row of one epoch as a checkpoint, unless the record has that epoch already.
+        """Log the row of one epoch as a checkpoint, unless the store has that epoch already.
 
-        `save` writes the network as it is after the epoch to a path; without it, or where the
-        epoch is neither the last nor among the best, the checkpoint has metrics only.
+        `save` writes the network as it is after the epoch to a path; without it the checkpoint has
+        metrics only. The file stays as long as the epoch is the last or among the best.
         """
-        epoch = int(metrics["epoch"])
-        self.record.add_row(metrics)
-        if epoch <= self.logged_epochs:
+        if metrics["epoch"] <= self.logged_epochs:
             return
-        if save is not None and epoch in self.record.epochs_with_files():
-            save(self.record.network_file(epoch))
+        self.record.add_row(metrics)
+        if save is not None:
+            save(self.record.network_file(metrics["epoch"]))
         self._send()
 
     def log_results(self, metrics: Mapping[str, float]) -> None:
-        """Log metrics of the whole run."""
+        """Log metrics of the whole run, which are sent with its end."""
         self.record.results |= {name: float(value) for name, value in metrics.items()}
-        self._send()
+        self.record.write()
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run, which are sent with its end."""
         self.record.tags |= tags
-        self._send()
-
-    def begin(self) -> None:
-        """Create the run, or take it up. Raises what contact_errors() names."""
-        assert self._delivery is not None
-        self._delivery.send()
+        self.record.write()
 
     def end(self, status: str) -> None:
-        """Close the run; what could not be sent is told, and waits for a later contact."""
+        """Close the run; what could not be sent is named, and waits for a later contact."""
         self.record.status = status
         self._retry_at_s = 0.0
         self._send()
@@ -95,24 +86,25 @@ class TrackedRun:
             )
 
     def _send(self) -> None:
-        """Send what the store lacks; where it cannot be reached, keep it on disk, try later."""
-        if self._delivery is None or time.monotonic() < self._retry_at_s:
-            self.record.write()
+        """Leave the record on disk and send what the store lacks; where it is lost, try later."""
+        self.record.write()
+        since_s = time.monotonic()
+        if self._store is None or since_s < self._retry_at_s:
             return
         try:
-            self._delivery.send()
+            self.run_id, self.logged_epochs = sync(self.record, self._store)
         except contact_errors() as error:
             if not self._trouble:
-                sys.stderr.write(f"MLflow cannot be reached, the work goes on: {_first(error)}\n")
-            else:
-                self._pause_s = min(2 * self._pause_s, RETRY_S[1])
-            self._trouble = _first(error)
-            self._retry_at_s = time.monotonic() + self._pause_s
-            self.record.write()
+                sys.stderr.write(
+                    f"MLflow cannot be reached, the work goes on: {first_line(error)}\n"
+                )
+            self._trouble = first_line(error)
+            tried_s = time.monotonic() - since_s
+            self._retry_at_s = time.monotonic() + max(RETRY_S, 10 * tried_s)
         else:
             if self._trouble:
                 sys.stderr.write("MLflow is reached again: its record is complete\n")
-            self._trouble, self._pause_s = "", RETRY_S[0]
+            self._trouble = ""
 
 
 @contextmanager
@@ -134,37 +126,21 @@ def tracked_run(
     flattened into parameters. A run that ends in an error is marked FAILED, an interrupted one
     KILLED. Of its checkpoints the `keep_best` best and the last keep their files. Raises
     TrackingError when the store cannot be reached at the start, unless not `needs_store`: the work
-    is done then, and its record waits on disk. Later that is told, and no error.
+    is done then, and its record waits on disk. Later that is a message, and no error.
     """
-    store, trouble = _open(needs_store=needs_store)
     texts = {name: str(value) for name, value in facts.items()}
-    record = Record(
-        stage=stage,
-        key=key,
-        role=role,
-        fingerprint=fingerprint,
-        tags={
-            "mlflow.parentRunId": store.study_id if store else "",
-            "mlflow.runName": f"{stage} {key}" if role in stage else f"{stage} {key} {role}",
-            "dvc_stage": f"{stage}@{key}",
-            "role": role,
-            "fingerprint": fingerprint,
-            "git_commit": git_commit(),
-            **own_name(),
-            **texts,
-        },
-        parameters={"role": role, **texts, **_flattened(settings)},
-        dataset=dataset,
-        keep_best=keep_best,
-    )
-    run = TrackedRun(record, store, trouble)
-    try:
-        if store is not None:
-            close_dead_runs(store)
-            deliver_waiting(store)
-            run.begin()
-    except contact_errors() as error:
-        raise TrackingError(f"the tracking store refused a run: {_first(error)}") from error
+    tags = {
+        "mlflow.runName": f"{stage} {key}" if role in stage else f"{stage} {key} {role}",
+        "dvc_stage": f"{stage}@{key}",
+        "role": role,
+        "fingerprint": fingerprint,
+        "git_commit": git_commit(),
+        **own_name(),
+        **texts,
+    }
+    parameters = {"role": role, **texts, **_flattened(settings)}
+    run = TrackedRun(Record(tags, parameters, dataset, keep_best))
+    run.begin(needs_store=needs_store)
     try:
         yield run
     except Exception:
@@ -176,43 +152,12 @@ def tracked_run(
     run.end("FINISHED")
 
 
-def _open(*, needs_store: bool) -> tuple[Store | None, str]:
-    """The store, or why it is not reached."""
-    try:
-        return open_store(), ""
-    except TrackingError as error:
-        if needs_store:
-            raise
-        return None, str(error)
-
-
-def add_to_trainings(networks: Mapping[Path, Mapping[str, float]]) -> None:
-    """Log metrics on the runs that trained the given networks, to compare trainings by them.
-
-    A network that no run of this store has trained is passed over: `l2s study` names such ones.
-    """
-    try:
-        store = open_store()
-        for network, metrics in networks.items():
-            for run in store.runs(f"tags.output_md5 = '{file_md5(network)}'"):
-                known = run.data.metrics
-                for name, value in metrics.items():
-                    if known.get(name) != value:
-                        store.client.log_metric(run.info.run_id, name, value)
-    except contact_errors() as error:
-        sys.stderr.write(f"MLflow cannot be reached, the work goes on: {_first(error)}\n")
-
-
 def _flattened(settings: Mapping[str, Any]) -> dict[str, str]:
     """Nested settings by the names of their leaves, which are the same in every stage."""
     flat: dict[str, str] = {}
     for name, value in settings.items():
         flat |= _flattened(value) if isinstance(value, Mapping) else {name: str(value)}
     return flat
-
-
-def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def git_commit() -> str:

@@ -1,18 +1,17 @@
 """An exported query encoder as an MLflow model, which `mlflow models serve` serves."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from PIL import Image
+
+from pipeline.tracking.store import silence_mlflow
 
 SERVED_PACKAGE = "l2s_query_encoder"
 SERVED_MODULES = (
@@ -58,14 +57,23 @@ def write_served_package(folder: Path) -> Path:
     return package
 
 
+@contextmanager
+def _quiet_mlflow() -> Iterator[None]:
+    """No telemetry, and no warnings of MLflow's own type hints and its own use of pandas."""
+    silence_mlflow()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@_quiet_mlflow()
 def save_served_model(folder: Path, onnx: Path, package: Path, dim: int) -> None:
     """Write the model: a table with the column `image` (bytes of a JPEG or PNG) to unit vectors.
 
     package: the code it is served with, by `write_served_package`.
     """
+    import mlflow.pyfunc
     import pandas as pd
-
-    pyfunc = _import_pyfunc()
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
@@ -73,31 +81,15 @@ def save_served_model(folder: Path, onnx: Path, package: Path, dim: int) -> None
         inputs=Schema([ColSpec(DataType.binary, "image")]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, dim))]),
     )
-    with _quiet():
-        pyfunc.save_model(
-            folder,
-            loader_module=f"{package.name}.loader",
-            data_path=str(onnx),
-            code_paths=[str(package)],
-            signature=signature,
-            input_example=pd.DataFrame({"image": [_example_picture()]}),
-            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
-        )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """MLflow warns of its own type hints and of its own use of pandas."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _import_pyfunc() -> ModuleType:
-    """MLflow's models."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    with _quiet():
-        return import_module("mlflow.pyfunc")  # mlflow itself gives a name that imports later
+    mlflow.pyfunc.save_model(
+        folder,
+        loader_module=f"{package.name}.loader",
+        data_path=str(onnx),
+        code_paths=[str(package)],
+        signature=signature,
+        input_example=pd.DataFrame({"image": [_example_picture()]}),
+        pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+    )
 
 
 def _example_picture() -> bytes:
@@ -107,12 +99,13 @@ def _example_picture() -> bytes:
     return buffer.getvalue()
 
 
+@_quiet_mlflow()
 def load_served_model(folder: Path) -> Callable[[Sequence[bytes]], np.ndarray]:
     """Load the model as a server would; the result embeds encoded pictures."""
+    import mlflow.pyfunc
     import pandas as pd
 
-    pyfunc = _import_pyfunc()
-    model = pyfunc.load_model(str(folder))
+    model = mlflow.pyfunc.load_model(str(folder))
 
     def embed(pictures: Sequence[bytes]) -> np.ndarray:
         return np.asarray(model.predict(pd.DataFrame({"image": list(pictures)})))

@@ -1,10 +1,11 @@
 """The MLflow store: opened safely by many processes at once, with the study all runs hang under."""
 
+import json
 import os
 import sqlite3
+import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ EXPERIMENT = "large-to-small"
 STUDY_RUN = "study"
 DEFAULT_URI = "sqlite:///mlflow.db"
 ANSWER_PATIENCE_S = 10
+MAX_RUNS = 50_000  # that MLflow gives in one answer
+OPENING = WORK / "tracking.lock"
+CHECKED = WORK / "tracking.checked"  # for which dvc.lock the record was last found in order
 
 
 class TrackingError(OSError):
@@ -38,17 +42,8 @@ class Store:
     study_id: str
 
     def runs(self, condition: str) -> list["Run"]:
-        """The runs of the experiment that meet a condition in MLflow's words, all of them."""
-        found: list[Run] = []
-        token: str | None = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id], condition, max_results=1000, page_token=token
-            )
-            found += page
-            token = page.token
-            if not token:
-                return found
+        """The runs that meet a condition in MLflow's words, the latest first."""
+        return list(self.client.search_runs([self.experiment_id], condition, max_results=MAX_RUNS))
 
 
 def tracking_uri() -> str:
@@ -56,15 +51,25 @@ def tracking_uri() -> str:
 
 
 def require_store() -> None:
-    """Raise TrackingError, in words, when the store plainly cannot be used; cheap, no import."""
+    """Raise TrackingError, in words, when the store plainly cannot be used; cheap, no import.
+
+    Its experiment may have been deleted: MLflow would refuse new runs, after the work.
+    """
     uri = tracking_uri()
     try:
         if uri.startswith(("http://", "https://")):
-            _call(uri)
+            experiment = _ask_server(uri)
         elif path := _database(uri):
-            _use_write_ahead_log(path)
+            experiment = _open_database(path)
+        else:
+            return
     except (OSError, sqlite3.Error, ValueError) as error:
-        raise _refusal(error) from error
+        raise tracking_error(error) from error
+    if experiment.get("lifecycle_stage") == "deleted":
+        raise tracking_error(
+            f"its experiment {EXPERIMENT!r} was deleted; `MLFLOW_TRACKING_URI={uri} mlflow "
+            f"experiments restore --experiment-id {experiment['experiment_id']}` brings it back"
+        )
 
 
 def has_store() -> bool:
@@ -79,53 +84,56 @@ def open_store() -> Store:
     Several processes that meet an empty database would break it for good. Raises TrackingError.
     """
     require_store()
-    _be_quiet()
+    silence_mlflow()
     from mlflow import MlflowClient
 
     uri = tracking_uri()
-    with _refusing(), FileLock(WORK / "tracking.lock"):
-        client = MlflowClient(tracking_uri=uri)
-        experiment_id = _find_or_create_experiment(client, uri)
-        return Store(client, experiment_id, _find_or_create_study(client, experiment_id))
+    try:
+        with FileLock(OPENING):
+            client = MlflowClient(tracking_uri=uri)
+            experiment_id = _find_or_create_experiment(client, uri)
+            return Store(client, experiment_id, _find_or_create_study(client, experiment_id))
+    except contact_errors() as error:
+        raise tracking_error(error) from error
 
 
 def contact_errors() -> tuple[type[Exception], ...]:
     """What calls of the store raise when it is out of reach or refuses."""
-    from mlflow.exceptions import MlflowException
+    mlflow = sys.modules.get("mlflow.exceptions")  # never imported for this: it takes seconds
+    return OSError, sqlite3.Error, *((mlflow.MlflowException,) if mlflow else ())
 
-    return MlflowException, OSError, sqlite3.Error
+
+def first_line(error: Exception | str) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def tracking_error(reason: Exception | str) -> TrackingError:
+    """The error that names the store and why it cannot be used; one that does is handed back."""
+    if isinstance(reason, TrackingError):
+        return reason
+    return TrackingError(
+        f"MLFLOW_TRACKING_URI = {tracking_uri()!r}: the tracking store cannot be used: "
+        f"{first_line(reason)}"
+    )
 
 
 def close_dead_runs(store: Store) -> list[str]:
     """Mark as KILLED the runs whose process on this machine has ended; their names."""
-    names = []
-    for run in store.runs("attributes.status = 'RUNNING'"):
-        if is_dead(run.data.tags):
-            store.client.set_terminated(run.info.run_id, "KILLED")
-            names.append(run.info.run_name)
-    return names
+    dead = [run for run in store.runs("attributes.status = 'RUNNING'") if is_dead(run.data.tags)]
+    for run in dead:
+        store.client.set_terminated(run.info.run_id, "KILLED")
+    return [run.info.run_name for run in dead]
 
 
-@contextmanager
-def _refusing() -> Iterator[None]:
-    try:
-        yield
-    except contact_errors() as error:
-        raise _refusal(error) from error
+def silence_mlflow() -> None:
+    """No telemetry, no addresses among our own lines, and not for minutes without an answer.
 
-
-def _refusal(error: Exception) -> TrackingError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return TrackingError(
-        f"MLFLOW_TRACKING_URI = {tracking_uri()!r}: the tracking store cannot be used: {reason}"
-    )
-
-
-def _be_quiet() -> None:
-    """Offline, and not for minutes without an answer. Values that are set stay."""
+    Values that are set stay.
+    """
     settings = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }
@@ -133,28 +141,41 @@ def _be_quiet() -> None:
         os.environ.setdefault(name, value)
 
 
-def _call(uri: str) -> None:
-    """Any answer will do: one that refuses tells in MLflow's own words."""
+def _ask_server(uri: str) -> dict[str, Any]:
+    """The experiment on a server; empty where there is none yet, or the server refuses to say: a
+    refusal comes again, in MLflow's own words.
+    """
+    question = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/get-by-name"
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER_PATIENCE_S):  # noqa: S310
-            pass
+        with urllib.request.urlopen(  # noqa: S310
+            f"{question}?experiment_name={EXPERIMENT}", timeout=ANSWER_PATIENCE_S
+        ) as answer:
+            return json.load(answer)["experiment"]
     except HTTPError:
-        pass
+        return {}
 
 
 def _database(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
-def _use_write_ahead_log(database: Path) -> None:
-    """Let readers and a writer of the SQLite file work side by side."""
+def _open_database(path: Path) -> dict[str, Any]:
+    """The experiment in an SQLite file, empty where there is none yet.
+
+    From now on readers and a writer of the file work side by side.
+    """
     WORK.mkdir(exist_ok=True)
-    with FileLock(WORK / "tracking.lock"):
-        connection = sqlite3.connect(database, timeout=60)
-        try:
-            connection.execute("PRAGMA journal_mode=wal")
-        finally:
-            connection.close()
+    if not path.exists():
+        CHECKED.unlink(missing_ok=True)
+    with FileLock(OPENING), closing(sqlite3.connect(path, timeout=60)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode=wal")
+        if not connection.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = 'experiments'"
+        ).fetchone():
+            return {}
+        query = "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?"
+        return dict(connection.execute(query, (EXPERIMENT,)).fetchone() or {})
 
 
 def _find_or_create_experiment(client: "MlflowClient", uri: str) -> str:

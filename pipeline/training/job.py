@@ -18,8 +18,8 @@ from pipeline.files import file_md5, write_text
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import NetworkCard, save_network
 from pipeline.paths import WORK, DatasetPaths, history_path
-from pipeline.tracking.fingerprint import fingerprint
-from pipeline.tracking.runs import DatasetFacts, tracked_run
+from pipeline.tracking.record import DatasetFacts, fingerprint
+from pipeline.tracking.runs import tracked_run
 from pipeline.training.checkpoints import Row, load_checkpoint
 from pipeline.training.loop import Objective, Schedule, train
 from pipeline.training.team import Team

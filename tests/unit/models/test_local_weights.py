@@ -19,7 +19,7 @@ from pipeline.models.weights import (
     save_network,
     weights_files,
 )
-from pipeline.tracking.fingerprint import fingerprint
+from pipeline.tracking.record import fingerprint
 from tests.made_params import edited_params
 from tests.made_training import CPU, equal_states
 

@@ -1,6 +1,5 @@
 """The record in MLflow: checkpoints, resumed runs, lost contact, killed runs."""
 
-import hashlib
 import json
 import multiprocessing
 import shutil
@@ -9,23 +8,27 @@ import subprocess
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.processes import is_dead, own_name, start_mark
-from pipeline.tracking.audit import audit_record
-from pipeline.tracking.checkpoints import network_path, ranked_checkpoints
-from pipeline.tracking.outbox import DatasetFacts, Record, kept_epochs, waiting_records
-from pipeline.tracking.runs import TrackedRun, TrackingError, add_to_trainings, tracked_run
+from pipeline.tracking.audit import audit_record, record_lines
+from pipeline.tracking.checkpoints import network_path
+from pipeline.tracking.record import DatasetFacts, Record, kept_epochs, waiting_records
+from pipeline.tracking.runs import TrackedRun, tracked_run
 from pipeline.tracking.store import (
     Store,
+    TrackingError,
     close_dead_runs,
-    contact_errors,
     open_store,
     require_store,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = DatasetFacts("emblems", "data/emblems/pack.arrow", "0123456789abcdef" * 2, {"images": 9})
@@ -83,11 +86,19 @@ def start(
     )
 
 
+def ranked(store: Store) -> list["LoggedModel"]:
+    """The checkpoints of all trainings, the highest validation map first."""
+    return list(
+        store.client.search_logged_models(
+            [store.experiment_id],
+            "tags.dataset = 'emblems'",
+            order_by=[{"field_name": "metrics.validation_map", "ascending": False}],
+        )
+    )
+
+
 def files(store: Store) -> dict[str, str]:
-    return {
-        model.tags["epoch"]: model.tags["file"]
-        for model in ranked_checkpoints(store, "emblems", 100)
-    }
+    return {model.tags["epoch"]: model.tags["file"] for model in ranked(store)}
 
 
 def test_files_are_kept_for_the_best_and_the_last() -> None:
@@ -105,12 +116,12 @@ def test_every_checkpoint_is_a_model_linked_to_epoch_data_and_metrics(store: Sto
     with start() as run:
         for epoch, score in ((1, 0.5), (2, 0.3), (3, 0.4)):
             run.log_epoch(row(epoch, score), save)
-    ranked = ranked_checkpoints(store, "emblems")
-    assert [model.tags["epoch"] for model in ranked] == ["1", "3", "2"]
+    models = ranked(store)
+    assert [model.tags["epoch"] for model in models] == ["1", "3", "2"]
     assert files(store) == {"1": "kept", "2": "removed", "3": "kept"}
-    assert network_path(store, ranked[0], Path("fetched")).read_text() == "epoch-1"
+    assert network_path(store, models[0], Path("fetched")).read_text() == "epoch-1"
     assert len(list(Path("mlartifacts").rglob("network.safetensors"))) == 2
-    for model, score in zip(ranked, (0.5, 0.4, 0.3), strict=True):
+    for model, score in zip(models, (0.5, 0.4, 0.3), strict=True):
         found = {metric.key: metric for metric in model.metrics}
         assert found["validation_map"].value == score
         assert found["validation_map"].dataset_digest == DATA.digest
@@ -122,7 +133,14 @@ def test_every_checkpoint_is_a_model_linked_to_epoch_data_and_metrics(store: Sto
     assert logged.inputs.dataset_inputs[0].dataset.name == "emblems"
     assert sorted(output.step for output in logged.outputs.model_outputs) == [1, 2, 3]
     assert logged.data.tags["mlflow.parentRunId"] == store.study_id
-    assert not list(Path(".work/outbox").iterdir())
+    assert not list(Path(".work/tracking").glob("*/"))
+
+
+def test_epochs_without_a_ranking_keep_the_last_file(store: Store) -> None:
+    with start() as run:
+        for epoch, score in ((1, float("nan")), (2, 0.1), (3, float("nan")), (4, float("nan"))):
+            run.log_epoch(row(epoch, score), save)
+    assert files(store) == {"1": "removed", "2": "kept", "3": "removed", "4": "kept"}
 
 
 def test_an_interrupted_run_is_continued_and_nothing_is_logged_twice(store: Store) -> None:
@@ -178,14 +196,12 @@ def test_training_goes_on_without_mlflow_and_its_record_follows(
         assert waiting_files(run.record) == {"epoch-3", "epoch-4"}
     told = capsys.readouterr().err
     assert "the work goes on" in told
-    assert "waits in .work/outbox" in told
+    assert "waits in .work/tracking" in told
     assert [record.status for record in waiting_records()] == ["FINISHED"]
 
     shutil.copy(away, "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/./mlflow.db")
-    audit = audit_record({})
-    assert audit.delivered == [run.record.name]
-    assert audit.waiting == []
+    assert audit_record({}) == [sent_line(run.record)]
     store = open_store()
     (logged,) = store.runs("tags.role = 'student'")
     assert logged.info.status == "FINISHED"
@@ -197,6 +213,10 @@ def test_training_goes_on_without_mlflow_and_its_record_follows(
         (4, 0.2),
     ]
     assert files(store) == {"1": "removed", "2": "none", "3": "kept", "4": "kept"}
+
+
+def sent_line(record: Record) -> str:
+    return f"record: sent to MLflow now, after contact had been lost: {record.name}"
 
 
 def lose(away: Path) -> None:
@@ -223,8 +243,8 @@ def test_contact_that_returns_completes_the_record(
             run.log_epoch(row(1, 0.5), save)
         run.log_epoch(row(2, 0.4), save)  # too early for another try
         assert run.logged_epochs == 0
-        assert len(list(waiting_records(of_dead_only=False))) == 1
-        assert list(waiting_records()) == []  # it belongs to a living process
+        assert waiting_files(run.record) == {"epoch-1", "epoch-2"}
+        assert waiting_records() == []  # it belongs to a living process
         clock[0] += 60
         run.log_epoch(row(3, 0.3), save)
         assert run.logged_epochs == 3
@@ -239,7 +259,7 @@ def test_figures_of_finished_work_wait_where_the_store_is_gone_at_its_end(
         broken.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9/")
         with start(needs_store=False) as run:
             run.log_results({"map": 0.5})
-    assert audit_record({}).delivered == [run.record.name]
+    assert audit_record({}) == [sent_line(run.record)]
     (logged,) = store.runs("tags.role = 'student'")
     assert (logged.info.status, logged.data.metrics["map"]) == ("FINISHED", 0.5)
     assert logged.data.tags["mlflow.parentRunId"] == store.study_id
@@ -306,10 +326,9 @@ def test_results_in_the_lock_find_their_runs_or_are_named(store: Store) -> None:
         "prepare@e": {"data/e/pack.arrow": "y"},
         "tradeoff@e": {"results/e/metrics.json": "z"},
     }
-    audit = audit_record(locked)
-    assert audit.missing == ["distill@b-64"]
-    assert audit.linked == 1
-    assert "distill@b-64" in audit.lines()[0]
+    (line,) = audit_record(locked)
+    assert line.startswith("record: results of which MLflow has no run")
+    assert line.endswith(": distill@b-64")
     assert current(store) == {"f1"}
     # The cache gives the other result back, and no code runs: its run is the current one then.
     audit_record({"distill@a-64": {"models/e/students/a-64.safetensors": md5[1]}})
@@ -321,20 +340,65 @@ def current(store: Store) -> set[str]:
 
 
 def test_figures_of_an_evaluation_stand_beside_the_settings_of_the_training(store: Store) -> None:
-    network = Path("network.safetensors")
-    network.write_bytes(b"weights")
+    md5 = "1" * 32
     with start() as run:
-        run.set_tags({"output_md5": "09f05cf0bbd18c4d9e1ab2bbd4d52b4c"})
+        run.set_tags({"output_md5": md5})
         run.log_results({"seconds": 1.5})
-    other = Path("other.safetensors")
-    other.write_bytes(b"unknown")
-    run_md5 = hashlib.md5(b"weights").hexdigest()  # noqa: S324
+    for network, score in ((md5, 0.5), ("2" * 32, 0.9)):  # the second is of no known training
+        with tracked_run(
+            stage="evaluate",
+            key="a-64",
+            role="asymmetric",
+            fingerprint=network,
+            facts={"dataset": "emblems"},
+            settings={},
+        ) as run:
+            run.set_tags({"network_md5": network})
+            run.log_results({"map": score, "gmacs": 0.1, "queries": 9})
     (logged,) = store.runs("tags.role = 'student'")
-    store.client.set_tag(logged.info.run_id, "output_md5", run_md5)
-    add_to_trainings({network: {"map": 0.5, "gmacs": 0.1}, other: {"map": 0.9}})
-    (logged,) = store.runs("tags.role = 'student'")
-    assert {"map": 0.5, "gmacs": 0.1, "seconds": 1.5}.items() <= logged.data.metrics.items()
+    assert logged.data.metrics == {"map": 0.5, "gmacs": 0.1, "seconds": 1.5}
     assert logged.data.params["learning_rate"] == "0.1"
+    assert len(store.runs("tags.role = 'asymmetric'")) == 2
+
+
+def test_the_record_is_looked_at_when_the_lock_changes_or_something_waits(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lock(md5: str) -> None:
+        out = f"[{{path: models/e/students/a-64.safetensors, md5: '{md5}'}}]"
+        Path("dvc.lock").write_text(f"stages:\n  distill@a-64:\n    outs: {out}\n")
+
+    for fingerprint, md5 in (("f1", "1" * 32), ("f2", "2" * 32)):
+        with start(fingerprint) as run:
+            run.set_tags({"output_md5": md5})
+    lock("3" * 32)
+    assert "no run" in record_lines()[0]
+    assert "no run" in record_lines()[0]  # until it is put right
+    lock("1" * 32)
+    assert record_lines() == []
+    assert current(store) == {"f1"}
+    with monkeypatch.context() as unchanged:
+        unchanged.setattr("pipeline.tracking.audit.audit_record", unreachable)
+        assert record_lines() == []
+    lock("2" * 32)  # as `git checkout` changes it
+    assert record_lines() == []
+    assert current(store) == {"f2"}
+    run.record.write()
+    assert record_lines() == [sent_line(run.record)]
+    assert record_lines() == []
+    Path("mlflow.db").unlink()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/./mlflow.db")
+    require_store()  # the record is another now, and empty
+    assert not Path(".work/tracking.checked").exists()
+
+
+def test_a_deleted_experiment_is_refused_before_the_work(store: Store) -> None:
+    store.client.delete_experiment(store.experiment_id)
+    remedy = f"mlflow experiments restore --experiment-id {store.experiment_id}"
+    with pytest.raises(TrackingError, match=remedy):
+        require_store()
+    with pytest.raises(TrackingError, match=remedy), start():
+        raise AssertionError("the work has begun")
 
 
 def write_run(name: str) -> None:
@@ -356,7 +420,8 @@ def test_eight_writers_to_a_fresh_database_lose_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    contact_errors()  # imports MLflow: once here, not in each of the processes
+    import mlflow  # noqa: F401  (once here, not in each of the processes)
+
     forked = multiprocessing.get_context("fork")
     writers = [forked.Process(target=write_run, args=(f"w{number}",)) for number in range(8)]
     for writer in writers:
@@ -372,10 +437,10 @@ def test_eight_writers_to_a_fresh_database_lose_nothing(
         assert run.info.status == "FINISHED"
         history = store.client.get_metric_history(run.info.run_id, "loss")
         assert [metric.step for metric in history] == [1, 2, 3]
-    assert len(ranked_checkpoints(store, "emblems", 100)) == 24
-    assert not list(Path(".work/outbox").iterdir())
+    assert len(ranked(store)) == 24
+    assert not list(Path(".work/tracking").glob("*/"))
 
 
 def test_a_run_is_told_by_its_name_where_it_waits() -> None:
-    record = Record("distill", "a-64", "student", "f1", {}, {})
-    assert record.folder == Path(".work/outbox/distill-a-64-student-f1")
+    record = Record({"dvc_stage": "distill@a-64", "role": "student", "fingerprint": "f1"}, {})
+    assert record.folder == Path(".work/tracking/distill-a-64-student-f1")

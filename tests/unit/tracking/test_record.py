@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking import fingerprint as fp
-from pipeline.tracking.fingerprint import fingerprint
+from pipeline.tracking import record
+from pipeline.tracking.record import fingerprint
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -47,7 +47,7 @@ def test_a_fingerprint_changes_with_the_code_that_is_loaded(tmp_path: Path) -> N
     for name in ("__init__", "loaded", "idle"):
         (tmp_path / "stages" / f"{name}.py").write_text("value = 1\n")
     (tmp_path / "program.py").write_text(
-        "import stages.loaded, pipeline.tracking.fingerprint as w; print(w.fingerprint({}, []))"
+        "import stages.loaded, pipeline.tracking.record as w; print(w.fingerprint({}, []))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "program.py"]
@@ -71,11 +71,11 @@ def test_a_missing_input_is_the_users_error(tmp_path: Path) -> None:
 
 
 def test_code_is_that_of_the_two_packages() -> None:
-    assert fp.CODE == ("pipeline", "stages")
+    assert record.CODE == ("pipeline", "stages")
 
 
 def test_a_fingerprint_can_be_made_at_a_prompt() -> None:
-    program = "import pipeline.tracking.fingerprint as w; print(w.fingerprint({}, []))"
+    program = "import pipeline.tracking.record as w; print(w.fingerprint({}, []))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -1,0 +1,127 @@
+"""The record of a run: all that MLflow is to know of it, on disk until MLflow knows it."""
+
+import hashlib
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import write_text
+from pipeline.paths import WORK
+from pipeline.processes import is_dead
+
+RECORDS = WORK / "tracking"
+RANKING = "validation_map"  # by which checkpoints are ranked; larger is better
+RUNNING = "RUNNING"
+KNOWN_BY = ("dvc_stage", "role", "fingerprint")  # the tags by which a run is found again
+CODE = ("pipeline", "stages")
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """The data that a run read: the digest is that of the file, `profile` counts what is in it."""
+
+    name: str
+    path: str
+    digest: str
+    profile: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Record:
+    """One run, whether or not MLflow knows it yet.
+
+    `rows` are the metrics of each epoch with the time of their measurement (`time_ms`), `results`
+    the metrics of the whole run. `keep_best` is how many checkpoints keep their files beside the
+    last one. Among the tags are those that name the run and the process that writes the record.
+    """
+
+    tags: dict[str, str]
+    parameters: dict[str, str]
+    dataset: DatasetFacts | None = None
+    keep_best: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
+    results: dict[str, float] = field(default_factory=dict)
+    status: str = RUNNING
+
+    @property
+    def name(self) -> str:
+        return "-".join(self.tags[tag] for tag in KNOWN_BY).replace("@", "-")
+
+    @property
+    def folder(self) -> Path:
+        return RECORDS / self.name
+
+    def add_row(self, metrics: Mapping[str, float]) -> None:
+        """Add the row of an epoch, unless it is there."""
+        if all(row["epoch"] != metrics["epoch"] for row in self.rows):
+            self.rows.append({**metrics, "time_ms": time.time_ns() // 1_000_000})
+
+    def network_file(self, epoch: float) -> Path:
+        """Where the network of an epoch waits until MLflow has it."""
+        return self.folder / f"epoch-{epoch:.0f}" / "network.safetensors"
+
+    def write(self) -> None:
+        """Leave the record on disk, of the waiting networks those that are worth keeping."""
+        write_text(self.folder / "record.json", json.dumps(asdict(self), indent=1))
+        kept = {self.network_file(epoch).parent for epoch in kept_epochs(self.rows, self.keep_best)}
+        for other in set(self.folder.glob("epoch-*")) - kept:
+            shutil.rmtree(other)
+
+    def forget(self) -> None:
+        """Delete what need not wait any more: the networks, after the end of the run everything."""
+        done = self.folder.glob("epoch-*") if self.status == RUNNING else [self.folder]
+        for path in done:
+            shutil.rmtree(path)
+
+
+def kept_epochs(rows: Iterable[Mapping[str, float]], keep_best: int) -> set[int]:
+    """The epochs of the `keep_best` highest validation maps, earlier ones first, and the last."""
+    scores = {int(row["epoch"]): row.get(RANKING, math.nan) for row in rows}
+    scored = [epoch for epoch, score in scores.items() if not math.isnan(score)]
+    ranked = sorted(scored, key=lambda epoch: (-scores[epoch], epoch))
+    return {*ranked[:keep_best], *sorted(scores)[-1:]}
+
+
+def waiting_records() -> list[Record]:
+    """The records that dead or finished processes left on disk; those of living ones are theirs."""
+    found = []
+    for path in sorted(RECORDS.glob("*/record.json")):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # sent meanwhile
+            continue
+        dataset = values.pop("dataset")
+        record = Record(**values, dataset=DatasetFacts(**dataset) if dataset else None)
+        if record.status != RUNNING or is_dead(record.tags):
+            found.append(record)
+    return found
+
+
+def fingerprint(parameters: Any, inputs: Iterable[Path]) -> str:
+    """A hash of what a result depends on: parameters, input files, and the code that is loaded.
+
+    The code is that of the modules of this repository that are imported at the moment of the call.
+    """
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
+    for path in sorted([*inputs, *_loaded_code()]):
+        digest.update(str(path).encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:20]
+
+
+def _loaded_code() -> list[Path]:
+    root = Path.cwd()
+    files = [
+        Path(file).resolve()
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in (*CODE, "__main__")
+        and (file := getattr(module, "__file__", None))  # a Python prompt has none
+    ]
+    return sorted({file.relative_to(root) for file in files if file.is_relative_to(root)})
