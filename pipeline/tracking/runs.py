@@ -120,7 +120,7 @@ def tracked_run(
     keep_best: int = 0,
     needs_store: bool = True,
 ) -> Iterator[TrackedRun]:
-    """A run under the study's parent run, found again by its stage, role and fingerprint.
+    """A run, found again by its stage, role and fingerprint.
 
     `facts` (data set, query_px, network, backbone ...) become tags and parameters, `settings` are
     flattened into parameters. A run that ends in an error is marked FAILED, an interrupted one

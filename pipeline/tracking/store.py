@@ -1,4 +1,4 @@
-"""The MLflow store: opened safely by many processes at once, with the study all runs hang under."""
+"""The MLflow store, opened safely by many processes at once."""
 
 import json
 import os
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 EXPERIMENT = "large-to-small"
-STUDY_RUN = "study"
 DEFAULT_URI = "sqlite:///mlflow.db"
 ANSWER_PATIENCE_S = 10
 MAX_RUNS = 50_000  # that MLflow gives in one answer
@@ -35,11 +34,10 @@ class TrackingError(OSError):
 
 @dataclass(frozen=True)
 class Store:
-    """An open store: its client, the experiment, and the study's parent run."""
+    """An open store: its client, and the experiment of all runs."""
 
     client: "MlflowClient"
     experiment_id: str
-    study_id: str
 
     def runs(self, condition: str) -> list["Run"]:
         """The runs that meet a condition in MLflow's words, the latest first."""
@@ -79,7 +77,7 @@ def has_store() -> bool:
 
 
 def open_store() -> Store:
-    """Open the store; database, experiment and study are created once, under a lock.
+    """Open the store; database and experiment are created once, under a lock.
 
     Several processes that meet an empty database would break it for good. Raises TrackingError.
     """
@@ -91,8 +89,7 @@ def open_store() -> Store:
     try:
         with FileLock(OPENING):
             client = MlflowClient(tracking_uri=uri)
-            experiment_id = _find_or_create_experiment(client, uri)
-            return Store(client, experiment_id, _find_or_create_study(client, experiment_id))
+            return Store(client, _find_or_create_experiment(client, uri))
     except contact_errors() as error:
         raise tracking_error(error) from error
 
@@ -184,17 +181,3 @@ def _find_or_create_experiment(client: "MlflowClient", uri: str) -> str:
         return str(experiment.experiment_id)
     location = Path("mlartifacts").resolve().as_uri() if _database(uri) else None
     return client.create_experiment(EXPERIMENT, artifact_location=location)
-
-
-def _find_or_create_study(client: "MlflowClient", experiment_id: str) -> str:
-    studies = client.search_runs(
-        [experiment_id],
-        "tags.role = 'study'",
-        max_results=1,
-        order_by=["attributes.start_time ASC"],
-    )
-    if studies:
-        return studies[0].info.run_id
-    run = client.create_run(experiment_id, tags={"role": "study"}, run_name=STUDY_RUN)
-    client.set_terminated(run.info.run_id, "FINISHED")
-    return run.info.run_id

@@ -34,9 +34,7 @@ def sync(record: Record, store: Store) -> tuple[str, int]:
     """
     from mlflow.entities import Param, RunTag
 
-    client = store.client
-    # The study may be that of another database than the one where the run began.
-    tags = {**record.tags, "mlflow.parentRunId": store.study_id}
+    client, tags = store.client, record.tags
     found = store.runs(" and ".join(f"tags.{tag} = '{tags[tag]}'" for tag in KNOWN_BY))
     run = found[-1] if found else client.create_run(store.experiment_id, tags=tags)
     run_id, known = run.info.run_id, run.data
