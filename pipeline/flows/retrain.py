@@ -133,7 +133,7 @@ def retrain(
                     _note(result, tell, verdict.line())
                 if teacher_origin(name)["teacher_of_this_pack"] == "no":
                     _note(result, tell, f"{name}: the teacher learned from an older pack and stays")
-            for line in record_lines() if workshop.has_run else ():
+            for line in record_lines():
                 _note(result, tell, line)
         finally:
             result.stop_reason, result.stop_number = stop.reason, stop.number
@@ -156,7 +156,6 @@ class _Workshop:
     tell: Announcer
     shares: Shares
     advance: Advance
-    has_run: bool = False
 
     def __post_init__(self) -> None:
         self._began_s = time.monotonic()
@@ -186,7 +185,6 @@ class _Workshop:
             before=[[name, *state] for name, state in before.items()],
         )
         if study.dirty:
-            self.has_run = True
             self.tell.width = max(map(len, study.dirty))
             self.advance(study)
             normalise_lock(everything.names)

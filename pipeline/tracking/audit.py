@@ -54,7 +54,7 @@ def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
     current, missing = set(), []
     try:
         store = open_store()
-        sent, closed = sync_waiting(store), close_dead_runs(store)
+        completed = sync_waiting(store) + close_dead_runs(store)
         for stage, md5 in results.items():
             # Teachers and students are evaluated by one program, which knows itself by one name.
             own = stage.replace("evaluate_teacher@", "evaluate@")
@@ -69,8 +69,7 @@ def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
     except contact_errors() as error:
         raise tracking_error(error) from error
     found = {
-        "sent to MLflow now, after contact had been lost": sent,
-        "runs whose process was killed, now marked so": closed,
+        "completed now, after a killed process or a lost contact": completed,
         "results of which MLflow has no run, as they were made with another record": missing,
         f"records that still wait for MLflow, in {RECORDS}": [
             record.name for record in waiting_records()

@@ -5,7 +5,6 @@ import json
 import math
 import shutil
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -56,11 +55,6 @@ class Record:
     @property
     def folder(self) -> Path:
         return RECORDS / self.name
-
-    def add_row(self, metrics: Mapping[str, float]) -> None:
-        """Add the row of an epoch, unless it is there."""
-        if all(row["epoch"] != metrics["epoch"] for row in self.rows):
-            self.rows.append({**metrics, "time_ms": time.time_ns() // 1_000_000})
 
     def network_file(self, epoch: float) -> Path:
         """Where the network of an epoch waits until MLflow has it."""

@@ -59,7 +59,7 @@ class TrackedRun:
         """
         if metrics["epoch"] <= self.logged_epochs:
             return
-        self.record.add_row(metrics)
+        self.record.rows.append({**metrics, "time_ms": time.time_ns() // 1_000_000})
         if save is not None:
             save(self.record.network_file(metrics["epoch"]))
         self._send()

@@ -201,7 +201,7 @@ def test_training_goes_on_without_mlflow_and_its_record_follows(
 
     shutil.copy(away, "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/./mlflow.db")
-    assert audit_record({}) == [sent_line(run.record)]
+    assert audit_record({}) == [completed_line(run.record)]
     store = open_store()
     (logged,) = store.runs("tags.role = 'student'")
     assert logged.info.status == "FINISHED"
@@ -215,8 +215,8 @@ def test_training_goes_on_without_mlflow_and_its_record_follows(
     assert files(store) == {"1": "removed", "2": "none", "3": "kept", "4": "kept"}
 
 
-def sent_line(record: Record) -> str:
-    return f"record: sent to MLflow now, after contact had been lost: {record.name}"
+def completed_line(record: Record) -> str:
+    return f"record: completed now, after a killed process or a lost contact: {record.name}"
 
 
 def lose(away: Path) -> None:
@@ -259,7 +259,7 @@ def test_figures_of_finished_work_wait_where_the_store_is_gone_at_its_end(
         broken.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9/")
         with start(needs_store=False) as run:
             run.log_results({"map": 0.5})
-    assert audit_record({}) == [sent_line(run.record)]
+    assert audit_record({}) == [completed_line(run.record)]
     (logged,) = store.runs("tags.role = 'student'")
     assert (logged.info.status, logged.data.metrics["map"]) == ("FINISHED", 0.5)
 
@@ -302,6 +302,22 @@ def test_runs_of_killed_processes_do_not_stay_running(store: Store) -> None:
         "alive": "RUNNING",
         "elsewhere": "RUNNING",
     }
+
+
+def test_the_record_of_a_killed_process_is_completed(store: Store) -> None:
+    """Killed between the row of an epoch and its way to MLflow."""
+    with start() as run:
+        run.log_epoch(row(1, 0.5), save)
+    run.record.status = "RUNNING"
+    run.record.tags |= {"process_start": "another boot 1"}
+    run.record.rows.append({**row(2, 0.6), "time_ms": 1})
+    save(run.record.network_file(2))
+    run.record.write()
+    assert audit_record({}) == [completed_line(run.record)]
+    assert audit_record({}) == []
+    (logged,) = store.runs("tags.role = 'student'")
+    assert logged.info.status == "KILLED"
+    assert files(store) == {"1": "removed", "2": "kept"}
 
 
 def test_a_process_is_told_from_a_later_one_of_its_number() -> None:
@@ -382,7 +398,7 @@ def test_the_record_is_looked_at_when_the_lock_changes_or_something_waits(
     assert record_lines() == []
     assert current(store) == {"f2"}
     run.record.write()
-    assert record_lines() == [sent_line(run.record)]
+    assert record_lines() == [completed_line(run.record)]
     assert record_lines() == []
     Path("mlflow.db").unlink()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/./mlflow.db")
