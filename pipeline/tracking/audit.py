@@ -10,9 +10,8 @@ from pipeline.tracking.store import (
     CHECKED,
     TrackingError,
     close_dead_runs,
-    contact_errors,
     open_store,
-    tracking_error,
+    tracking_errors,
     tracking_uri,
 )
 from pipeline.tracking.sync import sync_waiting
@@ -38,6 +37,7 @@ def record_lines() -> list[str]:
     return lines
 
 
+@tracking_errors()
 def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Send what waits, close dead runs, and tag those that led to the results in dvc.lock with
     `current`; what a user should know, nothing if all is well.
@@ -52,22 +52,19 @@ def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
         if RECORDED.fullmatch(path)
     }
     current, missing = set(), []
-    try:
-        store = open_store()
-        completed = sync_waiting(store) + close_dead_runs(store)
-        for stage, md5 in results.items():
-            # Teachers and students are evaluated by one program, which knows itself by one name.
-            own = stage.replace("evaluate_teacher@", "evaluate@")
-            runs = store.runs(f"tags.output_md5 = '{md5}' and tags.dvc_stage = '{own}'")
-            latest = {run.data.tags["role"]: run.info.run_id for run in reversed(runs)}
-            current |= set(latest.values())  # one a role: an evaluation has several
-            if not runs:
-                missing.append(stage)
-        tagged = {run.info.run_id for run in store.runs("tags.current = 'yes'")}
-        for run_id in current ^ tagged:
-            store.client.set_tag(run_id, "current", "yes" if run_id in current else "no")
-    except contact_errors() as error:
-        raise tracking_error(error) from error
+    store = open_store()
+    completed = sync_waiting(store) + close_dead_runs(store)
+    for stage, md5 in results.items():
+        # Teachers and students are evaluated by one program, which knows itself by one name.
+        own = stage.replace("evaluate_teacher@", "evaluate@")
+        runs = store.runs(f"tags.output_md5 = '{md5}' and tags.dvc_stage = '{own}'")
+        latest = {run.data.tags["role"]: run.info.run_id for run in reversed(runs)}
+        current |= set(latest.values())  # one a role: an evaluation has several
+        if not runs:
+            missing.append(stage)
+    tagged = {run.info.run_id for run in store.runs("tags.current = 'yes'")}
+    for run_id in current ^ tagged:
+        store.client.set_tag(run_id, "current", "yes" if run_id in current else "no")
     found = {
         "completed now, after a killed process or a lost contact": completed,
         "results of which MLflow has no run, as they were made with another record": missing,

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.tracking.record import Record, kept_epochs
@@ -83,17 +82,3 @@ def _delete_file(model: "LoggedModel") -> None:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     get_artifact_repository(model.artifact_location).delete_artifacts()
-
-
-def network_path(
-    store: Store, model: "LoggedModel", folder: Path, name: str = "network.safetensors"
-) -> Path:
-    """Fetch the network of a logged model whose file is kept, into `folder`."""
-    from mlflow.artifacts import download_artifacts
-
-    fetched = download_artifacts(
-        artifact_uri=f"{model.artifact_location}/{name}",
-        dst_path=str(folder),
-        tracking_uri=store.client.tracking_uri,
-    )
-    return Path(fetched)

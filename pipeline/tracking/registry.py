@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.files import file_md5
-from pipeline.tracking.checkpoints import network_path
-from pipeline.tracking.store import Store, contact_errors, has_store, open_store, require_store
+from pipeline.tracking.store import Store, TrackingError, has_store, open_store, tracking_errors
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -142,8 +141,15 @@ def _line_before(store: Store, now: Version) -> list[str]:
 
 def fetch_network(store: Store, version: Version, folder: Path) -> Path:
     """The network of a version, in `folder`. Raises RegistryError when it is not what it was."""
+    from mlflow.artifacts import download_artifacts
+
     logged = store.client.get_logged_model(version.model_id)
-    path = network_path(store, logged, folder, logged.tags["network_file"])
+    fetched = download_artifacts(
+        artifact_uri=f"{logged.artifact_location}/{logged.tags['network_file']}",
+        dst_path=str(folder),
+        tracking_uri=store.client.tracking_uri,
+    )
+    path = Path(fetched)
     if file_md5(path) != version.md5:
         raise RegistryError(
             f"{version.model} version {version.version}: its file in {logged.artifact_location} "
@@ -165,14 +171,14 @@ def known_champions(store: Store) -> str:
 
 
 def champion_lines() -> list[str]:
-    """For `l2s status`: the champion of each query resolution. A lost store is told, no error."""
+    """For `l2s status`: the champion of each query resolution. A lost store is a line, no error."""
     none = ["no champion yet: l2s retrain names the first ones"]
     if not has_store():
         return none
     try:
-        require_store()
-        found = champions(open_store())
-    except contact_errors() as error:
+        with tracking_errors():
+            found = champions(open_store())
+    except TrackingError as error:
         return [f"champions: {error}"]
     return [
         f"champion of {name}: version {version.version}, {version.network}"

@@ -12,11 +12,12 @@ from pipeline.processes import own_name
 from pipeline.tracking.record import DatasetFacts, Record
 from pipeline.tracking.store import (
     Store,
+    TrackingError,
     close_dead_runs,
     contact_errors,
     first_line,
     open_store,
-    tracking_error,
+    tracking_errors,
 )
 from pipeline.tracking.sync import sync, sync_waiting
 
@@ -39,14 +40,15 @@ class TrackedRun:
         other work, which is done already, is sent with its end.
         """
         try:
-            self._store = open_store()
-            close_dead_runs(self._store)
-            sync_waiting(self._store)
+            with tracking_errors():
+                self._store = open_store()
+                close_dead_runs(self._store)
+                sync_waiting(self._store)
+                if needs_store:
+                    self.run_id, self.logged_epochs = sync(self.record, self._store)
+        except TrackingError as error:
             if needs_store:
-                self.run_id, self.logged_epochs = sync(self.record, self._store)
-        except contact_errors() as error:
-            if needs_store:
-                raise tracking_error(error) from error
+                raise
             self._trouble = first_line(error)
 
     def log_epoch(

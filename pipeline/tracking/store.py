@@ -5,7 +5,8 @@ import os
 import sqlite3
 import sys
 import urllib.request
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,35 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
+def contact_errors() -> tuple[type[Exception], ...]:
+    """What calls of the store raise when it is out of reach or refuses."""
+    mlflow = sys.modules.get("mlflow.exceptions")  # never imported for this: it takes seconds
+    return OSError, sqlite3.Error, *((mlflow.MlflowException,) if mlflow else ())
+
+
+def first_line(error: Exception | str) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def tracking_error(reason: Exception | str) -> TrackingError:
+    """The error that names the store and why it cannot be used."""
+    return TrackingError(
+        f"MLFLOW_TRACKING_URI = {tracking_uri()!r}: the tracking store cannot be used: "
+        f"{first_line(reason)}"
+    )
+
+
+@contextmanager
+def tracking_errors() -> Iterator[None]:
+    """Turn what calls of the store raise into a TrackingError."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except contact_errors() as error:
+        raise tracking_error(error) from error
+
+
 def require_store() -> None:
     """Raise TrackingError, in words, when the store plainly cannot be used; cheap, no import.
 
@@ -76,6 +106,7 @@ def has_store() -> bool:
     return path is None or path.exists()
 
 
+@tracking_errors()
 def open_store() -> Store:
     """Open the store; database and experiment are created once, under a lock.
 
@@ -86,32 +117,9 @@ def open_store() -> Store:
     from mlflow import MlflowClient
 
     uri = tracking_uri()
-    try:
-        with FileLock(OPENING):
-            client = MlflowClient(tracking_uri=uri)
-            return Store(client, _find_or_create_experiment(client, uri))
-    except contact_errors() as error:
-        raise tracking_error(error) from error
-
-
-def contact_errors() -> tuple[type[Exception], ...]:
-    """What calls of the store raise when it is out of reach or refuses."""
-    mlflow = sys.modules.get("mlflow.exceptions")  # never imported for this: it takes seconds
-    return OSError, sqlite3.Error, *((mlflow.MlflowException,) if mlflow else ())
-
-
-def first_line(error: Exception | str) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def tracking_error(reason: Exception | str) -> TrackingError:
-    """The error that names the store and why it cannot be used; one that does is handed back."""
-    if isinstance(reason, TrackingError):
-        return reason
-    return TrackingError(
-        f"MLFLOW_TRACKING_URI = {tracking_uri()!r}: the tracking store cannot be used: "
-        f"{first_line(reason)}"
-    )
+    with FileLock(OPENING):
+        client = MlflowClient(tracking_uri=uri)
+        return Store(client, _find_or_create_experiment(client, uri))
 
 
 def close_dead_runs(store: Store) -> list[str]:

@@ -32,7 +32,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def versions(store: Store, model: str, count: int, folder: Path) -> list[Version]:
     network = folder / "network.safetensors"
     network.write_text(model)
-    return [add_version(store, model, network, store.study_id, {}) for _ in range(count)]
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    return [add_version(store, model, network, run_id, {}) for _ in range(count)]
 
 
 def leader(store: Store, model: str) -> Version:

@@ -14,7 +14,6 @@ import pytest
 
 from pipeline.processes import is_dead, own_name, start_mark
 from pipeline.tracking.audit import audit_record, record_lines
-from pipeline.tracking.checkpoints import network_path
 from pipeline.tracking.record import DatasetFacts, Record, kept_epochs, waiting_records
 from pipeline.tracking.runs import TrackedRun, tracked_run
 from pipeline.tracking.store import (
@@ -120,7 +119,8 @@ def test_every_checkpoint_is_a_model_linked_to_epoch_data_and_metrics(store: Sto
     models = ranked(store)
     assert [model.tags["epoch"] for model in models] == ["1", "3", "2"]
     assert files(store) == {"1": "kept", "2": "removed", "3": "kept"}
-    assert network_path(store, models[0], Path("fetched")).read_text() == "epoch-1"
+    best = Path(models[0].artifact_location.removeprefix("file://"))
+    assert (best / "network.safetensors").read_text() == "epoch-1"
     assert len(list(Path("mlartifacts").rglob("network.safetensors"))) == 2
     for model, score in zip(models, (0.5, 0.4, 0.3), strict=True):
         found = {metric.key: metric for metric in model.metrics}
