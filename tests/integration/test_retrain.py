@@ -13,7 +13,7 @@ import torch
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from pipeline.cli import app
+from pipeline.cli.__main__ import app
 from pipeline.config.params import load_params
 from pipeline.files import file_md5
 from pipeline.flows.champions import (
