@@ -19,8 +19,9 @@ from pipeline.datasets.packs import Pack
 from pipeline.models.embedder import Embedder, Precision, freeze_batch_norm
 from pipeline.models.weights import build_embedder
 from pipeline.training.distillation import DistillationObjective
-from pipeline.training.loop import Schedule, train
+from pipeline.training.loop import train
 from pipeline.training.losses import absolute_distillation, relational_distillation
+from pipeline.training.schedule import Schedule
 from pipeline.views.coupled import Decode, ViewRecipe
 
 LEARNING_RATE = 1e-4
@@ -222,6 +223,7 @@ def library_epochs(
         warmup_share=0.3,
         initial_division=10.0,
         batch_norm_frozen=True,
+        seed=0,
     )
     with TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):
         train(

@@ -15,8 +15,8 @@ from pipeline.datasets.records import ImageRecord, Split
 from pipeline.models.backbones import Backbone
 from pipeline.models.embedder import Embedder
 from pipeline.training.distillation import DistillationObjective
-from pipeline.training.loop import Schedule
 from pipeline.training.metric_learning import TripletObjective
+from pipeline.training.schedule import Schedule
 from pipeline.views.coupled import ViewRecipe
 
 CPU = torch.device("cpu")
@@ -81,6 +81,7 @@ def schedule(**changes: float | bool) -> Schedule:
         "warmup_share": 0.3,
         "initial_division": 10.0,
         "batch_norm_frozen": False,
+        "seed": 0,
     }
     return Schedule(**values | changes)
 

@@ -14,37 +14,34 @@ Row = dict[str, float]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after `epochs` finished epochs; `history` has a row an epoch.
+    """The state after the last finished epoch; `history` has a row an epoch.
 
     Random numbers need no state: every epoch draws its own from the seed and its number.
     """
 
-    epochs: int
     network: dict[str, Any]
     optimiser: dict[str, Any]
     schedule: dict[str, Any]
     history: list[Row]
 
+    @property
+    def epochs(self) -> int:
+        """How many epochs are finished."""
+        return len(self.history)
 
-def take_checkpoint(
+
+def save_checkpoint(
+    folder: Path,
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     history: list[Row],
-) -> Checkpoint:
-    return Checkpoint(
-        epochs=len(history),
-        network=network.state_dict(),
-        optimiser=optimiser.state_dict(),
-        schedule=schedule.state_dict(),
-        history=history,
-    )
-
-
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+) -> None:
     """Replace the checkpoint of `folder`: it is the old one or the new one, at any moment."""
+    parts: dict[str, Any] = {"network": network, "optimiser": optimiser, "schedule": schedule}
+    states = {name: part.state_dict() for name, part in parts.items()}
     with replacing(folder / "checkpoint.pt") as temporary:
-        torch.save(vars(checkpoint), temporary)
+        torch.save({**states, "history": history}, temporary)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.training.losses import absolute_distillation, relational_distillation
+from pipeline.training.process_group import ALONE, ProcessGroup
 from pipeline.training.samplers import seeded_generator, shuffled_batches
-from pipeline.training.team import ALONE, Team
 from pipeline.views.coupled import Decode, ViewRecipe, coupled_views
 
 
@@ -45,7 +45,7 @@ class DistillationObjective:
     lambda_ss: float
     seed: int
     device: torch.device
-    team: Team = ALONE
+    group: ProcessGroup = ALONE
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         generator = seeded_generator(self.seed, "order", epoch)
@@ -64,7 +64,7 @@ class DistillationObjective:
                 self.recipe,
                 seeded_generator(self.seed, "views", epoch, number),
                 self.device,
-                self.team.part(len(rows)),
+                self.group.part(len(rows)),
             )
             views = small.contiguous(memory_format=torch.channels_last)
             with torch.inference_mode():
@@ -74,7 +74,7 @@ class DistillationObjective:
     def terms(self, network: nn.Module, loaded: StudentBatch) -> dict[str, Float[Tensor, ""]]:
         own = network(loaded.views), loaded.targets
         shape = (loaded.images, self.recipe.views)
-        embeddings, targets = (self.team.gather(rows, *shape).unflatten(0, shape) for rows in own)
+        embeddings, targets = (self.group.gather(rows, *shape).unflatten(0, shape) for rows in own)
         to_teacher, to_student = relational_distillation(embeddings, targets)
         return {
             "absolute": absolute_distillation(embeddings, targets),

@@ -1,74 +1,154 @@
 """One training from its settings to a saved network: resumable and recorded."""
 
+import csv
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pipeline.config.params import Compute
+from pipeline.config.params import Compute, Params
 from pipeline.config.recipes import DistillationRecipe, Network, TripletRecipe
-from pipeline.devices import loading_threads
+from pipeline.datasets.packs import Pack, open_pack, validation_split
+from pipeline.devices import loading_threads, resolve_device
+from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, write_text
 from pipeline.models.embedder import Embedder
-from pipeline.models.weights import NetworkCard, save_network
+from pipeline.models.weights import NetworkCard, build_embedder, save_network, weights_files
 from pipeline.paths import WORK, DatasetPaths, history_path
 from pipeline.tracking.record import DatasetFacts, fingerprint
 from pipeline.tracking.runs import tracked_run
 from pipeline.training.checkpoints import Row, load_checkpoint
-from pipeline.training.loop import Objective, Schedule, train
-from pipeline.training.team import Team
+from pipeline.training.loop import Objective, train
+from pipeline.training.process_group import ProcessGroup, joined_group, start_processes
+from pipeline.training.schedule import Schedule
 from pipeline.training.work_folders import close_work_folder, open_work_folder
 from pipeline.views.coupled import ViewRecipe
+
+Recipe = TripletRecipe | DistillationRecipe
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What is trained and why. `inputs` are the files that the result depends on.
+    """What is trained, by which values of `params`, and where the network goes.
 
-    `settings` are all values that shape the result; with inputs and code they are the fingerprint.
-    The first input is the pack. Of the checkpoints the `keep_best` best and the last keep files.
+    `stage` and `key` say which training it is, `role` what its network is for. Besides the pack and
+    the file of weights the result depends on `reads`.
     """
 
+    params: Params
     stage: str
     key: str
     role: str
     dataset: str
-    card: NetworkCard
-    settings: Mapping[str, Any]
-    inputs: tuple[Path, ...]
+    network: Network
+    size_px: int
+    recipe: Recipe
     output: Path
-    keep_best: int
+    reads: tuple[Path, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files that the result depends on, the pack first."""
+        return (DatasetPaths(self.dataset).pack, *self.reads, *weights_files(self.network.weights))
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """All values that shape the result; with inputs and code they are the fingerprint."""
+        return {
+            "seed": self.params.seed,
+            "threads": self.params.threads,
+            "size_px": self.size_px,
+            "validation_share": self.params.datasets[self.dataset].validation_share,
+            **self.params.compute.model_dump(),
+            **self.network.model_dump(),
+            **self.recipe.model_dump(),
+        }
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(
+            **self.recipe.optimisation.model_dump(),
+            accumulation_steps=self.recipe.accumulation_steps,
+            batch_norm_frozen=self.network.batch_norm == "frozen",
+            seed=self.params.seed,
+        )
+
+    @property
+    def view_recipe(self) -> ViewRecipe:
+        """The views that the recipe asks for; labels are learned from one plain view."""
+        look = self.recipe.augmentation
+        own = self.recipe.model_dump(include={"views", "mixup_alpha", "mixup_partner"})
+        return ViewRecipe(
+            **{"views": 1} | own,
+            crop_scale=look.crop_scale,
+            flip_probability=look.flip_probability,
+            colour_ranges=(look.brightness, look.contrast, look.saturation, look.hue),
+        )
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A pack, its rows for training and for validation, and where this process computes."""
+
+    pack: Pack
+    train: np.ndarray
+    val: np.ndarray
+    device: torch.device
+    group: ProcessGroup
+
+
+@contextmanager
+def training_data(params: Params, dataset: str) -> Iterator[TrainingData]:
+    """The data set's pack, opened in each of the processes that params.yaml asks for."""
+    start_processes(params.compute.processes)
+    device = resolve_device(params.threads)
+    with joined_group(params.compute.processes, device) as group:
+        pack = open_pack(DatasetPaths(dataset).pack)
+        train_rows, val_rows = validation_split(pack, params.datasets[dataset].validation_share)
+        yield TrainingData(pack, train_rows, val_rows, device, group)
 
 
 def run_training(
     job: TrainingJob,
-    network: Embedder,
+    data: TrainingData,
     objective: Objective,
-    schedule: Schedule,
-    validate: Callable[[nn.Module], Row],
-    team: Team,
+    dim: int,
+    database: Tensor | None = None,
 ) -> None:
-    """Train, record, and write the network and its table of epochs.
+    """Build, train, record, and write the network and its table of epochs.
 
-    An interrupted training of the same fingerprint goes on from its last checkpoint. Of a team the
-    leading process records and writes.
+    database: of the validation images, which the network's queries are ranked against; without it
+    they are ranked against each other. An interrupted training of the same fingerprint goes on from
+    its last checkpoint. Of a process group the main process records and writes.
     """
+    params, given = job.params, job.network
+    card = NetworkCard(given.backbone, dim, job.size_px, given.mean, given.std)
+    network = build_embedder(
+        card.backbone,
+        dim,
+        weights=given.weights,
+        seed=params.seed,
+        mean=card.mean,
+        std=card.std,
+    )
     run_epochs = partial(
         train,
-        network,
+        set_up(network, params.compute, data.device),
         objective,
-        schedule,
-        validate=validate,
-        loading_threads=loading_threads(network.projection.weight.device),
-        team=team,
+        job.schedule,
+        validate=partial(_validate, EvaluationViews(data.pack, data.val, job.size_px), database),
+        loading_threads=loading_threads(data.device),
+        group=data.group,
     )
-    if not team.leads:
+    if not data.group.is_main:
         run_epochs(folder=WORK, on_epoch=lambda _: None)
         return
     mark = fingerprint(job.settings, job.inputs)
@@ -76,8 +156,8 @@ def run_training(
     facts = {
         "dataset": job.dataset,
         "network": job.key,
-        "backbone": job.card.backbone,
-        "query_px": job.card.size_px,
+        "backbone": card.backbone,
+        "query_px": card.size_px,
     }
     with tracked_run(
         stage=job.stage,
@@ -86,20 +166,20 @@ def run_training(
         fingerprint=mark,
         facts=facts,
         settings=job.settings,
-        dataset=dataset_facts(job.dataset, job.inputs[0]),
-        keep_best=job.keep_best,
+        dataset=_dataset_facts(job.dataset),
+        keep_best=params.tracking.keep_best,
     ) as run:
 
         def save(path: Path) -> None:
-            save_network(path, network, job.card)
+            save_network(path, network, card)
 
         if checkpoint := load_checkpoint(folder):  # its epoch may have missed the record
             network.load_state_dict(checkpoint.network)
             for row in checkpoint.history:
                 run.log_epoch(row, save if row["epoch"] == checkpoint.epochs else None)
         history = run_epochs(folder=folder, on_epoch=lambda row: run.log_epoch(row, save))
-        write_text(history_path(job.output), pd.DataFrame(history).to_csv(index=False))
-        save_network(job.output, network, job.card)
+        write_text(history_path(job.output), _table(history))
+        save(job.output)
         run.set_tags({"output_md5": file_md5(job.output)})
     close_work_folder(folder, job.output)
 
@@ -112,44 +192,29 @@ def set_up(network: Embedder, compute: Compute, device: torch.device) -> Embedde
     return network.to(device)
 
 
-def dataset_facts(name: str, pack: Path) -> DatasetFacts:
+def _validate(views: EvaluationViews, database: Tensor | None, network: nn.Module) -> Row:
+    """The map of held-out training classes, if there are any."""
+    if not len(views):
+        return {}
+    queries = embed_views(network, views, next(network.parameters()).device)
+    labels = torch.from_numpy(views.pack.labels[views.rows])
+    found = evaluate_retrieval(queries, queries if database is None else database, labels)
+    return {"validation_map": found.map}
+
+
+def _dataset_facts(name: str) -> DatasetFacts:
     """What the record says of the data set that was read, with the hash that dvc.lock has too."""
-    summary = DatasetPaths(name).pack_summary
+    paths = DatasetPaths(name)
+    summary = paths.pack_summary
     profile = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {}
     counts = {fact: value for fact, value in profile.items() if isinstance(value, int | float)}
-    return DatasetFacts(name, str(pack), file_md5(pack), counts)
+    return DatasetFacts(name, str(paths.pack), file_md5(paths.pack), counts)
 
 
-def schedule_of(recipe: TripletRecipe | DistillationRecipe, network: Network) -> Schedule:
-    """The schedule that a recipe of params.yaml asks for."""
-    return Schedule(
-        **recipe.optimisation.model_dump(),
-        accumulation_steps=recipe.accumulation_steps,
-        batch_norm_frozen=network.batch_norm == "frozen",
-    )
-
-
-def view_recipe_of(recipe: TripletRecipe | DistillationRecipe) -> ViewRecipe:
-    """The views that a recipe of params.yaml asks for; labels are learned from one plain view."""
-    augmentation = recipe.augmentation
-    plain = ViewRecipe(
-        views=1,
-        crop_scale=augmentation.crop_scale,
-        flip_probability=augmentation.flip_probability,
-        colour_ranges=(
-            augmentation.brightness,
-            augmentation.contrast,
-            augmentation.saturation,
-            augmentation.hue,
-        ),
-    )
-    if isinstance(recipe, TripletRecipe):
-        return plain
-    return ViewRecipe(
-        **vars(plain)
-        | {
-            "views": recipe.views,
-            "mixup_alpha": recipe.mixup_alpha,
-            "mixup_partner": recipe.mixup_partner,
-        }
-    )
+def _table(history: list[Row]) -> str:
+    """Comma-separated values, a line an epoch, below a line of names."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, history[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()

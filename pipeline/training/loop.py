@@ -3,7 +3,6 @@
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,15 +14,11 @@ from torch import Tensor, nn
 
 from pipeline.models.embedder import freeze_batch_norm
 from pipeline.progress import Progress
-from pipeline.training.checkpoints import (
-    Row,
-    load_checkpoint,
-    save_checkpoint,
-    take_checkpoint,
-)
+from pipeline.training.checkpoints import Row, load_checkpoint, save_checkpoint
 from pipeline.training.loading import loaded_ahead, loading_pool
-from pipeline.training.schedule import build_optimiser, current_rate
-from pipeline.training.team import ALONE, Team
+from pipeline.training.process_group import ALONE, ProcessGroup
+from pipeline.training.samplers import seeded_generator
+from pipeline.training.schedule import Schedule, build_optimiser, current_rate
 
 
 class DivergedError(ArithmeticError):
@@ -35,7 +30,7 @@ class Objective(Protocol):
 
     `batches` is a pure function of the epoch, so that the number of steps is known beforehand.
     `load` runs in other threads, ahead of time; it must not touch the network that trains. In a
-    team it loads the process's own part of the batch.
+    process group it loads the process's own part of the batch.
     `terms` gives the weighted terms of the loss, each a mean over the images of the whole batch.
     """
 
@@ -48,19 +43,6 @@ class Objective(Protocol):
     def terms(self, network: nn.Module, loaded: Any) -> dict[str, Float[Tensor, ""]]: ...
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast; the fields are those of params.yaml."""
-
-    epochs: int
-    accumulation_steps: int
-    learning_rate: float
-    weight_decay: float
-    warmup_share: float
-    initial_division: float
-    batch_norm_frozen: bool
-
-
 def train(
     network: nn.Module,
     objective: Objective,
@@ -70,44 +52,33 @@ def train(
     validate: Callable[[nn.Module], Row],
     on_epoch: Callable[[Row], None],
     loading_threads: int = 1,
-    team: Team = ALONE,
+    group: ProcessGroup = ALONE,
 ) -> list[Row]:
     """Train `network` in place, from the checkpoint in `folder` if there is one.
 
     Returns a row an epoch: the mean of each loss term and of their sum, the learning rate after the
     epoch, and what `validate` measures. A resumed training ends with the same weights as an
-    undisturbed one. Of a team only the leading process measures, tells and writes.
+    undisturbed one. Of a group only the main process measures, reports and writes.
     Raises DivergedError for a loss that is not finite.
     """
     plans = [len(objective.batches(epoch)) for epoch in range(schedule.epochs)]
-    optimiser, rates = build_optimiser(
-        network,
-        steps=sum(math.ceil(count / schedule.accumulation_steps) for count in plans),
-        learning_rate=schedule.learning_rate,
-        weight_decay=schedule.weight_decay,
-        warmup_share=schedule.warmup_share,
-        initial_division=schedule.initial_division,
-    )
+    steps = sum(math.ceil(count / schedule.accumulation_steps) for count in plans)
+    optimiser, rates = build_optimiser(network, schedule, steps)
     history: list[Row] = []
-    if checkpoint := team.share(load_checkpoint(folder) if team.leads else None):
+    if checkpoint := group.share(load_checkpoint(folder) if group.is_main else None):
         network.load_state_dict(checkpoint.network)
         optimiser.load_state_dict(checkpoint.optimiser)
         rates.load_state_dict(checkpoint.schedule)
         history = checkpoint.history
-        if team.leads:
+        if group.is_main:
             sys.stderr.write(f"resuming after epoch {checkpoint.epochs} of {schedule.epochs}\n")
-    progress = Progress(
-        "training",
-        total=sum(plans),
-        done=sum(plans[: len(history)]),
-        unit="batch",
-        shown=team.leads,
-    )
+    done = sum(plans[: len(history)])
+    progress = Progress("training", sum(plans), done=done, unit="batch", shown=group.is_main)
     device = next(network.parameters()).device
     loaders = loading_pool(loading_threads, device)
     with torch.random.fork_rng(devices=_gpus(device)), progress, loaders:
         for epoch in range(len(history), schedule.epochs):
-            torch.manual_seed(epoch)  # for layers that draw: dropout, stochastic depth
+            _seed_layers(schedule.seed, epoch, group.rank)
             objective.begin_epoch(epoch, network)
             network.train()
             if schedule.batch_norm_frozen:
@@ -116,25 +87,26 @@ def train(
             load = partial(objective.load, epoch)
             loaded = loaded_ahead(load, batches, loaders, loading_threads, device)
             totals = [
-                _step(network, objective, window, loaded, rates, progress, team)
+                _step(network, objective, window, loaded, rates, progress, group)
                 for window in _windows(batches, schedule.accumulation_steps)
             ]
-            row = _mean_terms(totals) | {
-                "epoch": epoch + 1,
-                "learning_rate": current_rate(optimiser),
-            }
+            rate = current_rate(optimiser)
+            row = _mean_terms(totals) | {"epoch": epoch + 1, "learning_rate": rate}
             network.eval()
-            if not team.leads:
-                history = [*history, row]
-                continue
-            row |= validate(network)
+            row |= validate(network) if group.is_main else {}
             history = [*history, row]
-            save_checkpoint(folder, take_checkpoint(network, optimiser, rates, history))
-            on_epoch(row)
-            shown = ("epoch", "loss", "validation_map")
-            progress.note({name: row[name] for name in shown if name in row})
+            if group.is_main:
+                save_checkpoint(folder, network, optimiser, rates, history)
+                on_epoch(row)
+                shown = ("epoch", "loss", "validation_map")
+                progress.note({name: row[name] for name in shown if name in row})
     network.eval()
     return history
+
+
+def _seed_layers(seed: int, epoch: int, rank: int) -> None:
+    """For layers that draw: dropout, stochastic depth; each process draws for its own images."""
+    torch.manual_seed(seeded_generator(seed, "layers", epoch, rank).initial_seed())
 
 
 def _gpus(device: torch.device) -> list[int]:
@@ -154,7 +126,7 @@ def _step(
     loaded: Iterator[Any],
     rates: torch.optim.lr_scheduler.LRScheduler,
     progress: Progress,
-    team: Team,
+    group: ProcessGroup,
 ) -> tuple[int, Row]:
     """One step of the optimiser on the mean loss over the images of the window.
 
@@ -171,29 +143,24 @@ def _step(
         for name, value in terms.items():
             sums[name] = sums.get(name, 0) + value.detach() * share
         progress.advance()
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    team.sum_gradients(parameters)
+    parameters = [p for part in optimiser.param_groups for p in part["params"]]
+    group.sum_gradients(parameters)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     # The one place of a step that waits for a GPU, however many batches the step has.
     *values, norm_value = torch.stack([*sums.values(), norm]).tolist()
     means = dict(zip(sums, values, strict=True))
-    for name, mean in means.items():
-        if not math.isfinite(mean):
-            raise DivergedError(_diverged(f"the loss term {name!r}", mean, rates))
-    if not math.isfinite(norm_value):
-        raise DivergedError(_diverged("the gradient's norm", norm_value, rates))
+    measured = {f"the loss term {name!r}": mean for name, mean in means.items()}
+    for what, value in (measured | {"the gradient's norm": norm_value}).items():
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"{what} is {value} at step {rates.last_epoch + 1}, learning rate "
+                f"{current_rate(optimiser):.3g}; the checkpoint of the last finished epoch is kept"
+            )
     optimiser.step()
     rates.step()
     optimiser.zero_grad(set_to_none=True)
     return images, means | {"loss": sum(means.values())}
-
-
-def _diverged(what: str, value: float, rates: torch.optim.lr_scheduler.LRScheduler) -> str:
-    return (
-        f"{what} is {value} at step {rates.last_epoch + 1}, learning rate "
-        f"{current_rate(rates.optimizer):.3g}; the checkpoint of the last finished epoch is kept"
-    )
 
 
 def _mean_terms(steps: list[tuple[int, Row]]) -> Row:

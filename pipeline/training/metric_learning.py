@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.training.process_group import ALONE, ProcessGroup
 from pipeline.training.samplers import class_balanced_batches, seeded_generator
-from pipeline.training.team import ALONE, Team
 from pipeline.training.triplet import draw_negatives, form_triplets, triplet_loss
 from pipeline.views.coupled import Decode, ViewRecipe, coupled_views
 
 
 @dataclass(frozen=True)
-class LabelledBatch:
+class TripletBatch:
     """Views of `anchors` images and, after them, of the negatives drawn for them, if any were.
 
     `views` are those of a process's part of them, `labels` those of all.
@@ -52,7 +52,7 @@ class TripletObjective:
     embed_pool: Callable[[nn.Module], Float[Tensor, "image dim"]]
     seed: int
     device: torch.device
-    team: Team = ALONE
+    group: ProcessGroup = ALONE
     _pool: Tensor | None = field(default=None, init=False)
 
     def batches(self, epoch: int) -> list[np.ndarray]:
@@ -66,9 +66,10 @@ class TripletObjective:
 
     def begin_epoch(self, epoch: int, network: nn.Module) -> None:
         if self.negative_pool == "dataset":
-            self._pool = self.embed_pool(network.eval())
+            pool = self.embed_pool(network.eval())
+            self._pool = pool.double()  # once an epoch: the draw for each batch computes in it
 
-    def load(self, epoch: int, number: int, rows: np.ndarray) -> LabelledBatch:
+    def load(self, epoch: int, number: int, rows: np.ndarray) -> TripletBatch:
         generator = seeded_generator(self.seed, "views", epoch, number)
         negative = None
         images = rows
@@ -85,9 +86,9 @@ class TripletObjective:
             self.recipe,
             generator,
             self.device,
-            self.team.part(len(images)),
+            self.group.part(len(images)),
         )[0]
-        return LabelledBatch(
+        return TripletBatch(
             views=views.contiguous(memory_format=torch.channels_last),
             labels=torch.from_numpy(self.labels[images]),
             anchors=len(rows),
@@ -110,8 +111,8 @@ class TripletObjective:
         )
         return self.rows[chosen.numpy()]
 
-    def terms(self, network: nn.Module, loaded: LabelledBatch) -> dict[str, Float[Tensor, ""]]:
-        embeddings = self.team.gather(network(loaded.views), len(loaded.labels))
+    def terms(self, network: nn.Module, loaded: TripletBatch) -> dict[str, Float[Tensor, ""]]:
+        embeddings = self.group.gather(network(loaded.views), len(loaded.labels))
         negative = loaded.negative
         if negative is None:
             negative = draw_negatives(

@@ -1,4 +1,4 @@
-"""The labelled loss of teacher and baseline, and the negatives it is given."""
+"""The supervised loss of teacher and baseline, and the negatives it is given."""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,9 @@
 """Where an interrupted training goes on: a folder for each fingerprint, outside the outputs."""
 
-import hashlib
 import shutil
 from pathlib import Path
 
+from pipeline.files import file_md5
 from pipeline.paths import LOCK, WORK
 
 
@@ -27,8 +27,7 @@ def open_work_folder(stage: str, key: str, mark: str) -> Path:
 
 def close_work_folder(folder: Path, result: Path) -> None:
     """Note which result the folder led to; it may be deleted once dvc.lock holds that result."""
-    with result.open("rb") as file:
-        (folder / "result.md5").write_text(hashlib.file_digest(file, "md5").hexdigest())
+    (folder / "result.md5").write_text(file_md5(result))
 
 
 def delete_spent_work() -> None:

@@ -1,34 +1,24 @@
 """Checkpoints: the old one or the new one, never half of one."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from pipeline.training.checkpoints import (
-    Checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-    take_checkpoint,
-)
+from pipeline.training.checkpoints import load_checkpoint, save_checkpoint
 from pipeline.training.schedule import build_optimiser
-from tests.made_training import tiny_embedder
+from tests.made_training import schedule, tiny_embedder
 
 
-def taken(rows: int) -> Checkpoint:
+def trained(rows: int) -> tuple[Any, ...]:
+    """A network, its optimiser and schedule after a step, and a history of `rows` epochs."""
     network = tiny_embedder(seed=rows)
-    optimiser, rates = build_optimiser(
-        network,
-        steps=5,
-        learning_rate=0.1,
-        weight_decay=0.0,
-        warmup_share=0.3,
-        initial_division=10,
-    )
+    optimiser, rates = build_optimiser(network, schedule(), steps=5)
     network(torch.rand(2, 3, 16, 16)).sum().backward()
     optimiser.step()
     rates.step()
-    return take_checkpoint(network, optimiser, rates, [{"epoch": n + 1} for n in range(rows)])
+    return network, optimiser, rates, [{"epoch": n + 1} for n in range(rows)]
 
 
 def test_nothing_yet(tmp_path: Path) -> None:
@@ -36,23 +26,24 @@ def test_nothing_yet(tmp_path: Path) -> None:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    first, second = taken(1), taken(2)
-    for checkpoint in (first, second):
-        save_checkpoint(tmp_path, checkpoint)
+    first, second = trained(1), trained(2)
+    for network, optimiser, rates, history in (first, second):
+        save_checkpoint(tmp_path, network, optimiser, rates, history)
         loaded = load_checkpoint(tmp_path)
         assert loaded is not None
-        assert loaded.epochs == len(loaded.history) == checkpoint.epochs
-        assert loaded.schedule == checkpoint.schedule
-        assert loaded.optimiser["param_groups"] == checkpoint.optimiser["param_groups"]
-        assert loaded.network.keys() == checkpoint.network.keys()
-        for name, value in checkpoint.network.items():
+        assert loaded.epochs == len(history)
+        assert loaded.history == history
+        assert loaded.schedule == rates.state_dict()
+        assert loaded.optimiser["param_groups"] == optimiser.state_dict()["param_groups"]
+        assert loaded.network.keys() == network.state_dict().keys()
+        for name, value in network.state_dict().items():
             assert torch.equal(loaded.network[name], value)
-    assert not torch.equal(first.network["projection.weight"], second.network["projection.weight"])
+    assert not torch.equal(first[0].projection.weight, second[0].projection.weight)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 def test_a_failed_save_keeps_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(tmp_path, taken(1))
+    save_checkpoint(tmp_path, *trained(1))
 
     def fail(_: object, path: Path) -> None:
         path.write_bytes(b"half of it")
@@ -60,7 +51,7 @@ def test_a_failed_save_keeps_the_last_one(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="disk full"):
-        save_checkpoint(tmp_path, taken(2))
+        save_checkpoint(tmp_path, *trained(2))
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
     assert loaded.epochs == 1

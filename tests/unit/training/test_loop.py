@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pipeline.training.checkpoints import load_checkpoint
 from pipeline.training.loading import LOADED_AHEAD
 from pipeline.training.loop import DivergedError, train
+from pipeline.training.process_group import ProcessGroup
 from tests.made_training import Regression, equal_states, schedule
 
 
@@ -313,12 +314,45 @@ def test_an_error_while_loading_is_the_callers(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path) is None
 
 
+def with_dropout(folder: Path, *, global_seed: int = 0, **changes: object) -> nn.Module:
+    """A network with dropout, trained from the same weights as every other one."""
+    torch.manual_seed(global_seed)
+    network = nn.Sequential(linear(), nn.Dropout(0.5))
+    objective = regression(consecutive(4))
+    options = {"folder": folder, "validate": lambda _: {}, "on_epoch": lambda _: None}
+    seed = changes.pop("seed", 0)
+    train(network, objective, schedule(seed=seed), **options, **changes)
+    return network
+
+
 def test_layers_that_draw_random_numbers_repeat_too(tmp_path: Path) -> None:
     """Dropout, and the stochastic depth of torchvision's EfficientNets, hang on the seed too."""
-    networks = []
-    for number in range(2):
-        torch.manual_seed(100 + number)
-        network = nn.Sequential(linear(), nn.Dropout(0.5))
-        run(network, regression(consecutive(4)), tmp_path / str(number))
-        networks.append(network)
-    assert equal_states(*networks)
+    first, second = (with_dropout(tmp_path / str(n), global_seed=100 + n) for n in range(2))
+    assert equal_states(first, second)
+
+
+def test_the_seed_reaches_layers_that_draw_random_numbers(tmp_path: Path) -> None:
+    """The batches of this objective do not depend on it: only dropout can make the difference."""
+    first, second = (with_dropout(tmp_path / str(seed), seed=seed) for seed in (0, 1))
+    assert not equal_states(first, second)
+
+
+def test_every_epoch_and_every_process_draws_its_own_dropout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: set[int] = set()
+
+    class Watched(Regression):
+        def begin_epoch(self, epoch: int, network: nn.Module) -> None:
+            drawn.add(torch.initial_seed())
+
+    monkeypatch.setattr(ProcessGroup, "share", lambda _, value: value)
+    monkeypatch.setattr(ProcessGroup, "sum_gradients", lambda *_: None)
+    made = regression(consecutive(4))
+    for rank in range(2):
+        objective = Watched(made.inputs, made.targets, made.batch_rows)
+        options = {"validate": lambda _: {}, "on_epoch": lambda _: None}
+        group = ProcessGroup(rank, 2)
+        folder = tmp_path / str(rank)
+        train(linear(), objective, schedule(epochs=3), folder=folder, group=group, **options)
+    assert len(drawn) == 6

@@ -5,18 +5,12 @@ import torch
 from torch import nn
 
 from pipeline.training.schedule import build_optimiser, current_rate
-from tests.made_training import equal_states, tiny_embedder
+from tests.made_training import equal_states, schedule, tiny_embedder
 
 
-def build(network: nn.Module, **changes: float):
-    values = {
-        "steps": 20,
-        "learning_rate": 0.5,
-        "weight_decay": 0.25,
-        "warmup_share": 0.3,
-        "initial_division": 10.0,
-    }
-    return build_optimiser(network, **values | changes)
+def build(network: nn.Module, *, steps: int = 20, **changes: float):
+    values = {"learning_rate": 0.5, "weight_decay": 0.25} | changes
+    return build_optimiser(network, schedule(**values), steps)
 
 
 def test_only_what_requires_a_gradient_trains() -> None:

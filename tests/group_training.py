@@ -1,6 +1,6 @@
-"""A training of a teacher and of a student that a team of processes can run, for torchrun.
+"""A training of a teacher and of a student that a group of processes can run, for torchrun.
 
-python -m tests.team_training FOLDER PACK: writes FOLDER/states.pt, of the leading process.
+python -m tests.group_training FOLDER PACK: writes FOLDER/states.pt, of the main process.
 """
 
 import os
@@ -12,7 +12,7 @@ import torch
 
 from pipeline.datasets.packs import open_pack
 from pipeline.training.loop import train
-from pipeline.training.team import joined_team
+from pipeline.training.process_group import joined_group
 from tests.made_training import (
     AUGMENTED,
     CPU,
@@ -30,21 +30,21 @@ def run(folder: Path, pack_file: Path) -> None:
     torch.set_num_threads(1)
     pack = open_pack(pack_file)
     states = {}
-    with joined_team(int(os.environ.get("WORLD_SIZE", "1")), CPU) as team:
+    with joined_group(int(os.environ.get("WORLD_SIZE", "1")), CPU) as group:
         rows = pack.rows("train")
 
         def embed_pool(network: torch.nn.Module) -> torch.Tensor:
-            own = rows[team.part(len(rows))]
+            own = rows[group.part(len(rows))]
             with torch.no_grad():
                 vectors = network(torch.stack([pack.decode(int(row)) for row in own]) / 255)
-            return team.gather(vectors, len(rows))
+            return group.gather(vectors, len(rows))
 
         teacher = tiny_embedder(seed=1).eval().requires_grad_(False)
         objectives = {
-            "batch": triplet_objective(pack, negative_pool="batch", recipe=ONE_VIEW, team=team),
-            "dataset": triplet_objective(pack, embed_pool=embed_pool, team=team),
-            # Five images a batch of twelve: the last batch is smaller than a team of three.
-            "student": distillation_objective(pack, teacher, images_per_batch=5, team=team),
+            "batch": triplet_objective(pack, negative_pool="batch", recipe=ONE_VIEW, group=group),
+            "dataset": triplet_objective(pack, embed_pool=embed_pool, group=group),
+            # Five images a batch of twelve: the last batch is smaller than a group of three.
+            "student": distillation_objective(pack, teacher, images_per_batch=5, group=group),
         }
         for name, objective in objectives.items():
             network = tiny_embedder(batch_norm=True)
@@ -55,10 +55,10 @@ def run(folder: Path, pack_file: Path) -> None:
                 folder=folder / name,
                 validate=lambda _: {"validation_map": 0.5},
                 on_epoch=lambda _: None,
-                team=team,
+                group=group,
             )
             states[name] = {"network": network.state_dict(), "history": history}
-        if team.leads:
+        if group.is_main:
             torch.save(states, folder / "states.pt")
 
 

@@ -2,7 +2,8 @@
 
 Started by torchrun. All draw the same batches and views, and each computes the embeddings of its
 own part; the loss is that of the whole batch, and the gradients are summed. Up to rounding, N
-processes do what one does: nothing depends on their number, unlike with averages over processes.
+processes do what one does, unlike with averages over processes: only dropout and stochastic depth
+are drawn by each process for its own images.
 """
 
 import os
@@ -20,18 +21,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Shared = TypeVar("Shared")
-VALIDATION_PATIENCE = timedelta(hours=2)  # the others wait while the first one validates
+VALIDATION_PATIENCE = timedelta(hours=2)  # the others wait while the main one validates
 
 
 @dataclass(frozen=True)
-class Team:
-    """Process `rank` of `size`; the first one leads: it records, validates and writes."""
+class ProcessGroup:
+    """Process `rank` of `size`; the main one, the first, records, validates and writes."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def part(self, images: int) -> slice:
@@ -47,7 +48,7 @@ class Team:
         """
         if self.size == 1:
             return own
-        parts = [Team(rank, self.size).part(images) for rank in range(self.size)]
+        parts = [ProcessGroup(rank, self.size).part(images) for rank in range(self.size)]
         lengths = [views * (part.stop - part.start) for part in parts]
         padded = own.new_zeros(max(lengths), own.shape[1])
         padded[: len(own)] = own.detach()
@@ -69,7 +70,7 @@ class Team:
             gradient.copy_(total.view_as(gradient))
 
     def share(self, value: Shared) -> Shared:
-        """What the leading process has, in all processes."""
+        """What the main process has, in all processes."""
         if self.size == 1:
             return value
         held = [value]
@@ -77,10 +78,10 @@ class Team:
         return held[0]
 
 
-ALONE = Team()
+ALONE = ProcessGroup()
 
 
-def start_team(processes: int) -> None:
+def start_processes(processes: int) -> None:
     """Replace this process by torchrun and `processes` copies of it; return where that is done.
 
     All on this machine, unless L2S_TORCHRUN holds other options: where the others meet, and how
@@ -95,11 +96,12 @@ def start_team(processes: int) -> None:
 
 
 @contextmanager
-def joined_team(processes: int, device: torch.device) -> Iterator[Team]:
-    """The team that torchrun started this process in, or this process alone.
+def joined_group(processes: int, device: torch.device) -> Iterator[ProcessGroup]:
+    """The process group that torchrun started this process in, or this process alone.
 
-    NCCL between GPUs, gloo between CPUs. Raises ValueError where torchrun started another number of
-    processes than `processes` of params.yaml says, by which the result is recorded.
+    NCCL carries what lies on GPUs, gloo what lies in memory: a pool's vectors, checkpoints. Raises
+    ValueError where torchrun started another number of processes than `processes` of params.yaml
+    says, by which the result is recorded.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != processes:
@@ -109,9 +111,9 @@ def joined_team(processes: int, device: torch.device) -> Iterator[Team]:
     if processes == 1:
         yield ALONE
         return
-    backend = "nccl" if device.type == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=VALIDATION_PATIENCE)
     try:
-        yield Team(dist.get_rank(), dist.get_world_size())
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
