@@ -2,21 +2,20 @@
 
 from pathlib import Path
 
-from pipeline.config.params import ConfigurationError, load_params
+from pipeline.config.params import load_params
 from pipeline.files import write_json
-from pipeline.models.requirements import network_faults
+from pipeline.models.requirements import check_networks
 from stages import run_stage
 
 
 def check(_: str) -> None:
     params = load_params()
-    faults = network_faults(params) + [
+    absent = [
         f"inputs.{name} = {given!r}: there is no such file or folder"
         for name, given in params.inputs.items()
         if not Path(given).exists()
     ]
-    if faults:
-        raise ConfigurationError(Path("params.yaml"), faults)
+    check_networks(params, others=absent)
     # Always the same bytes: a good change of params.yaml does not re-run what hangs on this file.
     write_json(Path("data/params.json"), {"params": "accepted"})
 

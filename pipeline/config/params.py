@@ -176,23 +176,23 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
     faults += [
         f for key, one in students.items() for f in _student_faults(key, one, known, datasets)
     ]
-    faults += _team_faults(raw.get("compute"), datasets, students)
+    faults += _processes_faults(raw.get("compute"), datasets, students)
     return faults
 
 
-def _team_faults(
+def _processes_faults(
     compute: Any, datasets: Mapping[str, Dataset], students: Mapping[str, Student]
 ) -> list[str]:
-    """Live batch norm in a team: each process would normalise by its part of the batch."""
-    team = well_formed({"compute": compute}, Compute).get("compute")
-    if team is None or team.processes == 1:
+    """Live batch norm in several processes: each would normalise by its part of the batch."""
+    shared = well_formed({"compute": compute}, Compute).get("compute")
+    if shared is None or shared.processes == 1:
         return []
     places: dict[str, Any] = {}
     places |= {f"datasets.{name}": one.network.batch_norm for name, one in datasets.items()}
     places |= {f"students.{key}": one.network.get("batch_norm") for key, one in students.items()}
     return [
         f"{place}.network.batch_norm = 'live': must be frozen where compute.processes = "
-        f"{team.processes}, as each process would normalise by its part of a batch"
+        f"{shared.processes}, as each process would normalise by its part of a batch"
         for place, batch_norm in places.items()
         if batch_norm == "live"
     ]

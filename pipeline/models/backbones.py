@@ -1,23 +1,28 @@
-"""Backbones of torchvision and timm by name, as networks from an image to a feature map."""
+"""Backbones of torchvision and timm by name, as networks from an image to a feature map.
 
-from collections.abc import Callable
+Whatever a library's network gives before its head is brought into the form of a map of channels,
+height and width, which a forward pass tells apart.
+"""
+
+import math
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from pipeline.models.feature_maps import (
-    FeatureMap,
-    NoFeatureMapError,
-    Unpooled,
-    as_feature_map,
-)
 from pipeline.models.local_weights import load_local_weights
 from pipeline.models.torchvision_heads import HALF, HALF_SCALED, NATIVE_PX, headless
 
+Colour = tuple[float, float, float]  # of red, green and blue, pixels between 0 and 1
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+LIBRARY_FAULTS = (RuntimeError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+_PROBE_PX = (64, 96)  # of unequal sides, which tell the axes of a map apart
+_MOST_EXTRA_TOKENS = 8  # class, distillation and register tokens
 
 
 class UnknownBackboneError(ValueError):
@@ -34,8 +39,8 @@ class Backbone:
 
     features: nn.Module
     channels: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Colour
+    std: Colour
     patch_px: int = 1
 
 
@@ -48,40 +53,33 @@ def build_backbone(name: str, *, pretrained: bool, weights_file: Path | None = N
     Raises UnknownBackboneError for a name that the library does not have, WeightsError for a file
     that does not fit.
     """
+    check_backbone(name)
     library, _, model = name.partition("/")
-    return _builder(library, name)(model, pretrained, weights_file)
+    build = _build_timm if library == "timm" else _build_torchvision
+    return build(model, pretrained, weights_file)
 
 
 def check_backbone(name: str) -> None:
     """Raise UnknownBackboneError unless `name` is one of its library's; builds nothing."""
     library, _, model = name.partition("/")
-    _builder(library, name)
-    known = _timm_names() if library == "timm" else _torchvision_names()
-    if model not in known:
-        from difflib import get_close_matches
+    if library == "timm":
+        import timm
 
+        known = [*timm.list_models(), *timm.list_pretrained()]
+    elif library == "torchvision":
+        from torchvision import models
+
+        known = models.list_models(module=models)  # not detection, segmentation, video, or 8 bits
+    else:
+        raise UnknownBackboneError(f"{name!r}: must be timm/NAME or torchvision/NAME")
+    if model not in known:
         close = ", ".join(get_close_matches(model, known, n=5)) or "none is close"
         raise UnknownBackboneError(f"{library} has no {model!r}; similar: {close}")
 
 
-def _builder(library: str, name: str) -> Callable[[str, bool, Path | None], Backbone]:
-    builders = {"timm": _build_timm, "torchvision": _build_torchvision}
-    if library not in builders:
-        raise UnknownBackboneError(f"{name!r}: must be timm/NAME or torchvision/NAME")
-    return builders[library]
-
-
-def _timm_names() -> list[str]:
-    import timm
-
-    return [*timm.list_models(), *timm.list_pretrained()]
-
-
-def _torchvision_names() -> list[str]:
-    """The image classifiers alone: not detection, segmentation, video, or 8-bit networks."""
-    from torchvision import models
-
-    return models.list_models(module=models)
+def reason_of(error: Exception) -> str:
+    """The first line of what a library says of its fault, or else the fault's kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _build_timm(model: str, pretrained: bool, weights_file: Path | None) -> Backbone:
@@ -91,15 +89,14 @@ def _build_timm(model: str, pretrained: bool, weights_file: Path | None) -> Back
         heads = config.get("classifier") or ()
         load_local_weights(network, weights_file, (heads,) if isinstance(heads, str) else heads)
     patch_size = getattr(getattr(network, "patch_embed", None), "patch_size", 1)
-    found = _feature_map(
+    return _as_backbone(
         f"timm/{model}",
         Unpooled(network) if pooled else network,
-        native_px=config["input_size"][1],
-        prefix_tokens=getattr(network, "num_prefix_tokens", None),
-        patch_px=int(patch_size if isinstance(patch_size, int) else patch_size[0]),
+        (tuple(config["mean"]), tuple(config["std"])),
+        config["input_size"][1],
+        getattr(network, "num_prefix_tokens", None),
+        int(patch_size if isinstance(patch_size, int) else patch_size[0]),
     )
-    mean, std = tuple(config["mean"]), tuple(config["std"])
-    return Backbone(found.features, found.channels, mean, std, found.patch_px)
 
 
 def _create_timm(model: str, pretrained: bool) -> tuple[nn.Module, bool]:
@@ -107,41 +104,147 @@ def _create_timm(model: str, pretrained: bool) -> tuple[nn.Module, bool]:
 
     One that can take images of any size does.
     """
-    import timm
+    from timm import create_model
 
     settings: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0}
     try:
         try:
-            network = timm.create_model(model, dynamic_img_size=True, global_pool="", **settings)
+            network = create_model(model, dynamic_img_size=True, global_pool="", **settings)
         except TypeError:  # only transformers know the setting
-            network = timm.create_model(model, global_pool="", **settings)
-    except RuntimeError as error:
-        if "Unknown model" in str(error):
-            check_backbone(f"timm/{model}")
-        raise
+            network = create_model(model, global_pool="", **settings)
     except (AssertionError, TypeError):
-        return timm.create_model(model, **settings), True
+        return create_model(model, **settings), True
     return network, False
 
 
 def _build_torchvision(model: str, pretrained: bool, weights_file: Path | None) -> Backbone:
     from torchvision.models import get_model
 
-    name = f"torchvision/{model}"
-    check_backbone(name)
     own: dict[str, Any] = {"init_weights": True} if model in HALF_SCALED and not pretrained else {}
     network = get_model(model, weights="DEFAULT" if pretrained else None, **own)
-    features, kept = headless(network)
+    body, kept = headless(network)
     if weights_file is not None:
         heads = [child for child, _ in network.named_children() if child not in kept]
         load_local_weights(network, weights_file, heads)
-    found = _feature_map(name, features, native_px=NATIVE_PX.get(model, 224))
-    mean, std = (HALF, HALF) if model in HALF_SCALED else (IMAGENET_MEAN, IMAGENET_STD)
-    return Backbone(found.features, found.channels, mean, std, found.patch_px)
+    colours = (HALF, HALF) if model in HALF_SCALED else (IMAGENET_MEAN, IMAGENET_STD)
+    return _as_backbone(f"torchvision/{model}", body, colours, NATIVE_PX.get(model, 224))
 
 
-def _feature_map(name: str, network: nn.Module, **known: Any) -> FeatureMap:
+class TokenMap(nn.Module):
+    """A transformer's patch tokens as a feature map; class and register tokens are dropped.
+
+    `stride_px` pixels lie between neighbouring tokens. GeM pooling of the map keeps the positive
+    part of each token, which transformers do not restrict to.
+    """
+
+    def __init__(self, network: nn.Module, prefix_tokens: int, stride_px: int) -> None:
+        super().__init__()
+        self.network = network
+        self.prefix_tokens = prefix_tokens
+        self.stride_px = stride_px
+
+    def forward(
+        self, images: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch feature rows columns"]:
+        tokens = self.network(images)[:, self.prefix_tokens :]
+        return tokens.mT.unflatten(2, (images.shape[2] // self.stride_px, -1))
+
+
+class ChannelsFirst(nn.Module):
+    """A feature map whose channels stand last, with its axes in their usual order."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, images: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch feature rows columns"]:
+        return self.network(images).permute(0, 3, 1, 2)
+
+
+class Unpooled(nn.Module):
+    """A timm network that cannot be built without its pooling, before that pooling."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Float[Tensor, "batch channel height width"]) -> Any:
+        """A map or tokens; of a few networks something else, which is then refused."""
+        return self.network.forward_features(images)  # type: ignore[operator]  # timm's own method
+
+
+def _as_backbone(
+    name: str,
+    network: nn.Module,
+    colours: tuple[Colour, Colour],
+    native_px: int,
+    prefix_tokens: int | None = None,
+    patch_px: int = 1,
+) -> Backbone:
+    """The network giving maps, whatever it gives itself, which a forward pass shows.
+
+    colours: mean and deviation of its input. native_px: a size that it certainly takes.
+    prefix_tokens: how many tokens that are no patches stand before the others; None: the few that
+    leave a grid. patch_px: what the sides are known to be multiples of. Raises
+    UnknownBackboneError.
+    """
+    training = network.training
+    network.eval()
     try:
-        return as_feature_map(network, **known)
-    except NoFeatureMapError as error:
-        raise UnknownBackboneError(f"{name} {error}") from error
+        shape, sides = _probe(network, native_px, patch_px)
+    except LIBRARY_FAULTS as error:
+        raise UnknownBackboneError(f"{name} cannot be run ({reason_of(error)})") from error
+    finally:
+        network.train(training)
+    if len(shape) == 3:
+        grid = _token_grid(shape[1], sides, prefix_tokens)
+        if grid is None:
+            raise UnknownBackboneError(
+                f"{name} gives {shape[1]} tokens of {sides[0]} x {sides[1]} pixels: no grid of them"
+            )
+        return Backbone(TokenMap(network, *grid), shape[2], *colours, grid[1])
+    if len(shape) == 4 and _is_grid(shape[2], shape[3], sides):
+        return Backbone(network, shape[1], *colours, patch_px)
+    if len(shape) == 4 and _is_grid(shape[1], shape[2], sides):
+        return Backbone(ChannelsFirst(network), shape[3], *colours, patch_px)
+    raise UnknownBackboneError(
+        f"{name} gives {list(shape)}, which is no map of channels, height and width"
+    )
+
+
+@torch.inference_mode()
+def _probe(
+    network: nn.Module, native_px: int, patch_px: int
+) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """The shape of the output, and the height and width of the image that it is of."""
+    device = next(network.parameters()).device
+    height, width = (math.ceil(px / patch_px) * patch_px for px in _PROBE_PX)
+    try:
+        output = network(torch.zeros(1, 3, height, width, device=device))
+    except LIBRARY_FAULTS:  # it takes one size only, or none as small
+        height = width = native_px
+        output = network(torch.zeros(1, 3, height, width, device=device))
+    if not isinstance(output, Tensor):
+        raise TypeError(f"gives a {type(output).__name__}, not one map")
+    return tuple(output.shape), (height, width)
+
+
+def _is_grid(rows: int, columns: int, sides: tuple[int, int]) -> bool:
+    height, width = sides
+    return rows == columns if height == width else rows <= columns <= 2 * rows
+
+
+def _token_grid(
+    tokens: int, sides: tuple[int, int], prefix_tokens: int | None
+) -> tuple[int, int] | None:
+    """How many tokens are no patches, and the pixels between neighbouring patches."""
+    height, width = sides
+    strides = [px for px in range(1, min(sides)) if height % px == 0 and width % px == 0]
+    extras = range(_MOST_EXTRA_TOKENS + 1) if prefix_tokens is None else [prefix_tokens]
+    for extra in extras:
+        for stride_px in strides:
+            if (height // stride_px) * (width // stride_px) == tokens - extra:
+                return extra, stride_px
+    return None

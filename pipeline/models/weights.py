@@ -10,11 +10,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pipeline.files import replacing
-from pipeline.models.backbones import build_backbone
+from pipeline.models.backbones import Colour, build_backbone
 from pipeline.models.embedder import Embedder
 
 LIBRARY_WEIGHTS = ("random", "pretrained")
-Colour = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,16 @@ class NetworkCard:
     std: Colour | None = None
 
 
-def is_weights_file(weights: str) -> bool:
-    """Whether `weights` names a file rather than a kind of weights."""
-    return weights.endswith(".safetensors")
-
-
 def weights_files(weights: str) -> tuple[Path, ...]:
     """The file that a network starts from, or none: an input that its training depends on."""
-    return (Path(weights),) if is_weights_file(weights) else ()
+    return (Path(weights),) if weights.endswith(".safetensors") else ()
+
+
+def weights_fault(weights: str) -> str | None:
+    """What `weights` must be, or None where it is that."""
+    if weights in LIBRARY_WEIGHTS or weights_files(weights):
+        return None
+    return f"must be {', '.join(LIBRARY_WEIGHTS)} or the path of a .safetensors file"
 
 
 def build_embedder(
@@ -56,18 +57,14 @@ def build_embedder(
     file. mean, std: of the input, in place of the backbone's own. The global random state is left
     as it was. Raises ValueError for a backbone or a file that cannot be used.
     """
-    files = weights_files(weights)
-    if weights not in LIBRARY_WEIGHTS and not files:
-        raise ValueError(
-            f"weights = {weights!r}: must be {', '.join(LIBRARY_WEIGHTS)} or the path of a "
-            ".safetensors file"
-        )
+    if fault := weights_fault(weights):
+        raise ValueError(f"weights = {weights!r}: {fault}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = build_backbone(
             backbone,
             pretrained=weights == "pretrained",
-            weights_file=files[0] if files else None,
+            weights_file=next(iter(weights_files(weights)), None),
         )
         network = Embedder(replace(built, mean=mean or built.mean, std=std or built.std), dim)
     return network.to(memory_format=torch.channels_last)

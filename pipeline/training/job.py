@@ -1,7 +1,5 @@
 """One training from its settings to a saved network: resumable and recorded."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,18 +151,17 @@ def run_training(
         return
     mark = fingerprint(job.settings, job.inputs)
     folder = open_work_folder(job.stage, job.key, mark)
-    facts = {
-        "dataset": job.dataset,
-        "network": job.key,
-        "backbone": card.backbone,
-        "query_px": card.size_px,
-    }
     with tracked_run(
         stage=job.stage,
         key=job.key,
         role=job.role,
         fingerprint=mark,
-        facts=facts,
+        facts={
+            "dataset": job.dataset,
+            "network": job.key,
+            "backbone": card.backbone,
+            "query_px": card.size_px,
+        },
         settings=job.settings,
         dataset=_dataset_facts(job.dataset),
         keep_best=params.tracking.keep_best,
@@ -213,8 +210,5 @@ def _dataset_facts(name: str) -> DatasetFacts:
 
 def _table(history: list[Row]) -> str:
     """Comma-separated values, a line an epoch, below a line of names."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, history[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()
+    lines = [history[0].keys(), *(row.values() for row in history)]
+    return "".join(",".join(map(str, line)) + "\n" for line in lines)

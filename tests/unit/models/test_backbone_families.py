@@ -7,10 +7,9 @@ import pytest
 import torch
 from torchvision.models import get_model
 
-from pipeline.models.backbones import UnknownBackboneError, build_backbone
+from pipeline.models.backbones import TokenMap, UnknownBackboneError, build_backbone
+from pipeline.models.checks import size_fault
 from pipeline.models.embedder import Embedder, freeze_batch_norm
-from pipeline.models.feature_maps import TokenMap
-from pipeline.models.requirements import size_fault
 from pipeline.models.torchvision_heads import headless
 from pipeline.models.weights import build_embedder
 

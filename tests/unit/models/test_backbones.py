@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.models.backbones import UnknownBackboneError, build_backbone, check_backbone
+from pipeline.models.checks import size_fault
 from pipeline.models.embedder import Embedder
-from pipeline.models.requirements import size_fault
 
 # Families whose last feature map differs in kind: plain, with a head convolution, without one,
 # tokens, channels in the last place.

@@ -1,15 +1,30 @@
 """Backbones, sizes and weights that cannot work are refused together, before anything runs."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import timm
 from safetensors.torch import save_file
 from torchvision.models import get_model
 
 from pipeline.config.params import ConfigurationError, Params, load_params
-from pipeline.models import requirements
-from pipeline.models.requirements import check_networks, network_faults, size_fault
+from pipeline.config.recipes import Network
+from pipeline.models import backbones, checks
+from pipeline.models.checks import size_fault
+from pipeline.models.requirements import check_downloads, check_networks, network_faults
 from tests.made_params import edited_params
+
+ROOT = Path(__file__).resolve().parents[3]
+ONE_STUDENT = {"students": {"one": {"dataset": "emblems", "query_px": 32}}}
+
+
+@pytest.fixture(autouse=True)
+def own_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accepted networks are noted in the working folder."""
+    monkeypatch.chdir(tmp_path)
 
 
 def faults_of(params: Params) -> list[str]:
@@ -101,17 +116,16 @@ def test_a_size_is_named_with_its_key(tmp_path: Path) -> None:
 def test_weights_that_cannot_be_had_are_told_once_and_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     asked = []
 
     def refuse(backbone: str, *, pretrained: bool) -> None:
         asked.append((backbone, pretrained))
         raise OSError("no route to host\nand more")
 
-    monkeypatch.setattr(requirements, "build_backbone", refuse)
+    monkeypatch.setattr(backbones, "build_backbone", refuse)
     params = params_with(tmp_path, datasets__emblems__network__weights="pretrained")
     with pytest.raises(ConfigurationError) as caught:
-        requirements.check_downloads(params)
+        check_downloads(params)
     assert asked == [("timm/test_resnet", True)]
     message = str(caught.value)
     assert "datasets.emblems.network.weights, students.emblems-64.network.weights" in message
@@ -120,5 +134,73 @@ def test_weights_that_cannot_be_had_are_told_once_and_before_anything_runs(
         target = Path(f"models/emblems/{path}.safetensors")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
-    requirements.check_downloads(params)  # what is trained needs them no more
+    check_downloads(params)  # what is trained needs them no more
     assert len(asked) == 1
+
+
+def test_networks_that_were_accepted_are_not_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another size, backbone, or file of weights asks anew; a refusal is never kept."""
+    asked: list[str] = []
+
+    def counted(owner: str, network: Network, sizes: dict[str, int]) -> list[str]:
+        asked.append(owner)
+        return faults_of_network(owner, network, sizes)
+
+    faults_of_network = checks.faults_of
+    monkeypatch.setattr(checks, "faults_of", counted)
+    weights = tmp_path / "weights.safetensors"
+    state = timm.create_model("test_resnet").state_dict()
+    save_file(state, weights)
+
+    def is_asked(**changes: object) -> bool:
+        asked.clear()
+        check_networks(params_with(tmp_path, **changes))
+        return bool(asked)
+
+    assert is_asked()
+    assert not is_asked()
+    assert not is_asked(datasets__emblems__teacher__margin=0.5)
+    own = {"datasets__emblems__network__weights": str(weights)}
+    for changes in (
+        own,
+        {"datasets__emblems__teacher_px": 128},
+        {"datasets__emblems__network__backbone": "timm/test_vit", **ONE_STUDENT},
+    ):
+        assert is_asked(**changes)
+        assert not is_asked(**changes)
+    assert is_asked(**own)
+    save_file(state | {"surplus": state["bn1.weight"] + 1}, weights)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="has besides surplus"):
+            is_asked(**own)
+    with pytest.raises(ConfigurationError) as caught:
+        check_networks(params_with(tmp_path, **own), others=["inputs.a: is not there"])
+    assert [fault.split(":")[0] for fault in caught.value.faults] == [
+        "inputs.a",
+        f"datasets.emblems.network.weights = '{weights}'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import stages.check, pipeline.models.requirements", "torch timm torchvision pandas"),
+        ("import stages.distill, stages.train_teacher", "timm torchvision pandas mlflow"),
+        ("import stages.train_baseline, stages.embed_database", "timm torchvision pandas mlflow"),
+        (
+            "from pipeline.models.weights import build_embedder\n"
+            "build_embedder('torchvision/resnet18', 8, weights='random', seed=0)",
+            "timm pandas mlflow",
+        ),
+    ],
+)
+def test_only_what_is_needed_is_imported(code: str, absent: str) -> None:
+    program = f"import sys\n{code}\nassert not {{*{absent.split()}}} & sys.modules.keys()"
+    subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        timeout=240,
+    )

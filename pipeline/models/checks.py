@@ -1,0 +1,82 @@
+"""Whether a network can be built, takes images of a size, and is what a file of weights is of."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from pipeline.config.recipes import Network
+from pipeline.models.backbones import (
+    LIBRARY_FAULTS,
+    Backbone,
+    UnknownBackboneError,
+    build_backbone,
+    reason_of,
+)
+from pipeline.models.local_weights import WeightsError
+from pipeline.models.weights import weights_fault, weights_files
+
+
+def faults_of(owner: str, network: Network, sizes: dict[str, int]) -> list[str]:
+    """Faults of the network of the key `owner` at the sizes, in pixels, which are given by keys."""
+    weights_key = f"{owner}.network.weights = {network.weights!r}"
+    fault = weights_fault(network.weights)
+    faults = [f"{weights_key}: {fault}"] if fault else []
+    try:
+        _built(network.backbone)
+        for file in weights_files(network.weights):
+            _without_values(network.backbone, file)
+    except UnknownBackboneError as error:
+        return [*faults, f"{owner}.network.backbone = {network.backbone!r}: {error}"]
+    except WeightsError as error:
+        faults.append(f"{weights_key}: {str(error).removeprefix(f'{network.weights}: ')}")
+    return faults + [
+        f"{key} = {size_px}: {fault}"
+        for key, size_px in sizes.items()
+        if (fault := size_fault(network.backbone, size_px))
+    ]
+
+
+def size_fault(backbone: str, size_px: int) -> str | None:
+    """Why `backbone` cannot take square images of `size_px`, or None: tried on meta tensors."""
+    try:
+        built = _built(backbone)
+    except UnknownBackboneError as error:
+        return str(error)
+    if size_px % built.patch_px:
+        return f"must be a multiple of {built.patch_px} for {backbone}"
+    try:
+        device = next(built.features.parameters()).device
+        output = built.features(torch.empty(1, 3, size_px, size_px, device=device))
+    except LIBRARY_FAULTS as error:
+        return f"{backbone} cannot take it ({reason_of(error).lower()})"
+    if 0 in output.shape:
+        return f"{backbone} leaves no feature map of so small an image"
+    return None
+
+
+@lru_cache(maxsize=8)
+def _built(backbone: str) -> Backbone:
+    built = _without_values(backbone)
+    built.features.eval()
+    return built
+
+
+def _without_values(backbone: str, weights_file: Path | None = None) -> Backbone:
+    """The backbone on the meta device, or, where its library needs values to build it, with them.
+
+    Raises UnknownBackboneError, with the library's own reason where it fails, or WeightsError.
+    """
+    try:
+        with torch.device("meta"):
+            return build_backbone(backbone, pretrained=False, weights_file=weights_file)
+    except WeightsError:
+        raise
+    except LIBRARY_FAULTS:
+        pass  # said again, or not at all, where the values are there
+    try:
+        return build_backbone(backbone, pretrained=False, weights_file=weights_file)
+    except (UnknownBackboneError, WeightsError):
+        raise
+    except LIBRARY_FAULTS as error:
+        raise UnknownBackboneError(f"{backbone} cannot be built ({reason_of(error)})") from error
