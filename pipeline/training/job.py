@@ -210,5 +210,5 @@ def _dataset_facts(name: str) -> DatasetFacts:
 
 def _table(history: list[Row]) -> str:
     """Comma-separated values, a line an epoch, below a line of names."""
-    lines = [history[0].keys(), *(row.values() for row in history)]
-    return "".join(",".join(map(str, line)) + "\n" for line in lines)
+    lines = [",".join(map(str, row.values())) for row in history]
+    return "\n".join([",".join(history[0]), *lines, ""])
