@@ -79,6 +79,8 @@ def test_unknown_names_are_refused_with_similar_ones() -> None:
         ("resnet18", "must be timm/NAME or torchvision/NAME"),
         ("hub/resnet18", "must be timm/NAME or torchvision/NAME"),
         ("timm/", "timm has no ''"),
+        ("timm/hf_hub:someone/network", "timm has no 'hf_hub:someone/network'"),  # asks no hub
+        ("timm/local-dir:/tmp/network", "timm has no 'local-dir:/tmp/network'"),
     ):
         for reject in (check_backbone, lambda name: build_backbone(name, pretrained=False)):
             with pytest.raises(UnknownBackboneError, match=message):
