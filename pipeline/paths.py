@@ -104,6 +104,20 @@ def locked_dependencies(stage: str) -> dict[str, str]:
     return {dep["path"]: str(dep.get("md5", "")) for dep in entry.get("deps", [])}
 
 
+def teacher_origin(dataset: str) -> dict[str, str]:
+    """Which pack the teacher learned from, and whether it is the one the students learned from."""
+    paths = DatasetPaths(dataset)
+    locked = locked_outputs()
+    now = locked.get(f"prepare@{dataset}", {}).get(str(paths.pack), "")
+    then = locked_dependencies(f"train_teacher@{dataset}").get(str(paths.pack), "")
+    return {
+        "pack_md5": now,
+        "teacher_md5": locked.get(f"train_teacher@{dataset}", {}).get(str(paths.teacher), ""),
+        "teacher_pack_md5": then,
+        "teacher_of_this_pack": "yes" if now == then else "no",
+    }
+
+
 def _locked_stages() -> dict[str, Any]:
     """The entries of dvc.lock; none without the file. Raises ValueError where it is no YAML."""
     from ruamel.yaml import YAML

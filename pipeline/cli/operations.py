@@ -55,7 +55,7 @@ def rollback(
     query_px: Annotated[int, typer.Argument(help="The query resolution.")],
 ) -> None:
     """Let the champion before the present one lead again."""
-    from pipeline.flows.champions import roll_back_champion
+    from pipeline.search.promotion import roll_back_champion
 
     with plain_errors():
         enter_workspace()

@@ -8,11 +8,6 @@ from typing import Any
 
 from pipeline.config.params import load_params
 from pipeline.datasets.own_checks import check_own_images
-from pipeline.flows.champions import (
-    Verdict,
-    judge_dataset,
-    name_first_champions,
-)
 from pipeline.flows.graph import StageGraph, read_graph
 from pipeline.flows.ledger import (
     StudyRecord,
@@ -29,7 +24,6 @@ from pipeline.flows.retraining import (
     Retraining,
     chosen_datasets,
     retrain_stages,
-    teacher_origin,
 )
 from pipeline.flows.server import OwnServer, ServerError, answers, set_up_prefect
 from pipeline.flows.stage_runs import Outcome
@@ -37,8 +31,10 @@ from pipeline.flows.stops import Stop, heeding_signals
 from pipeline.flows.study import Study
 from pipeline.flows.terminal import Announcer, summary
 from pipeline.models.requirements import check_networks
+from pipeline.paths import teacher_origin
 from pipeline.processes import end_leftovers
 from pipeline.tracking.audit import record_lines
+from pipeline.search.promotion import Terms, Verdict, judge_dataset, name_first_champions
 from pipeline.tracking.store import require_store
 from pipeline.training.work_folders import delete_spent_work
 
@@ -128,7 +124,8 @@ def retrain(
                     for line in lines:
                         _note(result, tell, line)
                     break
-                for verdict in judge_dataset(params, name, request):
+                terms = Terms(request.tolerance_points, request.force, request.across_backbones)
+                for verdict in judge_dataset(params, name, terms):
                     result.verdicts.setdefault(name, []).append(verdict)
                     _note(result, tell, verdict.line())
                 if teacher_origin(name)["teacher_of_this_pack"] == "no":

@@ -17,7 +17,7 @@ from pipeline.config.sources import CsvSource, FolderSource
 from pipeline.files import write_json
 from pipeline.flows.graph import StageGraph, read_graph
 from pipeline.flows.stage_runs import Outcome
-from pipeline.paths import WORK, DatasetPaths, locked_dependencies, locked_outputs
+from pipeline.paths import WORK, DatasetPaths, teacher_origin
 
 KEPT = ("train_teacher", "train_baseline")  # stages that a retraining of students leaves alone
 NOTICING = ("check", "download", "survey")
@@ -201,20 +201,6 @@ def image_changes(before: list[Mapping[str, Any]], after: list[Mapping[str, Any]
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def teacher_origin(name: str) -> Mapping[str, str]:
-    """Which pack the teacher learned from, and whether it is the one the students learned from."""
-    paths = DatasetPaths(name)
-    locked = locked_outputs()
-    now = locked.get(f"prepare@{name}", {}).get(str(paths.pack), "")
-    then = locked_dependencies(f"train_teacher@{name}").get(str(paths.pack), "")
-    return {
-        "pack_md5": now,
-        "teacher_md5": locked.get(f"train_teacher@{name}", {}).get(str(paths.teacher), ""),
-        "teacher_pack_md5": then,
-        "teacher_of_this_pack": "yes" if now == then else "no",
-    }
 
 
 def kept_teacher_line(name: str) -> str | None:

@@ -16,16 +16,17 @@ from typer.testing import CliRunner
 from pipeline.cli.__main__ import app
 from pipeline.config.params import load_params
 from pipeline.files import file_md5
-from pipeline.flows.champions import (
+from pipeline.flows.retrain import retrain
+from pipeline.flows.retraining import Request, kept_teacher_line
+from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
+from pipeline.paths import locked_outputs, teacher_origin
+from pipeline.search.promotion import (
+    Terms,
     Verdict,
     judge_dataset,
     name_first_champions,
     roll_back_champion,
 )
-from pipeline.flows.retrain import retrain
-from pipeline.flows.retraining import Request, kept_teacher_line, teacher_origin
-from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
-from pipeline.paths import locked_outputs
 from pipeline.search.search import choose_network, open_network
 from pipeline.tracking.registry import RegistryError, champions, find_champion
 from pipeline.tracking.store import open_store
@@ -132,15 +133,15 @@ def test_new_images_retrain_students_and_only_the_better_one_leads(workspace: Pa
 
     # The one that was rolled back may lead where it is asked again.
     assert put_student("made/72/student.safetensors").decision.reason.endswith("rolled back")
-    verdict = put_student("made/72/student.safetensors", Request(force=True))
+    verdict = put_student("made/72/student.safetensors", Terms(again=True))
     assert verdict.decision.result == "promoted"
     assert verdict.champion == "2"
 
 
-def put_student(network: str, request: Request | None = None, key: str = STUDENT) -> Verdict:
+def put_student(network: str, terms: Terms | None = None, key: str = STUDENT) -> Verdict:
     """Judge a network in the place of a student, as if it had been trained."""
     put_file(network, f"models/{NAME}/students/{key}.safetensors")
-    (verdict,) = judge_dataset(load_params(), NAME, request or Request())
+    (verdict,) = judge_dataset(load_params(), NAME, terms or Terms())
     return verdict
 
 
@@ -157,7 +158,7 @@ def defended(workspace: Path) -> Path:
     """Version 2, a good one, leads; the next candidate is a bad one."""
     del workspace
     assert [one.decision.result for one in name_first_champions(load_params(), NAME)] == ["first"]
-    verdict = put_student("made/72/student.safetensors", Request(tolerance_points=50))
+    verdict = put_student("made/72/student.safetensors", Terms(tolerance_points=50))
     assert (verdict.decision.result, verdict.champion) == ("promoted", "2")
     return Path("made/84/student.safetensors")
 
@@ -212,7 +213,7 @@ def test_an_error_is_no_reason_to_promote(
     put_file(str(defended), f"models/{NAME}/students/{STUDENT}.safetensors")
     break_it()
     with pytest.raises((ValueError, OSError), match=words):
-        list(judge_dataset(load_params(), NAME, Request()))
+        list(judge_dataset(load_params(), NAME, Terms()))
     assert champion_state() == before
 
 
@@ -266,7 +267,7 @@ def test_a_champion_of_another_teacher_gives_way_to_a_student_of_this_one(defend
     with Path("dvc.lock").open("w") as file:
         yaml.dump(lock, file)
     with pytest.raises(ValueError, match=r"teacher.safetensors: is newer than the result of dist"):
-        list(judge_dataset(load_params(), NAME, Request(force=True)))
+        list(judge_dataset(load_params(), NAME, Terms(again=True)))
 
 
 def test_a_lost_registry_beside_champions_is_an_error(
@@ -276,7 +277,7 @@ def test_a_lost_registry_beside_champions_is_an_error(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///new.db")
     words = "own-16px: MLflow's registry names no champion, but champions/own holds one"
     for ask in (
-        lambda: list(judge_dataset(load_params(), NAME, Request())),
+        lambda: list(judge_dataset(load_params(), NAME, Terms())),
         lambda: list(name_first_champions(load_params(), NAME)),
         lambda: roll_back_champion(NAME, 16),
     ):
@@ -295,7 +296,7 @@ def test_the_champion_itself_is_embedded_by_nobody_and_its_copy_is_healed(
     with pytest.raises(ValueError, match="not the network of champion version 2 any more"):
         answer_of(STUDENT)
     monkeypatch.setenv("L2S_DEVICE", "cuda:7")
-    verdict = put_student("made/72/student.safetensors", Request(force=True))
+    verdict = put_student("made/72/student.safetensors", Terms(again=True))
     assert verdict.decision.reason == "the candidate is the champion: the same network"
     assert answer_of(STUDENT) == "2"
 
@@ -331,10 +332,10 @@ def test_another_backbone_competes_only_where_it_is_asked_to(defended: Path) -> 
     verdict = put_student(str(defended))
     assert (verdict.candidate, verdict.not_compared) == (STUDENT, (f"{NAME}-other",))
     assert verdict.line().endswith("; not compared, of another backbone: own-other")
-    (verdict,) = judge_dataset(load_params(), NAME, Request(across_backbones=True))
+    (verdict,) = judge_dataset(load_params(), NAME, Terms(across_backbones=True))
     assert (verdict.candidate, verdict.not_compared) == (f"{NAME}-other", ())
     Path(f"models/{NAME}/students/{STUDENT}.safetensors").unlink()
-    (verdict,) = judge_dataset(load_params(), NAME, Request())
+    (verdict,) = judge_dataset(load_params(), NAME, Terms())
     assert (verdict.candidate, verdict.decision.result, verdict.champion) == ("", "refused", "2")
     assert "no student of its backbone, timm/test_resnet, is trained" in verdict.decision.reason
 

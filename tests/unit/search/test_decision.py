@@ -5,7 +5,7 @@ import torch
 
 from pipeline.evaluation.cells import Bootstrap
 from pipeline.evaluation.compare import Comparison, Incompatible, Unfit, compare_queries
-from pipeline.flows.decision import decide
+from pipeline.search.decision import decide
 
 
 def comparison(low: float, mean: float, high: float) -> Comparison:

@@ -13,17 +13,16 @@ from pipeline.devices import resolve_device
 from pipeline.evaluation.cells import Bootstrap
 from pipeline.evaluation.compare import Comparison, Incompatible, Unfit, challenge
 from pipeline.files import file_md5
-from pipeline.flows.candidates import (
+from pipeline.models.weights import read_card
+from pipeline.paths import WORK, DatasetPaths, teacher_origin
+from pipeline.search.candidates import (
     choose_candidate,
     find_fault,
     query_sizes,
     trained_students,
 )
-from pipeline.flows.decision import Decision, decide
-from pipeline.flows.retraining import Request, teacher_origin
-from pipeline.models.weights import read_card
-from pipeline.paths import WORK, DatasetPaths
 from pipeline.search.champions import Champion, has_kept, keep_champion
+from pipeline.search.decision import Decision, decide
 from pipeline.tracking.registry import (
     RegistryError,
     Version,
@@ -39,6 +38,17 @@ from pipeline.tracking.registry import (
 )
 from pipeline.tracking.runs import TrackedRun, tracked_run
 from pipeline.tracking.store import Store, TrackingError, contact_errors, open_store
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On which terms a student may replace a champion. `tolerance_points` are points of map;
+    `again`: also one that was judged before; `across_backbones`: also one of another backbone.
+    """
+
+    tolerance_points: float = 0.5
+    again: bool = False
+    across_backbones: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class Verdict:
         )
 
 
-def judge_dataset(params: Params, name: str, request: Request) -> Iterator[Verdict]:
+def judge_dataset(params: Params, name: str, terms: Terms) -> Iterator[Verdict]:
     """Judge the candidate of each query resolution of a data set, the largest first.
 
     Raises TrackingError, since without the registry no champion can be named, and ValueError for
@@ -76,7 +86,7 @@ def judge_dataset(params: Params, name: str, request: Request) -> Iterator[Verdi
         if fault := find_fault(params, name):
             raise ValueError(f"{fault}: run `l2s study` or `l2s retrain --force`")
         for query_px in query_sizes(params, name):
-            yield _judge(params, store, name, query_px, request)
+            yield _judge(params, store, name, query_px, terms)
 
 
 def name_first_champions(params: Params, name: str) -> Iterator[Verdict]:
@@ -90,7 +100,7 @@ def name_first_champions(params: Params, name: str) -> Iterator[Verdict]:
         vacant = [px for px in vacant if trained_students(params, name, px)]
         if vacant and not find_fault(params, name):
             for query_px in vacant:
-                yield _judge(params, store, name, query_px, Request())
+                yield _judge(params, store, name, query_px, Terms())
 
 
 def roll_back_champion(dataset: str, query_px: int) -> tuple[Version, Version]:
@@ -140,14 +150,14 @@ def _find_champion(store: Store, name: str, query_px: int) -> Version | None:
     return champion
 
 
-def _judge(params: Params, store: Store, name: str, query_px: int, request: Request) -> Verdict:
+def _judge(params: Params, store: Store, name: str, query_px: int, terms: Terms) -> Verdict:
     model = model_name(name, query_px)
     champion = _find_champion(store, name, query_px)
     with _work_folder() as folder:
         theirs = fetch_network(store, champion, folder) if champion else None
         backbone = read_card(theirs).backbone if theirs else None
         key, others = choose_candidate(
-            params, name, query_px, backbone, across_backbones=request.across_backbones
+            params, name, query_px, backbone, across_backbones=terms.across_backbones
         )
         leading, network, comparison = champion, theirs, None
         if key is None:
@@ -156,28 +166,28 @@ def _judge(params: Params, store: Store, name: str, query_px: int, request: Requ
         else:
             own = DatasetPaths(name).student(key)
             known = find_versions(store, model, file_md5(own))
-            if champion and (settled := _find_settled(champion, known, file_md5(own), request)):
+            if champion and (settled := _find_settled(champion, known, file_md5(own), terms)):
                 decision = Decision("unchanged", settled)
             else:
                 outcome = _challenge(params, name, own, champion, theirs)
-                decision = decide(outcome, request.tolerance_points)
+                decision = decide(outcome, terms.tolerance_points)
                 comparison = outcome if isinstance(outcome, Comparison) else None
-                with _decision_run(params, key, champion, request.tolerance_points) as run:
+                with _decision_run(params, key, champion, terms.tolerance_points) as run:
                     version = known[0] if known else _register(store, model, name, key, run)
                     if decision.moves_alias:
                         promote(store, version)
                         leading, network = version, own
-                    _tell(store, run, version, decision, comparison, request.tolerance_points)
+                    _tell(store, run, version, decision, comparison, terms.tolerance_points)
         if leading and network:
             _let_answer(name, query_px, leading, network)
     lead = leading.version if leading else ""
     return Verdict(model, key or "", lead, decision, comparison, others)
 
 
-def _find_settled(champion: Version, known: list[Version], md5: str, request: Request) -> str:
+def _find_settled(champion: Version, known: list[Version], md5: str, terms: Terms) -> str:
     """Why there is nothing to decide; empty where there is."""
     judged = [one for one in known if "decision" in one.tags]
-    if judged and not request.force:
+    if judged and not terms.again:
         return f"judged before, as version {judged[0].version}: {judged[0].tags['decision']}"
     return "the candidate is the champion: the same network" if md5 == champion.md5 else ""
 
