@@ -119,14 +119,32 @@ def teacher_origin(dataset: str) -> dict[str, str]:
 
 
 def _locked_stages() -> dict[str, Any]:
-    """The entries of dvc.lock; none without the file. Raises ValueError where it is no YAML."""
+    """The entries of dvc.lock; none without the file."""
+    if not LOCK.exists():
+        return {}
+    return parse_lock(LOCK.read_text(encoding="utf-8")).get("stages") or {}
+
+
+class LockConflictError(ValueError):
+    """dvc.lock holds the marks that git leaves where two sides of a merge differ."""
+
+
+def parse_lock(text: str, *, for_update: bool = False) -> Any:
+    """The content of a dvc.lock; empty where it holds no entries.
+
+    for_update: keep what is needed to write it again as it stood.
+    Raises LockConflictError, and any other ValueError where it is no YAML.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    if not LOCK.exists():
-        return {}
+    if any(line.startswith(("<<<<<<< ", ">>>>>>> ")) for line in text.splitlines()):
+        raise LockConflictError(
+            f"{LOCK}: holds conflict markers of a git merge: choose a side, such as by "
+            f"`git checkout --ours {LOCK}`; then `l2s study` makes what it lacks"
+        )
     try:
-        data = YAML(typ="safe").load(LOCK.read_text(encoding="utf-8"))
+        data = YAML(typ="rt" if for_update else "safe").load(text)
     except YAMLError as error:
-        raise ValueError(f"no YAML: {error}") from error
-    return (data.get("stages") or {}) if isinstance(data, dict) else {}
+        raise ValueError(f"{LOCK}: no YAML: {error}") from error
+    return data if isinstance(data, dict) else {}

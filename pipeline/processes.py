@@ -4,11 +4,12 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import psutil
 
 from pipeline.files import write_json
 from pipeline.paths import WORK
@@ -16,21 +17,20 @@ from pipeline.paths import WORK
 FOLDER = WORK / "processes"
 # Patience after each signal. SIGINT lets DVC release its locks and a training note its state.
 SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
-PROC = Path("/proc")
 
 
 def start_mark(pid: int) -> str | None:
-    """What tells a process from a later one of the same number; None when it does not live."""
-    if PROC.is_dir():
-        try:
-            fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-            boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
-        except OSError:
+    """What tells a process from a later one of the same number; None when it does not live.
+
+    Seconds from the boot to its start: unlike the time of day they stay when the clock is set.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
             return None
-        return None if fields[0] == "Z" else f"{boot} {fields[19]}"
-    command = ["ps", "-o", "lstart=", "-p", str(pid)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    return done.stdout.strip() or None
+        return f"{process.create_time() - psutil.boot_time():.2f}"
+    except psutil.NoSuchProcess:
+        return None
 
 
 def own_name() -> dict[str, str]:
@@ -44,6 +44,14 @@ def is_dead(name: dict[str, str]) -> bool:
     if name.get("host") != socket.gethostname() or not name.get("pid", "").isdigit():
         return False
     return start_mark(int(name["pid"])) != name.get("process_start")
+
+
+def command_of(pid: int) -> str | None:
+    """The arguments of a living process, joined by spaces; None when it does not live."""
+    try:
+        return " ".join(psutil.Process(pid).cmdline()).strip()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None
 
 
 @dataclass(frozen=True)
@@ -62,25 +70,14 @@ class GroupRecord:
 
 def group_members(group: int) -> list[int]:
     """The living processes of a group."""
-    if not PROC.is_dir():
-        table = [row.split() for row in _ps("-A", "-o", "pid=,pgid=,stat=").splitlines()]
-        return [int(pid) for pid, of, state in table if int(of) == group and state[0] != "Z"]
-    members = []
-    for folder in PROC.iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[2]) == group and fields[0] != "Z":
-                members.append(int(folder.name))
-    return members
+    return [pid for pid in psutil.pids() if _group_of(pid) == group and start_mark(pid)]
 
 
-def _ps(*options: str) -> str:
-    """What systems without /proc have."""
-    command = ["ps", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603
+def _group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except (ProcessLookupError, PermissionError):
+        return None
 
 
 def record_group(name: str, pid: int) -> Path:
@@ -145,11 +142,11 @@ def _is_ours(record: GroupRecord) -> bool:
     leader = start_mark(record.group)
     if leader is not None:
         return leader == record.started
-    return any(_folder_of(pid) == Path.cwd() for pid in group_members(record.group))
+    return any(_folder_of(pid) == str(Path.cwd()) for pid in group_members(record.group))
 
 
-def _folder_of(pid: int) -> Path | None:
+def _folder_of(pid: int) -> str | None:
     try:
-        return (PROC / str(pid) / "cwd").readlink()
-    except OSError:
+        return psutil.Process(pid).cwd()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None

@@ -1,6 +1,5 @@
 """dvc.lock after a parallel study: the order of a serial one, and no entries of lost stages."""
 
-import hashlib
 import io
 import json
 import shutil
@@ -10,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_text
-from pipeline.paths import LOCK, WORK, locked_outputs
+from pipeline.files import file_md5, write_text
+from pipeline.paths import LOCK, WORK, LockConflictError, locked_outputs, parse_lock
+from pipeline.processes import command_of
 
 GOOD_COPY = WORK / "dvc.lock"
 CACHE = Path(".dvc/cache/files/md5")
@@ -24,7 +24,7 @@ def sorted_lock(text: str, order: Sequence[str], without: Collection[str] = ()) 
 
     Entries that `order` does not know come last; those in `without` are left out.
     """
-    data = _parse(text, for_update=True)
+    data = parse_lock(text, for_update=True)
     entries = data.get("stages") or {}
     names = [name for name in order if name in entries]
     names += [name for name in entries if name not in set(order)]
@@ -42,7 +42,7 @@ def normalise_lock(order: Sequence[str], without: Collection[str] = ()) -> None:
         ordered = sorted_lock(text, order, without)
         if ordered != text:
             write_text(LOCK, ordered)
-        keep_copy()
+        _keep_copy()
 
 
 def lost_names(order: Iterable[str]) -> list[str]:
@@ -73,7 +73,7 @@ def prune_lock(order: Sequence[str]) -> Pruned:
     for path, md5 in ((Path(p), md5) for name in lost for p, md5 in outputs[name].items()):
         if str(path) in living or not path.exists():
             continue
-        if path.is_file() and _is_cached(md5) and _md5(path) == md5:
+        if path.is_file() and _is_cached(md5) and file_md5(path) == md5:
             path.unlink()
             deleted.append(path)
         else:
@@ -82,7 +82,7 @@ def prune_lock(order: Sequence[str]) -> Pruned:
     return Pruned(lost, deleted, kept)
 
 
-def keep_copy() -> None:
+def _keep_copy() -> None:
     """Keep the last dvc.lock that could be read: DVC does not write it in one piece."""
     GOOD_COPY.parent.mkdir(exist_ok=True)
     if LOCK.exists() and _is_sound(LOCK):
@@ -93,6 +93,8 @@ def heal_locks() -> list[str]:
     """Repair what a DVC process that was killed in mid-writing left; a line for each repair.
 
     No stage may be running. The entries that a restored dvc.lock lacks come from DVC's run cache.
+    A sound dvc.lock is kept as a copy for the next time. Raises LockConflictError: which side of
+    a merge counts is not ours to say.
     """
     healed = []
     if _is_broken(LOCK, _is_sound):
@@ -109,6 +111,7 @@ def heal_locks() -> list[str]:
         if dead := _drop_dead(held):
             write_text(PATH_LOCKS, json.dumps(held))
             healed.append(f"released what a run that was stopped here had locked: {dead} paths")
+    _keep_copy()
     return healed
 
 
@@ -145,19 +148,15 @@ def _drop_dead(held: dict[str, Any]) -> int:
 
 def _is_living_dvc(holder: Mapping[str, Any]) -> bool:
     """Whether the process that took a lock still lives: same number, same arguments."""
-    command = Path("/proc", str(holder["pid"]), "cmdline")
-    if not Path("/proc").is_dir():
-        return True  # DVC itself looks whether the number is in use
-    try:
-        arguments = command.read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return False
-    return " ".join(arguments).strip().endswith(str(holder["cmd"]).partition(" ")[2])
+    command = command_of(int(holder["pid"]))
+    return command is not None and command.endswith(str(holder["cmd"]).partition(" ")[2])
 
 
 def _is_sound(path: Path) -> bool:
     try:
-        data = _parse(path.read_text(encoding="utf-8"))
+        data = parse_lock(path.read_text(encoding="utf-8"))
+    except LockConflictError:
+        raise
     except ValueError:
         return False
     entries = data.get("stages")
@@ -168,23 +167,6 @@ def _is_sound(path: Path) -> bool:
 
 def _is_cached(md5: str) -> bool:
     return bool(md5) and (CACHE / md5[:2] / md5[2:]).exists()
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
-def _parse(text: str, *, for_update: bool = False) -> Any:
-    """The content of a YAML text; a ValueError when it is none."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        data = YAML(typ="rt" if for_update else "safe").load(text)
-    except YAMLError as error:
-        raise ValueError(f"no YAML: {error}") from error
-    return data if isinstance(data, dict) else {}
 
 
 def _dump(data: Any) -> str:
