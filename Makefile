@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: study test check format deps ui clean
+.PHONY: study test check format deps mlflow ui clean
 
 study: .venv/installed
 	l2s study
@@ -26,8 +26,10 @@ format: .venv/installed
 deps: .venv/installed
 	python -m tests.contract.stage_code
 
-ui: .venv/installed
+mlflow: .venv/installed
 	l2s mlflow
+
+ui: mlflow  # the name of before, for a release
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

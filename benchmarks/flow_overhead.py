@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.flows.server import OwnServer, set_up_prefect
+from pipeline.flows.server import prefect_server
 from tests.sleepy_study import forget_results, make_sleepy_study, serial_lock, start_study
 
 
@@ -59,21 +59,12 @@ def main() -> None:
             measure(f"l2s study, its own Prefect server, {number} time", study)
             assert (folder / "dvc.lock").read_bytes() == reference
         os.chdir(name)  # where the study does not take the server for a leftover of its own
-        set_up_prefect()
-        server = OwnServer()
-        try:
-            measure("a Prefect server starts", lambda: wait_for(server))
+        with prefect_server() as server:
+            measure("a Prefect server starts", server.wait)
             forget_results(folder)
             measure("l2s study, that server runs", lambda: study(PREFECT_API_URL=server.url))
             assert (folder / "dvc.lock").read_bytes() == reference
-        finally:
-            server.stop()
-            os.chdir("/")
-
-
-def wait_for(server: OwnServer) -> None:
-    while not server.is_up():
-        time.sleep(0.05)
+        os.chdir("/")
 
 
 if __name__ == "__main__":

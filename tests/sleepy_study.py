@@ -140,17 +140,17 @@ def processes_in(folder: Path) -> dict[int, str]:
 
 
 def main() -> int:
-    from pipeline.flows.study import run_study
+    from pipeline.flows.launch import run_study
 
     chosen = [argument for argument in sys.argv[1:] if argument != "--fresh"]
     try:
-        result = run_study(jobs=2, targets=chosen, fresh="--fresh" in sys.argv)
+        study = run_study(jobs=2, targets=chosen, fresh="--fresh" in sys.argv)
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    if result.stop_number is not None:
-        return 128 + result.stop_number
-    return 0 if result.is_success else 1
+    if study.stop.number is not None:
+        return 128 + study.stop.number
+    return 0 if study.is_success else 1
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ def study(
     """Run what params.yaml asks for and is not done yet, then show the trade-off."""
     from pipeline.config.params import load_params
     from pipeline.datasets.own_checks import check_own_images
+    from pipeline.flows.launch import run_study
     from pipeline.flows.stage_runs import exit_code_of
-    from pipeline.flows.study import run_study
     from pipeline.models.requirements import check_downloads, check_networks
     from pipeline.tracking.audit import record_lines
     from pipeline.tracking.store import require_store
@@ -57,26 +57,26 @@ def study(
         require_store()
         check_downloads(params)
         chosen = [target for given in targets or [] for target in given.split(",")]
-        result = run_study(jobs=jobs, targets=chosen, fresh=fresh)
+        done = run_study(jobs=jobs, targets=chosen, fresh=fresh)
         for line in record_lines():
             typer.echo(line, err=True)
-    if result.stop_number is not None:
-        raise typer.Exit(128 + result.stop_number)
-    if not result.is_success:
+    if done.stop.number is not None:
+        raise typer.Exit(128 + done.stop.number)
+    if not done.is_success:
         typer.echo("error: the study did not finish: see above", err=True)
-        raise typer.Exit(exit_code_of(result.outcomes.values()) or 1)
+        raise typer.Exit(exit_code_of(done.outcomes.values()) or 1)
     if not chosen:
         for name in params.datasets:
             _show_tradeoff(name, params.cells_of(name))
         typer.echo("report  report/index.html opens without a network")
-        typer.echo("record  `make ui` shows it in MLflow")
+        typer.echo("record  `make mlflow` shows it")
 
 
 @app.command()
 def status() -> None:
     """Show which stages are up to date, what runs now, champions, and the next scheduled run."""
-    from pipeline.flows.status import show_status
-    from pipeline.flows.timetable import next_run_line
+    from pipeline.flows.schedule import next_run_line
+    from pipeline.flows.terminal import show_status
     from pipeline.tracking.registry import champion_lines
 
     with plain_errors():
@@ -144,7 +144,7 @@ def select(
     For example: l2s select emblems; l2s select cub200; l2s select folder --path my/images
     """
     from pipeline.config.studies import select_studies
-    from pipeline.flows.ledger import at_work
+    from pipeline.flows.run_state import at_work
 
     with plain_errors():
         here = enter_workspace()

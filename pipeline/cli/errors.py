@@ -24,7 +24,7 @@ def plain_errors() -> Iterator[None]:
 
 def _why_missing() -> str | None:
     """Why something may be missing for a while: stages that run have taken their results away."""
-    from pipeline.flows.ledger import at_work
+    from pipeline.flows.run_state import at_work
 
     who = at_work()
     return who and (

@@ -34,7 +34,7 @@ def retrain(
     ] = False,
 ) -> None:
     """Retrain the students on new or changed images; let them lead only if they are not worse."""
-    from pipeline.flows.retrain import run_retrain
+    from pipeline.flows.launch import run_retrain
     from pipeline.flows.retraining import Request
     from pipeline.flows.stage_runs import exit_code_of
 
@@ -85,17 +85,12 @@ def schedule(
     ] = 4200,
 ) -> None:
     """Retrain at set times, until Ctrl-C; with a Prefect server of its own where none is set."""
-    from pipeline.flows.schedule import Orders, run_schedule
-    from pipeline.flows.timetable import read_timetable
+    from pipeline.flows.schedule import read_timetable, run_schedule
 
     with plain_errors():
         enter_workspace()
-        parameters = (
-            {}
-            if study
-            else {"dataset": dataset, "with_teacher": with_teacher, "tolerance": tolerance}
-        )
-        number = run_schedule(Orders(read_timetable(cron, every), study, parameters, port))
+        parameters = {"dataset": dataset, "with_teacher": with_teacher, "tolerance": tolerance}
+        number = run_schedule(read_timetable(cron, every), None if study else parameters, port)
     raise typer.Exit(128 + number if number else 0)
 
 

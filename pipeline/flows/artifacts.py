@@ -6,27 +6,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+
 from pipeline.flows.graph import StageGraph
 from pipeline.flows.stage_runs import Outcome
 
 if TYPE_CHECKING:
-    from pipeline.flows.retrain import RetrainResult
+    from pipeline.search.promotion import Verdict
 
 RESULTS = Path("results")
 
 
 def plan_rows(graph: StageGraph, dirty: Sequence[str]) -> list[dict[str, str]]:
     """One row a stage: whether it runs, and why."""
-    todo = set(dirty)
     rows = []
     for name, upstreams in graph.upstreams.items():
         why = list(graph.changes.get(name, ()))
-        why += [f"after {other}" for other in upstreams if other in todo]
+        why += [f"after {other}" for other in upstreams if other in dirty]
         rows.append(
             {
                 "stage": name,
-                "to run": "yes" if name in todo else "no",
-                "why": "; ".join(why) if name in todo else "",
+                "to run": "yes" if name in dirty else "no",
+                "why": "; ".join(why) if name in dirty else "",
                 "reads from": ", ".join(upstreams),
             }
         )
@@ -52,20 +57,17 @@ def stage_rows(
     return rows
 
 
-def publish_plan(rows: list[dict[str, str]]) -> None:
-    from prefect.artifacts import create_table_artifact
-
-    create_table_artifact(table=rows, key="plan", description="The stages of dvc.yaml, in order")
-
-
-def publish_results(rows: list[dict[str, str]]) -> None:
-    """The stage table; and for each data set its trade-off table and figure."""
-    from prefect.artifacts import (
-        create_image_artifact,
-        create_markdown_artifact,
-        create_table_artifact,
+def publish_plan(graph: StageGraph, dirty: Sequence[str]) -> None:
+    create_table_artifact(
+        table=plan_rows(graph, dirty), key="plan", description="The stages of dvc.yaml, in order"
     )
 
+
+def publish_results(
+    graph: StageGraph, outcomes: Mapping[str, Outcome], not_run: Sequence[str]
+) -> None:
+    """The stage table; and for each data set its trade-off table and figure."""
+    rows = stage_rows(graph, outcomes, not_run)
     create_table_artifact(table=rows, key="stages", description="How the stages ended")
     for table in sorted(RESULTS.glob("*/tradeoff.md")):
         name = table.parent.name
@@ -83,11 +85,9 @@ def publish_results(rows: list[dict[str, str]]) -> None:
             )
 
 
-def publish_retraining(result: "RetrainResult") -> None:
-    """For each data set the decisions on its query resolutions, with their figures."""
-    from prefect.artifacts import create_markdown_artifact, create_table_artifact
-
-    for name, verdicts in result.verdicts.items():
+def publish_retraining(verdicts: "Mapping[str, Sequence[Verdict]]", lines: Sequence[str]) -> None:
+    """For each data set the decisions on its query resolutions; and what was done, in lines."""
+    for name, decided in verdicts.items():
         rows = [
             {
                 "resolution": verdict.model,
@@ -96,13 +96,13 @@ def publish_retraining(result: "RetrainResult") -> None:
                 "reason": verdict.decision.reason,
                 "champion": verdict.champion,
             }
-            for verdict in verdicts
+            for verdict in decided
         ]
         create_table_artifact(
             table=rows, key=f"champions-{_key(name)}", description=f"{name}: who leads now, and why"
         )
-    told = "\n".join(f"- {line}" for line in result.lines)
-    create_markdown_artifact(markdown=told, key="retraining", description="What was done")
+    done = "\n".join(f"- {line}" for line in lines)
+    create_markdown_artifact(markdown=done, key="retraining", description="What was done")
 
 
 def _key(name: str) -> str:

@@ -1,6 +1,6 @@
 """The stages of dvc.yaml as a graph, read from DVC itself: never a second list."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,33 +38,42 @@ class StageGraph:
                 found.add(name)
         return [name for name in self.upstreams if name in found]
 
-    def restricted(self, targets: Iterable[str]) -> "StageGraph":
-        """The targets and all that they depend on. A target names a stage or a group of stages.
+    def named(self, targets: Iterable[str]) -> list[str]:
+        """The stages that the targets name: each a stage or a group of stages.
 
         Raises GraphError that names the unknown ones and what is known.
         """
+        wanted = set(targets)
+        groups = {name.partition("@")[0] for name in self.upstreams if "@" in name}
+        if unknown := sorted(wanted - groups - self.upstreams.keys()):
+            raise GraphError(
+                f"unknown targets: {', '.join(unknown)}; stages: {', '.join(self.upstreams)}"
+                + (f"; groups: {', '.join(sorted(groups))}" if groups else "")
+            )
+        return [name for name in self.upstreams if wanted & {name, name.partition("@")[0]}]
+
+    def restricted(self, targets: Iterable[str]) -> "StageGraph":
+        """The targets and all that they depend on; everything where there is none."""
         targets = list(targets)
         if not targets:
             return self
-        unknown = [target for target in targets if not self._of_target(target)]
-        if unknown:
-            groups = sorted({name.partition("@")[0] for name in self.upstreams if "@" in name})
-            raise GraphError(
-                f"unknown targets: {', '.join(unknown)}; stages: {', '.join(self.upstreams)}"
-                + (f"; groups: {', '.join(groups)}" if groups else "")
-            )
-        kept = {name for target in targets for name in self._of_target(target)}
+        kept = set(self.named(targets))
         for name in reversed(self.names):
             if name in kept:
                 kept.update(self.upstreams[name])
-        return StageGraph(
-            {name: ups for name, ups in self.upstreams.items() if name in kept},
-            {name: why for name, why in self.changes.items() if name in kept},
-            self.locked & kept,
-        )
+        return self.only(kept)
 
-    def _of_target(self, target: str) -> list[str]:
-        return [name for name in self.upstreams if target in (name, name.partition("@")[0])]
+    def only(self, names: Collection[str]) -> "StageGraph":
+        """The graph without the stages that are not named; nothing waits for those."""
+        return StageGraph(
+            {
+                stage: tuple(other for other in others if other in names)
+                for stage, others in self.upstreams.items()
+                if stage in names
+            },
+            {stage: why for stage, why in self.changes.items() if stage in names},
+            self.locked & set(names),
+        )
 
 
 def read_graph() -> StageGraph:

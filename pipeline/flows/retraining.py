@@ -1,4 +1,4 @@
-"""Retraining one data set: new images noticed, students retrained, champions defended.
+"""`l2s retrain`: new images noticed, students retrained, champions defended.
 
 The teacher and the labelled baselines stay as they are, also where the pack has changed under
 them: their stages are left out, so that dvc.lock goes on naming the pack they were trained on, and
@@ -7,20 +7,35 @@ them: their stages are left out, so that dvc.lock goes on naming the pack they w
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.config.params import Params
+from pipeline.config.params import Params, load_params
 from pipeline.config.sources import CsvSource, FolderSource
 from pipeline.files import write_json
 from pipeline.flows.graph import StageGraph, read_graph
-from pipeline.flows.stage_runs import Outcome
+from pipeline.flows.run_state import RunState, workspace
+from pipeline.flows.stage_runs import Outcome, Stop
+from pipeline.flows.study import Study, record_lines
+from pipeline.flows.terminal import Terminal, summary
 from pipeline.paths import WORK, DatasetPaths, teacher_origin
+
+if TYPE_CHECKING:
+    from pipeline.search.promotion import Verdict
 
 KEPT = ("train_teacher", "train_baseline")  # stages that a retraining of students leaves alone
 NOTICING = ("check", "download", "survey")
+READING_IMAGES = ("prepare", "distill")  # by whose changes new images are seen
+
+# Why stages are retrained: for new images, by --force; or not, as no image is new; or not known.
+Cause = Literal["images", "force", "none", "unknown"]
+# Runs the stages of a planned study until none can start.
+Advance = Callable[[Study], object]
+# Runs the out-of-date stages of the first graph, a part of the second, which is all of dvc.yaml.
+RunStages = Callable[[StageGraph, StageGraph], Study]
 
 
 @dataclass(frozen=True)
@@ -50,10 +65,10 @@ class ImageChanges:
 
 @dataclass
 class Retraining:
-    """What a retraining of one data set came to. `word` says why stages ran, or did not."""
+    """What a retraining of one data set came to, and for which cause its stages ran."""
 
     dataset: str
-    word: str
+    cause: Cause
     changes: ImageChanges | None = None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     not_run: list[str] = field(default_factory=list)
@@ -62,9 +77,95 @@ class Retraining:
     def is_success(self) -> bool:
         return not self.not_run and all(one.is_success for one in self.outcomes.values())
 
+    def line(self) -> str:
+        messages = {
+            "images": str(self.changes or "the images have changed"),
+            "force": "the images are the same, but it was asked for (--force)",
+            "none": "no image is new or changed",
+            "unknown": "whether images are new could not be found out",
+        }
+        return f"{self.dataset}: {messages[self.cause]}"
 
-# Runs the out-of-date stages of a graph; how they ended, and what did not start.
-RunStages = Callable[[StageGraph], tuple[dict[str, Outcome], list[str]]]
+
+@dataclass
+class RetrainResult:
+    """What a retraining came to, data set by data set."""
+
+    retrainings: list[Retraining] = field(default_factory=list)
+    verdicts: "dict[str, list[Verdict]]" = field(default_factory=dict)
+    stop_reason: str = ""
+    stop_number: int | None = None
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def is_success(self) -> bool:
+        return not self.stop_reason and all(one.is_success for one in self.retrainings)
+
+
+def retrain(
+    request: Request,
+    advance: Advance = Study.advance,
+    stop: Stop | None = None,
+    begin: Callable[[RunState], None] = lambda state: None,
+) -> RetrainResult:
+    """Notice, retrain, compare, decide; holds the workspace, and ends in order on a signal.
+
+    begin: called when the workspace is held, such as to tell Prefect of a run that was killed.
+    Raises ValueError and OSError for what a user can cause, before anything runs.
+    """
+    # Heavy, and the flow of a study, which stands in one file with ours, does without them.
+    from pipeline.datasets.own_checks import check_own_images
+    from pipeline.models.requirements import check_networks
+    from pipeline.search.promotion import Terms, judge_dataset, name_first_champions
+    from pipeline.tracking.store import require_store
+
+    params = load_params()
+    check_networks(params)
+    oddities = check_own_images(params)
+    names = chosen_datasets(params, request)
+    require_store()
+    stop, terminal, began_s = stop or Stop(), Terminal(), time.monotonic()
+    for line in oddities:
+        terminal.note(line)
+    result = RetrainResult()
+    terms = Terms(request.tolerance_points, request.force, request.across_backbones)
+
+    def note(line: str) -> None:
+        result.lines.append(line)
+        terminal.note(line)
+
+    with workspace(stop, terminal.note) as state:
+        begin(state)
+
+        def run_stages(graph: StageGraph, whole: StageGraph) -> Study:
+            study = Study(graph, whole, state, stop, terminal)
+            if study.dirty:
+                advance(study)
+                study.settle()
+            return study
+
+        for name in names:
+            for verdict in name_first_champions(params, name):
+                terminal.note(verdict.line())
+            terminal.note(f"{name}: looking for new images")
+            done = retrain_stages(params, name, request, run_stages)
+            result.retrainings.append(done)
+            note(done.line())
+            if stop.event.is_set() or not done.is_success:
+                spent_s = time.monotonic() - began_s
+                for line in summary(done.outcomes, done.not_run, stop.reason, spent_s):
+                    note(line)
+                break
+            for verdict in judge_dataset(params, name, terms):
+                result.verdicts.setdefault(name, []).append(verdict)
+                note(verdict.line())
+            if teacher_origin(name)["teacher_of_this_pack"] == "no":
+                note(f"{name}: the teacher learned from an older pack and stays")
+        if any(done.outcomes for done in result.retrainings):
+            for line in record_lines():
+                note(line)
+        result.stop_reason, result.stop_number = stop.reason, stop.number
+    return result
 
 
 def chosen_datasets(params: Params, request: Request) -> list[str]:
@@ -94,33 +195,31 @@ def retrain_stages(
 
     Raises ValueError where there is no teacher to learn from yet.
     """
-    graph = read_graph()
     students = {key for key, one in params.students.items() if one.dataset == name}
-    own = retraining_graph(graph, name, students, with_teacher=request.with_teacher)
+    done = Retraining(name, "unknown")
+
+    def run(groups: tuple[str, ...] = ()) -> None:
+        chosen = {stage for stage in own.names if not groups or stage.partition("@")[0] in groups}
+        study = run_stages(own.only(chosen), whole)
+        done.outcomes |= study.outcomes
+        done.not_run = study.not_run
+
+    whole = read_graph()
+    own = retraining_graph(whole, name, students, with_teacher=request.with_teacher)
     known = _Manifest(name)
-    noticing = {stage for stage in own.names if stage.partition("@")[0] in NOTICING}
-    outcomes, not_run = run_stages(only(own, noticing))
-    done = Retraining(name, "looked for new images", known.changes(), outcomes, not_run)
+    run(NOTICING)
+    done.changes = known.changes()
     if not done.is_success:
         return done
-    own = retraining_graph(read_graph(), name, students, with_teacher=request.with_teacher)
-    done.word = _why(own, name, request, done.changes)
-    if done.word.startswith("no "):
+    whole = read_graph()
+    own = retraining_graph(whole, name, students, with_teacher=request.with_teacher)
+    done.cause = "images" if has_new_images(own, name) else "force" if request.force else "none"
+    if done.cause == "none":
         return done
-    outcomes, done.not_run = run_stages(own)
-    done.outcomes |= outcomes
+    run()
     if done.is_success:
         known.settle()
     return done
-
-
-def _why(own: StageGraph, name: str, request: Request, changes: ImageChanges | None) -> str:
-    """Why to retrain; a text that begins with "no" tells why not."""
-    if has_new_images(own, name):
-        return str(changes) if changes else "the images have changed"
-    if request.force:
-        return "the images are the same, but it was asked for (--force)"
-    return "no image is new or changed"
 
 
 def retraining_graph(
@@ -138,20 +237,7 @@ def retraining_graph(
         stays = group in KEPT and stage in graph.locked and not with_teacher
         if key in ("", name, *students) and not stays:
             kept.add(stage)
-    return only(graph, kept)
-
-
-def only(graph: StageGraph, names: set[str]) -> StageGraph:
-    """A graph without the stages that are not named; nothing waits for those."""
-    return StageGraph(
-        {
-            stage: tuple(other for other in others if other in names)
-            for stage, others in graph.upstreams.items()
-            if stage in names
-        },
-        {stage: why for stage, why in graph.changes.items() if stage in names},
-        graph.locked & names,
-    )
+    return graph.only(kept)
 
 
 def has_new_images(graph: StageGraph, name: str) -> bool:
@@ -161,7 +247,7 @@ def has_new_images(graph: StageGraph, name: str) -> bool:
     return any(
         reason.startswith(signs)
         for stage, reasons in graph.changes.items()
-        if stage.partition("@")[0] in ("prepare", "distill")
+        if stage.partition("@")[0] in READING_IMAGES
         for reason in reasons
     )
 
@@ -201,14 +287,3 @@ def image_changes(before: list[Mapping[str, Any]], after: list[Mapping[str, Any]
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def kept_teacher_line(name: str) -> str | None:
-    """What to know of a data set whose teacher is older than its images, or None."""
-    origin = teacher_origin(name)
-    if origin["teacher_of_this_pack"] == "yes" or not origin["teacher_pack_md5"]:
-        return None
-    return (
-        f"{name}: `l2s retrain` kept the teacher, which learned from an older pack; it and what "
-        "hangs on it stay stale until `l2s study` or `l2s retrain --with-teacher`"
-    )

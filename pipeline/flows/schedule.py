@@ -1,72 +1,172 @@
-"""`l2s schedule`: a server where none is configured, the serving program, and their end."""
+"""`l2s schedule`: a flow that Prefect serves at set times, until a signal comes."""
 
+import asyncio
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from importlib.util import find_spec
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from filelock import FileLock, Timeout
 
 from pipeline.files import write_json
-from pipeline.flows.ledger import running_study
-from pipeline.flows.server import HOME, START_PATIENCE_S, ServerError, answers, set_up_prefect
-from pipeline.flows.stops import Stop, heeding_signals
-from pipeline.flows.terminal import Announcer
-from pipeline.flows.timetable import (
-    RECORD,
-    ScheduleRecord,
-    Timetable,
-    local_text,
-    running_schedule,
-)
-from pipeline.processes import end_group, end_leftovers, is_dead, own_name, start_mark
+from pipeline.flows.run_state import running_study
+from pipeline.flows.server import prefect_server, set_up_prefect
+from pipeline.flows.stage_runs import Stop, now_text, signals_stop
+from pipeline.flows.terminal import Terminal
+from pipeline.paths import WORK
+from pipeline.processes import end_leftovers, is_dead, own_name
 
+if TYPE_CHECKING:
+    from prefect.schedules import Schedule
+
+RECORD = WORK / "schedule" / "schedule.json"
 LOCK = RECORD.with_name("schedule.lock")
-RUN = RECORD.with_name("run.json")
-SCHEDULED = "L2S_SCHEDULED"  # set for the flows that a schedule starts
-LOOK_EVERY_S = 3.0
-RUN_PATIENCE_S = 45
-END_PATIENCE_S = 15
-Process = subprocess.Popen[bytes]
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+SHORTEST_S = 10
+LOOK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
-class Orders:
-    """What is served. `parameters` are those of the flow."""
+class Timetable:
+    """One of the two: a cron expression with its time zone, or a span such as 6h, from now on."""
 
-    timetable: Timetable
-    study: bool = False
-    parameters: dict[str, Any] = field(default_factory=dict)
-    port: int = 4200
+    cron: str | None
+    every: str = ""
+    zone: str = "UTC"
+    since: str = field(default_factory=now_text)
 
-    @property
-    def flow(self) -> str:
-        return "scheduled-study" if self.study else "retrain"
+    def __str__(self) -> str:
+        return f"by cron {self.cron!r} in {self.zone}" if self.cron else f"every {self.every}"
 
-    @property
-    def name(self) -> str:
-        """The deployment's: the folder of the workspace, so that several can share a server."""
-        return Path.cwd().name
+    def prefect_schedule(self) -> "Schedule":
+        """As Prefect takes it. Raises ValueError for a cron expression that is none."""
+        from prefect.schedules import Cron, Interval
+
+        if self.cron is None:
+            span = timedelta(seconds=every_seconds(self.every))
+            return Interval(span, anchor_date=datetime.fromisoformat(self.since))
+        try:
+            return Cron(self.cron, timezone=self.zone)
+        except ValueError as error:
+            raise ValueError(f"--cron {self.cron!r}: {error}") from None
+
+    async def coming(self) -> tuple[str, ...]:
+        """The next three times, ISO 8601. Raises ValueError where there is none."""
+        from prefect.server.schemas.schedules import CronSchedule, IntervalSchedule
+
+        schedule = self.prefect_schedule()
+        if schedule.interval is not None:
+            times = IntervalSchedule(interval=schedule.interval, anchor_date=schedule.anchor_date)
+            return tuple(time.isoformat() for time in await times.get_dates(3))
+        try:
+            crons = CronSchedule(cron=schedule.cron or "", timezone=schedule.timezone)
+            return tuple(time.isoformat() for time in await crons.get_dates(3))
+        except ValueError as error:
+            raise ValueError(f"--cron {self.cron!r}: no date ever meets it ({error})") from None
 
 
-def run_schedule(orders: Orders) -> int | None:
+def read_timetable(cron: str | None, every: str | None) -> Timetable:
+    """The timetable that --cron or --every asks for. Raises ValueError unless it is one of them."""
+    if (cron is None) == (every is None):
+        raise ValueError('--cron, --every: give one of them: --cron "0 3 * * 1" or --every 6h')
+    if every is not None:
+        every_seconds(every)
+        return Timetable(None, every)
+    if cron is None or len(cron.split()) != 5:
+        raise ValueError(f"--cron {cron!r}: must be five fields: minute hour day month weekday")
+    return Timetable(cron, zone=local_zone())
+
+
+def every_seconds(text: str) -> int:
+    """Seconds of a span such as 90s, 30m, 6h, 7d or 1h30m."""
+    parts = re.findall(r"(\d+)([smhd])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(
+            f"--every {text!r}: must be numbers with s, m, h or d, such as 6h or 1h30m"
+        )
+    seconds = sum(int(number) * UNITS[unit] for number, unit in parts)
+    if seconds < SHORTEST_S:
+        raise ValueError(f"--every {text!r}: must be {SHORTEST_S} s at least")
+    return seconds
+
+
+def local_zone() -> str:
+    """The name of this machine's time zone in the time zone database.
+
+    From TZ, or from where /etc/localtime links to. Raises ValueError for a TZ of another form, such
+    as the rules CET-1CEST, and where the name is not known: a cron expression needs one.
+    """
+    given = os.environ.get("TZ")
+    place = str(Path("/etc/localtime").resolve()) if given is None else given.removeprefix(":")
+    name = place.rpartition("zoneinfo/")[2] or "UTC"
+    if given is None and not Path("/etc/localtime").exists():
+        name = "UTC"  # as the system takes it
+    try:
+        return ZoneInfo(name).key
+    except (ValueError, OSError, KeyError):
+        raise ValueError(
+            f"TZ = {given!r}: the time zone {name!r} of this machine is no name of the time zone "
+            "database, which --cron needs: set one, such as TZ=Europe/Prague, or use --every"
+        ) from None
+
+
+@dataclass(frozen=True)
+class ScheduleRecord:
+    """What a running schedule leaves for others. `coming` are the next times, ISO 8601."""
+
+    what: str
+    when: str
+    url: str
+    coming: tuple[str, ...] = ()
+    owner: Mapping[str, str] = field(default_factory=own_name)
+
+    def write(self) -> None:
+        write_json(RECORD, asdict(self))
+
+
+def running_schedule() -> ScheduleRecord | None:
+    """The schedule that runs in this workspace, if one does. Starts nothing, asks no server."""
+    try:
+        values: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    record = ScheduleRecord(**{**values, "coming": tuple(values["coming"])})
+    return None if is_dead(dict(record.owner)) else record
+
+
+def next_run_line() -> str:
+    """For `l2s status`: what is scheduled and when it fires next."""
+    record = running_schedule()
+    if record is None:
+        return "no schedule runs here: l2s schedule starts one"
+    now = datetime.now().astimezone()
+    soonest = [text for text in record.coming if datetime.fromisoformat(text) > now]
+    fires = f"next at {_local_text(soonest[0])}" if soonest else "the next time is not known yet"
+    return f"schedule: {record.what} {record.when}, {fires}"
+
+
+def _local_text(moment: str) -> str:
+    return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def run_schedule(
+    timetable: Timetable, parameters: Mapping[str, Any] | None = None, port: int = 4200
+) -> int | None:
     """Serve until a signal comes; its number. Ends all that it started.
 
-    Raises ValueError for a cron expression that is none or a schedule that runs here already, and
-    ServerError for a server that does not answer or start.
+    parameters: of a retraining; None for the whole study. port: of an own Prefect server.
+
+    Raises ValueError for a cron expression that is none or never met, or a schedule that runs here
+    already, and ServerError for a server that does not answer or start.
     """
     set_up_prefect()
-    from pipeline.flows.serving import prefect_schedule
-
-    prefect_schedule(orders.timetable)
+    asyncio.run(timetable.coming())
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(LOCK)
     try:
@@ -75,159 +175,57 @@ def run_schedule(orders: Orders) -> int | None:
         other = running_schedule()
         who = f": process {other.owner['pid']} on {other.owner['host']}" if other else ""
         raise ValueError(f"a schedule runs here already{who}") from None
-    stop, tell = Stop(), Announcer()
-    processes: list[Process] = []
+    stop, note = Stop(), Terminal().note
     try:
-        with heeding_signals(stop):
-            url = _server(orders, stop, tell, processes)
-            if url:
-                _serve(orders, url, stop, tell, processes)
+        with signals_stop(stop), prefect_server(port) as server:
+            note("waiting for the Prefect server ...")
+            if server.wait(stop.event.is_set):
+                # Signals come to this thread, and Prefect's loop would set handlers of its own.
+                with ThreadPoolExecutor(1) as pool:
+                    serving = _serve(timetable, parameters, server.url, stop, note)
+                    pool.submit(asyncio.run, serving).result()
     finally:
-        _end(processes, tell)
+        end_leftovers(own=False)
         RECORD.unlink(missing_ok=True)
         lock.release()
     return stop.number
 
 
-def note_scheduled_run() -> None:
-    """Leave the name of this process where the schedule that started it finds it."""
-    if os.environ.get(SCHEDULED):
-        write_json(RUN, own_name())
+async def _serve(
+    timetable: Timetable,
+    parameters: Mapping[str, Any] | None,
+    url: str,
+    stop: Stop,
+    note: Callable[[str], None],
+) -> None:
+    """Serve until the stop: then Prefect pauses the schedule and ends the run on its way."""
+    from prefect.runner import Runner
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from pipeline.flows.prefect_flows import retrain_flow, scheduled_study
 
-def _server(orders: Orders, stop: Stop, tell: Announcer, processes: list[Process]) -> str | None:
-    """The address of the configured server, or of one that is started here."""
-    given = os.environ.get("PREFECT_API_URL")
-    if given:
-        if not answers(given, patience_s=10):
-            raise ServerError(f"PREFECT_API_URL = {given!r}: no Prefect server answers there")
-        return given
-    url = f"http://127.0.0.1:{orders.port}/api"
-    if answers(url):
-        raise ServerError(
-            f"a Prefect server answers at {url} already: set PREFECT_API_URL to use it, "
-            "or choose another --port"
+    flow: Any = scheduled_study if parameters is None else retrain_flow
+    name = Path.cwd().name  # the workspace's folder, so that several can share a server
+    record = ScheduleRecord(flow.name, str(timetable), url)
+    with temporary_settings({PREFECT_API_URL: url}):
+        runner = Runner(name=name, limit=1)
+        await runner.aadd_flow(
+            flow,
+            name=name,
+            schedule=timetable.prefect_schedule(),
+            parameters=dict(parameters or {}),
         )
-    tell.note("starting a Prefect server on this machine ...")
-    package = find_spec("prefect")
-    assert package is not None
-    assert package.origin is not None
-    command = ["uvicorn", "--app-dir", str(Path(package.origin).parent), "--factory"]
-    command += ["prefect.server.api.server:create_app", "--lifespan", "on"]
-    command += ["--host", "127.0.0.1", "--port", str(orders.port), "--log-level", "error"]
-    log = HOME / "schedule-server.log"
-    process = _start(command, log, {"PREFECT_UI_API_URL": url, "PREFECT_API_URL": url})
-    processes.append(process)
-    until_s = time.monotonic() + START_PATIENCE_S
-    while not answers(url):
-        if stop.event.is_set():
-            return None
-        if process.poll() is not None or time.monotonic() > until_s:
-            raise ServerError(f"Prefect's server did not start at port {orders.port}: see {log}")
-        time.sleep(0.3)
-    return url
-
-
-def _start(module: list[str], log: Path | None, environment: dict[str, str]) -> Process:
-    """Start a module of this Python in a session of its own."""
-    HOME.mkdir(exist_ok=True)
-    with (log or Path(os.devnull)).open("wb") as file:
-        return subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", *module],
-            stdin=subprocess.DEVNULL,
-            stdout=file if log else None,
-            stderr=file if log else None,
-            env={**os.environ, **environment},
-            start_new_session=True,
-        )
-
-
-def _serve(orders: Orders, url: str, stop: Stop, tell: Announcer, processes: list[Process]) -> None:
-    command = ["pipeline.flows.serving", json.dumps({**asdict(orders), "name": orders.name})]
-    serving = _start(command, None, {"PREFECT_API_URL": url, SCHEDULED: "1"})
-    processes.append(serving)
-    since = datetime.now().astimezone().isoformat("T", "seconds")
-    record = ScheduleRecord(orders.flow, str(orders.timetable), url, since)
-    record.write()
-    tell.note(f"serving {orders.flow} {orders.timetable}; pages: {url.removesuffix('/api')}")
-    told: set[str] = set()
-    while not stop.event.wait(LOOK_EVERY_S):
-        if serving.poll() is not None:
-            raise ServerError("the serving program has ended: see its lines above")
-        runs = _runs(url, orders)
-        coming = tuple(run["expected_start_time"] for run in _of(runs, "SCHEDULED"))
-        if coming != record.coming:
-            record = replace(record, coming=coming)
-            record.write()
-            if coming and not _of(runs, "RUNNING"):  # the times that pass meanwhile are no news
-                tell.note(f"next runs: {', '.join(map(local_text, coming[:3]))}")
-        for run in _of(runs, "COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-            if run["id"] not in told and (run["end_time"] or "") >= _as_utc(since):
-                tell.note(f"run {run['name']}: {run['state']['name']}")
-                told.add(run["id"])
-    tell.note(f"ending the schedule ({stop.reason}) ...")
-
-
-def _runs(url: str, orders: Orders) -> list[dict[str, Any]]:
-    """The runs of this schedule, past and to come; none where the server does not answer."""
-    question = {
-        "deployments": {"name": {"any_": [orders.name]}},
-        "flows": {"name": {"any_": [orders.flow]}},
-        "sort": "EXPECTED_START_TIME_ASC",
-    }
-    asked = urllib.request.Request(  # noqa: S310
-        f"{url}/flow_runs/filter",
-        data=json.dumps(question).encode(),
-        headers={"content-type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
-            return list(json.load(answer))
-    except (OSError, ValueError):
-        return []
-
-
-def _of(runs: list[dict[str, Any]], *types: str) -> list[dict[str, Any]]:
-    return [run for run in runs if run["state_type"] in types]
-
-
-def _as_utc(moment: str) -> str:
-    return datetime.fromisoformat(moment).astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _end(processes: list[Process], tell: Announcer) -> None:
-    """End what was started, the last one first: the serving program, its flow, then the server."""
-    for process in reversed(processes):
-        process.terminate()  # which Prefect takes for the end; a SIGINT it answers with tracebacks
-        try:
-            process.wait(timeout=END_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            tell.note("it takes long to end")
-        end_group(process.pid)
-        process.wait()
-        _end_run(tell)
-    if running_study() is None:
-        end_leftovers(keep=("prefect-server",))
-
-
-def _end_run(tell: Announcer) -> None:
-    """End the flow's own process: it ends its stages in order, if it is given the time."""
-    try:
-        name = json.loads(RUN.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return
-    pid = int(name["pid"])
-    until_s = time.monotonic() + RUN_PATIENCE_S
-    while not is_dead(name) and start_mark(pid):
-        late = time.monotonic() > until_s
-        try:
-            os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
-        except ProcessLookupError:
-            break
-        if late:
-            tell.note(f"the run of process {pid} did not end in time: killed")
-            break
-        # One word is enough; a second would tell it to hurry.
-        while not is_dead(name) and time.monotonic() < until_s:
-            time.sleep(0.1)
-    RUN.unlink(missing_ok=True)
+        serving = asyncio.create_task(runner.start())
+        note(f"serving {flow.name} {timetable}; pages: {url.removesuffix('/api')}")
+        while not serving.done() and not (stop.event.is_set() and runner.started):
+            coming = await timetable.coming()
+            if coming != record.coming:
+                record = replace(record, coming=coming)
+                record.write()
+                if running_study() is None:  # the times that pass meanwhile are no news
+                    note(f"next runs: {', '.join(map(_local_text, coming))}")
+            await asyncio.sleep(LOOK_EVERY_S)
+        if not serving.done():
+            note(f"ending the schedule ({stop.reason}) ...")
+            await runner.astop()
+        await serving

@@ -6,19 +6,18 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
+from urllib.parse import urlsplit
 
-from pipeline.processes import end_group, record_group
-
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
+from pipeline.processes import end_group, end_leftovers, record_group
 
 START_PATIENCE_S = 120
 HOME = Path(".prefect")
+Process = subprocess.Popen[bytes]
 
 
 class ServerError(OSError):
@@ -40,50 +39,90 @@ def set_up_prefect() -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    direct = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    for host in ("127.0.0.1", "localhost"):  # a server of this machine is behind no proxy
+        direct = direct if host in direct else f"{direct},{host}".lstrip(",")
+    os.environ |= {"no_proxy": direct, "NO_PROXY": direct}
 
 
-class OwnServer:
-    """A Prefect server for the length of a study, in a session of its own.
+class Server:
+    """The Prefect server that a command reports to: a configured one, or one of our own."""
 
-    It serves no pages and no schedules. Prefect would start one by itself, but in our process
-    group: a Ctrl-C would end it before it has heard how the study ended.
-    """
-
-    def __init__(self) -> None:
-        self.port = _free_port()
-        self.url = f"http://127.0.0.1:{self.port}/api"
-        self.log = HOME / "server.log"
-        HOME.mkdir(exist_ok=True)
-        package = find_spec("prefect")
-        assert package is not None
-        assert package.origin is not None
-        command = ["uvicorn", "--app-dir", str(Path(package.origin).parent), "--factory"]
-        command += ["prefect.server.api.server:create_app", "--lifespan", "on"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port), "--log-level", "error"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", *command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"},
-                start_new_session=True,
-            )
-        self.record = record_group("prefect-server", self.process.pid)
-        self.deadline_s = time.monotonic() + START_PATIENCE_S
+    def __init__(self, url: str, name: str = "", process: Process | None = None) -> None:
+        self.url = url
+        self._process = process
+        self._log = HOME / f"{name}.log"
+        self._deadline_s = time.monotonic() + START_PATIENCE_S
 
     def is_up(self) -> bool:
         """Whether it answers. Raises ServerError when it has died or its time is up."""
-        if answers(self.url):
+        if self._process is None or answers(self.url):
             return True
-        if self.process.poll() is not None or time.monotonic() > self.deadline_s:
-            raise ServerError(f"Prefect's server did not start: see {self.log}")
+        if self._process.poll() is not None or time.monotonic() > self._deadline_s:
+            raise ServerError(f"Prefect's server did not start: see {self._log}")
         return False
 
-    def stop(self) -> None:
-        end_group(self.process.pid)
-        self.process.wait()
-        self.record.unlink(missing_ok=True)
+    def wait(self, until: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until it answers, or for `until`; whether it does. Raises ServerError as `is_up`."""
+        while not (is_up := self.is_up()) and not until():
+            time.sleep(0.2)
+        return is_up
+
+
+@contextmanager
+def prefect_server(port: int | None = None) -> Iterator[Server]:
+    """The server of PREFECT_API_URL, or for the length of the block one of our own, which starts.
+
+    It listens on this machine only. port: where it also serves pages and schedules; without one it
+    does neither, at any free port. Prefect would start one by itself, but in our process group: a
+    Ctrl-C would end it before it has heard how the study ended.
+    Raises ServerError where the configured server does not answer, or the port is taken.
+    """
+    set_up_prefect()
+    if given := os.environ.get("PREFECT_API_URL"):
+        if not answers(given, patience_s=10):
+            raise ServerError(f"PREFECT_API_URL = {given!r}: no Prefect server answers there")
+        yield Server(given)
+        return
+    url = f"http://127.0.0.1:{port or _free_port()}/api"
+    if port is not None and answers(url):
+        raise ServerError(
+            f"a Prefect server answers at {url} already: set PREFECT_API_URL to use it, "
+            "or choose another --port"
+        )
+    end_leftovers(own=False)  # such as the server of a command that was killed
+    name = "prefect-server" if port is None else "schedule-server"
+    environment = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
+    if port is not None:
+        environment = {"PREFECT_UI_API_URL": url, "PREFECT_API_URL": url}
+    process = _start_server(name, url, environment)
+    record = record_group(name, process.pid)
+    try:
+        yield Server(url, name, process)
+    finally:
+        end_group(process.pid)
+        process.wait()
+        record.unlink(missing_ok=True)
+
+
+def _start_server(name: str, url: str, environment: Mapping[str, str]) -> Process:
+    HOME.mkdir(exist_ok=True)
+    package = find_spec("prefect")
+    assert package is not None
+    assert package.origin is not None
+    port = str(urlsplit(url).port)
+    command = ["uvicorn", "--app-dir", str(Path(package.origin).parent), "--factory"]
+    command += ["prefect.server.api.server:create_app", "--lifespan", "on"]
+    command += ["--host", "127.0.0.1", "--port", port, "--log-level", "error"]
+    with (HOME / f"{name}.log").open("wb") as log:
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
 
 
 def answers(url: str, patience_s: float = 0.5) -> bool:
@@ -93,42 +132,6 @@ def answers(url: str, patience_s: float = 0.5) -> bool:
             return bool(answer.status == 200)
     except (URLError, OSError, ValueError):
         return False
-
-
-def send_what_waits() -> None:
-    """Give Prefect's threads time to send states and log lines before their server goes."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    EventsWorker.drain_all(timeout=10)
-    APILogWorker.drain_all(timeout=10)
-
-
-def close_lost_run(record: Mapping[str, Any]) -> None:
-    """Report the run of a study that was killed as crashed: it cannot do so itself.
-
-    `record` is what that study left on disk. Called where its Prefect answers.
-    """
-    from uuid import UUID
-
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-    from prefect.exceptions import ObjectNotFound
-    from prefect.states import Crashed
-
-    run_id = UUID(record["flow_run_id"])
-    lost: State[Any] = Crashed(message=f"its process {record['pid']} was killed")
-    with get_client(sync_client=True) as client:
-        try:
-            run = client.read_flow_run(run_id)
-        except ObjectNotFound:  # of another Prefect database
-            return
-        of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
-        for task_run in client.read_task_runs(flow_run_filter=of_run):
-            if task_run.state and not task_run.state.is_final():
-                client.set_task_run_state(task_run.id, lost, force=True)
-        if run.state and not run.state.is_final():
-            client.set_flow_run_state(run_id, lost, force=True)
 
 
 def _free_port() -> int:

@@ -1,20 +1,21 @@
-"""One stage as a DVC process in a session of its own."""
+"""One stage as a DVC process in a session of its own, and how it is asked to end."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from queue import SimpleQueue
+from types import FrameType
 from typing import IO, Literal
 
-from pipeline.flows.stops import Stop
 from pipeline.processes import end_group, record_group
 
 Result = Literal["ran", "restored", "unchanged", "failed", "stopped"]
@@ -24,6 +25,63 @@ LOCK_TROUBLE = ("is busy, it is being blocked by", "Unable to acquire lock")
 ATTEMPTS = 5
 RETRY_AFTER_S = 1.0  # the first time; each time longer by as much
 TAIL_LINES = 15
+# The exit code of a command that such a signal ends: 128 and its number.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stop:
+    """Whether a study is to end, why, and whether at once. Any thread may ask or look."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.reason = ""
+        self.number: int | None = None
+        self.asked: list[str] = []
+
+    def ask(self, reason: str, number: int | None = None) -> None:
+        """Asked twice for one reason, processes are no longer given time to end in order.
+
+        (A Ctrl-C reaches all processes of a terminal, and Prefect tells its flow by a SIGTERM, too:
+        two signals of different kinds are one stop.)
+        """
+        self.asked.append(reason)
+        if not self.event.is_set():
+            self.reason, self.number = reason, number
+            self.event.set()
+
+    @property
+    def is_patient(self) -> bool:
+        return len(set(self.asked)) == len(self.asked)
+
+
+@contextmanager
+def signals_stop(stop: Stop) -> Iterator[None]:
+    """Signals ask for the stop instead of breaking in anywhere; the third Ctrl-C does break in.
+
+    A signal that this process was started to ignore stays without effect on it. It gets a handler
+    all the same: processes started from here would inherit that they ignore it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, _: FrameType | None) -> None:
+        stop.ask(signal.Signals(number).name, number)
+        if number == signal.SIGINT and len(stop.asked) > 2:
+            raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        signal.signal(number, _ignore if handler in (signal.SIG_IGN, _ignore) else ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ignore(number: int, _: FrameType | None) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -56,33 +114,20 @@ def exit_code_of(outcomes: Iterable[Outcome]) -> int:
 
 def outcome_now(stage: str, result: Result, since_s: float, tail: tuple[str, ...] = ()) -> Outcome:
     """An outcome of this moment; `since_s` is the monotonic time of the start."""
-    ended = datetime.now().astimezone().isoformat("T", "seconds")
-    return Outcome(stage, result, round(time.monotonic() - since_s, 2), ended, tail)
+    return Outcome(stage, result, round(time.monotonic() - since_s, 2), now_text(), tail)
 
 
+def now_text() -> str:
+    """This moment in local time, by ISO 8601, to the second."""
+    return datetime.now().astimezone().isoformat("T", "seconds")
+
+
+@dataclass
 class StageRun:
-    """A stage on its way, in a thread: its lines as they come, and its outcome in the end."""
+    """A stage on its way. Its lines come for one reader, and end with None; then its outcome."""
 
-    def __init__(self, work: Callable[[Callable[[str], None]], Outcome]) -> None:
-        self._lines: SimpleQueue[str | None] = SimpleQueue()
-        self._outcome: Future[Outcome] = Future()
-        threading.Thread(target=self._run, args=(work,), daemon=True).start()
-
-    def _run(self, work: Callable[[Callable[[str], None]], Outcome]) -> None:
-        try:
-            self._outcome.set_result(work(self._lines.put))
-        except BaseException as error:  # to whoever asks for the outcome
-            self._outcome.set_exception(error)
-        finally:
-            self._lines.put(None)
-
-    def lines(self) -> Iterator[str]:
-        """Its lines so far and to come; ends with the stage. For one reader."""
-        return iter(self._lines.get, None)
-
-    def outcome(self) -> Outcome:
-        """Waits for the end."""
-        return self._outcome.result()
+    lines: "SimpleQueue[str | None]" = field(default_factory=SimpleQueue)
+    outcome: "Future[Outcome]" = field(default_factory=Future)
 
 
 def reproduce_stage(
@@ -97,43 +142,38 @@ def reproduce_stage(
     since_s = time.monotonic()
     options = ["--force"] if force else []
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", *options, stage]
+    lines: list[str] = []
     for attempt in range(ATTEMPTS):
         if stop.event.is_set():
             return outcome_now(stage, "stopped", since_s)
-        facts = _Facts()
+        lines = []
 
-        def take(line: str, facts: "_Facts" = facts) -> None:
-            facts.take(line)
+        def take(line: str, lines: list[str] = lines) -> None:
+            lines.append(line)
             on_line(line)
 
         code = run_group(stage, command, environment, stop, take)
         if code == 0:
-            return outcome_now(stage, facts.result, since_s)
-        if not facts.lock_trouble or stop.event.wait(RETRY_AFTER_S * (1 + attempt)):
+            return outcome_now(stage, _result_of(lines), since_s)
+        is_lock_trouble = any(words in line for line in lines for words in LOCK_TROUBLE)
+        if not is_lock_trouble or stop.event.wait(RETRY_AFTER_S * (1 + attempt)):
             break
     if stop.event.is_set():
         return outcome_now(stage, "stopped", since_s)
     ending = f"dvc was ended by signal {-code}" if code < 0 else f"dvc ended with exit code {code}"
-    return outcome_now(stage, "failed", since_s, (*facts.tail, ending))
+    tail = [line for line in lines if line.strip()][-TAIL_LINES:]
+    return outcome_now(stage, "failed", since_s, (*tail, ending))
 
 
-class _Facts:
-    """What DVC's lines say of a run."""
-
-    def __init__(self) -> None:
-        self.result: Result = "ran"
-        self.lock_trouble = False
-        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
-
-    def take(self, line: str) -> None:
-        self.lock_trouble |= any(words in line for words in LOCK_TROUBLE)
+def _result_of(lines: Iterable[str]) -> Result:
+    """What DVC's lines say of a run that ended well."""
+    for line in lines:
         if line.startswith("Stage '"):
             if "didn't change, skipping" in line:
-                self.result = "unchanged"
-            elif "is cached - skipping run" in line:
-                self.result = "restored"
-        if line.strip():
-            self.tail.append(line)
+                return "unchanged"
+            if "is cached - skipping run" in line:
+                return "restored"
+    return "ran"
 
 
 def run_group(
@@ -145,11 +185,11 @@ def run_group(
 ) -> int:
     """Run a command in a session of its own until it and all it started have ended; its exit code.
 
-    The command waits for a word of ours, which comes after its group is on disk: a study that is
+    The command waits for a line of ours, which comes after its group is on disk: a study that is
     killed in between leaves no process that nobody knows of.
     """
     process = subprocess.Popen(  # noqa: S603
-        ["/bin/sh", "-c", 'read -r word && exec "$@"', "sh", *command],
+        ["/bin/sh", "-c", 'read -r line && exec "$@"', "sh", *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

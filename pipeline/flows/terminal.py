@@ -1,12 +1,23 @@
-"""A study on the terminal: a line where something happens, and a summary."""
+"""A study on the terminal: a line where something happens, a summary, and all stages' states."""
 
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from rich.console import Console
+from rich.table import Table
 
+from pipeline.config.params import load_params
+from pipeline.flows.graph import GraphError, read_edges, read_graph
+from pipeline.flows.run_state import (
+    last_outcomes,
+    read_state,
+    running_study,
+    stage_states,
+    states_of_running,
+)
 from pipeline.flows.stage_runs import Outcome
+from pipeline.paths import teacher_origin
 
 WORDS = {
     "ran": "done",
@@ -16,6 +27,15 @@ WORDS = {
     "stopped": "stopped",
 }
 STYLES = {"failed": "bold red", "stopped": "yellow", "unchanged": "dim"}
+STATE_STYLES = {
+    "fresh": "green",
+    "stale": "yellow",
+    "running": "bold cyan",
+    "waiting": "cyan",
+    "failed": "bold red",
+    "not yet run": "dim",
+    "unknown": "dim",
+}
 # What DVC says around every stage.
 CHATTER = (
     "Running stage '",
@@ -42,7 +62,7 @@ def duration(seconds: float) -> str:
     )
 
 
-class Announcer:
+class Terminal:
     """Writes lines of stages that run side by side; any thread may call it."""
 
     def __init__(self, names: Sequence[str] = ()) -> None:
@@ -77,10 +97,10 @@ def summary(
         word: sum(outcome.result == result for outcome in outcomes.values())
         for result, word in WORDS.items()
     }
-    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    counted = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     own_s = sum(outcome.seconds for outcome in outcomes.values())
     how = f"stopped ({reason})" if reason else "ended"
-    lines = [f"study {how} after {duration(seconds)}: {told or 'no stage ended'}"]
+    lines = [f"study {how} after {duration(seconds)}: {counted or 'no stage ended'}"]
     if len(outcomes) > 1:
         lines[0] += f"; {duration(own_s)} one after the other"
     for outcome in outcomes.values():
@@ -90,3 +110,61 @@ def summary(
     if not_run:
         lines.append(f"not run: {', '.join(not_run)}")
     return lines
+
+
+def show_status() -> None:
+    """Print the stages, and who runs a study here; starts nothing, waits for nothing."""
+    runs = last_outcomes()
+    rows, headline = _states_now(runs)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(_table(rows, runs))
+    console.print(headline, highlight=False)
+    for name in load_params().datasets:
+        if line := kept_teacher_line(name):
+            console.print(line, highlight=False)
+
+
+def _states_now(runs: Mapping[str, Outcome]) -> tuple[dict[str, tuple[str, str]], str]:
+    """For each stage its state and the reason of it; and a sentence on the study as a whole."""
+    if (state := running_study()) is not None:
+        rows = states_of_running(state)
+        rows = rows or dict.fromkeys(read_edges(), ("unknown", "the study is being planned"))
+        by = f"process {state['pid']} on {state['host']}, since {state['since']}"
+        return rows, f"a study runs: {by}, {state.get('jobs', 1)} at a time"
+    headline = "no study runs"
+    if (last := read_state()) is not None:
+        how = f"ended {last['ended']}" if last["ended"] else "was killed"
+        headline += f"; the last one began {last['since']}, and {how}"
+    try:
+        return stage_states(read_graph(), runs), headline
+    except GraphError as error:  # DVC at work by other hands
+        return dict.fromkeys(read_edges(), ("unknown", "")), f"{headline}; {error}"
+
+
+def kept_teacher_line(dataset: str) -> str | None:
+    """What to know of a data set whose teacher is older than its images, or None."""
+    origin = teacher_origin(dataset)
+    if origin["teacher_of_this_pack"] == "yes" or not origin["teacher_pack_md5"]:
+        return None
+    return (
+        f"{dataset}: `l2s retrain` kept the teacher, which learned from an older pack; it and what "
+        "hangs on it stay stale until `l2s study` or `l2s retrain --with-teacher`"
+    )
+
+
+def _table(rows: Mapping[str, tuple[str, str]], runs: Mapping[str, Outcome]) -> Table:
+    table = Table(title="stages", title_justify="left")
+    for column in ("stage", "state", "last run", "took", "ended"):
+        table.add_column(column, justify="right" if column == "took" else "left", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for name, (state, why) in rows.items():
+        run = runs.get(name)
+        table.add_row(
+            name,
+            f"[{STATE_STYLES[state]}]{state}[/]" if state in STATE_STYLES else state,
+            WORDS[run.result] if run else "",
+            duration(run.seconds) if run else "",
+            run.ended[:19].replace("T", " ") if run else "",
+            why,
+        )
+    return table

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.flows.server import OwnServer, set_up_prefect
+from pipeline.flows.server import prefect_server
 from tests.killed_studies import faults, kill_round
 from tests.sleepy_study import (
     forget_results,
@@ -35,14 +35,11 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Prefect server that all studies here report to."""
     before, here = dict(os.environ), Path.cwd()
     os.chdir(tmp_path_factory.mktemp("prefect"))
-    set_up_prefect()
-    server = OwnServer()
     try:
-        while not server.is_up():
-            time.sleep(0.2)
-        yield server.url
+        with prefect_server() as server:
+            server.wait()
+            yield server.url
     finally:
-        server.stop()
         os.chdir(here)
         os.environ.clear()
         os.environ.update(before)

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from pipeline.cli.__main__ import app
 from pipeline.config.params import load_params
 from pipeline.files import file_md5
-from pipeline.flows.retrain import retrain
-from pipeline.flows.retraining import Request, kept_teacher_line
+from pipeline.flows.retraining import Request, retrain
+from pipeline.flows.terminal import kept_teacher_line
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
 from pipeline.paths import locked_outputs, teacher_origin
 from pipeline.search.promotion import (

@@ -44,7 +44,11 @@ def test_a_schedule_fires_and_retrains_on_images_that_were_added(tmp_path: Path)
         schedule.send_signal(signal.SIGTERM)
         code = schedule.wait(timeout=PATIENCE_S)
     assert code == 128 + signal.SIGTERM, output.read_text()
+    deadline_s = time.monotonic() + 10  # Python's tracker of resources ends when its pipe closes
+    while processes_in(folder) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
     assert processes_in(folder) == {}
+    assert "ending the schedule (SIGTERM)" in output.read_text()
     assert not (folder / ".work/schedule/schedule.json").exists()
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import __main__ as cli
 from pipeline.files import file_md5
-from pipeline.flows.ledger import hold_workspace
+from pipeline.flows.run_state import hold_workspace
 from pipeline.models.weights import load_network, save_network
 from pipeline.search.champions import Champion, keep_champion
 from tests.made_study import STUDENT, make_finished_study, write_test_images

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.flows import lockfile
+from pipeline.paths import LockConflictError
 from tests.sleepy_study import make_sleepy_study, serial_lock, write_students
 
 
@@ -107,7 +108,7 @@ def test_file_of_another_stage_or_outside_the_cache_stays(
 @pytest.mark.parametrize("end", [0, 30, 200, 701])
 def test_lock_written_half_is_restored(project: Path, end: int) -> None:
     whole = Path("dvc.lock").read_text()
-    lockfile.keep_copy()
+    lockfile.heal_locks()
     Path("dvc.lock").write_text(whole[:end] + ("\n  x: [" if end > 30 else ""))
     try:
         healed = lockfile.heal_locks()
@@ -117,12 +118,28 @@ def test_lock_written_half_is_restored(project: Path, end: int) -> None:
         Path("dvc.lock").write_text(whole)
 
 
+def test_conflict_markers_are_called_so_and_left_to_the_user(project: Path) -> None:
+    whole = Path("dvc.lock").read_text()
+    lockfile.heal_locks()
+    merged = f"<<<<<<< HEAD\n{whole}=======\n{whole}>>>>>>> other\n"
+    Path("dvc.lock").write_text(merged)
+    try:
+        with pytest.raises(LockConflictError, match=r"dvc\.lock: holds conflict markers"):
+            lockfile.heal_locks()
+        assert Path("dvc.lock").read_text() == merged
+        with pytest.raises(LockConflictError, match="git checkout --ours"):
+            lockfile.locked_outputs()
+    finally:
+        Path("dvc.lock").write_text(whole)
+    assert lockfile.GOOD_COPY.read_text() == whole
+
+
 def test_broken_lock_is_not_kept_as_the_good_one(project: Path) -> None:
     whole = Path("dvc.lock").read_text()
-    lockfile.keep_copy()
+    lockfile.heal_locks()
     Path("dvc.lock").write_text("stages: [")
     try:
-        lockfile.keep_copy()
+        lockfile.heal_locks()
     finally:
         Path("dvc.lock").write_text(whole)
     assert lockfile.GOOD_COPY.read_text() == whole
@@ -134,7 +151,6 @@ def test_path_locks_written_half_are_removed(project: Path) -> None:
     assert not lockfile.PATH_LOCKS.exists()
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are told by /proc")
 def test_path_locks_of_the_dead_go_and_of_the_living_stay(project: Path) -> None:
     arguments = Path("/proc/self/cmdline").read_bytes().decode().split("\0")
     mine = {"pid": os.getpid(), "cmd": "anything " + " ".join(arguments[-2:]).strip()}

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +13,15 @@ from dvc.stage.exceptions import StageCmdFailedError
 
 from pipeline.flows import stage_runs
 from pipeline.flows.stage_runs import (
+    SIGNALS,
     Outcome,
-    StageRun,
+    Stop,
     exit_code_of,
     outcome_now,
     reproduce_stage,
+    signals_stop,
     stage_environment,
 )
-from pipeline.flows.stops import Stop
 from pipeline.processes import FOLDER, group_members
 
 BUSY = "ERROR: '/x/data' is busy, it is being blocked by:"
@@ -160,33 +161,6 @@ def test_every_group_has_a_session_of_its_own() -> None:
     assert group_members(int(group)) == []
 
 
-def test_run_hands_out_lines_and_outcome() -> None:
-    gate = threading.Event()
-
-    def work(on_line: Callable[[str], None]) -> Outcome:
-        on_line("one")
-        gate.wait(5)
-        on_line("two")
-        return outcome_now("a", "ran", time.monotonic())
-
-    run = StageRun(work)
-    lines = run.lines()
-    assert next(lines) == "one"
-    gate.set()
-    assert list(lines) == ["two"]
-    assert run.outcome().result == "ran"
-
-
-def test_run_that_breaks_hands_out_its_error() -> None:
-    def work(_: Callable[[str], None]) -> Outcome:
-        raise OSError("disk full")
-
-    run = StageRun(work)
-    assert list(run.lines()) == []
-    with pytest.raises(OSError, match="disk full"):
-        run.outcome()
-
-
 def test_environment_has_own_python_threads_and_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/somewhere")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -210,3 +184,59 @@ def test_a_refusal_is_told_from_a_failure() -> None:
     assert exit_code_of([good, *ended(1)]) == 1
     assert exit_code_of(ended(2, 1)) == 1
     assert exit_code_of(ended(2, 2)) == 2
+
+
+@pytest.fixture
+def not_deaf() -> Iterator[None]:
+    """What a shell starts in its background ignores SIGINT; these tests do not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_signal_asks_for_the_stop(not_deaf: None) -> None:
+    stop = Stop()
+    with signals_stop(stop):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.event.is_set()
+        assert (stop.reason, stop.number) == ("SIGTERM", signal.SIGTERM)
+        assert stop.is_patient
+        os.kill(os.getpid(), signal.SIGINT)  # as where a terminal and a parent both pass it on
+        assert stop.reason == "SIGTERM"
+        assert stop.is_patient
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.is_patient
+
+
+def test_handlers_come_back() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with signals_stop(Stop()):
+        assert [signal.getsignal(number) for number in SIGNALS] != before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_ignored_signal_has_no_effect_but_a_handler() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = Stop()
+    try:
+        with signals_stop(stop), signals_stop(stop):
+            assert signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.event.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_other_threads_leave_handlers_alone() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    seen: list[object] = []
+
+    def look() -> None:
+        with signals_stop(Stop()):
+            seen.extend(signal.getsignal(number) for number in SIGNALS)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == before

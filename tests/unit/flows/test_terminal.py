@@ -1,15 +1,12 @@
-"""What a study says: on the terminal and in the tables of Prefect's pages."""
+"""What a study says on the terminal."""
 
 import io
 
 import pytest
 from rich.console import Console
 
-from pipeline.flows import artifacts
-from pipeline.flows.artifacts import plan_rows, stage_rows
-from pipeline.flows.graph import StageGraph
 from pipeline.flows.stage_runs import Outcome
-from pipeline.flows.terminal import Announcer, duration, summary
+from pipeline.flows.terminal import Terminal, duration, summary
 
 RAN = Outcome("teach@a", "ran", 61.0, "2026-01-01T00:00:00+00:00")
 FAILED = Outcome("distill@a-64", "failed", 2.0, "2026-01-01T00:00:00+00:00", ("boom", "exit 1"))
@@ -45,10 +42,10 @@ def test_summary_counts_and_names() -> None:
 
 
 def test_lines_have_their_stage_and_no_chatter() -> None:
-    tell = Announcer(["teach@a", "distill@a-64"])
+    terminal = Terminal(["teach@a", "distill@a-64"])
     stream = io.StringIO()
-    tell.console = Console(file=stream, width=40, markup=False, highlight=False, soft_wrap=True)
-    tell.started("teach@a")
+    terminal.console = Console(file=stream, width=40, markup=False, highlight=False, soft_wrap=True)
+    terminal.started("teach@a")
     for line in (
         "Running stage 'teach@a':",
         "> python -m stages.train_teacher a",
@@ -56,8 +53,8 @@ def test_lines_have_their_stage_and_no_chatter() -> None:
         "",
         "\tgit add dvc.lock",
     ):
-        tell.line("teach@a", line)
-    tell.ended(RAN)
+        terminal.line("teach@a", line)
+    terminal.ended(RAN)
     shown = [line[10:] for line in stream.getvalue().splitlines()]
     assert shown == [
         "teach@a       starts",
@@ -65,19 +62,3 @@ def test_lines_have_their_stage_and_no_chatter() -> None:
         "to the end of a long line",
         "teach@a       done in 1 min 01 s",
     ]
-
-
-def test_tables_have_a_row_a_stage() -> None:
-    edges = {"a": (), "b": ("a",), "c": ("a",), "d": ("c",)}
-    graph = StageGraph(edges, {"c": ("lr modified",)}, frozenset("abcd"))
-    plan = plan_rows(graph, graph.dirty())
-    assert [row["to run"] for row in plan] == ["no", "no", "yes", "yes"]
-    assert [row["why"] for row in plan] == ["", "", "lr modified", "after c"]
-    assert plan[3]["reads from"] == "c"
-    rows = stage_rows(graph, {"c": RAN}, ["d"])
-    assert [row["result"] for row in rows] == ["up to date", "up to date", "ran", "not run"]
-    assert [row["seconds"] for row in rows] == ["", "", "61.0", ""]
-
-
-def test_keys_are_what_prefect_takes() -> None:
-    assert artifacts._key("CUB_200 2011") == "cub-200-2011"

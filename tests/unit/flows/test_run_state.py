@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.flows import ledger
+from pipeline.flows import run_state
 from pipeline.flows.graph import StageGraph
 from pipeline.flows.stage_runs import Outcome
-from pipeline.flows.status import states_of_running
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLDER = """
-from pipeline.flows.ledger import hold_workspace
+from pipeline.flows.run_state import hold_workspace
 with hold_workspace():
     print("holds", flush=True)
     input()
@@ -44,51 +43,59 @@ def start_holder() -> "subprocess.Popen[str]":
 def test_second_holder_is_told_of_the_first() -> None:
     with start_holder() as holder:
         told = f"a study runs here already: process {holder.pid} on {socket.gethostname()}, since "
-        with pytest.raises(ledger.WorkspaceHeldError, match=told), ledger.hold_workspace():
+        with pytest.raises(run_state.WorkspaceHeldError, match=told), run_state.hold_workspace():
             raise AssertionError("held twice")
-        running = ledger.running_study()
+        running = run_state.running_study()
         assert running is not None
         assert running["pid"] == holder.pid
         holder.communicate("\n")
-    assert ledger.running_study() is None
-    with ledger.hold_workspace() as record:
-        assert record.previous is None
+    assert run_state.running_study() is None
+    with run_state.hold_workspace() as state:
+        assert state.previous is None
 
 
 def test_killed_holder_lets_go_and_leaves_his_record() -> None:
     with start_holder() as holder:
         holder.kill()
         holder.wait()
-    assert ledger.running_study() is None
-    with ledger.hold_workspace() as record:
-        assert record.previous is not None
-        assert record.previous["pid"] == holder.pid
-    left = ledger.read_record()
+    assert run_state.running_study() is None
+    with run_state.hold_workspace() as state:
+        assert state.previous is not None
+        assert state.previous["pid"] == holder.pid
+    left = run_state.read_state()
+    assert left is not None
+    assert left["ended"]
+
+
+def test_an_error_is_an_end_and_no_kill() -> None:
+    with pytest.raises(ValueError, match="misspelt"), run_state.hold_workspace():
+        raise ValueError("misspelt")
+    left = run_state.read_state()
     assert left is not None
     assert left["ended"]
 
 
 def test_study_of_another_machine_counts_as_running() -> None:
-    with ledger.hold_workspace():
-        facts = json.loads(ledger.RECORD.read_text())
-        ledger.RECORD.write_text(json.dumps({**facts, "host": "elsewhere", "pid": 2**22 + 1}))
-        assert ledger.running_study() is not None
-        ledger.RECORD.write_text(json.dumps({**facts, "pid": 2**22 + 1}))
-        assert ledger.running_study() is None
+    with run_state.hold_workspace():
+        facts = json.loads(run_state.STATE.read_text())
+        run_state.STATE.write_text(json.dumps({**facts, "host": "elsewhere", "pid": 2**22 + 1}))
+        assert run_state.running_study() is not None
+        run_state.STATE.write_text(json.dumps({**facts, "pid": 2**22 + 1}))
+        assert run_state.running_study() is None
 
 
 def test_record_follows_the_stages() -> None:
-    with ledger.hold_workspace() as record:
+    with run_state.hold_workspace() as state:
         before = [["a", "fresh", ""], ["b", "stale", "x modified"], ["c", "not yet run", ""]]
-        record.note(before=before, plan=["b", "c"])
-        assert states_of_running(json.loads(ledger.RECORD.read_text())) == {
+        state.note(before=before, plan=["b", "c"])
+        assert run_state.states_of_running(json.loads(run_state.STATE.read_text())) == {
             "a": ("fresh", ""),
             "b": ("waiting", ""),
             "c": ("waiting", ""),
         }
-        record.note_stage("b", "restored")
-        record.note_stage("c", "running")
-        rows = states_of_running(json.loads(ledger.RECORD.read_text()))
+        state.note_stage("b", "restored")
+        state.note_stage("c", "running")
+        rows = run_state.states_of_running(json.loads(run_state.STATE.read_text()))
     assert list(rows) == ["a", "b", "c"]
     assert rows["b"] == ("fresh", "")
     assert rows["c"][0] == "running"
@@ -96,27 +103,27 @@ def test_record_follows_the_stages() -> None:
 
 
 def test_record_of_a_study_that_plans_knows_no_stages() -> None:
-    with ledger.hold_workspace():
-        facts = ledger.read_record()
+    with run_state.hold_workspace():
+        facts = run_state.read_state()
     assert facts is not None
-    assert states_of_running(facts) == {}
+    assert run_state.states_of_running(facts) == {}
 
 
 def test_half_a_record_is_none() -> None:
-    assert ledger.read_record() is None
-    ledger.RECORD.parent.mkdir()
-    ledger.RECORD.write_text('{"pid":')
-    assert ledger.read_record() is None
-    assert ledger.running_study() is None
+    assert run_state.read_state() is None
+    run_state.STATE.parent.mkdir()
+    run_state.STATE.write_text('{"pid":')
+    assert run_state.read_state() is None
+    assert run_state.running_study() is None
 
 
 def test_last_runs_keep_what_did_work() -> None:
     ran = Outcome("distill@a-64", "ran", 12.5, "2026-01-01T00:00:00+00:00")
     failed = Outcome("teach@a", "failed", 1.0, "2026-01-01T00:00:00+00:00", ("no", "memory"))
     for outcome in (ran, failed):
-        ledger.note_run(outcome)
-    ledger.note_run(Outcome("distill@a-64", "unchanged", 0.0, "later"))
-    runs = ledger.last_runs()
+        run_state.note_outcome(outcome)
+    run_state.note_outcome(Outcome("distill@a-64", "unchanged", 0.0, "later"))
+    runs = run_state.last_outcomes()
     assert runs["distill@a-64"] == ran
     assert runs["teach@a"] == failed
 
@@ -128,7 +135,7 @@ def test_states_of_stages_at_rest() -> None:
         frozenset({"done", "edited", "after", "broken"}),
     )
     runs = {"broken": Outcome("broken", "failed", 1.0, "now", ("line", "out of memory"))}
-    assert ledger.states(graph, runs) == {
+    assert run_state.stage_states(graph, runs) == {
         "done": ("fresh", ""),
         "edited": ("stale", "lr modified; x deleted"),
         "after": ("stale", "after edited"),

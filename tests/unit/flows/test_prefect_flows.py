@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from prefect.states import Completed, Failed
 
-from pipeline.flows import reporting
+from pipeline.flows import prefect_flows
 
 
 class MadeStudy:
@@ -13,19 +13,14 @@ class MadeStudy:
 
     def __init__(self) -> None:
         self.jobs, self.targets, self.fresh = 1, (), False
-        self.record = self.tell = self
-        self.previous = None
+        self.terminal = self
         self.is_finished = False
         self.called: list[str] = []
 
     def note(self, text: str) -> None:
         self.called.append(text)
 
-    def run(self, stage: str) -> None:
-        raise AssertionError("nothing is left to run")
-
-    def advance(self, start: Any) -> None:
-        assert start == self.run
+    def advance(self) -> None:
         self.called.append("advance")
 
     def finish(self) -> None:
@@ -43,9 +38,9 @@ def report(monkeypatch: pytest.MonkeyPatch, *, breaks_off: bool) -> list[str]:
         study.finish()
         return Completed()
 
-    monkeypatch.setattr(reporting, "study_flow", lambda _: run)
-    monkeypatch.setattr(reporting, "send_what_waits", lambda: None)
-    reporting.run_reported(study, "http://127.0.0.1:1/api")  # type: ignore[arg-type]
+    monkeypatch.setattr(prefect_flows, "flow", lambda **_: lambda body: run)
+    monkeypatch.setattr(prefect_flows, "_send_what_waits", lambda: None)
+    prefect_flows.run_reported(study, "http://127.0.0.1:1/api")  # type: ignore[arg-type]
     return study.called
 
 

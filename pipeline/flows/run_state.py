@@ -1,0 +1,180 @@
+"""What runs leave on disk: who holds the workspace, how far he is, how stages ended."""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pipeline.files import write_json
+from pipeline.flows.graph import StageGraph
+from pipeline.flows.lockfile import heal_locks
+from pipeline.flows.stage_runs import SUCCESSES, Outcome, Stop, now_text, signals_stop
+from pipeline.paths import WORK
+from pipeline.processes import end_leftovers, start_mark
+
+LOCK = WORK / "study.lock"
+STATE = WORK / "study.json"
+RUNS = WORK / "runs"
+
+
+class WorkspaceHeldError(ValueError):
+    """Another study runs in this workspace."""
+
+
+class RunState:
+    """The state of what holds the workspace, for others to read."""
+
+    def __init__(self, previous: Mapping[str, Any] | None) -> None:
+        self.previous = previous  # of a run that was killed
+        self._guard = threading.Lock()
+        self._facts: dict[str, Any] = {
+            "pid": os.getpid(),
+            "started": start_mark(os.getpid()),
+            "host": socket.gethostname(),
+            "since": now_text(),
+            "ended": None,
+            "stages": {},
+        }
+
+    def note(self, **facts: Any) -> None:
+        """Add facts of the run, such as its number in Prefect."""
+        with self._guard:
+            self._facts |= facts
+            write_json(STATE, self._facts)
+
+    def note_stage(self, name: str, state: str) -> None:
+        with self._guard:
+            self._facts["stages"][name] = {"state": state, "since": now_text()}
+            write_json(STATE, self._facts)
+
+
+@contextmanager
+def workspace(stop: Stop, tell: Callable[[str], None]) -> Iterator[RunState]:
+    """The workspace for what runs stages: held, mended after a kill, and left in order.
+
+    Meanwhile signals ask for the stop. Raises WorkspaceHeldError, and LockConflictError for a
+    dvc.lock that nobody can mend but its owner.
+    """
+    with signals_stop(stop), hold_workspace() as state:
+        for name in end_leftovers(own=False):
+            tell(f"ended what a killed study left running: {name}")
+        for line in heal_locks():
+            tell(line)
+        try:
+            yield state
+        finally:
+            stop.event.set()  # for threads that still run a stage
+            end_leftovers(keep=("prefect-server",))  # who started a server, stops it
+
+
+@contextmanager
+def hold_workspace() -> Iterator[RunState]:
+    """One study a workspace. Raises WorkspaceHeldError that says who holds it.
+
+    The lock ends with its process, however that ends. An error is an end, too: only what was
+    killed leaves a state that has not ended.
+    """
+    WORK.mkdir(exist_ok=True)
+    lock = FileLock(LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise WorkspaceHeldError(f"a study runs here already: {_who(read_state())}") from None
+    try:
+        found = read_state()
+        state = RunState(found if found and not found["ended"] else None)
+        state.note()
+        try:
+            yield state
+        finally:
+            state.note(ended=now_text())
+    finally:
+        lock.release()
+
+
+def read_state() -> dict[str, Any] | None:
+    """The state of what holds or last held the workspace."""
+    try:
+        return json.loads(STATE.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def running_study() -> dict[str, Any] | None:
+    """The state of the study that runs in this workspace now, if one does.
+
+    That of another machine, which shares the folder, counts as running until it says otherwise.
+    """
+    state = read_state()
+    if state is None or state["ended"]:
+        return None
+    if state["host"] == socket.gethostname() and start_mark(state["pid"]) != state["started"]:
+        return None
+    return state
+
+
+def at_work() -> str | None:
+    """Who runs a study or retraining in this workspace now, in words; None where nobody does."""
+    study = running_study()
+    if study is None:
+        return None
+    return f"a study or retraining runs here (process {study['pid']}, since {study['since']})"
+
+
+def _who(state: Mapping[str, Any] | None) -> str:
+    if state is None:
+        return "by a process that has not said its name yet"
+    return f"process {state['pid']} on {state['host']}, since {state['since']}"
+
+
+def note_outcome(outcome: Outcome) -> None:
+    """Keep how a stage ended; a run that changed nothing does not replace the record of work."""
+    if outcome.result != "unchanged":
+        write_json(RUNS / f"{outcome.stage}.json", asdict(outcome))
+
+
+def last_outcomes() -> dict[str, Outcome]:
+    """How each stage last ended."""
+    rows = [json.loads(path.read_text()) for path in sorted(RUNS.glob("*.json"))]
+    return {row["stage"]: Outcome(**{**row, "tail": tuple(row["tail"])}) for row in rows}
+
+
+def stage_states(graph: StageGraph, runs: Mapping[str, Outcome]) -> dict[str, tuple[str, str]]:
+    """For each stage its state and the reason of it, when nothing runs."""
+    dirty = set(graph.dirty())
+    rows = {}
+    for name, upstreams in graph.upstreams.items():
+        why = "; ".join(graph.changes.get(name, ()))
+        if name not in dirty:
+            rows[name] = ("fresh", "")
+        elif name in runs and runs[name].result == "failed":
+            rows[name] = ("failed", _failure(runs[name].tail) or why)
+        elif name not in graph.locked:
+            rows[name] = ("not yet run", "")
+        else:
+            after = ", ".join(other for other in upstreams if other in dirty)
+            rows[name] = ("stale", why or f"after {after}")
+    return rows
+
+
+def _failure(tail: Sequence[str]) -> str:
+    """The line that says why a stage failed: its own message, or the last line of all."""
+    messages = [line for line in tail if line.startswith("error: ")]
+    return messages[-1] if messages else (tail[-1] if tail else "")
+
+
+def states_of_running(state: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """For each stage its state by the notes of the study that runs: DVC cannot tell meanwhile."""
+    rows = {name: (before, why) for name, before, why in state.get("before", ())}
+    for name in state.get("plan", ()):
+        rows[name] = ("waiting", "")
+    for name, stage in state["stages"].items():
+        shown = "fresh" if stage["state"] in SUCCESSES else stage["state"]
+        rows[name] = (shown, f"since {stage['since']}" if shown == "running" else "")
+    return rows

@@ -1,0 +1,119 @@
+"""What --cron and --every mean, and what a running schedule tells others."""
+
+import asyncio
+from datetime import datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from pipeline.flows.schedule import (
+    RECORD,
+    ScheduleRecord,
+    Timetable,
+    every_seconds,
+    local_zone,
+    next_run_line,
+    read_timetable,
+    run_schedule,
+    running_schedule,
+)
+from pipeline.processes import own_name
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30s", 30), ("30m", 1800), ("6h", 21600), ("7d", 604800), ("1h30m", 5400)],
+)
+def test_spans_are_read_and_written(text: str, seconds: int) -> None:
+    assert every_seconds(text) == seconds
+    assert str(read_timetable(None, text)) == f"every {text}"
+
+
+@pytest.mark.parametrize("text", ["", "6", "h", "6 h", "-6h", "6h!", "1.5h", "six", "1s"])
+def test_what_is_no_span_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"--every .*: must be"):
+        every_seconds(text)
+
+
+def test_one_of_cron_and_every_is_needed() -> None:
+    for cron, every in ((None, None), ("0 3 * * 1", "6h")):
+        with pytest.raises(ValueError, match="give one of them"):
+            read_timetable(cron, every)
+    with pytest.raises(ValueError, match="must be five fields"):
+        read_timetable("0 3 * *", None)
+    assert str(read_timetable(None, "6h")) == "every 6h"
+    assert str(read_timetable("0 3 * * 1", None)).startswith("by cron '0 3 * * 1' in ")
+
+
+@pytest.mark.parametrize(
+    ("given", "zone"),
+    [
+        ("Europe/Prague", "Europe/Prague"),
+        (":Europe/Prague", "Europe/Prague"),
+        ("/usr/share/zoneinfo/Europe/Prague", "Europe/Prague"),
+        ("EST5EDT", "EST5EDT"),
+        ("", "UTC"),
+    ],
+)
+def test_the_zone_is_that_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, given: str, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", given)
+    assert local_zone() == zone
+
+
+@pytest.mark.parametrize("given", ["CET-1CEST", "<+03>-3", "/some/file", "../zone", "Some/Town"])
+def test_a_zone_without_a_name_is_refused_where_it_matters(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("TZ", given)
+    with pytest.raises(ValueError, match=r"is no name of the time zone database.*--every"):
+        read_timetable("0 3 * * 1", None)
+    assert read_timetable(None, "6h").zone == "UTC"
+
+
+def test_what_is_no_cron_and_what_never_fires_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("PREFECT_HOME", "NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, str(tmp_path))
+    with pytest.raises(ValueError, match=r"--cron '0 3 31 2 [*]': no date ever meets it"):
+        run_schedule(Timetable("0 3 31 2 *"))
+    with pytest.raises(ValueError, match=r"--cron '0 25 [*] [*] [*]': "):
+        run_schedule(Timetable("0 25 * * *"))
+    assert not RECORD.parent.exists()
+
+
+def test_the_coming_times_are_those_of_the_clock_on_the_wall() -> None:
+    now = datetime.now().astimezone()
+    first, _, third = asyncio.run(Timetable("0 3 * * *", zone="Europe/Prague").coming())
+    wall = [
+        datetime.fromisoformat(one).astimezone(ZoneInfo("Europe/Prague")) for one in (first, third)
+    ]
+    assert [(one.hour, one.minute) for one in wall] == [(3, 0), (3, 0)]
+    assert now < datetime.fromisoformat(first) < now + timedelta(days=1, hours=2)
+    times = asyncio.run(Timetable(None, "1h", since=now.isoformat()).coming())
+    steps = [(datetime.fromisoformat(one) - now).total_seconds() for one in times]
+    assert steps == [3600, 7200, 10800]
+
+
+def test_others_read_when_a_schedule_fires_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert running_schedule() is None
+    assert "no schedule runs here" in next_run_line()
+    now = datetime.now().astimezone()
+    times = tuple((now + timedelta(hours=hour)).isoformat() for hour in (-1, 2, 5))
+    record = ScheduleRecord("retrain", "every 3h", "http://127.0.0.1:1/api", times)
+    record.write()
+    assert running_schedule() == record
+    expected = (now + timedelta(hours=2)).strftime("%Y-%m-%d %H:%M:%S")
+    assert next_run_line() == f"schedule: retrain every 3h, next at {expected}"
+    dead = {**own_name(), "process_start": "another boot 1"}
+    ScheduleRecord("retrain", "every 3h", "", times, dead).write()
+    assert running_schedule() is None
+    RECORD.write_text("{")
+    assert running_schedule() is None
