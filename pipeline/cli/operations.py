@@ -108,11 +108,11 @@ def remote(
 
     with plain_errors():
         enter_workspace()
-        result = run_remote(targets, deployment)
-    if result.stop_number is not None:
-        raise typer.Exit(128 + result.stop_number)
-    if result.failed:
-        typer.echo(f"error: failed: {', '.join(result.failed)}", err=True)
+        failed, stop_number = run_remote(targets, deployment)
+    if stop_number is not None:
+        raise typer.Exit(128 + stop_number)
+    if failed:
+        typer.echo(f"error: failed: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
 
 

@@ -25,16 +25,11 @@ def plan_rows(graph: StageGraph, dirty: Sequence[str]) -> list[dict[str, str]]:
     """One row a stage: whether it runs, and why."""
     rows = []
     for name, upstreams in graph.upstreams.items():
-        why = list(graph.changes.get(name, ()))
-        why += [f"after {other}" for other in upstreams if other in dirty]
-        rows.append(
-            {
-                "stage": name,
-                "to run": "yes" if name in dirty else "no",
-                "why": "; ".join(why) if name in dirty else "",
-                "reads from": ", ".join(upstreams),
-            }
-        )
+        row = {"stage": name, "to run": "no", "why": "", "reads from": ", ".join(upstreams)}
+        if name in dirty:
+            after = [f"after {other}" for other in upstreams if other in dirty]
+            row |= {"to run": "yes", "why": "; ".join([*graph.changes.get(name, ()), *after])}
+        rows.append(row)
     return rows
 
 
@@ -44,16 +39,11 @@ def stage_rows(
     """One row a stage: how it ended, and how long it took."""
     rows = []
     for name in graph.names:
-        outcome = outcomes.get(name)
-        without = "not run" if name in not_run else "up to date"
-        rows.append(
-            {
-                "stage": name,
-                "result": outcome.result if outcome else without,
-                "seconds": f"{outcome.seconds:.1f}" if outcome else "",
-                "ended": outcome.ended if outcome else "",
-            }
-        )
+        row = {"stage": name, "result": "not run" if name in not_run else "up to date"}
+        row |= {"seconds": "", "ended": ""}
+        if one := outcomes.get(name):
+            row |= {"result": one.result, "seconds": f"{one.seconds:.1f}", "ended": one.ended}
+        rows.append(row)
     return rows
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from typing import Any
 from uuid import UUID
 
@@ -60,14 +61,7 @@ def run_reported(study: Study, url: str) -> None:
 def retrain_reported(request: Request, url: str) -> RetrainResult:
     """Retrain as a flow that reports to the Prefect API at the address."""
     with temporary_settings({PREFECT_API_URL: url}):
-        state = retrain_flow(
-            request.dataset,
-            request.with_teacher,
-            request.tolerance_points,
-            request.force,
-            request.across_backbones,
-            return_state=True,
-        )
+        state = retrain_flow(*astuple(request), return_state=True)
         _send_what_waits()
     result = state.result(raise_on_failure=False)
     if isinstance(result, BaseException):

@@ -59,18 +59,12 @@ class CellOrder:
     code: str
 
 
-@dataclass(frozen=True)
-class RemoteResult:
-    """Cells that came back, and those that failed with the reason."""
-
-    done: list[str]
-    failed: dict[str, str]
-    stop_number: int | None
-
-
-def run_remote(targets: Iterable[str], deployment: str = DEPLOYMENT) -> RemoteResult:
+def run_remote(
+    targets: Iterable[str], deployment: str = DEPLOYMENT
+) -> tuple[dict[str, str], int | None]:
     """Run the out-of-date cells among the targets on the workers of a work pool.
 
+    Returns the cells that failed, each with the reason, and the signal that ended it, if one did.
     Raises ValueError for targets that are unknown or not ready, ExchangeError without a DVC
     remote, and ServerError without a Prefect server that machines share.
     """
@@ -88,16 +82,15 @@ def run_remote(targets: Iterable[str], deployment: str = DEPLOYMENT) -> RemoteRe
         cells = ready_cells(graph, targets)
         if not cells:
             terminal.note("remote: everything is up to date")
-            return RemoteResult([], {}, None)
+            return {}, None
         inputs = sorted({name for cell in cells for name in graph.upstreams[cell]})
         terminal.note(f"remote: {', '.join(cells)}; sending what they read")
         _run_dvc("push", inputs, stop)
         orders = [order_cell(cell, graph.upstreams[cell], graph.names) for cell in cells]
         try:
-            done, failed = _run_orders(orders, deployment, stop, terminal.note)
+            return _run_orders(orders, deployment, stop, terminal.note), stop.number
         finally:
             normalise_lock(graph.names)
-        return RemoteResult(done, failed, stop.number)
 
 
 def ready_cells(graph: StageGraph, targets: Iterable[str]) -> list[str]:
@@ -148,11 +141,10 @@ def require_remote() -> None:
 
 def _run_orders(
     orders: list[CellOrder], deployment: str, stop: Stop, tell: Callable[[str], None]
-) -> tuple[list[str], dict[str, str]]:
-    """Ask for all the cells at once, and take each result as it comes."""
+) -> dict[str, str]:
+    """Ask for all the cells at once, and take each result as it comes; those that failed."""
     from prefect.client.orchestration import get_client
 
-    done: list[str] = []
     failed: dict[str, str] = {}
     with get_client(sync_client=True) as client:
         asked = client.read_deployment_by_name(deployment)
@@ -176,12 +168,11 @@ def _run_orders(
                     else:
                         without = "" if _take_result(stage, stop) else "; NOT restored: it ran here"
                         tell(f"{stage}: {state.message} elsewhere{without}")
-                        done.append(stage)
         finally:
             for stage, run in waiting.items():
                 _cancel(client, run)
                 failed[stage] = "cancelled"
-    return done, failed
+    return failed
 
 
 def _take_result(stage: str, stop: Stop) -> bool:
@@ -238,7 +229,7 @@ def run_cell(order: CellOrder, on_line: Callable[[str], None]) -> Outcome:
         outcome = reproduce_stage(
             order.stage,
             force=False,
-            environment=stage_environment(study_shares().threads),
+            environment=stage_environment(study_shares()[0]),
             stop=stop,
             on_line=on_line,
         )

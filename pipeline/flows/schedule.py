@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,28 +116,17 @@ def local_zone() -> str:
         ) from None
 
 
-@dataclass(frozen=True)
-class ScheduleRecord:
-    """What a running schedule leaves for others. `coming` are the next times, ISO 8601."""
+def running_schedule() -> dict[str, Any] | None:
+    """What the schedule that runs in this workspace has noted; None where none does.
 
-    what: str
-    when: str
-    url: str
-    coming: tuple[str, ...] = ()
-    owner: Mapping[str, str] = field(default_factory=own_name)
-
-    def write(self) -> None:
-        write_json(RECORD, asdict(self))
-
-
-def running_schedule() -> ScheduleRecord | None:
-    """The schedule that runs in this workspace, if one does. Starts nothing, asks no server."""
+    `what` runs, `when` in words, `coming`: the next times, ISO 8601, and the process, `owner`.
+    Starts nothing, asks no server.
+    """
     try:
-        values: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    record = ScheduleRecord(**{**values, "coming": tuple(values["coming"])})
-    return None if is_dead(dict(record.owner)) else record
+    return None if is_dead(record["owner"]) else record
 
 
 def next_run_line() -> str:
@@ -146,9 +135,9 @@ def next_run_line() -> str:
     if record is None:
         return "no schedule runs here: l2s schedule starts one"
     now = datetime.now().astimezone()
-    soonest = [text for text in record.coming if datetime.fromisoformat(text) > now]
+    soonest = [text for text in record["coming"] if datetime.fromisoformat(text) > now]
     fires = f"next at {_local_text(soonest[0])}" if soonest else "the next time is not known yet"
-    return f"schedule: {record.what} {record.when}, {fires}"
+    return f"schedule: {record['what']} {record['when']}, {fires}"
 
 
 def _local_text(moment: str) -> str:
@@ -173,7 +162,8 @@ def run_schedule(
         lock.acquire(timeout=0)
     except Timeout:
         other = running_schedule()
-        who = f": process {other.owner['pid']} on {other.owner['host']}" if other else ""
+        owner = other["owner"] if other else {}
+        who = f": process {owner['pid']} on {owner['host']}" if owner else ""
         raise ValueError(f"a schedule runs here already{who}") from None
     stop, note = Stop(), Terminal().note
     try:
@@ -206,7 +196,7 @@ async def _serve(
 
     flow: Any = scheduled_study if parameters is None else retrain_flow
     name = Path.cwd().name  # the workspace's folder, so that several can share a server
-    record = ScheduleRecord(flow.name, str(timetable), url)
+    record = {"what": flow.name, "when": str(timetable), "owner": own_name(), "coming": ()}
     with temporary_settings({PREFECT_API_URL: url}):
         runner = Runner(name=name, limit=1)
         await runner.aadd_flow(
@@ -219,9 +209,9 @@ async def _serve(
         note(f"serving {flow.name} {timetable}; pages: {url.removesuffix('/api')}")
         while not serving.done() and not (stop.event.is_set() and runner.started):
             coming = await timetable.coming()
-            if coming != record.coming:
-                record = replace(record, coming=coming)
-                record.write()
+            if coming != record["coming"]:
+                record["coming"] = coming
+                write_json(RECORD, record)
                 if running_study() is None:  # the times that pass meanwhile are no news
                     note(f"next runs: {', '.join(map(_local_text, coming))}")
             await asyncio.sleep(LOOK_EVERY_S)

@@ -6,7 +6,6 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from pipeline.flows.stage_runs import Outcome
@@ -91,26 +90,17 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-@dataclass(frozen=True)
-class Shares:
-    """What one stage of the study computes with: processes, and threads of each."""
+def study_shares() -> tuple[int, int]:
+    """With how many threads each process of a stage computes, and how many processes it has.
 
-    threads: int
-    processes: int
-
-    @property
-    def cores(self) -> int:
-        return self.threads * self.processes
-
-
-def study_shares() -> Shares:
-    """`threads` and `compute.processes` of params.yaml, 1 where it has none."""
+    `threads` and `compute.processes` of params.yaml, 1 where it has none.
+    """
     from ruamel.yaml import YAML
 
     with open("params.yaml", encoding="utf-8") as file:  # noqa: PTH123
         values = YAML(typ="safe").load(file) or {}
     processes = (values.get("compute") or {}).get("processes", 1)
-    return Shares(int(values.get("threads", 1)), int(processes))
+    return int(values.get("threads", 1)), int(processes)
 
 
 def share_cores(asked: int | None, each: int, cores: int) -> tuple[int, str]:

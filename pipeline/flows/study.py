@@ -56,8 +56,9 @@ class Study:
         self.graph, self.whole, self.fresh = graph, whole, fresh
         self.state, self.stop, self.terminal = state, stop, terminal
         self.targets: list[str] = []
-        self.shares = study_shares()
-        self.jobs, self.why_fewer = share_cores(jobs, self.shares.cores, available_cores())
+        self._threads, processes = study_shares()
+        cores = available_cores()
+        self.jobs, self.why_fewer = share_cores(jobs, self._threads * processes, cores)
         self.dirty = graph.dirty(force=fresh)
         runs = last_outcomes()
         seconds = {name: outcome.seconds for name, outcome in runs.items()}
@@ -65,7 +66,7 @@ class Study:
         self.faults: list[str] = []
         self.is_finished = False
         self.began_s = time.monotonic()
-        self._gpus = Gpus(visible_gpus(), self.shares.processes)
+        self._gpus = Gpus(visible_gpus(), processes)
         self._ended: SimpleQueue[Outcome] = SimpleQueue()
         self._outputs = locked_outputs()
         self._runs: dict[str, StageRun] = {}
@@ -110,7 +111,7 @@ class Study:
             return reproduce_stage(
                 stage,
                 force=self.fresh,
-                environment=stage_environment(self.shares.threads, gpus),
+                environment=stage_environment(self._threads, gpus),
                 stop=self.stop,
                 on_line=take,
             )

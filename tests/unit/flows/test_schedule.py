@@ -7,9 +7,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from pipeline.files import write_json
 from pipeline.flows.schedule import (
     RECORD,
-    ScheduleRecord,
     Timetable,
     every_seconds,
     local_zone,
@@ -107,13 +107,13 @@ def test_others_read_when_a_schedule_fires_next(
     assert "no schedule runs here" in next_run_line()
     now = datetime.now().astimezone()
     times = tuple((now + timedelta(hours=hour)).isoformat() for hour in (-1, 2, 5))
-    record = ScheduleRecord("retrain", "every 3h", "http://127.0.0.1:1/api", times)
-    record.write()
-    assert running_schedule() == record
+    record = {"what": "retrain", "when": "every 3h", "coming": times, "owner": own_name()}
+    write_json(RECORD, record)
+    assert running_schedule() == {**record, "coming": list(times)}
     expected = (now + timedelta(hours=2)).strftime("%Y-%m-%d %H:%M:%S")
     assert next_run_line() == f"schedule: retrain every 3h, next at {expected}"
     dead = {**own_name(), "process_start": "another boot 1"}
-    ScheduleRecord("retrain", "every 3h", "", times, dead).write()
+    write_json(RECORD, {**record, "owner": dead})
     assert running_schedule() is None
     RECORD.write_text("{")
     assert running_schedule() is None
