@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.files import write_json
 from pipeline.flows.run_state import running_study
-from pipeline.flows.server import prefect_server, set_up_prefect
+from pipeline.flows.server import ServerError, prefect_server, set_up_prefect
 from pipeline.flows.stage_runs import Stop, now_text, signals_stop
 from pipeline.flows.terminal import Terminal
 from pipeline.paths import WORK
@@ -152,7 +152,7 @@ def run_schedule(
     parameters: of a retraining; None for the whole study. port: of an own Prefect server.
 
     Raises ValueError for a cron expression that is none or never met, or a schedule that runs here
-    already, and ServerError for a server that does not answer or start.
+    already, and ServerError for a server that does not answer or start, or is lost.
     """
     set_up_prefect()
     asyncio.run(timetable.coming())
@@ -215,7 +215,10 @@ async def _serve(
                 if running_study() is None:  # the times that pass meanwhile are no news
                     note(f"next runs: {', '.join(map(_local_text, coming))}")
             await asyncio.sleep(LOOK_EVERY_S)
-        if not serving.done():
-            note(f"ending the schedule ({stop.reason}) ...")
-            await runner.astop()
-        await serving
+        if serving.done():
+            raise ServerError(f"Prefect has stopped to serve: {serving.exception()!r}")
+        note(f"ending the schedule ({stop.reason}) ...")
+        await runner.astop()
+        await asyncio.wait({serving})
+        if error := serving.exception():
+            note(f"Prefect has not heard of the end: {error!r}")
