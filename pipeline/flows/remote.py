@@ -140,7 +140,7 @@ def require_remote() -> None:
 
 
 def _run_orders(
-    orders: list[CellOrder], deployment: str, stop: Stop, tell: Callable[[str], None]
+    orders: list[CellOrder], deployment: str, stop: Stop, note: Callable[[str], None]
 ) -> dict[str, str]:
     """Ask for all the cells at once, and take each result as it comes; those that failed."""
     from prefect.client.orchestration import get_client
@@ -164,10 +164,10 @@ def _run_orders(
                     del waiting[stage]
                     if not state.is_completed():
                         failed[stage] = state.message or str(state.name)
-                        tell(f"{stage}: failed elsewhere: {failed[stage]}")
+                        note(f"{stage}: failed elsewhere: {failed[stage]}")
                     else:
                         without = "" if _take_result(stage, stop) else "; NOT restored: it ran here"
-                        tell(f"{stage}: {state.message} elsewhere{without}")
+                        note(f"{stage}: {state.message} elsewhere{without}")
         finally:
             for stage, run in waiting.items():
                 _cancel(client, run)

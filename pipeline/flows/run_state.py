@@ -55,7 +55,7 @@ class RunState:
 
 
 @contextmanager
-def workspace(stop: Stop, tell: Callable[[str], None]) -> Iterator[RunState]:
+def workspace(stop: Stop, note: Callable[[str], None]) -> Iterator[RunState]:
     """The workspace for what runs stages: held, mended after a kill, and left in order.
 
     Meanwhile signals ask for the stop. Raises WorkspaceHeldError, and LockConflictError for a
@@ -63,9 +63,9 @@ def workspace(stop: Stop, tell: Callable[[str], None]) -> Iterator[RunState]:
     """
     with signals_stop(stop), hold_workspace() as state:
         for name in end_leftovers(own=False):
-            tell(f"ended what a killed study left running: {name}")
+            note(f"ended what a killed study left running: {name}")
         for line in heal_locks():
-            tell(line)
+            note(line)
         try:
             yield state
         finally:

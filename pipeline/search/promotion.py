@@ -1,4 +1,4 @@
-"""Candidates against champions: compared, decided, registered, and told."""
+"""Candidates against champions: compared, decided, and recorded."""
 
 import hashlib
 import tempfile
@@ -66,10 +66,10 @@ class Verdict:
 
     def line(self) -> str:
         lead = f"champion: version {self.champion}" if self.champion else "no champion"
-        told = f"{self.decision.result}: {self.decision.reason}"
+        text = f"{self.decision.result}: {self.decision.reason}"
         others = f"; not compared, of another backbone: {', '.join(self.not_compared)}"
         return (
-            f"{self.model}: {self.candidate or 'no student'} {told}; {lead}"
+            f"{self.model}: {self.candidate or 'no student'} {text}; {lead}"
             f"{others if self.not_compared else ''}"
         )
 
@@ -81,7 +81,7 @@ def judge_dataset(params: Params, name: str, terms: Terms) -> Iterator[Verdict]:
     whatever keeps two networks from being compared: the champion then stays, and nothing is
     registered.
     """
-    with _told_errors():
+    with _tracking_errors():
         store = open_store()
         if fault := find_fault(params, name):
             raise ValueError(f"{fault}: run `l2s study` or `l2s retrain --force`")
@@ -94,7 +94,7 @@ def name_first_champions(params: Params, name: str) -> Iterator[Verdict]:
     champion to compare with and to go back to. None where students, teacher and database are not
     of one another. Raises errors as `judge_dataset` does.
     """
-    with _told_errors():
+    with _tracking_errors():
         store = open_store()
         vacant = [px for px in query_sizes(params, name) if _find_champion(store, name, px) is None]
         vacant = [px for px in vacant if trained_students(params, name, px)]
@@ -105,7 +105,7 @@ def name_first_champions(params: Params, name: str) -> Iterator[Verdict]:
 
 def roll_back_champion(dataset: str, query_px: int) -> tuple[Version, Version]:
     """The champion of a query resolution gives way to the one before; both, the present first."""
-    with _told_errors():
+    with _tracking_errors():
         store = open_store()
         now = _find_champion(store, dataset, query_px)
         if now is None:
@@ -121,7 +121,7 @@ def roll_back_champion(dataset: str, query_px: int) -> tuple[Version, Version]:
 
 
 @contextmanager
-def _told_errors() -> Iterator[None]:
+def _tracking_errors() -> Iterator[None]:
     try:
         yield
     except contact_errors() as error:
@@ -177,7 +177,7 @@ def _judge(params: Params, store: Store, name: str, query_px: int, terms: Terms)
                     if decision.moves_alias:
                         promote(store, version)
                         leading, network = version, own
-                    _tell(store, run, version, decision, comparison, terms.tolerance_points)
+                    _record_decision(store, run, version, decision, comparison, terms)
         if leading and network:
             _let_answer(name, query_px, leading, network)
     lead = leading.version if leading else ""
@@ -248,17 +248,17 @@ def _decision_run(
     )
 
 
-def _tell(
+def _record_decision(
     store: Store,
     run: TrackedRun,
     version: Version,
     decision: Decision,
     comparison: Comparison | None,
-    tolerance_points: float,
+    terms: Terms,
 ) -> None:
     """The decision and its figures, on its run and on the version."""
-    told = {"decision": decision.result, "reason": decision.reason}
-    run.set_tags({**told, "candidate_version": version.version})
+    tags = {"decision": decision.result, "reason": decision.reason}
+    run.set_tags({**tags, "candidate_version": version.version})
     if comparison is not None:
         run.log_results(
             {
@@ -268,8 +268,8 @@ def _tell(
                 "map_gain_low": comparison.low,
                 "map_gain_high": comparison.high,
                 "queries": comparison.queries,
-                "tolerance_points": tolerance_points,
+                "tolerance_points": terms.tolerance_points,
             }
         )
-    for tag, text in told.items():
+    for tag, text in tags.items():
         store.client.set_model_version_tag(version.model, version.version, tag, text)
