@@ -4,17 +4,15 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import file_md5, write_text
-from pipeline.paths import LOCK, WORK, LockConflictError, locked_outputs, parse_lock
+from pipeline.files import write_text
+from pipeline.paths import LOCK, WORK, LockConflictError, parse_lock
 from pipeline.processes import command_of
 
 GOOD_COPY = WORK / "dvc.lock"
-CACHE = Path(".dvc/cache/files/md5")
 PATH_LOCKS = Path(".dvc/tmp/rwlock")
 WRITING_S = 0.5  # longer than DVC takes to write either file
 
@@ -35,51 +33,14 @@ def sorted_lock(text: str, order: Sequence[str], without: Collection[str] = ()) 
     return _dump(data)
 
 
-def normalise_lock(order: Sequence[str], without: Collection[str] = ()) -> None:
+def normalise_lock(order: Sequence[str]) -> None:
     """Give dvc.lock the order of a serial `dvc repro`. DVC must be at rest."""
     if LOCK.exists():
         text = LOCK.read_text(encoding="utf-8")
-        ordered = sorted_lock(text, order, without)
+        ordered = sorted_lock(text, order)
         if ordered != text:
             write_text(LOCK, ordered)
         _keep_copy()
-
-
-def lost_names(order: Iterable[str]) -> list[str]:
-    """Stages of dvc.lock that do not exist any more."""
-    known = set(order)
-    return [name for name in locked_outputs() if name not in known]
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """Stages that left dvc.lock; their files that were deleted, and that were kept."""
-
-    stages: list[str]
-    deleted: list[Path]
-    kept: list[Path]
-
-
-def prune_lock(order: Sequence[str]) -> Pruned:
-    """Take stages that no longer exist out of dvc.lock, and delete their outputs.
-
-    A file goes only if it is as the stage wrote it, DVC's cache holds it, and no other stage
-    writes it: `dvc checkout` of an older dvc.lock brings it back.
-    """
-    outputs = locked_outputs()
-    lost = lost_names(order)
-    living = {path for name in outputs if name not in lost for path in outputs[name]}
-    deleted, kept = [], []
-    for path, md5 in ((Path(p), md5) for name in lost for p, md5 in outputs[name].items()):
-        if str(path) in living or not path.exists():
-            continue
-        if path.is_file() and _is_cached(md5) and file_md5(path) == md5:
-            path.unlink()
-            deleted.append(path)
-        else:
-            kept.append(path)
-    normalise_lock(order, without=lost)
-    return Pruned(lost, deleted, kept)
 
 
 def _keep_copy() -> None:
@@ -163,10 +124,6 @@ def _is_sound(path: Path) -> bool:
     return isinstance(entries, dict) and all(
         isinstance(entry, dict) and "cmd" in entry for entry in entries.values()
     )
-
-
-def _is_cached(md5: str) -> bool:
-    return bool(md5) and (CACHE / md5[:2] / md5[2:]).exists()
 
 
 def _dump(data: Any) -> str:

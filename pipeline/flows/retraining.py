@@ -19,9 +19,10 @@ from pipeline.files import write_json
 from pipeline.flows.graph import StageGraph, read_graph
 from pipeline.flows.run_state import RunState, workspace
 from pipeline.flows.stage_runs import Outcome, Stop
-from pipeline.flows.study import Study, record_lines
+from pipeline.flows.study import Study
 from pipeline.flows.terminal import Terminal, summary
 from pipeline.paths import WORK, DatasetPaths, teacher_origin
+from pipeline.tracking.audit import record_lines
 
 if TYPE_CHECKING:
     from pipeline.search.promotion import Verdict
@@ -161,9 +162,8 @@ def retrain(
                 note(verdict.line())
             if teacher_origin(name)["teacher_of_this_pack"] == "no":
                 note(f"{name}: the teacher learned from an older pack and stays")
-        if any(done.outcomes for done in result.retrainings):
-            for line in record_lines():
-                note(line)
+        for line in record_lines():
+            note(line)
         result.stop_reason, result.stop_number = stop.reason, stop.number
     return result
 

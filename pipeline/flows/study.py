@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 
 from pipeline.flows.graph import StageGraph, read_graph
-from pipeline.flows.lockfile import lost_names, normalise_lock, prune_lock
+from pipeline.flows.lockfile import normalise_lock
 from pipeline.flows.run_state import (
     RunState,
     last_outcomes,
@@ -194,7 +194,7 @@ def planned_study(
     """
     stop, terminal = Stop(), Terminal()
     with workspace(stop, terminal.note) as state:
-        whole = _current_graph(terminal)
+        whole = read_graph()
         graph = whole.restricted(targets)
         study = Study(graph, whole, state, stop, terminal, jobs=jobs, fresh=fresh)
         study.targets = list(targets)
@@ -209,30 +209,3 @@ def planned_study(
                 f"{study.jobs} at a time: {', '.join(study.dirty)}"
             )
         yield study
-
-
-def _current_graph(terminal: Terminal) -> StageGraph:
-    """The graph, after what left dvc.yaml has left dvc.lock and the disk, too."""
-    graph = read_graph()
-    if not lost_names(graph.names):
-        return graph
-    pruned = prune_lock(graph.names)
-    terminal.note(f"no longer in dvc.yaml: {', '.join(pruned.stages)}")
-    for verb, paths in (("deleted", pruned.deleted), ("kept, as changed", pruned.kept)):
-        if paths:
-            terminal.note(f"  {verb}: {', '.join(map(str, paths))}")
-    return read_graph()
-
-
-def record_lines() -> list[str]:
-    """Hold MLflow's record against dvc.lock; what a user should know of it.
-
-    A store that cannot be reached is told, too, and is no error.
-    """
-    from pipeline.tracking.audit import audit_record
-    from pipeline.tracking.store import TrackingError
-
-    try:
-        return audit_record(locked_outputs()).lines()
-    except TrackingError as error:
-        return [f"record: {error}"]

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.flows import lockfile
 from pipeline.paths import LockConflictError
-from tests.sleepy_study import make_sleepy_study, serial_lock, write_students
+from tests.sleepy_study import make_sleepy_study, serial_lock
 
 
 @pytest.fixture(scope="module")
@@ -59,50 +59,9 @@ def test_locked_outputs_have_their_hashes(project: Path) -> None:
 def test_no_lock_is_no_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert lockfile.locked_outputs() == {}
-    assert lockfile.lost_names(["a"]) == []
     assert lockfile.heal_locks() == []
     lockfile.normalise_lock(["a"])
     assert not Path("dvc.lock").exists()
-
-
-def test_shrunk_grid_leaves_neither_entries_nor_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "study"
-    make_sleepy_study(folder, seconds=0.0)
-    monkeypatch.chdir(folder)
-    order = names_of(serial_lock(folder).decode())
-    Path("models/a-48").write_text("edited by hand")
-    kept = [name for name in order if "a-48" not in name]
-    pruned = lockfile.prune_lock(kept)
-    assert pruned.stages == ["distill@a-48", "evaluate@a-48"]
-    assert pruned.deleted == [Path("results/a/cells/a-48")]
-    assert pruned.kept == [Path("models/a-48")]
-    assert not Path("results/a/cells/a-48").exists()
-    assert Path("models/a-48").read_text() == "edited by hand"
-    assert names_of(Path("dvc.lock").read_text()) == kept
-    write_students(folder, ("a-64",))
-    assert names_of(serial_lock(folder).decode()) == kept
-
-
-def test_file_of_another_stage_or_outside_the_cache_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("both").write_text("x")
-    Path("uncached").write_text("y")
-    entry = "cmd: c\n    outs:\n    - path: {}\n      md5: {}\n"
-    of_x, of_y = "9dd4e461268c8034f5c8564e155c67a6", "415290769594460e2e485922904f345d"
-    Path("dvc.lock").write_text(
-        "schema: '2.0'\nstages:\n"
-        f"  old:\n    {entry.format('both', of_x)}"
-        f"    - path: uncached\n      md5: {of_y}\n"
-        f"  new:\n    {entry.format('both', of_x)}"
-    )
-    pruned = lockfile.prune_lock(["new"])
-    assert pruned == lockfile.Pruned(["old"], [], [Path("uncached")])
-    assert Path("both").exists()
-    assert Path("uncached").exists()
 
 
 @pytest.mark.parametrize("end", [0, 30, 200, 701])
