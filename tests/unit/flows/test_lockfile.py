@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.flows import lockfile
-from pipeline.paths import LockConflictError
+from pipeline.paths import LockConflictError, locked_outputs
 from tests.sleepy_study import make_sleepy_study, serial_lock
 
 
@@ -51,14 +51,14 @@ def test_unknown_entries_come_last_and_named_ones_go(project: Path) -> None:
 
 
 def test_locked_outputs_have_their_hashes(project: Path) -> None:
-    outputs = lockfile.locked_outputs()
+    outputs = locked_outputs()
     assert list(outputs["prepare@a"]) == ["data/a/pack"]
     assert len(outputs["prepare@a"]["data/a/pack"]) == 32
 
 
 def test_no_lock_is_no_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert lockfile.locked_outputs() == {}
+    assert locked_outputs() == {}
     assert lockfile.heal_locks() == []
     lockfile.normalise_lock(["a"])
     assert not Path("dvc.lock").exists()
@@ -87,7 +87,7 @@ def test_conflict_markers_are_called_so_and_left_to_the_user(project: Path) -> N
             lockfile.heal_locks()
         assert Path("dvc.lock").read_text() == merged
         with pytest.raises(LockConflictError, match="git checkout --ours"):
-            lockfile.locked_outputs()
+            locked_outputs()
     finally:
         Path("dvc.lock").write_text(whole)
     assert lockfile.GOOD_COPY.read_text() == whole
