@@ -37,6 +37,17 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The names and values of a JSON file. Raises ValueError for a file that is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is damaged ({error}): run `l2s study`") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: is damaged (no table of names and values): run `l2s study`")
+    return found
+
+
 def file_md5(path: Path) -> str:
     """The MD5 of a file in hexadecimal, which is what dvc.lock knows it by."""
     with path.open("rb") as file:

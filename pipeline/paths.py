@@ -67,16 +67,12 @@ class DatasetPaths:
     def per_query(self, key: str) -> Path:
         return self.results / "cells" / f"{key}.parquet"
 
-    def contrasts(self, key: str) -> Path:
-        return self.results / "cells" / "contrasts" / f"{key}.json"
-
     def timings(self, key: str) -> Path:
         return self.results / "timings" / f"{key}.json"
 
-    @property
-    def report_part(self) -> Path:
-        """What the report of the whole study shows of this data set."""
-        return Path("report", "parts", f"{self.dataset}.json")
+    def report_part(self, key: str) -> Path:
+        """What the report of the whole study shows of one evaluation."""
+        return Path("report", "parts", self.dataset, f"{key}.json")
 
 
 def archives_shelf() -> Path | None:

@@ -1,8 +1,7 @@
 """Evaluate retrieval: a teacher at full size, or everything at one student's size."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,11 @@ from pipeline.config.params import Params, load_params
 from pipeline.datasets.packs import Pack, open_pack
 from pipeline.devices import resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.evaluation.cells import Bootstrap, Contender, evaluate_contenders
-from pipeline.evaluation.contrasts import find_contrasts
+from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups
 from pipeline.evaluation.cost import query_latency_ms
+from pipeline.evaluation.examples import draw_examples, find_examples
 from pipeline.evaluation.ranking import evaluate_retrieval
-from pipeline.files import file_md5, replacing, write_json
+from pipeline.files import file_md5, read_json, replacing, write_json
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import load_network
 from pipeline.paths import DatasetPaths
@@ -42,59 +41,57 @@ def evaluate(key: str) -> None:
     device = resolve_device(params.threads)
     pack = open_pack(paths.pack)
     test = pack.rows("test")
-    contenders = list(_contenders(paths, key if student else None, pack, device))
+    setups = list(_setups(paths, key if student else None, pack, device))
     bootstrap = Bootstrap(
         params.evaluation.bootstrap_samples, params.evaluation.confidence, params.seed
     )
     labels = torch.from_numpy(pack.labels[test])
-    database = contenders[0].database
+    database = setups[0].database
     teacher = evaluate_retrieval(database, database, labels).query_metrics["average_precision"]
-    rows, per_query = evaluate_contenders(
-        contenders, labels, params.datasets[name].recall_at, bootstrap, teacher
+    found, per_query = evaluate_setups(
+        setups, labels, params.datasets[name].recall_at, bootstrap, teacher
     )
     origin = {"dataset": name, "subset": pack.is_subset, "network": cell}
-    rows = [{**origin, **row} for row in rows]
+    rows = {row["role"]: {**origin, **row} for row in found}
     names = [pack.names[row] for row in test]
     with replacing(paths.per_query(cell)) as temporary:
         per_query.assign(image=names * len(rows)).to_parquet(temporary)
-    if student:
-        contrasts = _contrasts(contenders, per_query, teacher, labels.numpy(), params.seed)
-        write_json(paths.contrasts(cell), contrasts)
-    write_json(paths.cell(cell), {row["role"]: row for row in rows})
-    latencies = _latencies(contenders)
+    shown = (
+        {"examples": _examples(setups, per_query, teacher, pack, params.seed)}
+        if student
+        else {"pack": read_json(paths.pack_summary)}
+    )
+    write_json(paths.report_part(cell), {"rows": rows, **shown})
+    write_json(paths.cell(cell), rows)
+    latencies = _latencies(setups)
     write_json(paths.timings(cell), latencies)
-    _record(params, name, cell, rows, latencies, _inputs(paths, key if student else None))
+    _record(params, paths, cell, rows, latencies)
 
 
-def _contrasts(
-    contenders: list[Contender],
+def _examples(
+    setups: Sequence[RetrievalSetup],
     per_query: pd.DataFrame,
     teacher: np.ndarray,
-    labels: np.ndarray,
+    pack: Pack,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """The queries that the report shows, with what each network finds in the teacher's database."""
-    database = contenders[0].database
-    searches = {"teacher": database} | {
-        contender.role: contender.queries
-        for contender in contenders
-        if contender.role in ("asymmetric", "naive")
+    searches = {
+        setup.role: setup.queries for setup in setups if setup.role in ("asymmetric", "naive")
     }
+    database = setups[0].database
     precision = {
         str(role): values.to_numpy()
         for role, values in per_query.groupby("role")["average_precision"]
-    }
-    return find_contrasts(searches, database, precision | {"teacher": teacher}, labels, seed)
+    } | {"teacher": teacher}
+    labels = pack.labels[pack.rows("test")]
+    found = find_examples({"teacher": database} | searches, database, precision, labels, seed)
+    return draw_examples(pack, found, setups[0].card.size_px)
 
 
-def _inputs(paths: DatasetPaths, student: str | None) -> list[Path]:
-    own = [paths.student(student), paths.baseline(student)] if student else []
-    return [paths.pack, paths.database, paths.teacher, *own]
-
-
-def _contenders(
+def _setups(
     paths: DatasetPaths, student: str | None, pack: Pack, device: torch.device
-) -> Iterator[Contender]:
+) -> Iterator[RetrievalSetup]:
     """Teacher alone; or asymmetric, symmetric, naive and baseline at the student's size.
 
     Where the student sees the full size the naive row would be the teacher's: it is left out.
@@ -103,7 +100,7 @@ def _contenders(
     teacher, teacher_card = load_network(paths.teacher, device)
     full_px = teacher_card.size_px
     if student is None:
-        yield Contender("teacher", teacher, teacher_card, full_px, database, database)
+        yield RetrievalSetup("teacher", teacher, teacher_card, full_px, database, database)
         return
 
     def embed(network: Embedder, size_px: int, what: str) -> Tensor:
@@ -113,63 +110,57 @@ def _contenders(
     network, card = load_network(paths.student(student), device)
     px = card.size_px
     queries = embed(network, px, "student")
-    yield Contender("asymmetric", network, card, full_px, queries, database)
-    yield Contender("symmetric", network, card, px, queries, queries)
+    yield RetrievalSetup("asymmetric", network, card, full_px, queries, database)
+    yield RetrievalSetup("symmetric", network, card, px, queries, queries)
     if px < full_px:
         small = embed(teacher, px, "teacher")
         shrunk = replace(teacher_card, size_px=px)
-        yield Contender("naive", teacher, shrunk, full_px, small, database)
+        yield RetrievalSetup("naive", teacher, shrunk, full_px, small, database)
     baseline, baseline_card = load_network(paths.baseline(student), device)
     queries = embed(baseline, px, "baseline")
-    yield Contender("baseline", baseline, baseline_card, px, queries, queries)
+    yield RetrievalSetup("baseline", baseline, baseline_card, px, queries, queries)
 
 
-def _latencies(contenders: list[Contender]) -> dict[str, float]:
-    """Milliseconds a query by role; contenders of one architecture and size share a measurement."""
+def _latencies(setups: Sequence[RetrievalSetup]) -> dict[str, float]:
+    """Milliseconds a query by role; setups of one architecture and size share a measurement."""
     measured: dict[tuple[str, int], float] = {}
-    for contender in contenders:
-        architecture = (contender.card.backbone, contender.card.size_px)
+    latencies = {}
+    for setup in setups:
+        architecture = (setup.card.backbone, setup.card.size_px)
         if architecture not in measured:
-            measured[architecture] = query_latency_ms(contender.network, contender.card.size_px)
-    return {
-        contender.role: measured[contender.card.backbone, contender.card.size_px]
-        for contender in contenders
-    }
+            measured[architecture] = query_latency_ms(setup.network, setup.card.size_px)
+        latencies[setup.role] = measured[architecture]
+    return latencies
 
 
 def _record(
     params: Params,
-    name: str,
+    paths: DatasetPaths,
     cell: str,
-    rows: list[dict[str, object]],
+    rows: dict[str, dict[str, Any]],
     latencies: dict[str, float],
-    inputs: list[Path],
 ) -> None:
     """One run a row in the tracking store; its training's run gets the figures to compare by."""
-    settings = {"seed": params.seed, **params.evaluation.model_dump()}
-    mark = fingerprint(settings, inputs)
-    paths = DatasetPaths(name)
     trained = {
         "teacher": paths.teacher,
         "asymmetric": paths.student(cell),
         "baseline": paths.baseline(cell),
     }
-    for row in rows:
-        role = str(row["role"])
-        facts = {fact: row[fact] for fact in FACTS}
+    used = [trained[role] for role in trained if role in {"teacher", *rows}]
+    settings = {"seed": params.seed, **params.evaluation.model_dump()}
+    mark = fingerprint(settings, [paths.pack, paths.database, *used])
+    for role, row in rows.items():
         metrics = {
             column: float(value)
             for column, value in row.items()
-            if isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and column not in FACTS
+            if column not in FACTS and type(value) in (int, float)
         }
         with tracked_run(
             stage="evaluate",
-            key=name if cell == "teacher" else cell,
+            key=paths.dataset if cell == "teacher" else cell,
             role=role,
             fingerprint=mark,
-            facts=facts,
+            facts={fact: row[fact] for fact in FACTS},
             settings=settings,
             needs_store=False,
         ) as run:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pipeline.report.gallery import encode_view
+from pipeline.evaluation.examples import encode_view
 from pipeline.report.tradeoff import pareto_front
 
 PACK = {
@@ -33,7 +33,7 @@ SIZES = (64, 48, 32)
 
 
 def row(dataset: str, network: str, role: str, query_px: int, accuracy: float) -> dict[str, Any]:
-    """One row of a trade-off, as `report_part` holds it; values that are absent are None."""
+    """One row of a trade-off, as `read_part` holds it; values that are absent are None."""
     has_gain = role in ("asymmetric", "symmetric")
     return {
         "dataset": dataset,
@@ -86,7 +86,7 @@ def part(
 ) -> dict[str, Any]:
     """What the report shows of one data set; no picture of a result stands twice."""
     rows = [row(dataset, "teacher", "teacher", 96, 0.7)]
-    galleries, images = [], {}
+    examples, images = [], {}
     for number in range(students):
         name, px = f"{dataset}-{number}", SIZES[number % 3]
         rows += [
@@ -127,14 +127,13 @@ def part(
                         "answers": answers,
                     }
                 )
-        galleries.append({"student": name, "query_px": px, "queries": asked})
+        examples.append({"student": name, "query_px": px, "queries": asked})
     front = pareto_front([one["gmacs"] for one in rows], [one["map"] for one in rows])
     return {
         "dataset": dataset,
         "pack": PACK,
-        "teacher_px": 96,
         "rows": [one | {"pareto": on} for one, on in zip(rows, front, strict=True)],
-        "galleries": galleries,
+        "examples": examples,
         "images": images,
     }
 

@@ -10,7 +10,7 @@ import torch
 from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.packs import open_pack, write_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.evaluation.cells import Bootstrap, Contender, evaluate_contenders
+from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups
 from pipeline.files import write_json
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
 from pipeline.paths import DatasetPaths
@@ -54,17 +54,17 @@ def _make_files(paths: DatasetPaths) -> None:
     save_network(paths.student(STUDENT), network, NetworkCard(BACKBONE, DIM, STUDENT_PX))
     pack = open_pack(paths.pack)
     test = pack.rows("test")
-    contenders = []
+    setups = []
     for role, path in (("teacher", paths.teacher), ("asymmetric", paths.student(STUDENT))):
         opened, card = load_network(path, CPU)
         vectors = embed_views(opened, EvaluationViews(pack, test, card.size_px), CPU)
-        database = contenders[0].database if contenders else vectors
-        contenders.append(Contender(role, opened, card, TEACHER_PX, vectors, database))
+        database = setups[0].database if setups else vectors
+        setups.append(RetrievalSetup(role, opened, card, TEACHER_PX, vectors, database))
     paths.database.parent.mkdir(parents=True)
-    np.save(paths.database, contenders[0].database.numpy())
-    write_exact_index(paths.index, contenders[0].database)
-    rows, _ = evaluate_contenders(
-        contenders, torch.from_numpy(pack.labels[test]), (1, 2), Bootstrap(100, 0.95, 0)
+    np.save(paths.database, setups[0].database.numpy())
+    write_exact_index(paths.index, setups[0].database)
+    rows, _ = evaluate_setups(
+        setups, torch.from_numpy(pack.labels[test]), (1, 2), Bootstrap(100, 0.95, 0)
     )
     for row, cell in zip(rows, ("teacher", STUDENT), strict=True):
         write_json(paths.cell(cell), {row["role"]: json.loads(json.dumps(row))})

@@ -45,6 +45,9 @@ def study(
     from pipeline.flows.launch import run_study
     from pipeline.flows.stage_runs import exit_code_of
     from pipeline.models.requirements import check_downloads, check_networks
+    from pipeline.paths import DatasetPaths
+    from pipeline.report.report import write_tradeoff
+    from pipeline.report.tradeoff import read_rows
     from pipeline.tracking.audit import record_lines
     from pipeline.tracking.store import require_store
 
@@ -67,6 +70,9 @@ def study(
         raise typer.Exit(exit_code_of(done.outcomes.values()) or 1)
     if not chosen:
         for name in params.datasets:
+            # No outputs of a stage: DVC does not bring them back with another commit's results.
+            paths = DatasetPaths(name)
+            write_tradeoff(paths, read_rows(paths, params.cells_of(name)))
             _show_tradeoff(name, params.cells_of(name))
         typer.echo("report  report/index.html opens without a network")
         typer.echo("record  `make mlflow` shows it")
@@ -104,15 +110,12 @@ def _show_tradeoff(name: str, cells: list[str]) -> None:
 
     from pipeline.paths import DatasetPaths
     from pipeline.report.terminal import tradeoff_table
-    from pipeline.report.tradeoff import write_tradeoff
+    from pipeline.report.tradeoff import read_rows
 
     paths = DatasetPaths(name)
-    missing = [cell for cell in cells if not paths.cell(cell).exists()]
-    if missing:
-        raise ValueError(f"{name}: not evaluated yet: {', '.join(missing)}; run `l2s study`")
-    table = write_tradeoff(paths, cells)
+    rows = read_rows(paths, cells)
     console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(tradeoff_table(name, table))
+    console.print(tradeoff_table(name, rows))
     console.print(f"table   {paths.results / 'tradeoff.csv'}", highlight=False)
     console.print(f"figure  {paths.results / 'tradeoff.svg'}", highlight=False)
 

@@ -1,6 +1,5 @@
 """`l2s recommend`: the network to take, from the trade-off of a finished study."""
 
-import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,14 +71,11 @@ def _datasets(params: "Params", dataset: str | None) -> list[str]:
 def _answer(params: "Params", name: str, bounds: "Bounds", roles: list[str]) -> "Recommendation":
     from pipeline.paths import DatasetPaths
     from pipeline.report.recommendation import recommend as recommended
-    from pipeline.report.tradeoff import measured_rows
+    from pipeline.report.tradeoff import read_rows
 
-    paths, cells = DatasetPaths(name), params.cells_of(name)
-    missing = [cell for cell in cells if not paths.cell(cell).exists()]
-    if missing:
-        raise ValueError(f"{name}: not evaluated yet: {', '.join(missing)}; run `l2s study`")
+    rows = read_rows(DatasetPaths(name), params.cells_of(name))
     try:
-        return recommended(measured_rows(paths, cells), bounds, roles)
+        return recommended(rows, bounds, roles)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
@@ -88,7 +84,7 @@ def _lines(name: str, answer: "Recommendation") -> list[str]:
     """A recommendation as people read it."""
     row = answer.chosen or answer.closest
     assert row is not None, "there is a candidate"
-    latency = "" if math.isnan(row["latency_ms"]) else f", {row['latency_ms']:.3g} ms"
+    latency = "" if row["latency_ms"] is None else f", {row['latency_ms']:.3g} ms"
     facts = (
         f"{row['role']}, {row['query_px']} px, {row['gmacs']:.3g} GMACs{latency}, "
         f"mAP {_interval(row, 'map', '%')}, "
@@ -116,15 +112,6 @@ def _print_json(bounds: "Bounds", roles: list[str], answers: "dict[str, Recommen
     content: dict[str, Any] = {
         "bounds": asdict(bounds),
         "roles": roles,
-        "datasets": {name: _plain(asdict(answer)) for name, answer in answers.items()},
+        "datasets": {name: asdict(answer) for name, answer in answers.items()},
     }
     typer.echo(json.dumps(content, indent=2, allow_nan=False))
-
-
-def _plain(value: Any) -> Any:
-    """The value with None for each NaN, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -11,7 +11,7 @@ import torch
 from pipeline.config.params import Params
 from pipeline.datasets.packs import open_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.evaluation.cells import Bootstrap, Contender, evaluate_contenders
+from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups
 from pipeline.export.card import main_row
 from pipeline.models.weights import read_card
 from pipeline.paths import DatasetPaths, locked_dependencies, locked_outputs
@@ -76,14 +76,14 @@ def _evaluate(
     database = torch.from_numpy(np.load(paths.database))
     card, teacher_px = read_card(named.path), read_card(paths.teacher).size_px
     role = "teacher" if named.key == TEACHER else "asymmetric"
-    contenders = [Contender(role, network.network, card, teacher_px, queries, database)]
+    setups = [RetrievalSetup(role, network.network, card, teacher_px, queries, database)]
     if role == "asymmetric":
-        contenders.append(
-            Contender("symmetric", network.network, card, card.size_px, queries, queries)
+        setups.append(
+            RetrievalSetup("symmetric", network.network, card, card.size_px, queries, queries)
         )
     evaluation = params.evaluation
-    rows, _ = evaluate_contenders(
-        contenders,
+    rows, _ = evaluate_setups(
+        setups,
         torch.from_numpy(pack.labels[test]),
         params.datasets[named.dataset].recall_at,
         Bootstrap(evaluation.bootstrap_samples, evaluation.confidence, params.seed),

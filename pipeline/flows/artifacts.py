@@ -14,6 +14,7 @@ from prefect.artifacts import (
 
 from pipeline.flows.graph import StageGraph
 from pipeline.flows.stage_runs import Outcome
+from pipeline.paths import locked_outputs
 
 if TYPE_CHECKING:
     from pipeline.search.promotion import Verdict
@@ -59,8 +60,12 @@ def publish_results(
     """The stage table; and for each data set its trade-off table and figure."""
     rows = stage_rows(graph, outcomes, not_run)
     create_table_artifact(table=rows, key="stages", description="How the stages ended")
+    # What another study left lies beside it; dvc.lock knows this study's results alone.
+    known = {Path(out).parts[:2] for outs in locked_outputs().values() for out in outs}
     for table in sorted(RESULTS.glob("*/tradeoff.md")):
         name = table.parent.name
+        if table.parent.parts not in known:
+            continue
         create_markdown_artifact(
             markdown=table.read_text(encoding="utf-8"),
             key=f"tradeoff-{_key(name)}",

@@ -1,13 +1,10 @@
 """Which network to take: the cheapest that keeps enough accuracy, by its interval, and why."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import pandas as pd
-
-from pipeline.report.tradeoff import ROLES
+from pipeline.report.tradeoff import ROLES, Row
 
 CANDIDATES = ("asymmetric",)  # symmetric and baseline rows need a database of their own
 FACTS = (
@@ -38,7 +35,7 @@ class Bounds:
                 option = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{option} {value:g}: must be a number, 0 or more")
 
-    def broken(self, row: Mapping[Any, Any]) -> list[tuple[float, str]]:
+    def broken(self, row: Row) -> list[tuple[float, str]]:
         """By how much of itself each bound is exceeded by a row, and in words; none: it is within.
 
         A latency that was not measured is beyond every bound.
@@ -48,7 +45,7 @@ class Bounds:
         if self.max_drop is not None and drop > self.max_drop:
             excess = (drop - self.max_drop) / max(self.max_drop, 1.0)
             found.append((excess, f"its drop may be {drop:.1f} points"))
-        if self.max_latency_ms is not None and pd.isna(latency_ms):
+        if self.max_latency_ms is not None and latency_ms is None:
             found.append((math.inf, "its latency was not measured on this machine"))
         elif self.max_latency_ms is not None and latency_ms > self.max_latency_ms:
             excess = (latency_ms - self.max_latency_ms) / max(self.max_latency_ms, 1e-3)
@@ -74,28 +71,28 @@ class Recommendation:
     Rows hold `FACTS`; `why` stands for itself, in words.
     """
 
-    chosen: dict[str, Any] | None
-    closest: dict[str, Any] | None
+    chosen: Row | None
+    closest: Row | None
     why: str
-    alternatives: list[dict[str, Any]]
+    alternatives: list[Row]
 
 
 def recommend(
-    table: pd.DataFrame, bounds: Bounds, roles: Sequence[str] = CANDIDATES
+    table: Sequence[Row], bounds: Bounds, roles: Sequence[str] = CANDIDATES
 ) -> Recommendation:
-    """The best row of some roles within the bounds, from the table of one data set.
+    """The best row of some roles within the bounds, of the rows of one data set.
 
     With a bound of the drop it is the row of fewest GMACs (of equal ones the more accurate). With
     bounds of the cost alone the cheapest row would always be the least accurate: it is then the
     most accurate row (of equal ones the cheaper).
 
-    table: the columns `FACTS`, a row of role `teacher` among them. Raises ValueError for unknown
-    roles, and for a table that no row of theirs is in or that lacks the drops.
+    table: rows with the columns `FACTS`, one of role `teacher` among them. Raises ValueError for
+    unknown roles, and for a table that no row of theirs is in or that lacks the drops.
     """
     check_roles(roles)
-    if "map_drop_high" not in table or table["map_drop_high"].isna().any():
+    if any(row.get("map_drop_high") is None for row in table):
         raise ValueError("the study was evaluated by an older version: run `l2s study`")
-    rows = [{fact: row[fact] for fact in FACTS} for row in table.to_dict("records")]
+    rows = [{fact: row[fact] for fact in FACTS} for row in table]
     teacher = next(row for row in rows if row["role"] == "teacher")
     candidates = [row for row in rows if row["role"] in roles]
     if not candidates:
@@ -129,8 +126,8 @@ def check_roles(roles: Sequence[str]) -> None:
         raise ValueError(f"--roles {', '.join(unknown)}: must be some of {', '.join(ROLES)}")
 
 
-def _nothing(candidates: Sequence[dict[str, Any]], bounds: Bounds) -> Recommendation:
-    def distance(row: dict[str, Any]) -> tuple[float, float]:
+def _nothing(candidates: Sequence[Row], bounds: Bounds) -> Recommendation:
+    def distance(row: Row) -> tuple[float, float]:
         return sum(excess for excess, _ in bounds.broken(row)), row["gmacs"]
 
     closest = min(candidates, key=distance)
@@ -147,11 +144,11 @@ def _nothing(candidates: Sequence[dict[str, Any]], bounds: Bounds) -> Recommenda
     )
 
 
-def _faults(row: Mapping[str, Any], bounds: Bounds) -> str:
+def _faults(row: Row, bounds: Bounds) -> str:
     return " and ".join(text for _, text in bounds.broken(row))
 
 
-def _comparison(row: Mapping[str, Any], best: Mapping[str, Any], bounds: Bounds) -> str:
+def _comparison(row: Row, best: Row, bounds: Bounds) -> str:
     """Why the row is not the best one."""
     if faults := _faults(row, bounds):
         return f"not within the bounds: {faults}"

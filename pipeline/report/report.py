@@ -10,32 +10,35 @@ import base64
 import hashlib
 import io
 import json
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
+from itertools import count
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
-from pipeline.report.report_figure import draw_panel
-from pipeline.report.tradeoff import SUBSET_NOTE
+from pipeline.files import read_json, write_text
+from pipeline.paths import DatasetPaths
+from pipeline.report import figure
+from pipeline.report.figure import FOLDER, WIDE, draw_panel, draw_tradeoff, environment
+from pipeline.report.tradeoff import (
+    ROLES,
+    SUBSET_NOTE,
+    Row,
+    csv_text,
+    is_subset,
+    markdown_table,
+    table_rows,
+    with_latencies,
+)
 
-FOLDER = Path(__file__).parent
 TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
+HALF = (560, 380)  # of the figure where several data sets stand side by side
 NARROW = (380, 360)  # of the figure on a phone, in the units of its drawing
-PICTURE_BYTES = 4_000_000  # of all galleries together: the page then stays under 5 MB
+PICTURE_BYTES = 4_000_000  # of all examples together: the page then stays under 5 MB
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "pyarrow", "pillow", "faiss-cpu")
-ROLES = {
-    "teacher": "The teacher at full size, in its own database: the upper bound.",
-    "asymmetric": "The student, from small images, in the teacher's database: the method.",
-    "symmetric": "The student, in a database made by the student: needs re-indexing.",
-    "naive": "The teacher, fed small images, in its own database: without the method.",
-    "baseline": "A network trained with labels at the small size, in its own database.",
-}
 REASONS = {
     "above_naive": "Where the student gains most over the teacher fed the same small image",
     "below_teacher": "Where the student loses most to the teacher at full size",
@@ -43,17 +46,69 @@ REASONS = {
 }
 
 
+def read_part(paths: DatasetPaths, cells: Sequence[str]) -> dict[str, Any]:
+    """What the page shows of one data set, from what its evaluations left for it.
+
+    `rows` are those of the trade-off, `pack` the facts of the data set; `examples` hold for each
+    student its queries, which refer to `images`.
+    """
+    read = {cell: read_json(paths.report_part(cell)) for cell in cells}
+    rows = table_rows(part["rows"] for part in read.values())
+    students = [row for row in rows if row["role"] == "asymmetric"]
+    drawn = {row["network"]: read[row["network"]]["examples"] for row in students}
+    return {
+        "dataset": paths.dataset,
+        "pack": read["teacher"]["pack"],
+        "rows": rows,
+        "examples": [
+            {
+                "student": row["network"],
+                "query_px": row["query_px"],
+                "queries": drawn[row["network"]]["queries"],
+            }
+            for row in students
+        ],
+        "images": {
+            row: picture for one in drawn.values() for row, picture in one["images"].items()
+        },
+    }
+
+
+def write_tradeoff(paths: DatasetPaths, rows: Sequence[Row]) -> None:
+    """Write results/DATASET/tradeoff.csv, .md and .svg: table and figure, to read and to pass on.
+
+    They are no outputs of a stage: the table holds the latencies, which differ from run to run.
+    """
+    title = f"{paths.dataset}{' (subset)' if is_subset(rows) else ''}: accuracy and cost of a query"
+    texts = {
+        "csv": csv_text(with_latencies(paths, rows)),
+        "md": markdown_table(rows),
+        "svg": draw_tradeoff(rows, title),
+    }
+    for suffix, text in texts.items():
+        write_text(paths.results / f"tradeoff.{suffix}", text)
+
+
 def render_report(
     parts: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any], confidence: float
 ) -> str:
     """The page, as HTML text.
 
-    parts: one a data set, as `report_part` makes them. parameters: the values of the study that
+    parts: one a data set, as `read_part` makes them. parameters: the values of the study that
     the page shows. confidence: level of the intervals, a fraction of 1.
     """
-    numbered = _numbered(parts)
-    shown, left_out = fit_galleries(numbered, PICTURE_BYTES)
-    wide = (980, 460) if len(parts) == 1 else (560, 380)
+    numbers = count()  # by which the page refers to rows
+    numbered = [
+        {
+            **part,
+            "rows": [row | {"number": next(numbers)} for row in part["rows"]],
+            "teacher": next(row for row in part["rows"] if row["role"] == "teacher"),
+        }
+        for part in parts
+    ]
+    rows = [row for part in numbered for row in part["rows"]]
+    shown, left_out = fit_examples(numbered, PICTURE_BYTES)
+    wide = WIDE if len(parts) == 1 else HALF
     panels = {
         part["dataset"]: {
             "wide": draw_panel(part["rows"], *wide),
@@ -61,24 +116,22 @@ def render_report(
         }
         for part in numbered
     }
-    style, script = (
-        Markup((FOLDER / name).read_text(encoding="utf-8"))  # noqa: S704  (our own files)
-        for name in (STYLE, SCRIPT)
-    )
+    files = (figure.STYLE, STYLE, SCRIPT)
+    drawing, style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in files)
     return (
-        _environment()
+        environment()
         .get_template(TEMPLATE)
         .render(
             parts=shown,
             left_out=left_out,
             panels=panels,
-            others=any(not mark.own_backbone for p in panels.values() for mark in p["wide"].marks),
+            others=any(not mark["own"] for p in panels.values() for mark in p["wide"].marks),
             readings=[reading for part in numbered if (reading := _reading(part))],
-            rows=[row for part in numbered for row in part["rows"]],
+            rows=rows,
             roles={
                 role: note
                 for role, note in ROLES.items()
-                if any(row["role"] == role for part in parts for row in part["rows"])
+                if any(row["role"] == role for row in rows)
             },
             reasons=REASONS,
             subset_note=SUBSET_NOTE,
@@ -86,98 +139,61 @@ def render_report(
             versions=_versions(),
             results_mark=_mark(parts),
             confidence=confidence,
-            style=style,
-            script=script,
+            style=Markup(drawing + style),  # noqa: S704  (our own files)
+            script=Markup(script),  # noqa: S704
             script_hash=_script_hash(script),
         )
     )
 
 
-def fit_galleries(
+def fit_examples(
     parts: Sequence[Mapping[str, Any]], most_bytes: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The parts with as many queries as their pictures have room for, and the students left out.
 
     Each reason keeps its first queries: as many for all students alike; where one each is too many,
-    the last students of each data set have no gallery.
+    the last students of each data set have no examples.
     """
-    whole = max((len(g["queries"]) for part in parts for g in part["galleries"]), default=0)
-    most = max((len(part["galleries"]) for part in parts), default=0)
+    whole = max((len(one["queries"]) for part in parts for one in part["examples"]), default=0)
+    most = max((len(part["examples"]) for part in parts), default=0)
     ways = [(each, most) for each in range(whole, 0, -1)]
     ways += [(1, students) for students in range(most - 1, 0, -1)]
     for each, students in [*ways, (0, 0)]:
-        fitted = [_with_galleries(part, each, students) for part in parts]
+        fitted = [_with_examples(part, each, students) for part in parts]
         if _picture_bytes(fitted) <= most_bytes:
             break
-    return fitted, [g["student"] for part in parts for g in part["galleries"][students:]]
+    return fitted, [one["student"] for part in parts for one in part["examples"][students:]]
 
 
-def _with_galleries(part: Mapping[str, Any], each: int, students: int) -> dict[str, Any]:
-    galleries = []
-    for gallery in part["galleries"][:students]:
-        groups = [
-            [query for query in gallery["queries"] if query["reason"] == reason][:each]
+def _with_examples(part: Mapping[str, Any], each: int, students: int) -> dict[str, Any]:
+    examples, shown = [], set()
+    for one in part["examples"][:students]:
+        queries = [
+            query
             for reason in REASONS
+            for query in [q for q in one["queries"] if q["reason"] == reason][:each]
         ]
-        galleries.append(
-            dict(gallery) | {"queries": [query for group in groups for query in group]}
-        )
-    shown = {row for gallery in galleries for query in gallery["queries"] for row in query["shown"]}
-    images = {row: picture for row, picture in part["images"].items() if int(row) in shown}
-    return dict(part) | {"galleries": galleries, "images": images}
+        examples.append(one | {"queries": queries})
+        shown |= {str(row) for query in queries for row in query["shown"]}
+    images = {row: picture for row, picture in part["images"].items() if row in shown}
+    return dict(part) | {"examples": examples, "images": images}
 
 
 def _picture_bytes(parts: Sequence[Mapping[str, Any]]) -> int:
     return sum(
         sum(map(len, part["images"].values()))
-        + sum(len(query["small"]) for g in part["galleries"] for query in g["queries"])
+        + sum(len(query["small"]) for one in part["examples"] for query in one["queries"])
         for part in parts
     )
 
 
-def _numbered(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The parts with their rows numbered through; the page refers to rows by these numbers."""
-    first, numbered = 0, []
-    for part in parts:
-        rows = [dict(row) | {"number": first + place} for place, row in enumerate(part["rows"])]
-        numbered.append(dict(part) | {"rows": rows})
-        first += len(rows)
-    return numbered
-
-
 def _reading(part: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the page's first lines say of a data set: its best student beside its teacher."""
-    teacher = next(row for row in part["rows"] if row["role"] == "teacher")
     students = [row for row in part["rows"] if row["role"] == "asymmetric"]
     if not students:
         return None
     best = max(students, key=lambda row: (row["map"], -row["gmacs"]))
-    return {"teacher": teacher, "student": best, "times": teacher["gmacs"] / best["gmacs"]}
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": lambda value: f"{100 * value:.1f}",
-        "signed": lambda value: f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}"),
-        "figures": figures,
-    }
-    return environment
-
-
-def figures(value: float, count: int = 3) -> str:
-    """A number to `count` significant figures, never with an exponent."""
-    if value == 0:
-        return "0"
-    digits = count - 1 - math.floor(math.log10(abs(value)))
-    text = f"{round(value, digits):.{max(0, digits)}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return {"teacher": part["teacher"], "student": best}
 
 
 def _yaml(values: Mapping[str, Any]) -> str:

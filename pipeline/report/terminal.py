@@ -1,41 +1,34 @@
 """The trade-off table on a terminal."""
 
-import pandas as pd
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from pipeline.report.figures import STYLES
-from pipeline.report.tradeoff import SUBSET_NOTE, gain_text, is_subset, percent
+from pipeline.report.tradeoff import NUMBERS, SUBSET_NOTE, Row, is_subset, shown_columns
 
 FRONT_NOTE = "* on the Pareto front: no other row is both cheaper and at least as accurate"
+COLOURS = {
+    "teacher": "default",
+    "asymmetric": "#0b6e99",
+    "symmetric": "#6aa84f",
+    "naive": "#c0392b",
+    "baseline": "#b8860b",
+}
 
 
-def tradeoff_table(name: str, rows: pd.DataFrame) -> Table:
-    """The rows of a study as a coloured table; a star marks the Pareto front."""
-    table = Table(title=f"{name}: accuracy and cost of a query", title_justify="left")
+def tradeoff_table(name: str, rows: Sequence[Row]) -> Table:
+    """The rows of a study as a coloured table, with the latencies in milliseconds."""
+    title = f"{name}: accuracy and cost of a query"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     notes = [FRONT_NOTE, *([SUBSET_NOTE] if is_subset(rows) else [])]
     table.caption, table.caption_justify = "\n".join(notes), "left"
-    table.add_column("network")
-    table.add_column("role")
-    for column in ("query px", "mAP %", "95 %", "mAP@R %", "R@1 %"):
-        table.add_column(column, justify="right")
-    table.add_column("mAP gain (interval)")
-    for column in ("GMACs", "ms", "front"):
-        table.add_column(column, justify="right")
-    for row in rows.to_dict("records"):
-        latency = row["latency_ms"]
-        table.add_row(
-            row["network"],
-            f"[{STYLES[row['role']][0]}]{row['role']}[/]"
-            if row["role"] != "teacher"
-            else "teacher",
-            str(row["query_px"]),
-            percent(row, "map"),
-            f"{percent(row, 'map_low')} to {percent(row, 'map_high')}",
-            percent(row, "map_at_r"),
-            percent(row, "recall_at_1"),
-            gain_text(row),
-            f"{row['gmacs']:.3g}",
-            "" if pd.isna(latency) else f"{latency:.2f}",
-            "*" if row["pareto"] else "",
-        )
+    for column in (*shown_columns(rows[0]), "ms"):
+        is_number = column in NUMBERS
+        table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number)
+    for row in rows:
+        shown = shown_columns(row)
+        shown["role"] = f"[{COLOURS[row['role']]}]{row['role']}[/]"
+        latency_ms = row["latency_ms"]
+        table.add_row(*shown.values(), "" if latency_ms is None else f"{latency_ms:.2f}")
     return table

@@ -1,33 +1,49 @@
 """The trade-off between accuracy and the cost of a query: the table of a study."""
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
-from pipeline.files import write_text
+from pipeline.files import read_json
 from pipeline.paths import DatasetPaths
 
 SUBSET_NOTE = "subset: a part of the data set only; not comparable with published figures"
-ROLES = ("teacher", "asymmetric", "symmetric", "naive", "baseline")
+ROLES = {
+    "teacher": "The teacher at full size, in its own database: the upper bound.",
+    "asymmetric": "The student, from small images, in the teacher's database: the method.",
+    "symmetric": "The student, in a database made by the student: needs re-indexing.",
+    "naive": "The teacher, fed small images, in its own database: without the method.",
+    "baseline": "A network trained with labels at the small size, in its own database.",
+}
+NUMBERS = {"query px", "mAP %", "mAP@R %", "R@1 %", "GMACs", "ms"}  # columns on the right
+
+Row = dict[str, Any]  # None where it has no value in a column
 
 
-def collect_rows(paths: DatasetPaths, cells: Sequence[str]) -> pd.DataFrame:
+def table_rows(cells: Iterable[Mapping[str, Row]]) -> list[Row]:
     """The rows of the cells, dearest query first, without any figure that depends on the machine.
 
     Rows that several cells share (naive at one size with one backbone) are kept once.
+
+    cells: rows by role, as results/DATASET/cells/KEY.json holds them.
     """
-    rows = [row for cell in cells for row in _read(paths.cell(cell)).values()]
-    table = pd.DataFrame(rows)
-    table["role"] = pd.Categorical(table["role"], ROLES, ordered=True)
-    table = table.sort_values(["gmacs", "network", "role"], ascending=[False, True, True])
-    is_naive = table["role"] == "naive"
-    repeated = table.duplicated(["role", "backbone", "query_px"]) & is_naive
-    table = table[~repeated].reset_index(drop=True)
-    table["pareto"] = pareto_front(table["gmacs"].tolist(), table["map"].tolist())
-    return table
+    order = list(ROLES)
+    kept: dict[tuple[Any, ...], Row] = {}
+    for row in sorted(
+        (row for cell in cells for row in cell.values()),
+        key=lambda row: (-row["gmacs"], row["network"], order.index(row["role"])),
+    ):
+        shared = row["role"] == "naive"
+        name = (row["backbone"], row["query_px"]) if shared else (row["network"],)
+        kept.setdefault((row["role"], *name), row)
+    rows = list(kept.values())
+    columns = dict.fromkeys(column for row in rows for column in row)
+    front = pareto_front([row["gmacs"] for row in rows], [row["map"] for row in rows])
+    return [
+        {column: row.get(column) for column in columns} | {"pareto": on}
+        for row, on in zip(rows, front, strict=True)
+    ]
 
 
 def pareto_front(cost: Sequence[float], accuracy: Sequence[float]) -> list[bool]:
@@ -42,67 +58,67 @@ def pareto_front(cost: Sequence[float], accuracy: Sequence[float]) -> list[bool]
     ]
 
 
-def measured_rows(paths: DatasetPaths, cells: Sequence[str]) -> pd.DataFrame:
-    """The rows of the cells with the latencies measured on this machine.
+def read_rows(paths: DatasetPaths, cells: Sequence[str]) -> list[Row]:
+    """The rows of a data set with the latencies measured on this machine. Writes nothing.
 
-    A latency that was not measured here (the evaluation came from a cache) is NaN.
+    Raises ValueError where a cell is not evaluated yet.
     """
-    table = collect_rows(paths, cells)
-    timings = {cell: _read(paths.timings(cell)) for cell in cells if paths.timings(cell).exists()}
-    table["latency_ms"] = [
-        timings.get(network, {}).get(role)
-        for network, role in zip(table["network"], table["role"], strict=True)
-    ]
-    table["latency_ms"] = table["latency_ms"].astype(float)
-    return table
+    missing = [cell for cell in cells if not paths.cell(cell).exists()]
+    if missing:
+        raise ValueError(
+            f"{paths.dataset}: not evaluated yet: {', '.join(missing)}; run `l2s study`"
+        )
+    return with_latencies(paths, table_rows(read_json(paths.cell(cell)) for cell in cells))
 
 
-def write_tradeoff(paths: DatasetPaths, cells: Sequence[str]) -> pd.DataFrame:
-    """Write results/DATASET/tradeoff.csv: the rows with the latencies measured on this machine."""
-    table = measured_rows(paths, cells)
-    write_text(paths.results / "tradeoff.csv", table.to_csv(index=False))
-    return table
+def with_latencies(paths: DatasetPaths, rows: Sequence[Row]) -> list[Row]:
+    """The rows with `latency_ms`: None where it was not measured here (they came from a cache)."""
+    files = {row["network"]: paths.timings(row["network"]) for row in rows}
+    measured = {network: read_json(file) for network, file in files.items() if file.exists()}
+    return [row | {"latency_ms": measured.get(row["network"], {}).get(row["role"])} for row in rows]
 
 
-def markdown_table(table: pd.DataFrame) -> str:
-    """The columns that people compare, in percent and GMACs, as a Markdown table."""
-    columns = {
-        "network": "---",
-        "role": "---",
-        "query px": "--:",
-        "mAP %": "--:",
-        "mAP@R %": "--:",
-        "R@1 %": "--:",
-        "mAP gain": "---",
-        "GMACs": "--:",
-        "front": ":-:",
+def csv_text(rows: Sequence[Row]) -> str:
+    """The rows with all their columns, a line a row; no value is an empty field."""
+    text = io.StringIO()
+    columns = dict.fromkeys(column for row in rows for column in row)
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def shown_columns(row: Row) -> dict[str, str]:
+    """What people compare of a row, in words: percent, GMACs, a star for the Pareto front."""
+    return {
+        "network": row["network"],
+        "role": row["role"],
+        "query px": str(row["query_px"]),
+        "mAP %": f"{percent(row, 'map')} ({percent(row, 'map_low')} to {percent(row, 'map_high')})",
+        "mAP@R %": percent(row, "map_at_r"),
+        "R@1 %": percent(row, "recall_at_1"),
+        "mAP gain": gain_text(row),
+        "GMACs": f"{row['gmacs']:.4g}",
+        "front": "*" if row["pareto"] else "",
     }
-    cells = [list(columns), list(columns.values()), *map(_markdown_cells, table.to_dict("records"))]
-    lines = "".join(f"| {' | '.join(row)} |\n" for row in cells)
-    return f"{lines}\n{SUBSET_NOTE}\n" if is_subset(table) else lines
 
 
-def is_subset(table: pd.DataFrame) -> bool:
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The columns that people compare, as a Markdown table."""
+    shown = [shown_columns(row) for row in rows]
+    rule = ["--:" if column in NUMBERS else "---" for column in shown[0]]
+    cells = [list(shown[0]), rule, *(list(columns.values()) for columns in shown)]
+    lines = "".join(f"| {' | '.join(texts)} |\n" for texts in cells)
+    return f"{lines}\n{SUBSET_NOTE}\n" if is_subset(rows) else lines
+
+
+def is_subset(rows: Sequence[Row]) -> bool:
     """Whether the figures are of a part of a published data set."""
-    return "subset" in table and bool(table["subset"].any())
+    return any(row.get("subset") for row in rows)
 
 
-def _markdown_cells(row: Mapping[Any, Any]) -> list[str]:
-    return [
-        row["network"],
-        row["role"],
-        str(row["query_px"]),
-        f"{percent(row, 'map')} ({percent(row, 'map_low')} to {percent(row, 'map_high')})",
-        percent(row, "map_at_r"),
-        percent(row, "recall_at_1"),
-        gain_text(row),
-        f"{row['gmacs']:.4g}",
-        "x" if row["pareto"] else "",
-    ]
-
-
-def gain_text(row: Mapping[Any, Any]) -> str:
-    if not isinstance(row.get("gain_over"), str):
+def gain_text(row: Row) -> str:
+    if not row.get("gain_over"):
         return ""
     return (
         f"{100 * row['map_gain']:+.1f} over {row['gain_over']} "
@@ -110,11 +126,6 @@ def gain_text(row: Mapping[Any, Any]) -> str:
     )
 
 
-def percent(row: Mapping[Any, Any], column: str) -> str:
+def percent(row: Row, column: str) -> str:
     value = row.get(column)
-    return "" if value is None or pd.isna(value) else f"{100 * value:.1f}"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return "" if value is None else f"{100 * value:.1f}"

@@ -75,7 +75,7 @@ def test_every_declared_parameter_exists() -> None:
 @pytest.mark.parametrize(
     ("leaf", "stages"),
     [
-        ("students.emblems-64.query_px", {"distill", "train_baseline", "tradeoff"}),
+        ("students.emblems-64.query_px", {"distill", "train_baseline"}),
         ("datasets.emblems.distillation.lambda_ts", {"distill"}),
         ("datasets.emblems.teacher.margin", {"train_teacher", "train_baseline"}),
         ("evaluation.bootstrap_samples", {"evaluate", "evaluate_teacher"}),

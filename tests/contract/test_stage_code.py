@@ -34,13 +34,9 @@ OUTS = {
     "prepare": [D.pack, D.pack_summary],
     **{stage: [path, history_path(path)] for stage, path in TRAINED.items()},
     "embed_database": [D.database, D.index],
-    "evaluate_teacher": [D.cell("teacher"), D.per_query("teacher")],
-    "evaluate": [D.cell(K), D.per_query(K), D.contrasts(K)],
-    "tradeoff": [
-        D.results / name for name in ("tradeoff.md", "tradeoff.svg", "metrics.json", "accuracy.csv")
-    ],
-    "gallery": [D.report_part],
-    "report": [Path("report/index.html")],
+    "evaluate_teacher": [D.cell("teacher"), D.per_query("teacher"), D.report_part("teacher")],
+    "evaluate": [D.cell(K), D.per_query(K), D.report_part(K)],
+    "report": [Path("report", name) for name in ("index.html", "metrics.json", "accuracy.csv")],
 }
 # What each stage reads of other stages' outputs.
 DATA = {
@@ -52,11 +48,9 @@ DATA = {
     "embed_database": [D.pack, D.teacher],
     "distill": [D.pack, D.teacher],
     "train_baseline": [D.pack],
-    "evaluate_teacher": [D.pack, D.teacher, D.database],
+    "evaluate_teacher": [D.pack, D.pack_summary, D.teacher, D.database],
     "evaluate": [D.pack, D.teacher, D.student(K), D.baseline(K), D.database],
-    "tradeoff": [D.cell("x").parent],
-    "gallery": [D.pack, D.pack_summary, D.cell("x").parent, D.results / "accuracy.csv"],
-    "report": [D.report_part.parent],
+    "report": [D.report_part("x").parents[1]],
 }
 
 
@@ -101,7 +95,7 @@ def test_paths_are_those_of_the_library(stage: str) -> None:
 
 def test_every_dependency_on_data_is_written_by_a_stage() -> None:
     made = {path for stage in STAGES for path in written(stage)}
-    parents = {Path(path).parent.as_posix() for path in made}
+    parents = {parent.as_posix() for path in made for parent in Path(path).parents}
     checked = 0
     for stage in STAGES:
         for dep in data_deps(stage):
@@ -122,14 +116,16 @@ def test_an_edit_of_a_loss_reruns_the_stages_that_use_it_and_no_others() -> None
             "pipeline/training/losses.py",
             "pipeline/training/triplet.py",
             "pipeline/evaluation/cost.py",
-            "pipeline/report/figures.py",
+            "pipeline/evaluation/examples.py",
+            "pipeline/report/figure.py",
         )
     }
     assert readers == {
         "pipeline/training/losses.py": {"distill"},
         "pipeline/training/triplet.py": {"train_teacher", "train_baseline"},
         "pipeline/evaluation/cost.py": {"evaluate_teacher", "evaluate"},
-        "pipeline/report/figures.py": {"tradeoff"},
+        "pipeline/evaluation/examples.py": {"evaluate_teacher", "evaluate"},
+        "pipeline/report/figure.py": {"report"},
     }
 
 
@@ -146,10 +142,11 @@ def test_the_walk_follows_imports_inside_functions_and_of_packages() -> None:
 
 
 def test_templates_and_what_they_name_are_code_too() -> None:
-    page = {f"pipeline/report/report.{kind}" for kind in ("html.j2", "css", "js")}
+    names = ("report.html.j2", "report.css", "report.js", "figure.j2", "figure.css")
+    page = {f"pipeline/report/{name}" for name in (*names, "tradeoff.svg.j2")}
     assert page <= code_of("stages.report")
     assert page <= set(STAGES["report"]["deps"])
-    assert not page & code_of("stages.gallery")
+    assert not page & code_of("stages.evaluate")
     beside = [path for path in (ROOT / "pipeline/report").iterdir() if path.suffix in DATA_SUFFIXES]
     assert {path.relative_to(ROOT).as_posix() for path in beside} == page
 

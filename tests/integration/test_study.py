@@ -52,13 +52,13 @@ def test_table_has_every_role_with_accuracy_and_cost(study: Path) -> None:
 def test_figure_and_metrics_are_readable_by_dvc(study: Path) -> None:
     assert (study / "results/emblems/tradeoff.svg").read_text().count("<svg") == 1
     shown = json.loads(dvc(study, "metrics", "show", "--json").stdout)
-    data = shown[""]["data"]["results/emblems/metrics.json"]["data"]
+    data = shown[""]["data"]["report/metrics.json"]["data"]["emblems"]
     assert data["tiny-16.asymmetric"]["map"] == float(rows_of(study)["asymmetric"]["map"])
     dvc(study, "plots", "show", "--out", "plots")
     assert (study / "plots/index.html").exists()
 
 
-def test_the_report_shows_every_row_and_a_gallery(study: Path) -> None:
+def test_the_report_shows_every_row_and_examples(study: Path) -> None:
     page = (study / "report/index.html").read_text(encoding="utf-8")
     assert page.count('<tr id="row-') == len(rows_of(study)) == 5
     assert page.count('<article class="query"') >= 3
@@ -90,13 +90,12 @@ def test_a_new_resolution_adds_its_own_cells_only(study: Path) -> None:
     before = (study / "params.yaml").read_text()
     try:
         set_params(study, {"students.tiny-24": {"dataset": "emblems", "query_px": 24}})
-        # `check`, `tradeoff` and `report` read the list of students; all else is the new student's.
+        # `check` and `report` read the list of students; all else is the new student's.
         assert changed_stages(study) == {
             "check",
             "distill@tiny-24",
             "train_baseline@tiny-24",
             "evaluate@tiny-24",
-            "tradeoff@emblems",
             "report",
         }
     finally:
@@ -118,7 +117,7 @@ def test_a_students_learning_rate_leaves_teacher_and_baseline_alone(study: Path)
     [
         ("pipeline/training/losses.py", {"distill@tiny-16"}),
         ("pipeline/training/triplet.py", {"train_teacher@emblems", "train_baseline@tiny-16"}),
-        ("pipeline/report/figures.py", {"tradeoff@emblems"}),
+        ("pipeline/report/figure.py", {"report"}),
         ("pipeline/report/report.css", {"report"}),
     ],
 )

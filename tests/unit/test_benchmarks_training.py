@@ -38,7 +38,6 @@ MISSING_THERE = [
     "faiss",
     "fastapi",
     "jinja2",
-    "matplotlib",
     "mlflow",
     "onnx",
     "onnxruntime",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from pipeline.evaluation.cells import Bootstrap, Contender, evaluate_contenders
+from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups
 from pipeline.evaluation.confidence import bootstrap_interval, paired_bootstrap
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.weights import NetworkCard
@@ -16,7 +16,7 @@ LABELS = torch.tensor([0] * 6 + [1] * 6 + [2] * 5 + [3])  # the last is alone in
 BOOTSTRAP = Bootstrap(samples=200, level=0.9, seed=3)
 
 
-def contenders(*roles: str) -> list[Contender]:
+def setups(*roles: str) -> list[RetrievalSetup]:
     """Queries are noisy class centres, the noisier the later the role."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(4, 8, generator=generator, dtype=torch.float64)
@@ -27,17 +27,19 @@ def contenders(*roles: str) -> list[Contender]:
         queries = normalize(centres[LABELS] + (0.5 + number) * noise, dim=1)
         card = NetworkCard("made/tiny", 8, 16)
         made.append(
-            Contender(role, tiny_embedder().eval(), card, 24, queries, normalize(database, dim=1))
+            RetrievalSetup(
+                role, tiny_embedder().eval(), card, 24, queries, normalize(database, dim=1)
+            )
         )
     return made
 
 
 def test_rows_hold_the_metrics_the_intervals_and_the_cost() -> None:
-    given = contenders("asymmetric", "naive")
-    rows, per_query = evaluate_contenders(given, LABELS, (1, 4), BOOTSTRAP)
+    given = setups("asymmetric", "naive")
+    rows, per_query = evaluate_setups(given, LABELS, (1, 4), BOOTSTRAP)
     assert [row["role"] for row in rows] == ["asymmetric", "naive"]
-    for contender, row in zip(given, rows, strict=True):
-        result = evaluate_retrieval(contender.queries, contender.database, LABELS, recall_at=(1, 4))
+    for setup, row in zip(given, rows, strict=True):
+        result = evaluate_retrieval(setup.queries, setup.database, LABELS, recall_at=(1, 4))
         interval = bootstrap_interval(
             result.query_metrics["average_precision"], seed=3, samples=200, level=0.9
         )
@@ -48,14 +50,14 @@ def test_rows_hold_the_metrics_the_intervals_and_the_cost() -> None:
         assert (row["queries"], row["excluded_queries"]) == (17, 1)
         assert (row["query_px"], row["database_px"], row["input_bytes"]) == (16, 24, 768)
         assert row["parameters"] == 1529
-        own = per_query[per_query["role"] == contender.role].reset_index(drop=True)
+        own = per_query[per_query["role"] == setup.role].reset_index(drop=True)
         pd.testing.assert_frame_equal(own[result.per_query.columns], result.per_query)
     assert len(per_query) == 36
 
 
 def test_gains_are_paired_over_the_natural_opponent() -> None:
-    given = contenders("asymmetric", "symmetric", "naive", "baseline")
-    rows, _ = evaluate_contenders(given, LABELS, (1,), BOOTSTRAP)
+    given = setups("asymmetric", "symmetric", "naive", "baseline")
+    rows, _ = evaluate_setups(given, LABELS, (1,), BOOTSTRAP)
     by_role = {row["role"]: row for row in rows}
     precision = {
         c.role: evaluate_retrieval(c.queries, c.database, LABELS).query_metrics["average_precision"]
@@ -75,31 +77,28 @@ def test_gains_are_paired_over_the_natural_opponent() -> None:
 
 
 def test_without_an_opponent_there_is_no_gain() -> None:
-    rows, _ = evaluate_contenders(contenders("teacher", "asymmetric"), LABELS, (1,), BOOTSTRAP)
+    rows, _ = evaluate_setups(setups("teacher", "asymmetric"), LABELS, (1,), BOOTSTRAP)
     assert not any("gain" in column for row in rows for column in row)
 
 
 def test_the_same_seed_gives_the_same_intervals() -> None:
     first, again = (
-        evaluate_contenders(contenders("asymmetric", "naive"), LABELS, (1,), BOOTSTRAP)[0]
-        for _ in range(2)
+        evaluate_setups(setups("asymmetric", "naive"), LABELS, (1,), BOOTSTRAP)[0] for _ in range(2)
     )
     assert first == again
-    other = evaluate_contenders(
-        contenders("asymmetric", "naive"), LABELS, (1,), Bootstrap(200, 0.9, 4)
-    )[0]
+    other = evaluate_setups(setups("asymmetric", "naive"), LABELS, (1,), Bootstrap(200, 0.9, 4))[0]
     assert other[0]["map_low"] != first[0]["map_low"]
     assert other[0]["map"] == first[0]["map"]
 
 
 def test_drops_are_paired_with_the_teacher_at_full_size() -> None:
-    given = contenders("asymmetric", "naive")
+    given = setups("asymmetric", "naive")
     database = given[0].database
     teacher = evaluate_retrieval(database, database, LABELS)
     precision = teacher.query_metrics["average_precision"]
-    rows, _ = evaluate_contenders(given, LABELS, (1,), BOOTSTRAP, precision)
-    for contender, row in zip(given, rows, strict=True):
-        own = evaluate_retrieval(contender.queries, contender.database, LABELS)
+    rows, _ = evaluate_setups(given, LABELS, (1,), BOOTSTRAP, precision)
+    for setup, row in zip(given, rows, strict=True):
+        own = evaluate_retrieval(setup.queries, setup.database, LABELS)
         drop = paired_bootstrap(
             precision, own.query_metrics["average_precision"], seed=3, samples=200, level=0.9
         )
@@ -110,9 +109,11 @@ def test_drops_are_paired_with_the_teacher_at_full_size() -> None:
 
 
 def test_the_teacher_does_not_drop_below_itself() -> None:
-    (given,) = contenders("teacher")
-    itself = Contender("teacher", given.network, given.card, 24, given.database, given.database)
+    (given,) = setups("teacher")
+    itself = RetrievalSetup(
+        "teacher", given.network, given.card, 24, given.database, given.database
+    )
     result = evaluate_retrieval(given.database, given.database, LABELS)
     precision = result.query_metrics["average_precision"]
-    (row,), _ = evaluate_contenders([itself], LABELS, (1,), BOOTSTRAP, precision)
+    (row,), _ = evaluate_setups([itself], LABELS, (1,), BOOTSTRAP, precision)
     assert [row[f"map_drop{end}"] for end in ("", "_low", "_high")] == [0, 0, 0]

@@ -146,11 +146,13 @@ def test_clusters_of_unequal_size_keep_the_mean_over_queries() -> None:
         (np.zeros(3), {"clusters": np.zeros(2)}, r"clusters has shape \(2,\)"),
     ],
 )
+@pytest.mark.usefixtures("without_shape_checks")
 def test_refuses(values: np.ndarray, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(values, seed=0, **options)
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_refuses_sides_of_different_length() -> None:
     with pytest.raises(ValueError, match="candidate has 3 queries and reference 2"):
         paired_bootstrap(np.zeros(3), np.zeros(2), seed=0)

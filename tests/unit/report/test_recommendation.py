@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -52,11 +51,10 @@ ROWS = [
     row("s", "symmetric", 0.5, 0.005, 6.0),
     row("s", "naive", 0.5, 0.3, 6.0),
 ]
-TABLE = pd.DataFrame(ROWS)
 
 
 def chosen(bounds: Bounds, roles: tuple[str, ...] = ("asymmetric",)) -> str | None:
-    found = recommend(TABLE, bounds, roles).chosen
+    found = recommend(ROWS, bounds, roles).chosen
     return found and found["network"]
 
 
@@ -85,32 +83,32 @@ def test_choices_by_hand(bounds: Bounds, network: str | None) -> None:
 
 def test_only_the_roles_asked_for_are_candidates() -> None:
     assert chosen(Bounds(max_drop=2.01)) == "l"
-    found = recommend(TABLE, Bounds(max_drop=2.01), ("asymmetric", "symmetric"))
+    found = recommend(ROWS, Bounds(max_drop=2.01), ("asymmetric", "symmetric"))
     assert found.chosen is not None
     assert (found.chosen["network"], found.chosen["role"]) == ("s", "symmetric")
     assert chosen(Bounds(max_drop=0), ("teacher",)) == "teacher"
 
 
 def test_the_order_of_the_rows_does_not_matter() -> None:
-    for seed in range(5):
-        mixed = TABLE.sample(frac=1, random_state=seed)
+    for first in range(1, len(ROWS)):
+        mixed = [*ROWS[first:], *reversed(ROWS[:first])]
         for bounds in (Bounds(max_drop=4.01), Bounds(max_gmacs=1)):
-            assert recommend(mixed, bounds).chosen == recommend(TABLE, bounds).chosen
+            assert recommend(mixed, bounds).chosen == recommend(ROWS, bounds).chosen
 
 
 def test_of_equally_cheap_rows_the_more_accurate_and_the_other_way_round() -> None:
-    twin = pd.DataFrame([*ROWS, row("n", "asymmetric", 1.0, 0.02)])
+    twin = [*ROWS, row("n", "asymmetric", 1.0, 0.02)]
     found = recommend(twin, Bounds(max_drop=4.01)).chosen
     assert found is not None
     assert found["network"] == "n"
-    dearer = pd.DataFrame([*ROWS, row("a", "asymmetric", 1.5, 0.03)])
+    dearer = [*ROWS, row("a", "asymmetric", 1.5, 0.03)]
     found = recommend(dearer, Bounds(max_gmacs=1.5)).chosen
     assert found is not None
     assert found["network"] == "m"
 
 
 def test_every_other_candidate_is_given_a_reason() -> None:
-    found = recommend(TABLE, Bounds(max_drop=4.01))
+    found = recommend(ROWS, Bounds(max_drop=4.01))
     assert "the cheapest of 2 within the bounds (at most 4.01 points" in found.why
     assert "of 3 in all; 25 % of the teacher's GMACs" in found.why
     why = {other["network"]: (other["within"], other["why"]) for other in found.alternatives}
@@ -126,7 +124,7 @@ def test_every_other_candidate_is_given_a_reason() -> None:
 
 
 def test_what_comes_closest_is_told_when_nothing_is_within() -> None:
-    found = recommend(TABLE, Bounds(max_drop=1, max_latency_ms=15))
+    found = recommend(ROWS, Bounds(max_drop=1, max_latency_ms=15))
     assert found.chosen is None
     assert found.closest is not None
     # l misses by 1 point of 1 and 5 ms of 15; m by 3 points of 1.
@@ -139,7 +137,7 @@ def test_what_comes_closest_is_told_when_nothing_is_within() -> None:
 
 
 def test_a_latency_that_was_not_measured_is_within_no_bound() -> None:
-    table = TABLE.assign(latency_ms=[NAN if r["network"] == "s" else r["latency_ms"] for r in ROWS])
+    table = [r | {"latency_ms": None} if r["network"] == "s" else r for r in ROWS]
     found = recommend(table, Bounds(max_drop=50, max_latency_ms=30))
     assert found.chosen is not None
     assert found.chosen["network"] == "m"
@@ -161,11 +159,11 @@ def test_bad_questions_are_refused() -> None:
     with pytest.raises(ValueError, match="no bound"):
         Bounds()
     with pytest.raises(ValueError, match="--roles foo: must be some of teacher, asymmetric"):
-        recommend(TABLE, Bounds(max_drop=1), ("foo",))
+        recommend(ROWS, Bounds(max_drop=1), ("foo",))
     with pytest.raises(ValueError, match="no row of role baseline"):
-        recommend(TABLE, Bounds(max_drop=1), ("baseline",))
+        recommend(ROWS, Bounds(max_drop=1), ("baseline",))
     with pytest.raises(ValueError, match="older version"):
-        recommend(TABLE.drop(columns=["map_drop_high"]), Bounds(max_drop=1))
+        recommend([r | {"map_drop_high": None} for r in ROWS], Bounds(max_drop=1))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,19 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from pipeline.files import write_json
+from pipeline.files import read_json, write_json
 from pipeline.paths import DatasetPaths
-from pipeline.report.figures import STYLES, draw_tradeoff
-from pipeline.report.terminal import tradeoff_table
+from pipeline.report.report import write_tradeoff
+from pipeline.report.terminal import COLOURS, tradeoff_table
 from pipeline.report.tradeoff import (
     ROLES,
-    collect_rows,
+    Row,
     gain_text,
     markdown_table,
     pareto_front,
     percent,
-    write_tradeoff,
+    read_rows,
+    table_rows,
 )
 
 
@@ -37,6 +39,7 @@ def row(network: str, role: str, query_px: int, accuracy: float, **extra: Any) -
         "map_high": accuracy + 0.03,
         "map_at_r": accuracy / 2,
         "recall_at_1": accuracy + 0.1,
+        "map_drop": 0.7 - accuracy,
         "gmacs": extra.pop("gmacs", query_px**2 / 1e6),
         **extra,
     }
@@ -115,10 +118,13 @@ def test_front_refuses_unequal_lengths() -> None:
         pareto_front([1.0, 2.0], [0.5])
 
 
+def rows_of(paths: DatasetPaths, cells: Sequence[str] = CELLS) -> list[Row]:
+    return table_rows(read_json(paths.cell(cell)) for cell in cells)
+
+
 def test_rows_are_gathered_dearest_first_without_repeats(paths: DatasetPaths) -> None:
-    table = collect_rows(paths, CELLS)
-    found = list(zip(table["network"], table["role"], strict=True))
-    assert found == [
+    rows = rows_of(paths)
+    assert [(row["network"], row["role"]) for row in rows] == [
         ("u", "asymmetric"),
         ("u", "naive"),
         ("teacher", "teacher"),
@@ -128,54 +134,68 @@ def test_rows_are_gathered_dearest_first_without_repeats(paths: DatasetPaths) ->
         ("s", "baseline"),
         ("t", "asymmetric"),
     ]
-    assert list(table.loc[table["pareto"], "network"]) == ["teacher", "s"]
-    assert "latency_ms" not in table
-    assert list(table.index) == list(range(8))
+    assert [row["network"] for row in rows if row["pareto"]] == ["teacher", "s"]
+    assert all("latency_ms" not in row for row in rows)
+    assert [row["map_gain"] for row in rows] == [None] * 3 + [0.123] + [None] * 4
 
 
 def test_the_order_of_the_cells_does_not_matter(paths: DatasetPaths) -> None:
-    first = collect_rows(paths, CELLS)
+    first, cases = rows_of(paths), 0
     for order in itertools.islice(itertools.permutations(CELLS), 1, 24, 5):
-        other = collect_rows(paths, order)
         # Which of two cells lends the shared naive row hangs on the name, not on the order.
-        pd.testing.assert_frame_equal(first, other[first.columns])
+        assert rows_of(paths, order) == first
+        cases += 1
+    assert cases == 5
 
 
 def test_latencies_stand_in_the_written_table_where_they_were_measured(
     paths: DatasetPaths,
 ) -> None:
-    table = write_tradeoff(paths, CELLS)
+    rows = rows_of(paths)
+    write_tradeoff(paths, rows)
     read = pd.read_csv(paths.results / "tradeoff.csv")
-    assert list(read["role"]) == list(table["role"])
+    assert list(read["role"]) == [row["role"] for row in rows]
     measured = read.set_index(["network", "role"])["latency_ms"]
     assert measured[("s", "asymmetric")] == 1.5
     assert measured[("s", "naive")] == 2.5
     assert measured.drop([("s", "asymmetric"), ("s", "naive")]).isna().all()
     for column in ("dataset", "network", "backbone", "query_px", "role", "map", "gmacs"):
         assert column in read
+    assert list(read["map"]) == [row["map"] for row in rows]  # to the last digit
+    assert (paths.results / "tradeoff.md").read_text() == markdown_table(rows)
+    figure = (paths.results / "tradeoff.svg").read_text(encoding="utf-8")
+    assert figure.startswith("<svg")
 
 
-def test_a_missing_cell_is_an_error(paths: DatasetPaths) -> None:
-    with pytest.raises(FileNotFoundError, match=r"absent\.json"):
-        collect_rows(paths, [*CELLS, "absent"])
+def test_reading_the_rows_writes_nothing(paths: DatasetPaths) -> None:
+    before = sorted(paths.results.rglob("*"))
+    rows = read_rows(paths, CELLS)
+    assert [row["latency_ms"] for row in rows if row["network"] == "s"] == [1.5, None, 2.5, None]
+    assert sorted(paths.results.rglob("*")) == before
+
+
+def test_what_is_not_evaluated_is_named(paths: DatasetPaths) -> None:
+    with pytest.raises(ValueError, match="made: not evaluated yet: absent, other; run `l2s study`"):
+        read_rows(paths, [*CELLS, "absent", "other"])
 
 
 def test_markdown_by_hand(paths: DatasetPaths) -> None:
-    lines = markdown_table(collect_rows(paths, CELLS)).splitlines()
+    lines = markdown_table(rows_of(paths)).splitlines()
     assert len(lines) == 2 + 8
     assert len({line.count("|") for line in lines}) == 1
+    assert lines[1] == "| --- | --- | --: | --: | --: | --: | --- | --: | --- |"
     assert lines[5] == (
         "| s | asymmetric | 32 | 40.0 (38.0 to 43.0) | 20.0 | 50.0 "
         "| +12.3 over naive (+10.0 to +14.9) | 0.001024 |  |"
     )
-    assert lines[4].endswith("| 0.009216 | x |")
+    assert lines[4].endswith("| 0.009216 | * |")
 
 
 def test_texts_of_absent_values() -> None:
     assert percent({}, "map") == ""
-    assert percent({"map": float("nan")}, "map") == ""
+    assert percent({"map": None}, "map") == ""
     assert percent({"map": 0.12345}, "map") == "12.3"
-    assert gain_text({"gain_over": float("nan")}) == ""
+    assert gain_text({"gain_over": None}) == ""
     assert gain_text(GAIN) == "+12.3 over naive (+10.0 to +14.9)"
     negative = GAIN | {"map_gain": -0.01, "map_gain_low": -0.02}
     assert gain_text(negative).startswith("-1.0 over naive (-2.0 to ")
@@ -183,30 +203,10 @@ def test_texts_of_absent_values() -> None:
 
 def test_the_terminal_shows_every_row(paths: DatasetPaths) -> None:
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(tradeoff_table("made", write_tradeoff(paths, CELLS)))
+    console.print(tradeoff_table("made", read_rows(paths, CELLS)))
     shown = console.export_text()
     for part in ("made: accuracy", "40.0", "38.0 to 43.0", "+12.3 over naive", "1.50", "baseline"):
         assert part in shown
     assert shown.count("asymmetric") == 3
     assert shown.count("*") == 3  # with the one that its note begins with
-
-
-def test_the_figure_shows_every_role_and_repeats_byte_by_byte(paths: DatasetPaths) -> None:
-    table = collect_rows(paths, CELLS)
-    first, second = paths.results / "a.svg", paths.results / "b.svg"
-    draw_tradeoff(first, table, "made: accuracy and cost of a query")
-    draw_tradeoff(second, table, "made: accuracy and cost of a query")
-    assert first.read_bytes() == second.read_bytes()
-    text = first.read_text(encoding="utf-8")
-    for part in ("made: accuracy and cost", "96 px", "32 px", "mAP in %", "Pareto front"):
-        assert part in text
-    for _, _, label in STYLES.values():
-        assert label in text
-    assert set(STYLES) == set(ROLES)
-
-
-def test_a_figure_of_a_single_row(paths: DatasetPaths) -> None:
-    draw_tradeoff(paths.results / "one.svg", collect_rows(paths, ["teacher"]), "one")
-    text = (paths.results / "one.svg").read_text(encoding="utf-8")
-    assert STYLES["teacher"][2] in text
-    assert STYLES["naive"][2] not in text
+    assert list(COLOURS) == list(ROLES)

@@ -1,16 +1,25 @@
-"""Queries to look at: where the networks differ most, and some at random, with what each finds."""
+"""Example queries: where the networks differ most, and some at random, with what each finds."""
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
 from torch import Tensor
+
+from pipeline.datasets.packs import Pack
+from pipeline.views.evaluation import evaluation_view
 
 # Of each kind; a page shows fewer where it has no room.
 QUERIES_EACH = 3
 RESULTS_EACH = 5
+THUMBNAIL_PX = 96
+SHOWN_PX = 160  # a page shows no picture larger, so a larger view is shrunk to this
+LOSSLESS_PX = 64  # up to here a small view keeps each pixel; a larger one is compressed
 
 
 def choose_queries(
@@ -81,7 +90,7 @@ def first_results(
         yield order[order != row][:count].tolist()
 
 
-def find_contrasts(
+def find_examples(
     queries: Mapping[str, Float[Tensor, "query dim"]],
     database: Float[Tensor, "query dim"],
     precision: Mapping[str, Float[np.ndarray, " query"]],
@@ -110,3 +119,58 @@ def find_contrasts(
         }
         for place, (reason, row) in enumerate(listed)
     ]
+
+
+def draw_examples(
+    pack: Pack, examples: Sequence[Mapping[str, Any]], query_px: int
+) -> dict[str, Any]:
+    """The examples that `find_examples` found, with names, classes and pictures, as JSON values.
+
+    `images` holds the picture of each row of the pack once, however often it is shown; a query's
+    `shown` are the rows of its own picture and of its results', `small` is what the student sees.
+    """
+    test = pack.rows("test")
+
+    def labelled(row: int) -> dict[str, Any]:
+        name = pack.class_names[int(pack.labels[row])]
+        return {"image": row, "name": pack.names[row], "class": name}
+
+    queries = []
+    for example in examples:
+        row = int(test[example["query"]])
+        results = {role: test[found].tolist() for role, found in example["results"].items()}
+        queries.append(
+            labelled(row)
+            | {
+                "reason": example["reason"],
+                "shown": sorted({row}.union(*results.values())),
+                "small": encode_view(evaluation_view(pack.image(row), query_px)),
+                "answers": [
+                    {
+                        "role": role,
+                        "average_precision": example["average_precision"][role],
+                        "results": [
+                            labelled(result)
+                            | {"hit": bool(pack.labels[result] == pack.labels[row])}
+                            for result in results[role]
+                        ],
+                    }
+                    for role in ("teacher", "asymmetric", "naive")
+                    if role in results
+                ],
+            }
+        )
+    shown = sorted({row for query in queries for row in query["shown"]})
+    views = ((row, evaluation_view(pack.image(row), THUMBNAIL_PX)) for row in shown)
+    return {"queries": queries, "images": {str(row): encode_view(view) for row, view in views}}
+
+
+def encode_view(view: UInt8[Tensor, "channel height width"]) -> str:
+    """A view as the address of a WebP picture, of SHOWN_PX at most."""
+    picture = Image.fromarray(view.permute(1, 2, 0).contiguous().numpy())
+    if picture.width > SHOWN_PX:
+        picture = picture.resize((SHOWN_PX, SHOWN_PX), Image.Resampling.LANCZOS)
+    buffer = BytesIO()
+    lossless = picture.width <= LOSSLESS_PX
+    picture.save(buffer, "WEBP", lossless=lossless, quality=100 if lossless else 72, method=6)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

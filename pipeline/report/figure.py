@@ -1,0 +1,178 @@
+"""The figure of a study, accuracy against the cost of a query: on the page and as a file.
+
+Here stands where its marks lie, in units of the drawing; figure.j2 draws them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.report.tradeoff import ROLES, Row
+
+FOLDER = Path(__file__).parent
+FILE, STYLE = "tradeoff.svg.j2", "figure.css"
+LEFT, RIGHT, TOP, BOTTOM = 40, 18, 40, 48
+WIDE = (980, 460)
+LABEL_SPACE = 44  # the least distance of two labels of query sizes
+MOST_TICKS = 7
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The drawing of one data set; ticks are places and their labels.
+
+    marks: the rows with `x`, `y`, `low_y`, `high_y` and `own`, whether the backbone is the
+    teacher's; curves: path, role and `own` of those of one role and backbone, cheapest first.
+    """
+
+    width: int
+    height: int
+    right: int
+    bottom: int
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    size_ticks: list[tuple[float, str]]
+    curves: list[Row]
+    front: str
+    marks: list[Row]
+    left: int = LEFT
+    top: int = TOP
+
+
+def draw_panel(rows: Sequence[Row], width: int, height: int) -> Panel:
+    """Lay out mAP in percent over GMACs, a logarithmic axis, from the rows of one data set."""
+    right, bottom = width - RIGHT, height - BOTTOM
+    costs = [row["gmacs"] for row in rows]
+    least, most = min(costs), max(costs)
+    pad = max(1.12, (most / least) ** 0.06) if most > least else 3.0
+    first, last = least / pad, most * pad
+    along = scale(math.log10(first), math.log10(last), LEFT, right)
+    percents = percent_ticks(
+        100 * min(row["map_low"] for row in rows), 100 * max(row["map_high"] for row in rows)
+    )
+    y = scale(percents[0], percents[-1], bottom, TOP)
+    own = {row["backbone"] for row in rows if row["role"] == "teacher"}
+    marks = [
+        row
+        | {
+            "own": row["backbone"] in own,
+            "x": along(math.log10(row["gmacs"])),
+            "y": y(100 * row["map"]),
+            "low_y": y(100 * row["map_low"]),
+            "high_y": y(100 * row["map_high"]),
+        }
+        for row in sorted(rows, key=lambda row: (row["gmacs"], row["map"]))
+    ]
+    front = [mark for mark in marks if mark["pareto"]]
+    steps = " ".join(f"H{mark['x']} V{mark['y']}" for mark in front[1:])
+    return Panel(
+        width=width,
+        height=height,
+        right=right,
+        bottom=bottom,
+        x_ticks=[(along(math.log10(tick)), f"{tick:g}") for tick in cost_ticks(first, last)],
+        y_ticks=[(y(tick), f"{tick:g}") for tick in percents],
+        size_ticks=_size_ticks(marks),
+        curves=_curves(marks),
+        front=f"M{front[0]['x']} {front[0]['y']} {steps}" if steps else "",
+        marks=marks,
+    )
+
+
+def draw_tradeoff(rows: Sequence[Row], title: str) -> str:
+    """The figure of one data set as an SVG file; the same rows give the same text."""
+    return (
+        environment()
+        .get_template(FILE)
+        .render(
+            panel=draw_panel(rows, *WIDE),
+            title=title,
+            roles={
+                role: note
+                for role, note in ROLES.items()
+                if any(row["role"] == role for row in rows)
+            },
+            style=(FOLDER / STYLE).read_text(encoding="utf-8"),
+        )
+    )
+
+
+def environment() -> Environment:
+    """The templates of this folder, and how they write numbers."""
+    found = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {
+        "percent": lambda value: f"{100 * value:.1f}",
+        "signed": lambda value: f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}"),
+        "figures": figures,
+    }
+    return found
+
+
+def figures(value: float, count: int = 3) -> str:
+    """A number to `count` significant figures, never with an exponent."""
+    if value == 0:
+        return "0"
+    digits = count - 1 - math.floor(math.log10(abs(value)))
+    text = f"{round(value, digits):.{max(0, digits)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def scale(first: float, last: float, start: float, end: float) -> Callable[[float], float]:
+    """A line from values `first` .. `last` to places `start` .. `end`."""
+    return lambda value: round(start + (value - first) / (last - first) * (end - start), 2)
+
+
+def cost_ticks(first: float, last: float) -> list[float]:
+    """Round values between the two: 1, 2 and 5 of each power of ten, or fewer where many fit."""
+    powers = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
+    ticks: list[float] = []
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{digit}e{power}") for power in powers for digit in digits]
+        ticks = [tick for tick in ticks if first <= tick <= last]
+        if len(ticks) <= MOST_TICKS:
+            break
+    return ticks
+
+
+def percent_ticks(low: float, high: float) -> list[float]:
+    """Evenly spaced round values around low .. high, from 0 where that is near."""
+    step = next(
+        step for step in (1, 2, 5, 10, 20, 50) if (high - low) / step < MOST_TICKS - 1 or step == 50
+    )
+    first = math.floor(low / step)
+    last = max(math.ceil(high / step), first + 1)
+    if first <= 2:
+        first = 0
+    return [float(step * place) for place in range(first, last + 1)]
+
+
+def _size_ticks(marks: Sequence[Row]) -> list[tuple[float, str]]:
+    """Query sizes of the teacher's backbone at their costs, where they do not run together."""
+    sizes = {mark["query_px"]: mark["x"] for mark in marks if mark["own"]}
+    ticks: list[tuple[float, str]] = []
+    for query_px, place in sorted(sizes.items(), reverse=True):
+        if not ticks or ticks[-1][0] - place >= LABEL_SPACE:
+            ticks.append((place, f"{query_px} px"))
+    return ticks
+
+
+def _curves(marks: Sequence[Row]) -> list[Row]:
+    def kind(mark: Row) -> tuple[str, str, bool]:
+        return mark["role"], mark["backbone"], mark["own"]
+
+    curves = []
+    for (role, _, own), members in groupby(sorted(marks, key=kind), kind):
+        points = [f"{mark['x']} {mark['y']}" for mark in members]
+        if len(points) > 1:
+            curves.append({"role": role, "own": own, "path": f"M{' L'.join(points)}"})
+    return curves

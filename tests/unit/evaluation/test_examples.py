@@ -1,0 +1,190 @@
+"""The queries that the report shows, and what each network finds for them."""
+
+import io
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.datasets.packs import Pack, open_pack, write_pack
+from pipeline.datasets.records import ImageRecord
+from pipeline.evaluation.examples import (
+    LOSSLESS_PX,
+    SHOWN_PX,
+    choose_queries,
+    draw_examples,
+    encode_view,
+    find_examples,
+    first_results,
+)
+from pipeline.evaluation.ranking import evaluate_retrieval
+from pipeline.views.evaluation import evaluation_view
+from tests.made_report import decoded
+
+NAN = float("nan")
+
+
+def test_choice_by_hand() -> None:
+    #             0    1    2    3    4    5    6
+    precision = {
+        "teacher": [0.9, 0.9, 0.9, 0.9, NAN, 0.5, 0.5],
+        "asymmetric": [0.8, 0.1, 0.7, 0.2, NAN, 0.5, 0.4],
+        "naive": [0.1, 0.2, 0.1, 0.1, NAN, 0.5, 0.4],
+    }
+    chosen = choose_queries(
+        {role: np.array(values) for role, values in precision.items()},
+        np.array([0, 1, 0, 2, 3, 4, 5]),
+        each=2,
+        seed=0,
+    )
+    # Row 2 gains second most, but is of the class of row 0; row 3 comes next.
+    assert chosen["above_naive"] == [0, 3]
+    # Rows 1 and 3 lose most; 3 is taken, and of 2 and 6 the loss of 2 is greater.
+    assert chosen["below_teacher"] == [1, 2]
+    assert sorted(chosen["at_random"]) == [5, 6]
+
+
+def test_without_a_naive_row_and_without_a_difference() -> None:
+    same = np.array([0.5, 0.5, 0.5])
+    chosen = choose_queries({"teacher": same, "asymmetric": same}, np.arange(3), each=2, seed=1)
+    assert chosen["below_teacher"] == []
+    assert "above_naive" not in chosen
+    assert len(set(chosen["at_random"])) == 2
+
+
+def test_random_queries_depend_on_the_seed_alone() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(20), 5)
+
+    def random_rows(seed: int) -> list[int]:
+        precision = {role: generator.random(100) for role in ("teacher", "asymmetric", "naive")}
+        return choose_queries(precision, labels, each=3, seed=seed)["at_random"]
+
+    rows = [set(random_rows(7)) for _ in range(4)]
+    # Other networks take other rows for themselves; what is left is drawn in one order.
+    assert all(len(first & second) >= 2 for first, second in itertools.pairwise(rows))
+    assert set(random_rows(8)) != rows[0]
+
+
+def test_results_by_plain_loops_without_the_query_itself() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, database = torch.randn(2, 12, 4, generator=generator, dtype=torch.float64)
+    labels = np.repeat([0, 1, 2], 4)
+    found = list(first_results(query, database, labels, [3, 7, 0], 5))
+    for row, results in zip([3, 7, 0], found, strict=True):
+        scores = sorted(
+            (-float(query[row] @ database[other]), other) for other in range(12) if other != row
+        )
+        assert results == [other for _, other in scores[:5]]
+
+
+def test_ties_stand_as_the_metrics_count_them() -> None:
+    same = torch.ones(4, 2, dtype=torch.float64)
+    labels = np.array([0, 0, 1, 1])
+    assert list(first_results(same, same, labels, [0], 3)) == [[2, 3, 1]]
+    result = evaluate_retrieval(same, same, torch.from_numpy(labels))
+    assert result.per_query["first_hit_rank"][0] == 3
+
+
+def test_examples_hold_each_role_of_each_chosen_query() -> None:
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(5).repeat_interleave(6)
+    database = torch.randn(30, 8, generator=generator)
+    queries = {
+        "teacher": database,
+        "asymmetric": database + torch.randn(30, 8, generator=generator),
+        "naive": database + 2 * torch.randn(30, 8, generator=generator),
+    }
+    precision = {
+        role: evaluate_retrieval(embedded, database, labels).query_metrics["average_precision"]
+        for role, embedded in queries.items()
+    }
+    examples = find_examples(queries, database, precision, labels.numpy(), seed=0)
+    assert len(examples) == len({example["query"] for example in examples}) == 9
+    reasons = [example["reason"] for example in examples]
+    assert reasons == 3 * ["above_naive"] + 3 * ["below_teacher"] + 3 * ["at_random"]
+    for example in examples:
+        row = example["query"]
+        for role in queries:
+            assert example["average_precision"][role] == precision[role][row]
+            assert len(example["results"][role]) == 5
+            assert row not in example["results"][role]
+    assert examples == find_examples(queries, database, precision, labels.numpy(), seed=0)
+
+
+@pytest.mark.parametrize("count", [1, 5, 50])
+def test_no_more_results_than_there_are(count: int) -> None:
+    points = torch.eye(4)
+    (found,) = first_results(points, points, np.arange(4), [2], count)
+    assert len(found) == min(count, 3)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    """Two training and three test classes of four images of noise, 40 x 50 pixels."""
+    generator = np.random.default_rng(0)
+    records = []
+    for label, number in itertools.product(range(5), range(4)):
+        buffer = io.BytesIO()
+        pixels = generator.integers(0, 255, (50, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(buffer, "PNG")
+        split = "train" if label < 2 else "test"
+        name = f"class{label}/{number}.png"
+        records.append(ImageRecord(name, f"class{label}", split, buffer.getvalue(), 40, 50))
+    path = tmp_path_factory.mktemp("pack") / "pack.arrow"
+    write_pack(path, iter(records))
+    return open_pack(path)
+
+
+FOUND = {
+    "reason": "above_naive",
+    "query": 5,
+    "average_precision": {"teacher": 0.25, "asymmetric": 0.25, "naive": 0.25},
+    "results": {"teacher": [4, 6, 0], "asymmetric": [7, 11, 4], "naive": [0, 1, 2]},
+}
+
+
+def test_drawn_examples_hold_names_hits_and_pictures(pack: Pack) -> None:
+    drawn = draw_examples(pack, [FOUND], 32)
+    json.dumps(drawn, allow_nan=False)
+    (query,) = drawn["queries"]
+    # Test rows begin at row 8 of the pack: query 5 is its row 13, the second of class3.
+    assert (query["image"], query["name"], query["class"]) == (13, "class3/1.png", "class3")
+    hits = {
+        answer["role"]: [result["hit"] for result in answer["results"]]
+        for answer in query["answers"]
+    }
+    assert hits == {
+        "teacher": [True, True, False],
+        "asymmetric": [True, False, True],
+        "naive": [False, False, False],
+    }
+    assert query["shown"] == [8, 9, 10, 12, 13, 14, 15, 19]
+    assert set(drawn["images"]) == {str(image) for image in query["shown"]}
+    assert drawn == draw_examples(pack, [FOUND], 32)
+
+
+def test_the_small_picture_is_what_the_student_sees(pack: Pack) -> None:
+    (query,) = draw_examples(pack, [FOUND], 32)["queries"]
+    shown = np.asarray(Image.open(io.BytesIO(decoded(query["small"]))).convert("RGB"))
+    view = evaluation_view(pack.image(13), 32).permute(1, 2, 0).numpy()
+    assert shown.shape == (32, 32, 3)
+    np.testing.assert_array_equal(shown, view)
+
+
+@pytest.mark.parametrize(
+    ("size_px", "shown_px", "is_exact"),
+    [(16, 16, True), (LOSSLESS_PX, LOSSLESS_PX, True), (96, 96, False), (448, SHOWN_PX, False)],
+)
+def test_pictures_are_bounded(size_px: int, shown_px: int, is_exact: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    view = torch.randint(0, 256, (3, size_px, size_px), generator=generator, dtype=torch.uint8)
+    data = decoded(encode_view(view))
+    shown = Image.open(io.BytesIO(data))
+    assert shown.size == (shown_px, shown_px)
+    assert len(data) < 25_000
+    equal = np.array_equal(np.asarray(shown.convert("RGB")), view.permute(1, 2, 0).numpy())
+    assert equal == is_exact
