@@ -28,6 +28,8 @@ from stages import run_stage
 
 # What a row is about; the rest of its figures are measured.
 FACTS = ("dataset", "network", "backbone", "query_px", "database_px")
+# Whose results the report shows beside the teacher's.
+SHOWN = ("asymmetric", "naive")
 
 
 def evaluate(key: str) -> None:
@@ -48,45 +50,34 @@ def evaluate(key: str) -> None:
     labels = torch.from_numpy(pack.labels[test])
     database = setups[0].database
     teacher = evaluate_retrieval(database, database, labels).query_metrics["average_precision"]
-    found, per_query = evaluate_setups(
+    found, results = evaluate_setups(
         setups, labels, params.datasets[name].recall_at, bootstrap, teacher
     )
     origin = {"dataset": name, "subset": pack.is_subset, "network": cell}
     rows = {row["role"]: {**origin, **row} for row in found}
     names = [pack.names[row] for row in test]
+    tables = [result.per_query.assign(role=role, image=names) for role, result in results.items()]
     with replacing(paths.per_query(cell)) as temporary:
-        per_query.assign(image=names * len(rows)).to_parquet(temporary)
-    shown = (
-        {"examples": _examples(setups, per_query, teacher, pack, params.seed)}
-        if student
-        else {"pack": read_json(paths.pack_summary)}
-    )
-    write_json(paths.report_part(cell), {"rows": rows, **shown})
+        pd.concat(tables, ignore_index=True).to_parquet(temporary)
+    shown: dict[str, Any] = {"rows": rows}
+    if student:
+        precision = {role: r.query_metrics["average_precision"] for role, r in results.items()}
+        queries = {setup.role: setup.queries for setup in setups if setup.role in SHOWN}
+        examples = find_examples(
+            {"teacher": database} | queries,
+            database,
+            precision | {"teacher": teacher},
+            labels.numpy(),
+            params.seed,
+        )
+        shown["examples"] = draw_examples(pack, examples, student.query_px)
+    else:
+        shown["pack"] = read_json(paths.pack_summary)
+    write_json(paths.report_part(cell), shown)
     write_json(paths.cell(cell), rows)
     latencies = _latencies(setups)
     write_json(paths.timings(cell), latencies)
-    _record(params, paths, cell, rows, latencies)
-
-
-def _examples(
-    setups: Sequence[RetrievalSetup],
-    per_query: pd.DataFrame,
-    teacher: np.ndarray,
-    pack: Pack,
-    seed: int,
-) -> dict[str, Any]:
-    """The queries that the report shows, with what each network finds in the teacher's database."""
-    searches = {
-        setup.role: setup.queries for setup in setups if setup.role in ("asymmetric", "naive")
-    }
-    database = setups[0].database
-    precision = {
-        str(role): values.to_numpy()
-        for role, values in per_query.groupby("role")["average_precision"]
-    } | {"teacher": teacher}
-    labels = pack.labels[pack.rows("test")]
-    found = find_examples({"teacher": database} | searches, database, precision, labels, seed)
-    return draw_examples(pack, found, setups[0].card.size_px)
+    _record(params, paths, key, rows, latencies)
 
 
 def _setups(
@@ -136,15 +127,15 @@ def _latencies(setups: Sequence[RetrievalSetup]) -> dict[str, float]:
 def _record(
     params: Params,
     paths: DatasetPaths,
-    cell: str,
+    key: str,
     rows: dict[str, dict[str, Any]],
     latencies: dict[str, float],
 ) -> None:
     """One run a row in the tracking store; its training's run gets the figures to compare by."""
     trained = {
         "teacher": paths.teacher,
-        "asymmetric": paths.student(cell),
-        "baseline": paths.baseline(cell),
+        "asymmetric": paths.student(key),
+        "baseline": paths.baseline(key),
     }
     used = [trained[role] for role in trained if role in {"teacher", *rows}]
     settings = {"seed": params.seed, **params.evaluation.model_dump()}
@@ -157,14 +148,14 @@ def _record(
         }
         with tracked_run(
             stage="evaluate",
-            key=paths.dataset if cell == "teacher" else cell,
+            key=key,
             role=role,
             fingerprint=mark,
             facts={fact: row[fact] for fact in FACTS},
             settings=settings,
             needs_store=False,
         ) as run:
-            run.set_tags({"output_md5": file_md5(paths.cell(cell))})
+            run.set_tags({"output_md5": file_md5(paths.cell(row["network"]))})
             if role in trained:
                 run.set_tags({"network_md5": file_md5(trained[role])})
             run.log_results({**metrics, "latency_ms": latencies[role]})

@@ -1,5 +1,6 @@
 """`l2s recommend`: the network to take, from the trade-off of a finished study."""
 
+import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +9,6 @@ import typer
 from pipeline.cli.errors import enter_workspace, plain_errors
 
 if TYPE_CHECKING:
-    from pipeline.config.params import Params
     from pipeline.report.recommendation import Bounds, Recommendation
 
 app = typer.Typer()
@@ -39,19 +39,19 @@ def recommend(
     set; 1: not for some, and what comes closest is told; 2: a wrong usage, or no study yet.
     """
     with plain_errors():
-        from pipeline.report.recommendation import Bounds, check_roles
+        from pipeline.report.recommendation import Bounds
 
         bounds = Bounds(max_drop, max_latency_ms, max_gmacs)
         chosen = [role.strip() for role in roles.split(",") if role.strip()]
-        check_roles(chosen)
         enter_workspace()
-        from pipeline.config.params import load_params
-
-        params = load_params()
-        names = _datasets(params, dataset)
-        answers = {name: _answer(params, name, bounds, chosen) for name in names}
+        answers = _answers(dataset, bounds, chosen)
         if as_json:
-            _print_json(bounds, chosen, answers)
+            content = {
+                "bounds": asdict(bounds),
+                "roles": chosen,
+                "datasets": {name: asdict(answer) for name, answer in answers.items()},
+            }
+            typer.echo(json.dumps(content, indent=2, allow_nan=False))
         else:
             for name, answer in answers.items():
                 typer.echo("\n".join(_lines(name, answer)))
@@ -59,25 +59,27 @@ def recommend(
         raise typer.Exit(1)
 
 
-def _datasets(params: "Params", dataset: str | None) -> list[str]:
-    if dataset is None:
-        return list(params.datasets)
-    if dataset not in params.datasets:
-        known = ", ".join(params.datasets)
-        raise ValueError(f"--dataset {dataset}: no such data set; known: {known}")
-    return [dataset]
-
-
-def _answer(params: "Params", name: str, bounds: "Bounds", roles: list[str]) -> "Recommendation":
+def _answers(
+    dataset: str | None, bounds: "Bounds", roles: list[str]
+) -> "dict[str, Recommendation]":
+    """By data set: of one, or of all."""
+    from pipeline.config.params import load_params
     from pipeline.paths import DatasetPaths
     from pipeline.report.recommendation import recommend as recommended
     from pipeline.report.tradeoff import read_rows
 
-    rows = read_rows(DatasetPaths(name), params.cells_of(name))
-    try:
-        return recommended(rows, bounds, roles)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    params = load_params()
+    if dataset is not None and dataset not in params.datasets:
+        known = ", ".join(params.datasets)
+        raise ValueError(f"--dataset {dataset}: no such data set; known: {known}")
+    answers = {}
+    for name in params.datasets if dataset is None else [dataset]:
+        rows = read_rows(DatasetPaths(name), params.cells_of(name))
+        try:
+            answers[name] = recommended(rows, bounds, roles)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return answers
 
 
 def _lines(name: str, answer: "Recommendation") -> list[str]:
@@ -104,14 +106,3 @@ def _lines(name: str, answer: "Recommendation") -> list[str]:
 def _interval(row: dict[str, Any], column: str, unit: str) -> str:
     low, mean, high = (100 * row[column + end] for end in ("_low", "", "_high"))
     return f"{mean:.1f} {unit} ({low:.1f} to {high:.1f})"
-
-
-def _print_json(bounds: "Bounds", roles: list[str], answers: "dict[str, Recommendation]") -> None:
-    import json
-
-    content: dict[str, Any] = {
-        "bounds": asdict(bounds),
-        "roles": roles,
-        "datasets": {name: asdict(answer) for name, answer in answers.items()},
-    }
-    typer.echo(json.dumps(content, indent=2, allow_nan=False))

@@ -5,13 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.evaluation.confidence import Interval, bootstrap_interval, paired_bootstrap
 from pipeline.evaluation.cost import query_cost
-from pipeline.evaluation.ranking import evaluate_retrieval
+from pipeline.evaluation.ranking import RetrievalResult, evaluate_retrieval
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import NetworkCard
 
@@ -49,8 +48,8 @@ def evaluate_setups(
     recall_at: Sequence[int],
     bootstrap: Bootstrap,
     teacher_precision: Float[np.ndarray, " query"] | None = None,
-) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-    """A row a setup, and the values of every query behind them.
+) -> tuple[list[dict[str, Any]], dict[str, RetrievalResult]]:
+    """A row a setup, and by role the values of every query behind it.
 
     Intervals are percentile bootstraps over queries. The gain of a row over its opponent
     (asymmetric over naive, symmetric over baseline) and its drop below the teacher at full size,
@@ -92,10 +91,7 @@ def evaluate_setups(
             drop = paired_bootstrap(teacher_precision, precision[role], **options)
             row |= _columns("map_drop", drop)
         rows.append(row)
-    per_query = pd.concat(
-        [result.per_query.assign(role=role) for role, result in results.items()], ignore_index=True
-    )
-    return rows, per_query
+    return rows, results
 
 
 def _columns(name: str, interval: Interval) -> dict[str, float]:

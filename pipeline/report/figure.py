@@ -5,13 +5,14 @@ Here stands where its marks lie, in units of the drawing; figure.j2 draws them.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.report.tradeoff import ROLES, Row
+from pipeline.report.tradeoff import Row, roles_of
 
 FOLDER = Path(__file__).parent
 FILE, STYLE = "tradeoff.svg.j2", "figure.css"
@@ -21,30 +22,13 @@ LABEL_SPACE = 44  # the least distance of two labels of query sizes
 MOST_TICKS = 7
 
 
-@dataclass(frozen=True)
-class Panel:
-    """The drawing of one data set; ticks are places and their labels.
+def draw_panel(rows: Sequence[Row], width: int, height: int) -> dict[str, Any]:
+    """Lay out mAP in percent over GMACs, a logarithmic axis, from the rows of one data set.
 
     marks: the rows with `x`, `y`, `low_y`, `high_y` and `own`, whether the backbone is the
-    teacher's; curves: path, role and `own` of those of one role and backbone, cheapest first.
+    teacher's; curves: path, role and `own` of those of one role and backbone, cheapest first;
+    front: the path of the Pareto front; ticks: places and their labels.
     """
-
-    width: int
-    height: int
-    right: int
-    bottom: int
-    x_ticks: list[tuple[float, str]]
-    y_ticks: list[tuple[float, str]]
-    size_ticks: list[tuple[float, str]]
-    curves: list[Row]
-    front: str
-    marks: list[Row]
-    left: int = LEFT
-    top: int = TOP
-
-
-def draw_panel(rows: Sequence[Row], width: int, height: int) -> Panel:
-    """Lay out mAP in percent over GMACs, a logarithmic axis, from the rows of one data set."""
     right, bottom = width - RIGHT, height - BOTTOM
     costs = [row["gmacs"] for row in rows]
     least, most = min(costs), max(costs)
@@ -69,36 +53,24 @@ def draw_panel(rows: Sequence[Row], width: int, height: int) -> Panel:
     ]
     front = [mark for mark in marks if mark["pareto"]]
     steps = " ".join(f"H{mark['x']} V{mark['y']}" for mark in front[1:])
-    return Panel(
-        width=width,
-        height=height,
-        right=right,
-        bottom=bottom,
-        x_ticks=[(along(math.log10(tick)), f"{tick:g}") for tick in cost_ticks(first, last)],
-        y_ticks=[(y(tick), f"{tick:g}") for tick in percents],
-        size_ticks=_size_ticks(marks),
-        curves=_curves(marks),
-        front=f"M{front[0]['x']} {front[0]['y']} {steps}" if steps else "",
-        marks=marks,
-    )
+    return {
+        "size": (width, height),
+        "edges": (LEFT, right, TOP, bottom),
+        "x_ticks": [(along(math.log10(tick)), f"{tick:g}") for tick in cost_ticks(first, last)],
+        "y_ticks": [(y(tick), f"{tick:g}") for tick in percents],
+        "size_ticks": _size_ticks(marks),
+        "curves": _curves(marks),
+        "front": f"M{front[0]['x']} {front[0]['y']} {steps}" if steps else "",
+        "marks": marks,
+    }
 
 
 def draw_tradeoff(rows: Sequence[Row], title: str) -> str:
     """The figure of one data set as an SVG file; the same rows give the same text."""
-    return (
-        environment()
-        .get_template(FILE)
-        .render(
-            panel=draw_panel(rows, *WIDE),
-            title=title,
-            roles={
-                role: note
-                for role, note in ROLES.items()
-                if any(row["role"] == role for row in rows)
-            },
-            style=(FOLDER / STYLE).read_text(encoding="utf-8"),
-        )
-    )
+    style = (FOLDER / STYLE).read_text(encoding="utf-8")
+    template = environment().get_template(FILE)
+    panel = draw_panel(rows, *WIDE)
+    return template.render(panel=panel, title=title, roles=roles_of(rows), style=style)
 
 
 def environment() -> Environment:
@@ -120,11 +92,7 @@ def environment() -> Environment:
 
 def figures(value: float, count: int = 3) -> str:
     """A number to `count` significant figures, never with an exponent."""
-    if value == 0:
-        return "0"
-    digits = count - 1 - math.floor(math.log10(abs(value)))
-    text = f"{round(value, digits):.{max(0, digits)}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{Decimal(f'{value:.{count}g}'):f}"
 
 
 def scale(first: float, last: float, start: float, end: float) -> Callable[[float], float]:

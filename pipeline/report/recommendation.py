@@ -89,7 +89,9 @@ def recommend(
     table: rows with the columns `FACTS`, one of role `teacher` among them. Raises ValueError for
     unknown roles, and for a table that no row of theirs is in or that lacks the drops.
     """
-    check_roles(roles)
+    unknown = [role for role in roles if role not in ROLES]
+    if unknown or not roles:
+        raise ValueError(f"--roles {', '.join(unknown)}: must be some of {', '.join(ROLES)}")
     if any(row.get("map_drop_high") is None for row in table):
         raise ValueError("the study was evaluated by an older version: run `l2s study`")
     rows = [{fact: row[fact] for fact in FACTS} for row in table]
@@ -99,47 +101,33 @@ def recommend(
         raise ValueError(f"the study has no row of role {', '.join(roles)}")
     within = [row for row in candidates if not bounds.broken(row)]
     if not within:
-        return _nothing(candidates, bounds)
-    if bounds.max_drop is not None:
-        best = min(within, key=lambda row: (row["gmacs"], -row["map"], row["network"]))
-        ground = "the cheapest"
+        best = min(
+            candidates,
+            key=lambda row: (sum(excess for excess, _ in bounds.broken(row)), row["gmacs"]),
+        )
+        why = (
+            f"none of {len(candidates)} is within the bounds ({bounds}); "
+            f"{best['network']} ({best['role']}) comes closest: {_faults(best, bounds)}"
+        )
     else:
-        best = min(within, key=lambda row: (-row["map"], row["gmacs"], row["network"]))
-        ground = "the most accurate"
+        if bounds.max_drop is not None:
+            best = min(within, key=lambda row: (row["gmacs"], -row["map"], row["network"]))
+            ground = "the cheapest"
+        else:
+            best = min(within, key=lambda row: (-row["map"], row["gmacs"], row["network"]))
+            ground = "the most accurate"
+        why = (
+            f"{ground} of {len(within)} within the bounds ({bounds}), of {len(candidates)} in all; "
+            f"{100 * best['gmacs'] / teacher['gmacs']:.2g} % of the teacher's GMACs"
+        )
     return Recommendation(
-        chosen=best,
-        closest=None,
-        why=f"{ground} of {len(within)} within the bounds ({bounds}), of {len(candidates)} in all; "
-        f"{100 * best['gmacs'] / teacher['gmacs']:.2g} % of the teacher's GMACs",
+        chosen=best if within else None,
+        closest=None if within else best,
+        why=why,
         alternatives=[
             row | {"within": row in within, "why": _comparison(row, best, bounds)}
             for row in candidates
             if row is not best
-        ],
-    )
-
-
-def check_roles(roles: Sequence[str]) -> None:
-    """Raise ValueError unless they are roles of the table, at least one."""
-    unknown = [role for role in roles if role not in ROLES]
-    if unknown or not roles:
-        raise ValueError(f"--roles {', '.join(unknown)}: must be some of {', '.join(ROLES)}")
-
-
-def _nothing(candidates: Sequence[Row], bounds: Bounds) -> Recommendation:
-    def distance(row: Row) -> tuple[float, float]:
-        return sum(excess for excess, _ in bounds.broken(row)), row["gmacs"]
-
-    closest = min(candidates, key=distance)
-    return Recommendation(
-        chosen=None,
-        closest=closest,
-        why=f"none of {len(candidates)} is within the bounds ({bounds}); "
-        f"{closest['network']} ({closest['role']}) comes closest: {_faults(closest, bounds)}",
-        alternatives=[
-            row | {"within": False, "why": _faults(row, bounds)}
-            for row in candidates
-            if row is not closest
         ],
     )
 

@@ -24,12 +24,12 @@ from pipeline.paths import DatasetPaths
 from pipeline.report import figure
 from pipeline.report.figure import FOLDER, WIDE, draw_panel, draw_tradeoff, environment
 from pipeline.report.tradeoff import (
-    ROLES,
     SUBSET_NOTE,
     Row,
     csv_text,
     is_subset,
     markdown_table,
+    roles_of,
     table_rows,
     with_latencies,
 )
@@ -37,8 +37,19 @@ from pipeline.report.tradeoff import (
 TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
 HALF = (560, 380)  # of the figure where several data sets stand side by side
 NARROW = (380, 360)  # of the figure on a phone, in the units of its drawing
-PICTURE_BYTES = 4_000_000  # of all examples together: the page then stays under 5 MB
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "pyarrow", "pillow", "faiss-cpu")
+EXAMPLE_BYTES = 4_000_000  # of all examples together: the page then stays under 5 MB
+EXAMPLES_EACH = (3, 2, 1)  # of each reason, while there is room
+PACKAGES = (
+    "large-to-small",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pillow",
+    "faiss-cpu",
+)
 REASONS = {
     "above_naive": "Where the student gains most over the teacher fed the same small image",
     "below_teacher": "Where the student loses most to the teacher at full size",
@@ -107,84 +118,60 @@ def render_report(
         for part in parts
     ]
     rows = [row for part in numbered for row in part["rows"]]
-    shown, left_out = fit_examples(numbered, PICTURE_BYTES)
-    wide = WIDE if len(parts) == 1 else HALF
+    shown, left_out = fit_examples(numbered, EXAMPLE_BYTES)
+    sizes = {"wide": WIDE if len(parts) == 1 else HALF, "narrow": NARROW}
     panels = {
-        part["dataset"]: {
-            "wide": draw_panel(part["rows"], *wide),
-            "narrow": draw_panel(part["rows"], *NARROW),
-        }
+        part["dataset"]: {name: draw_panel(part["rows"], *size) for name, size in sizes.items()}
         for part in numbered
     }
     files = (figure.STYLE, STYLE, SCRIPT)
     drawing, style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in files)
-    return (
-        environment()
-        .get_template(TEMPLATE)
-        .render(
-            parts=shown,
-            left_out=left_out,
-            panels=panels,
-            others=any(not mark["own"] for p in panels.values() for mark in p["wide"].marks),
-            readings=[reading for part in numbered if (reading := _reading(part))],
-            rows=rows,
-            roles={
-                role: note
-                for role, note in ROLES.items()
-                if any(row["role"] == role for row in rows)
-            },
-            reasons=REASONS,
-            subset_note=SUBSET_NOTE,
-            parameters=_yaml(parameters),
-            versions=_versions(),
-            results_mark=_mark(parts),
-            confidence=confidence,
-            style=Markup(drawing + style),  # noqa: S704  (our own files)
-            script=Markup(script),  # noqa: S704
-            script_hash=_script_hash(script),
-        )
+    template = environment().get_template(TEMPLATE)
+    return template.render(
+        parts=shown,
+        left_out=left_out,
+        panels=panels,
+        others=any(not mark["own"] for p in panels.values() for mark in p["wide"]["marks"]),
+        readings=[reading for part in numbered if (reading := _reading(part))],
+        rows=rows,
+        roles=roles_of(rows),
+        reasons=REASONS,
+        subset_note=SUBSET_NOTE,
+        parameters=_yaml(parameters),
+        versions=_versions(),
+        results_mark=_mark(parts),
+        confidence=confidence,
+        style=Markup(drawing + style),  # noqa: S704  (our own files)
+        script=Markup(script),  # noqa: S704
+        script_hash=_script_hash(script),
     )
 
 
 def fit_examples(
     parts: Sequence[Mapping[str, Any]], most_bytes: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The parts with as many queries as their pictures have room for, and the students left out.
+    """The parts with as many queries as there is room for, and the students left out.
 
     Each reason keeps its first queries: as many for all students alike; where one each is too many,
     the last students of each data set have no examples.
     """
-    whole = max((len(one["queries"]) for part in parts for one in part["examples"]), default=0)
     most = max((len(part["examples"]) for part in parts), default=0)
-    ways = [(each, most) for each in range(whole, 0, -1)]
-    ways += [(1, students) for students in range(most - 1, 0, -1)]
-    for each, students in [*ways, (0, 0)]:
+    ways = [(each, most) for each in EXAMPLES_EACH]
+    for each, students in ways + [(1, fewer) for fewer in reversed(range(most))]:
         fitted = [_with_examples(part, each, students) for part in parts]
-        if _picture_bytes(fitted) <= most_bytes:
+        if len(json.dumps([[part["examples"], part["images"]] for part in fitted])) <= most_bytes:
             break
     return fitted, [one["student"] for part in parts for one in part["examples"][students:]]
 
 
 def _with_examples(part: Mapping[str, Any], each: int, students: int) -> dict[str, Any]:
-    examples, shown = [], set()
+    examples = []
     for one in part["examples"][:students]:
-        queries = [
-            query
-            for reason in REASONS
-            for query in [q for q in one["queries"] if q["reason"] == reason][:each]
-        ]
-        examples.append(one | {"queries": queries})
-        shown |= {str(row) for query in queries for row in query["shown"]}
+        groups = [[q for q in one["queries"] if q["reason"] == reason] for reason in REASONS]
+        examples.append(one | {"queries": [query for group in groups for query in group[:each]]})
+    shown = {str(row) for one in examples for query in one["queries"] for row in query["shown"]}
     images = {row: picture for row, picture in part["images"].items() if row in shown}
-    return dict(part) | {"examples": examples, "images": images}
-
-
-def _picture_bytes(parts: Sequence[Mapping[str, Any]]) -> int:
-    return sum(
-        sum(map(len, part["images"].values()))
-        + sum(len(query["small"]) for one in part["examples"] for query in one["queries"])
-        for part in parts
-    )
+    return {**part, "examples": examples, "images": images}
 
 
 def _reading(part: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -205,8 +192,7 @@ def _yaml(values: Mapping[str, Any]) -> str:
 
 
 def _versions() -> dict[str, str]:
-    own = {"large-to-small": version("large-to-small"), "Python": platform.python_version()}
-    return own | {name: version(name) for name in PACKAGES}
+    return {"Python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
 def _mark(parts: Sequence[Mapping[str, Any]]) -> str:

@@ -112,6 +112,12 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return f"{lines}\n{SUBSET_NOTE}\n" if is_subset(rows) else lines
 
 
+def roles_of(rows: Sequence[Row]) -> dict[str, str]:
+    """Those of `ROLES` that the rows have."""
+    found = {row["role"] for row in rows}
+    return {role: note for role, note in ROLES.items() if role in found}
+
+
 def is_subset(rows: Sequence[Row]) -> bool:
     """Whether the figures are of a part of a published data set."""
     return any(row.get("subset") for row in rows)

@@ -34,7 +34,7 @@ def test_scales_by_hand() -> None:
 def test_the_axis_of_costs_is_logarithmic() -> None:
     costs = (0.01, 0.1, 1, 10)
     rows = [row("made", str(c), "asymmetric", 64, 0.5) | {"gmacs": c} for c in costs]
-    places = [mark["x"] for mark in draw_panel(numbered(rows), 980, 460).marks]
+    places = [mark["x"] for mark in draw_panel(numbered(rows), 980, 460)["marks"]]
     steps = [after - before for before, after in itertools.pairwise(places)]
     assert steps == pytest.approx([steps[0]] * 3, abs=0.02)
     assert steps[0] > 100
@@ -71,14 +71,14 @@ def test_a_panel_keeps_every_mark_inside_and_in_order() -> None:
     rows = numbered(part("made")["rows"])
     for width, height in ((980, 460), (380, 360)):
         panel = draw_panel(rows, width, height)
-        assert len(panel.marks) == len(rows) == 13
-        assert sorted(mark["number"] for mark in panel.marks) == list(range(13))
-        for mark in panel.marks:
+        assert len(panel["marks"]) == len(rows) == 13
+        assert sorted(mark["number"] for mark in panel["marks"]) == list(range(13))
+        for mark in panel["marks"]:
             assert LEFT < mark["x"] < width - RIGHT
             assert TOP <= mark["high_y"] < mark["y"] < mark["low_y"] <= height - BOTTOM
-        places = [mark["x"] for mark in panel.marks]
+        places = [mark["x"] for mark in panel["marks"]]
         assert places == sorted(places)
-        by_number = {mark["number"]: mark for mark in panel.marks}
+        by_number = {mark["number"]: mark for mark in panel["marks"]}
         for first in rows:
             for second in rows:
                 if first["map"] > second["map"] + 1e-6:
@@ -87,15 +87,15 @@ def test_a_panel_keeps_every_mark_inside_and_in_order() -> None:
 
 def test_curves_join_a_role_and_the_front_is_a_staircase() -> None:
     panel = draw_panel(numbered(part("made")["rows"]), 980, 460)
-    assert [curve["role"] for curve in panel.curves] == [
+    assert [curve["role"] for curve in panel["curves"]] == [
         "asymmetric",
         "baseline",
         "naive",
         "symmetric",
     ]
-    assert all(curve["path"].count("L") == 2 for curve in panel.curves)
-    assert panel.front.startswith("M")
-    assert panel.front.count("H") == panel.front.count("V") == 3
+    assert all(curve["path"].count("L") == 2 for curve in panel["curves"])
+    assert panel["front"].startswith("M")
+    assert panel["front"].count("H") == panel["front"].count("V") == 3
 
 
 def test_another_backbone_has_marks_of_its_own_and_no_label() -> None:
@@ -107,22 +107,23 @@ def test_another_backbone_has_marks_of_its_own_and_no_label() -> None:
         ]
     )
     panel = draw_panel(rows, 560, 380)
-    assert {mark["number"]: mark["own"] for mark in panel.marks} == {0: True, 1: True, 2: False}
-    assert panel.curves == []
-    assert [text for _, text in panel.size_ticks] == ["96 px", "64 px"]
+    assert {mark["number"]: mark["own"] for mark in panel["marks"]} == {0: True, 1: True, 2: False}
+    assert panel["curves"] == []
+    assert [text for _, text in panel["size_ticks"]] == ["96 px", "64 px"]
 
 
 def test_labels_of_sizes_do_not_run_together() -> None:
     rows = numbered([row("made", str(px), "asymmetric", px, 0.5) for px in (96, 95, 94, 32)])
     rows[0] |= {"role": "teacher"}
-    assert [text for _, text in draw_panel(rows, 380, 360).size_ticks] == ["96 px", "32 px"]
+    assert [text for _, text in draw_panel(rows, 380, 360)["size_ticks"]] == ["96 px", "32 px"]
 
 
 def test_a_single_row_is_drawn() -> None:
     panel = draw_panel(numbered([row("made", "teacher", "teacher", 96, 0.7)]), 560, 380)
-    (mark,) = panel.marks
-    assert panel.left < mark["x"] < panel.right
-    assert panel.front == ""
+    (mark,) = panel["marks"]
+    left, right, _, _ = panel["edges"]
+    assert left < mark["x"] < right
+    assert panel["front"] == ""
 
 
 def test_the_figure_as_a_file_shows_every_row_and_repeats_byte_by_byte() -> None:

@@ -6,8 +6,8 @@ from collections import Counter
 from html.parser import HTMLParser
 
 from pipeline.report.report import (
+    EXAMPLE_BYTES,
     FOLDER,
-    PICTURE_BYTES,
     REASONS,
     STYLE,
     fit_examples,
@@ -231,7 +231,7 @@ def test_a_study_without_students_or_without_naive_rows() -> None:
 
 def test_examples_shrink_alike_until_they_fit() -> None:
     study = [part("a", students=2), part("b", students=2)]
-    whole, left_out = fit_examples(study, PICTURE_BYTES)
+    whole, left_out = fit_examples(study, EXAMPLE_BYTES)
     assert left_out == []
     assert [len(g["queries"]) for one in whole for g in one["examples"]] == [9] * 4
     fewer, left_out = fit_examples(study, 700_000)
@@ -254,7 +254,7 @@ def test_examples_shrink_alike_until_they_fit() -> None:
 def render_with_budget(study: list[dict], most_bytes: int) -> str:
     from unittest.mock import patch
 
-    with patch("pipeline.report.report.PICTURE_BYTES", most_bytes):
+    with patch("pipeline.report.report.EXAMPLE_BYTES", most_bytes):
         return page_of(study)
 
 
