@@ -70,7 +70,7 @@ def evaluate(key: str) -> None:
             labels.numpy(),
             params.seed,
         )
-        shown["examples"] = draw_examples(pack, examples, student.query_px)
+        shown |= draw_examples(pack, examples, student.query_px)
     else:
         shown["pack"] = read_json(paths.pack_summary)
     write_json(paths.report_part(cell), shown)

@@ -1,6 +1,6 @@
-"""A student challenges the champion of its size: the same queries against the current database."""
+"""Two students of one size on the same queries against the current database."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ class Unfit:
     reason: str
 
 
-def challenge(
+def compare_networks(
     paths: DatasetPaths,
     candidate: Path,
     champion: Path | None,
@@ -129,9 +129,7 @@ def compare_queries(
     gain = paired_bootstrap(
         ours.query_metrics["average_precision"],
         theirs.query_metrics["average_precision"],
-        seed=bootstrap.seed,
-        samples=bootstrap.samples,
-        level=bootstrap.level,
+        **asdict(bootstrap),
     )
     return Comparison(
         candidate_map=ours.map,

@@ -45,7 +45,10 @@ def bootstrap_interval(
     if clusters is not None:
         clusters = _checked_clusters(clusters, values)[included]
     means = _bootstrap_means(values[included], clusters, samples, seed)
-    return _percentile_interval(means, float(values[included].mean()), level)
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level}: must lie between 0 and 1, both excluded")
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(low=float(low), mean=float(values[included].mean()), high=float(high))
 
 
 def paired_bootstrap(
@@ -90,10 +93,16 @@ def _bootstrap_means(
     samples: int,
     seed: int,
 ) -> Float[np.ndarray, " sample"]:
-    """Mean of the drawn queries of each sample, in chunks of samples of bounded memory."""
+    """Mean of the drawn queries of each sample, in chunks of samples of bounded memory.
+
+    Units are drawn: queries, or classes, of which the sum of values and the size count.
+    """
     if samples < 1:
         raise ValueError(f"samples = {samples}: must be at least 1")
-    totals, sizes = _units(values, clusters)
+    totals, sizes = values, np.ones_like(values)
+    if clusters is not None:
+        _, unit = np.unique(clusters, return_inverse=True)
+        totals, sizes = np.bincount(unit, weights=values), np.bincount(unit).astype(np.float64)
     generator = np.random.default_rng(seed)
     chunk = max(1, CHUNK_BYTES // (8 * totals.size))
     means = np.empty(samples)
@@ -102,25 +111,6 @@ def _bootstrap_means(
         drawn = generator.integers(totals.size, size=(stop - start, totals.size), dtype=np.int64)
         means[start:stop] = totals[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     return means
-
-
-def _units(
-    values: Float[np.ndarray, " query"], clusters: Shaped[np.ndarray, " query"] | None
-) -> tuple[Float[np.ndarray, " unit"], Float[np.ndarray, " unit"]]:
-    """Sum of the values and number of queries of each unit that is drawn: a query or a class."""
-    if clusters is None:
-        return values, np.ones_like(values)
-    _, unit = np.unique(clusters, return_inverse=True)
-    return np.bincount(unit, weights=values), np.bincount(unit).astype(np.float64)
-
-
-def _percentile_interval(
-    means: Float[np.ndarray, " sample"], mean: float, level: float
-) -> Interval:
-    if not 0 < level < 1:
-        raise ValueError(f"level = {level}: must lie between 0 and 1, both excluded")
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(low=float(low), mean=mean, high=float(high))
 
 
 def _checked_values(values: Float[np.ndarray, " query"], name: str) -> Float[np.ndarray, " query"]:

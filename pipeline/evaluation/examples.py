@@ -172,5 +172,5 @@ def encode_view(view: UInt8[Tensor, "channel height width"]) -> str:
         picture = picture.resize((SHOWN_PX, SHOWN_PX), Image.Resampling.LANCZOS)
     buffer = BytesIO()
     lossless = picture.width <= LOSSLESS_PX
-    picture.save(buffer, "WEBP", lossless=lossless, quality=100 if lossless else 72, method=6)
+    picture.save(buffer, "WEBP", lossless=lossless, quality=100 if lossless else 72)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -6,7 +6,6 @@ Here stands where its marks lie, in units of the drawing; figure.j2 draws them.
 import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,8 @@ MOST_TICKS = 7
 def draw_panel(rows: Sequence[Row], width: int, height: int) -> dict[str, Any]:
     """Lay out mAP in percent over GMACs, a logarithmic axis, from the rows of one data set.
 
-    marks: the rows with `x`, `y`, `low_y`, `high_y` and `own`, whether the backbone is the
-    teacher's; curves: path, role and `own` of those of one role and backbone, cheapest first;
-    front: the path of the Pareto front; ticks: places and their labels.
+    marks: the rows, cheapest first, with `x`, `y`, `low_y`, `high_y` and `own`, whether the
+    backbone is the teacher's. ticks: places and their labels.
     """
     right, bottom = width - RIGHT, height - BOTTOM
     costs = [row["gmacs"] for row in rows]
@@ -51,16 +49,12 @@ def draw_panel(rows: Sequence[Row], width: int, height: int) -> dict[str, Any]:
         }
         for row in sorted(rows, key=lambda row: (row["gmacs"], row["map"]))
     ]
-    front = [mark for mark in marks if mark["pareto"]]
-    steps = " ".join(f"H{mark['x']} V{mark['y']}" for mark in front[1:])
     return {
         "size": (width, height),
         "edges": (LEFT, right, TOP, bottom),
         "x_ticks": [(along(math.log10(tick)), f"{tick:g}") for tick in cost_ticks(first, last)],
         "y_ticks": [(y(tick), f"{tick:g}") for tick in percents],
         "size_ticks": _size_ticks(marks),
-        "curves": _curves(marks),
-        "front": f"M{front[0]['x']} {front[0]['y']} {steps}" if steps else "",
         "marks": marks,
     }
 
@@ -132,15 +126,3 @@ def _size_ticks(marks: Sequence[Row]) -> list[tuple[float, str]]:
         if not ticks or ticks[-1][0] - place >= LABEL_SPACE:
             ticks.append((place, f"{query_px} px"))
     return ticks
-
-
-def _curves(marks: Sequence[Row]) -> list[Row]:
-    def kind(mark: Row) -> tuple[str, str, bool]:
-        return mark["role"], mark["backbone"], mark["own"]
-
-    curves = []
-    for (role, _, own), members in groupby(sorted(marks, key=kind), kind):
-        points = [f"{mark['x']} {mark['y']}" for mark in members]
-        if len(points) > 1:
-            curves.append({"role": role, "own": own, "path": f"M{' L'.join(points)}"})
-    return curves

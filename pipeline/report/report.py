@@ -13,7 +13,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 from markupsafe import Markup
@@ -39,17 +39,7 @@ HALF = (560, 380)  # of the figure where several data sets stand side by side
 NARROW = (380, 360)  # of the figure on a phone, in the units of its drawing
 EXAMPLE_BYTES = 4_000_000  # of all examples together: the page then stays under 5 MB
 EXAMPLES_EACH = (3, 2, 1)  # of each reason, while there is room
-PACKAGES = (
-    "large-to-small",
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "pandas",
-    "pyarrow",
-    "pillow",
-    "faiss-cpu",
-)
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "pyarrow", "pillow", "faiss-cpu")
 REASONS = {
     "above_naive": "Where the student gains most over the teacher fed the same small image",
     "below_teacher": "Where the student loses most to the teacher at full size",
@@ -65,23 +55,17 @@ def read_part(paths: DatasetPaths, cells: Sequence[str]) -> dict[str, Any]:
     """
     read = {cell: read_json(paths.report_part(cell)) for cell in cells}
     rows = table_rows(part["rows"] for part in read.values())
-    students = [row for row in rows if row["role"] == "asymmetric"]
-    drawn = {row["network"]: read[row["network"]]["examples"] for row in students}
+    students = [(row["network"], row["query_px"]) for row in rows if row["role"] == "asymmetric"]
+    images = [part.get("images", {}).items() for part in read.values()]
     return {
         "dataset": paths.dataset,
         "pack": read["teacher"]["pack"],
         "rows": rows,
         "examples": [
-            {
-                "student": row["network"],
-                "query_px": row["query_px"],
-                "queries": drawn[row["network"]]["queries"],
-            }
-            for row in students
+            {"student": name, "query_px": query_px, "queries": read[name]["queries"]}
+            for name, query_px in students
         ],
-        "images": {
-            row: picture for one in drawn.values() for row, picture in one["images"].items()
-        },
+        "images": dict(chain.from_iterable(images)),
     }
 
 
@@ -109,14 +93,13 @@ def render_report(
     the page shows. confidence: level of the intervals, a fraction of 1.
     """
     numbers = count()  # by which the page refers to rows
-    numbered = [
-        {
-            **part,
-            "rows": [row | {"number": next(numbers)} for row in part["rows"]],
-            "teacher": next(row for row in part["rows"] if row["role"] == "teacher"),
-        }
-        for part in parts
-    ]
+    numbered = []
+    for part in parts:
+        rows = [row | {"number": next(numbers)} for row in part["rows"]]
+        students = [row for row in rows if row["role"] == "asymmetric"]
+        best = max(students, key=lambda row: (row["map"], -row["gmacs"]), default=None)
+        teacher = next(row for row in rows if row["role"] == "teacher")
+        numbered.append({**part, "rows": rows, "teacher": teacher, "best": best})
     rows = [row for part in numbered for row in part["rows"]]
     shown, left_out = fit_examples(numbered, EXAMPLE_BYTES)
     sizes = {"wide": WIDE if len(parts) == 1 else HALF, "narrow": NARROW}
@@ -132,7 +115,6 @@ def render_report(
         left_out=left_out,
         panels=panels,
         others=any(not mark["own"] for p in panels.values() for mark in p["wide"]["marks"]),
-        readings=[reading for part in numbered if (reading := _reading(part))],
         rows=rows,
         roles=roles_of(rows),
         reasons=REASONS,
@@ -174,15 +156,6 @@ def _with_examples(part: Mapping[str, Any], each: int, students: int) -> dict[st
     return {**part, "examples": examples, "images": images}
 
 
-def _reading(part: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the page's first lines say of a data set: its best student beside its teacher."""
-    students = [row for row in part["rows"] if row["role"] == "asymmetric"]
-    if not students:
-        return None
-    best = max(students, key=lambda row: (row["map"], -row["gmacs"]))
-    return {"teacher": part["teacher"], "student": best}
-
-
 def _yaml(values: Mapping[str, Any]) -> str:
     yaml = YAML()
     yaml.width = 100
@@ -192,7 +165,9 @@ def _yaml(values: Mapping[str, Any]) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {"Python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    return {"Python": platform.python_version()} | {
+        name: version(name) for name in ("large-to-small", *PACKAGES)
+    }
 
 
 def _mark(parts: Sequence[Mapping[str, Any]]) -> str:

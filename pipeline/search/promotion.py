@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.devices import resolve_device
 from pipeline.evaluation.cells import Bootstrap
-from pipeline.evaluation.compare import Comparison, Incompatible, Unfit, challenge
+from pipeline.evaluation.compare import Comparison, Incompatible, Unfit, compare_networks
 from pipeline.files import file_md5
 from pipeline.models.weights import read_card
 from pipeline.paths import WORK, DatasetPaths, teacher_origin
@@ -197,7 +197,7 @@ def _challenge(
 ) -> Comparison | Incompatible | Unfit | None:
     paths = DatasetPaths(name)
     interval = params.evaluation
-    return challenge(
+    return compare_networks(
         paths,
         candidate,
         theirs,

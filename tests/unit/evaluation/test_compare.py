@@ -9,7 +9,13 @@ import torch
 
 from pipeline.evaluation import compare as module
 from pipeline.evaluation.cells import Bootstrap
-from pipeline.evaluation.compare import Comparison, Incompatible, Unfit, challenge, find_fault
+from pipeline.evaluation.compare import (
+    Comparison,
+    Incompatible,
+    Unfit,
+    compare_networks,
+    find_fault,
+)
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
 from pipeline.paths import DatasetPaths
 from tests.made_study import BACKBONE, CPU, DIM, STUDENT, STUDENT_PX, make_finished_study
@@ -28,7 +34,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def outcome(
     candidate: Path, champion: Path | None = CHAMPION, *, same_teacher: bool = True
 ) -> Comparison | Incompatible | Unfit | None:
-    return challenge(
+    return compare_networks(
         PATHS, candidate, champion, Bootstrap(100, 0.95, 0), CPU, same_teacher=same_teacher
     )
 

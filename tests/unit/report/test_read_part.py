@@ -22,7 +22,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DatasetPaths:
         own = {role: row("32", name, role, px, 0.5) for role in ("asymmetric", "naive")}
         images = {"7": "data:,seven", str(px): f"data:,{px}"}
         drawn = {"queries": part("made", students=1)["examples"][0]["queries"], "images": images}
-        write_json(found.report_part(name), {"rows": own, "examples": drawn})
+        write_json(found.report_part(name), {"rows": own, **drawn})
     return found
 
 
