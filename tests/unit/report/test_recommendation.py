@@ -1,6 +1,9 @@
 """The network to take: within the bounds by its interval, the cheapest, and why."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from pipeline.files import write_json
 from pipeline.paths import DatasetPaths
 from pipeline.report.recommendation import Bounds, recommend
 from tests.made_params import edited_params
+
+ROOT = Path(__file__).resolve().parents[3]
 
 NAN = float("nan")
 
@@ -195,6 +200,33 @@ def test_the_command_says_which_and_why() -> None:
     assert "asymmetric, 64 px, 1 GMACs, 12 ms, mAP 67.0 % (65.5 to 68.5)" in told
     assert "3.0 points (2.0 to 4.0) below the teacher" in told
     assert "not s (asymmetric, 64 px): not within the bounds" in told
+
+
+def test_the_table_is_shown_and_nothing_is_written(study: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in study.rglob("*")}
+    done = CliRunner().invoke(cli.app, ["table"])
+    assert done.exit_code == 0
+    assert "67.0 (65.5 to 68.5)" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in study.rglob("*")} == before
+
+
+@pytest.mark.parametrize("command", [["table"], ["recommend", "--max-drop", "50"]])
+def test_neither_command_loads_a_heavy_library(study: Path, command: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from pipeline.cli.__main__ import app\n"
+        f"app({command}, standalone_mode=False)\n"
+        "print(sorted({'torch', 'timm', 'pandas', 'mlflow', 'jinja2'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=study,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.usefixtures("study")
