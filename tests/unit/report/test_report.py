@@ -234,7 +234,7 @@ def test_examples_shrink_alike_until_they_fit() -> None:
     whole, left_out = fit_examples(study, EXAMPLE_BYTES)
     assert left_out == []
     assert [len(g["queries"]) for one in whole for g in one["examples"]] == [9] * 4
-    fewer, left_out = fit_examples(study, 700_000)
+    fewer, left_out = fit_examples(study, 900_000)
     counts = [len(g["queries"]) for one in fewer for g in one["examples"]]
     assert left_out == []
     assert len(set(counts)) == 1
@@ -244,11 +244,11 @@ def test_examples_shrink_alike_until_they_fit() -> None:
             reasons = Counter(query["reason"] for query in example["queries"])
             assert len(set(reasons.values())) == 1
         assert len(one["images"]) == 16 * counts[0] * 2
-    fewest, left_out = fit_examples(study, 250_000)
+    fewest, left_out = fit_examples(study, 400_000)
     assert left_out == ["a-1", "b-1"]
     assert [len(one["examples"]) for one in fewest] == [1, 1]
     assert fit_examples(study, 0)[1] == ["a-0", "a-1", "b-0", "b-1"]
-    assert "Left out for the size of this page: a-1, b-1" in (render_with_budget(study, 250_000))
+    assert "Left out for the size of this page: a-1, b-1" in (render_with_budget(study, 400_000))
 
 
 def render_with_budget(study: list[dict], most_bytes: int) -> str:
