@@ -1,5 +1,6 @@
 """Batches of augmented views, the same views at every size that is asked for."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,7 +22,7 @@ from pipeline.views.evaluation import (
     mean_luma,
     mix,
 )
-from pipeline.views.resampling import ImageStack, crop_views_together, stack_images
+from pipeline.views.resampling import crop_views_together, stack_images
 
 Decode = Callable[[int], UInt8[Tensor, "channel height width"]]
 DECODED_CACHE_BYTES = 2 << 30
@@ -46,18 +47,23 @@ class ViewRecipe:
 
 
 def cached_decoder(pack: Pack, limit_bytes: int = DECODED_CACHE_BYTES) -> Decode:
-    """`pack.decode` that keeps the images it has decoded until they fill `limit_bytes`."""
+    """`pack.decode` that keeps the images it has decoded until they fill `limit_bytes`.
+
+    Several threads may call it.
+    """
     kept: dict[int, Tensor] = {}
     room = limit_bytes
+    lock = threading.Lock()
 
     def decode(row: int) -> UInt8[Tensor, "channel height width"]:
         nonlocal room
         image = kept.get(row)
         if image is None:
             image = pack.decode(row)
-            if image.numel() <= room:
-                room -= image.numel()
-                kept[row] = image
+            with lock:
+                if row not in kept and image.numel() <= room:
+                    room -= image.numel()
+                    kept[row] = image
         return image
 
     return decode
@@ -140,21 +146,23 @@ class _Views:
 
         Colours change by the mean of the first size, the largest.
         """
-        mean: Tensor | None = None
-        together = _made_together(self.device)
-        stack = stack_images(self.images[some], self.device) if together else None
-        for size_px, views, floats in zip(self.sizes_px, out, levels, strict=True):
-            self._crop(some, stack, size_px, floats)
-            mean = mean_luma(floats) if mean is None else mean
+        self._crop(some, levels)
+        mean = mean_luma(levels[0])
+        for views, floats in zip(out, levels, strict=True):
             adjust_colours(floats, self.maps[some], mean, out=views)
 
-    def _crop(self, some: slice, stack: ImageStack | None, size_px: int, out: Tensor) -> None:
+    def _crop(self, some: slice, out: Sequence[Tensor]) -> None:
         images, boxes, flips = self.images[some], self.boxes[some], self.parameters.flip[some]
-        if stack is not None:
-            out.copy_(crop_views_together(stack, boxes, flips, size_px))
+        if _made_together(self.device):
+            for part, stack in stack_images(images, self.device):
+                for size_px, levels in zip(self.sizes_px, out, strict=True):
+                    views = crop_views_together(stack, boxes[part], flips[part], size_px)
+                    levels[part].copy_(views)
             return
-        for levels, image, box, flip in zip(out, images, boxes, flips.tolist(), strict=True):
-            levels.copy_(crop_view(image, box, flip=flip, size_px=size_px))
+        for size_px, levels in zip(self.sizes_px, out, strict=True):
+            views_of = zip(levels, images, boxes, flips.tolist(), strict=True)
+            for level, image, box, flip in views_of:
+                level.copy_(crop_view(image, box, flip=flip, size_px=size_px))
 
 
 def _made_together(device: torch.device) -> bool:

@@ -1,6 +1,6 @@
 """Crops of many images at one size as products of matrices: what a GPU does in one go."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 PIXELS_AT_ONCE = 64 << 20  # of the images that are resampled together, padded to one size
+STACK_BYTES = 256 << 20  # of the images that are padded to one size and moved together
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,36 @@ class ImageStack:
 
 
 def stack_images(
-    images: Sequence[UInt8[Tensor, "channel _ _"]], device: torch.device
-) -> ImageStack:
-    """The images of a number of views, each different one moved to `device` once.
+    images: Sequence[UInt8[Tensor, "channel _ _"]],
+    device: torch.device,
+    limit_bytes: int = STACK_BYTES,
+) -> Iterator[tuple[slice, ImageStack]]:
+    """The images of a number of views on `device`, each different one moved once a stack.
 
-    To a GPU from pinned memory: such a copy runs beside what the GPU computes.
+    A stack takes as many of the next views as fit in `limit_bytes`, padded to the largest side, or
+    one that is larger by itself; the slice says which. To a GPU they go from pinned memory: such a
+    copy runs beside what the GPU computes.
     """
+    start = 0
+    while start < len(images):
+        stop = start + _fitting(images[start:], limit_bytes)
+        yield slice(start, stop), _stacked(images[start:stop], device)
+        start = stop
+
+
+def _fitting(images: Sequence[Tensor], limit_bytes: int) -> int:
+    """How many of the first images, one or more, fit into a stack."""
+    distinct: set[int] = set()
+    height = width = 0
+    for count, image in enumerate(images):
+        distinct.add(id(image))
+        height, width = max(height, image.shape[1]), max(width, image.shape[2])
+        if len(distinct) > 1 and len(distinct) * 3 * height * width > limit_bytes:
+            return count
+    return len(images)
+
+
+def _stacked(images: Sequence[Tensor], device: torch.device) -> ImageStack:
     height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
     distinct = {id(image): image for image in images}
     numbers = {key: number for number, key in enumerate(distinct)}

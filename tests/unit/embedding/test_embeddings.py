@@ -1,14 +1,23 @@
 """Embeddings of the images of a pack: in their order, and in any batches."""
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.datasets.normalisation import UnreadableImage
 from pipeline.datasets.packs import Pack
 from pipeline.embedding import embeddings
-from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.embedding.embeddings import (
+    BATCHES_AHEAD,
+    EvaluationViews,
+    embed_pictures,
+    embed_views,
+    made_ahead,
+)
 from pipeline.views.evaluation import evaluation_view
 from tests.made_training import CPU, made_pack, tiny_embedder
 
@@ -87,3 +96,89 @@ def test_reading_leaves_the_pack_and_the_network_alone(pack: Pack, tmp_path: Pat
     embed_views(network, EvaluationViews(pack, np.arange(12), 16), CPU)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_what_is_made_ahead_is_in_order_and_bounded(threads: int) -> None:
+    begun: list[int] = []
+
+    def make(item: int) -> int:
+        begun.append(item)
+        time.sleep(0.003 * (item % 3))
+        return item * item
+
+    for taken, made in enumerate(made_ahead(range(20), make, threads=threads, ahead=4)):
+        assert made == taken * taken
+        assert len(begun) <= taken + 1 + (4 if threads else 0)
+    assert sorted(begun) == list(range(20))
+    stopped = made_ahead(range(100), make, threads=threads, ahead=4)
+    next(stopped)
+    stopped.close()
+    assert len(begun) <= 20 + 6  # what is not wanted any more is not made
+
+
+def test_an_error_comes_in_its_turn() -> None:
+    made = made_ahead([1, 0, 2], lambda item: 1 / item, threads=2, ahead=2)
+    assert next(made) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(made)
+
+
+def test_any_number_of_threads_gives_the_same_bits(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = tiny_embedder(batch_norm=True).eval()
+    rows = np.arange(12)[::-1].copy()
+    waiting, most = 0, 0
+    lock = threading.Lock()
+
+    def counted(image, size_px: int):
+        nonlocal waiting, most
+        with lock:
+            waiting += 1
+            most = max(most, waiting)
+        return evaluation_view(image, size_px)
+
+    def taken(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+        nonlocal waiting
+        with lock:
+            waiting -= len(images)
+        return unit_range(images, device)
+
+    unit_range = embeddings.unit_range
+    monkeypatch.setattr(embeddings, "evaluation_view", counted)
+    monkeypatch.setattr(embeddings, "unit_range", taken)
+    found = [
+        embed_views(
+            network,
+            EvaluationViews(pack, rows, 16, limit_bytes=limit),
+            CPU,
+            batch_size=2,
+            threads=threads,
+        )
+        for threads in (0, 1, 3)
+        for limit in (0, 10**9)
+    ]
+    assert all(torch.equal(found[0], other) for other in found[1:])
+    assert 2 < most <= 2 * (BATCHES_AHEAD + 1)
+
+
+def test_pictures_are_embedded_as_the_rows_of_a_pack(pack: Pack) -> None:
+    network = tiny_embedder(batch_norm=True).eval()
+    names = [pack.names[row] for row in (5, 0, 7)]
+    rows = {name: row for row, name in enumerate(pack.names)}
+
+    def read(name: str) -> bytes:
+        if name == "gone":
+            raise UnreadableImage(name, "there is no such file")
+        return b"text" if name == "text" else pack.encoded(rows[name])
+
+    expected = embed_views(network, EvaluationViews(pack, np.array([5, 0, 7]), 16), CPU)
+    for threads in (0, 2):
+        asked = [names[0], "gone", *names[1:], "text"]
+        found = embed_pictures(network, asked, read, 16, CPU, threads=threads)
+        assert found.names == names
+        np.testing.assert_array_equal(found.vectors, expected.numpy())
+        assert [failure.name for failure in found.failures] == ["gone", "text"]
+    nothing = embed_pictures(network, ["gone"], read, 16, CPU)
+    assert (nothing.names, len(nothing.vectors), len(nothing.failures)) == ([], 0, 1)

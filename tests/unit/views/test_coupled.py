@@ -1,5 +1,7 @@
 """Coupled views: one content, one change of colour and one partner at both sizes."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -308,10 +310,33 @@ def test_an_image_is_moved_once_for_both_sizes(monkeypatch: pytest.MonkeyPatch) 
     moved = []
 
     def counted(images: list[Tensor], device: torch.device) -> object:
-        stack = stack_images(images, device)
-        moved.append((len(images), len(stack.images)))
-        return stack
+        stacks = list(stack_images(images, device))
+        moved.extend((part, len(stack.images)) for part, stack in stacks)
+        return stacks
 
     monkeypatch.setattr(coupled, "stack_images", counted)
     views_of(CROPS, rows=(3, 5, 8))
-    assert moved == [(12, 3)]
+    assert moved == [(slice(0, 12), 3)]
+
+
+def test_threads_share_a_cached_decoder_within_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight threads decode the same image at once; it is kept and counted once."""
+    pack = made_pack(tmp_path, 2, 3, px=8)
+    plain, together, decoded = Pack.decode, threading.Barrier(8), list[int]()
+
+    def at_once(self: Pack, row: int) -> Tensor:
+        decoded.append(row)
+        if len(decoded) <= 8:
+            together.wait(timeout=10)  # all have found the cache empty
+        return plain(self, row)
+
+    monkeypatch.setattr(Pack, "decode", at_once)
+    decode = cached_decoder(pack, limit_bytes=2 * 3 * 8 * 8)
+    with ThreadPoolExecutor(8) as pool:
+        for got in pool.map(decode, [0] * 8):
+            assert torch.equal(got, plain(pack, 0))
+    for row in (1, 2, 0, 1, 2):
+        decode(row)
+    assert decoded == [0] * 8 + [1, 2, 2]  # there was room for a second image, none for a third

@@ -25,7 +25,8 @@ def test_views_are_those_made_one_by_one(monkeypatch: pytest.MonkeyPatch) -> Non
     sides = torch.tensor([image.shape[1:] for image in images])
     boxes = crop_boxes(drawn, sides[:, 0], sides[:, 1])
     assert 5 < drawn.flip.sum() < 19
-    stack = stack_images(images, CPU)
+    ((part, stack),) = stack_images(images, CPU)
+    assert part == slice(0, 24)
     assert stack.images.shape == (6, 3, 200, 240)
     for size_px in (7, 24, 64):
         together = crop_views_together(stack, boxes, drawn.flip, size_px)
@@ -49,3 +50,38 @@ def test_weights_by_hand() -> None:
     weights = filter_weights(torch.tensor([0.0]), torch.tensor([2.0]), 2, 4)[0]
     expected = torch.tensor([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
     torch.testing.assert_close(weights, expected)
+
+
+def test_stacks_of_large_images_are_bounded_and_show_the_same() -> None:
+    """Long images across and upright: padded to one size they would take 16 times 3 x 400 x 400."""
+    sides = [(400, 20) if n % 2 else (20, 400) for n in range(15)] + [(400, 400)]
+    images = [torch.from_numpy(picture(n, *side)).permute(2, 0, 1) for n, side in enumerate(sides)]
+    images.insert(3, images[2])  # a second view of the same image takes no room
+    drawn = draw_view_parameters(
+        len(images),
+        torch.Generator().manual_seed(0),
+        crop_scale=(0.2, 1.0),
+        flip_probability=0.5,
+        colour_ranges=(0, 0, 0, 0),
+    )
+    heights, widths = torch.tensor([image.shape[1:] for image in images]).T
+    boxes = crop_boxes(drawn, heights, widths)
+
+    def views_within(limit_bytes: int) -> tuple[torch.Tensor, list[int]]:
+        stacks = list(stack_images(images, CPU, limit_bytes))
+        assert [row for part, _ in stacks for row in range(17)[part]] == list(range(17))
+        views = [
+            crop_views_together(stack, boxes[part], drawn.flip[part], 16) for part, stack in stacks
+        ]
+        return torch.cat(views), [stack.images.numel() for _, stack in stacks]
+
+    whole, whole_bytes = views_within(1 << 30)
+    assert whole_bytes == [16 * 3 * 400 * 400]
+    for limit in (5 * 3 * 400 * 400, 3 * 400 * 400):
+        parts, parts_bytes = views_within(limit)
+        assert len(parts_bytes) > 2
+        assert max(parts_bytes) <= limit
+        assert (parts.int() - whole.int()).abs().max() <= 1
+    alone, alone_bytes = views_within(1)  # one at a time: an image is not cut up
+    assert len(alone_bytes) == 16
+    assert (alone.int() - whole.int()).abs().max() <= 1
