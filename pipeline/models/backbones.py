@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.models.late_compiler import compiler_left_out
 from pipeline.models.local_weights import load_local_weights
 from pipeline.models.torchvision_heads import HALF, HALF_SCALED, NATIVE_PX, headless
 
@@ -63,11 +64,13 @@ def check_backbone(name: str) -> None:
     """Raise UnknownBackboneError unless `name` is one of its library's; builds nothing."""
     library, _, model = name.partition("/")
     if library == "timm":
-        import timm
+        with compiler_left_out():
+            import timm
 
         known = [*timm.list_models(), *timm.list_pretrained()]
     elif library == "torchvision":
-        from torchvision import models
+        with compiler_left_out():
+            from torchvision import models
 
         known = models.list_models(module=models)  # not detection, segmentation, video, or 8 bits
     else:
@@ -104,7 +107,8 @@ def _create_timm(model: str, pretrained: bool) -> tuple[nn.Module, bool]:
 
     One that can take images of any size does.
     """
-    from timm import create_model
+    with compiler_left_out():
+        from timm import create_model
 
     settings: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0}
     try:
@@ -118,7 +122,8 @@ def _create_timm(model: str, pretrained: bool) -> tuple[nn.Module, bool]:
 
 
 def _build_torchvision(model: str, pretrained: bool, weights_file: Path | None) -> Backbone:
-    from torchvision.models import get_model
+    with compiler_left_out():
+        from torchvision.models import get_model
 
     own: dict[str, Any] = {"init_weights": True} if model in HALF_SCALED and not pretrained else {}
     network = get_model(model, weights="DEFAULT" if pretrained else None, **own)
