@@ -1,11 +1,56 @@
 """What every command of `l2s` shares: errors in words, and the way into the workspace."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.config.params import Params
+
+OBJECTS_BEFORE_COLLECTION = 100_000
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The study that a command works on: the current folder. `here` is where it was given."""
+
+    here: Path
+
+    @cached_property
+    def params(self) -> "Params":
+        """Raises ValueError for what is wrong in params.yaml."""
+        from pipeline.config.params import load_params
+
+        return load_params()
+
+    @cached_property
+    def device(self) -> "torch.device":
+        """Raises ValueError for a device that is not there."""
+        from pipeline.devices import resolve_device
+
+        return resolve_device(self.params.threads)
+
+    def path(self, given: Path) -> Path:
+        """A path of the user's, which refers to the folder where the command was given."""
+        return self.here / given.expanduser()
+
+
+@contextmanager
+def workspace() -> Iterator[Workspace]:
+    """The body of a command: in the folder of the study, errors of the user's in words."""
+    # Imports make many objects and no garbage: looking for it takes a tenth of their time.
+    gc.set_threshold(OBJECTS_BEFORE_COLLECTION)
+    with plain_errors():
+        yield Workspace(enter_workspace())
 
 
 @contextmanager

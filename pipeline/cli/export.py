@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.errors import enter_workspace, plain_errors
+from pipeline.cli.errors import workspace
 
 app = typer.Typer()
 
@@ -39,19 +39,16 @@ def export(
 
     It is compared with PyTorch on 200 test images; where they differ, nothing is written.
     """
-    with plain_errors():
-        here = enter_workspace()
-        from pipeline.config.params import load_params
+    with workspace() as study:
         from pipeline.export.folder import default_target, export_network
         from pipeline.search.search import choose_network
 
         if index is not None and not with_database:
             raise ValueError("--index: names the database of --with-database: give both")
-        params = load_params()
-        named = choose_network(params, network, dataset, newest=newest)
-        target = here / output.expanduser() if output else default_target(named)
+        named = choose_network(study.params, network, dataset, newest=newest)
+        target = study.path(output) if output else default_target(named)
         parity = export_network(
-            params,
+            study.params,
             named,
             target,
             with_database=with_database,

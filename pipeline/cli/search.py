@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pipeline.cli.errors import enter_workspace, plain_errors, printable
+from pipeline.cli.errors import printable, workspace
 
 if TYPE_CHECKING:
     from pipeline.search.databases import Database
-    from pipeline.search.picture_sheet import AnsweredQuery
+    from pipeline.search.page.sheet import AnsweredQuery
     from pipeline.search.search import QueryNetwork
 
 app = typer.Typer()
@@ -52,23 +52,25 @@ def search(
 
     Exit code 0: all were searched; 1: some could not be read; 2: none could, or a wrong usage.
     """
-    with plain_errors():
-        here = enter_workspace()
+    with workspace() as study:
         from pipeline.search.pictures import name_pictures
+        from pipeline.search.search import open_search
 
         listed = sys.stdin if "-" in images else ()
-        pictures = name_pictures(images, here, listed)
-        target = here / html.expanduser() if html else None
+        pictures = name_pictures(images, study.here, listed)
+        target = study.path(html) if html else None
         if target and not target.parent.is_dir():
             raise ValueError(f"--html {html}: there is no folder {target.parent}")
-        opened, database = _open(network, dataset, index, newest=newest)
+        opened, database = open_search(
+            study.params, network, dataset, index, study.device, newest=newest
+        )
         queries = [
-            _answer(picture, here, opened, database, k, reduced_decode=reduced_decode)
+            _answer(picture, study.here, opened, database, k, reduced_decode=reduced_decode)
             for picture in pictures
         ]
         if target:
             from pipeline.files import write_text
-            from pipeline.search.picture_sheet import picture_sheet
+            from pipeline.search.page.sheet import picture_sheet
 
             title = f"{len(queries)} pictures by {opened.name} in {database.name}"
             write_text(target, picture_sheet(queries, database, title))
@@ -87,28 +89,6 @@ def search(
         raise typer.Exit(2 if failed == len(queries) else 1)
 
 
-def _open(
-    network: str | None, dataset: str | None, index: str | None, *, newest: bool
-) -> "tuple[QueryNetwork, Database]":
-    """The network and the database that the options name."""
-    from pipeline.config.params import load_params
-    from pipeline.devices import resolve_device
-    from pipeline.paths import DatasetPaths
-    from pipeline.search.databases import open_study_database
-    from pipeline.search.image_index import open_image_index, require_card
-    from pipeline.search.search import choose_network, open_network
-
-    params = load_params()
-    owner = require_card(index).dataset if index is not None else None
-    if owner is not None and dataset not in (None, owner):
-        raise ValueError(f"--index {index} belongs to {owner}, not to --dataset {dataset}")
-    named = choose_network(params, network, dataset or owner, newest=newest)
-    opened = open_network(named, resolve_device(params.threads))
-    if index is None:
-        return opened, open_study_database(named.dataset)
-    return opened, open_image_index(index, DatasetPaths(named.dataset).teacher)
-
-
 def _answer(
     picture: Path,
     here: Path,
@@ -119,7 +99,7 @@ def _answer(
     reduced_decode: bool,
 ) -> "AnsweredQuery":
     from pipeline.datasets.normalisation import UnreadableImage
-    from pipeline.search.picture_sheet import AnsweredQuery
+    from pipeline.search.page.sheet import AnsweredQuery
     from pipeline.search.pictures import read_file
     from pipeline.search.search import search_picture
 
@@ -211,25 +191,21 @@ def index(
 
     Exit code 0: all are in the index; 1: some could not be read; 2: none could, or a wrong usage.
     """
-    with plain_errors():
-        here = enter_workspace()
-        from pipeline.config.params import load_params
-        from pipeline.devices import resolve_device
+    with workspace() as study:
         from pipeline.search.indexing import index_folder
         from pipeline.search.search import TEACHER, choose_network, open_network
 
-        params = load_params()
-        named = choose_network(params, TEACHER, dataset)
-        place = (here / folder.expanduser()).resolve()
+        named = choose_network(study.params, TEACHER, dataset)
+        place = study.path(folder).resolve()
         report = index_folder(
             place,
             place.name if name is None else name,
             named,
-            open_network(named, resolve_device(params.threads)),
+            open_network(named, study.device),
             kind=kind,
             rebuild=rebuild,
             take_changed=replace,
-            threads=params.threads,
+            threads=study.params.threads,
         )
     for failure in report.failures:
         typer.echo(f"error: {printable(failure.name)}: {printable(failure.reason)}", err=True)

@@ -25,8 +25,13 @@ from pipeline.models.query_encoder import QueryEncoder
 from pipeline.models.weights import read_card
 from pipeline.paths import DatasetPaths
 from pipeline.progress import track
-from pipeline.search.databases import Database, image_id, open_study_database
-from pipeline.search.image_index import open_image_index, require_card
+from pipeline.search.databases import (
+    Database,
+    image_id,
+    open_image_index,
+    open_study_database,
+)
+from pipeline.search.index import require_card
 from pipeline.search.search import TEACHER, NamedNetwork, QueryNetwork, open_network
 from pipeline.tracking.served_package import (
     load_served_model,

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,15 @@ from jaxtyping import Float, Int
 
 from pipeline.datasets.packs import open_pack
 from pipeline.paths import DatasetPaths
-from pipeline.search.index import read_index
+from pipeline.search.index import (
+    IndexCard,
+    file_sha256,
+    index_home,
+    read_content,
+    read_index,
+    require_card,
+)
+from pipeline.search.pictures import read_file
 
 # An approximate index proposes so many times more than asked for; the best of them by their exact
 # similarity are the result.
@@ -43,8 +52,8 @@ class Hit:
 class Database:
     """An open database. Row i of `vectors`, `ids`, `names` and `class_names` is one image.
 
-    `dataset` is the one whose teacher embedded it; `read` gives the encoded image of a row; `what`
-    says which images they are.
+    `ids` ascend. `dataset` is the one whose teacher embedded it; `read` gives the encoded image of
+    a row; `what` says which images they are.
     """
 
     name: str
@@ -75,7 +84,7 @@ class Database:
         wanted = k if self.is_exact else max(CANDIDATES_PER_RESULT * k, LEAST_CANDIDATES)
         similarities, ids = self.index.search(query[None], min(wanted, len(self)))
         found = ids[0] >= 0  # fewer than asked for are filled up with -1
-        rows = self._rows_of(ids[0][found])
+        rows = np.searchsorted(self.ids, ids[0][found])
         scores = similarities[0][found]
         if not self.is_exact:
             scores = self.vectors[rows] @ query
@@ -92,10 +101,6 @@ class Database:
             )
             for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1)
         ]
-
-    def _rows_of(self, ids: Int[np.ndarray, " found"]) -> Int[np.ndarray, " found"]:
-        """`ids` ascend."""
-        return np.searchsorted(self.ids, ids)
 
 
 def open_study_database(dataset: str) -> Database:
@@ -127,4 +132,47 @@ def open_study_database(dataset: str) -> Database:
         class_names=[pack.class_names[pack.labels[row]] for row in test],
         read=lambda row: pack.encoded(int(test[row])),
         what=f"test images of {len(pack)}; `l2s index FOLDER` takes all images of a folder",
+    )
+
+
+def open_image_index(name: str, teacher: Path) -> Database:
+    """An index by its name, for searching.
+
+    teacher: the file of the data set's teacher, which must be the one that embedded the index.
+    Raises ValueError when there is no such index, it is damaged, or of another teacher.
+    """
+    card = require_card(name)
+    if not teacher.exists() or file_sha256(teacher) != card.teacher_sha256:
+        raise ValueError(
+            f"index {name} was embedded by another teacher than {teacher}: `l2s index FOLDER "
+            f"--name {name} --rebuild` embeds it anew"
+        )
+    try:
+        return _open_generation(name, card)
+    except (ValueError, OSError):
+        newer = require_card(name)
+        if newer == card:
+            raise
+        return _open_generation(name, newer)  # a writer has put it in force in between
+
+
+def _open_generation(name: str, card: IndexCard) -> Database:
+    home = index_home(name)
+    content = read_content(home, card)
+    index = read_index(home / str(card.generation) / "index.faiss")
+    if (index.ntotal, index.d) != content.vectors.shape:
+        raise ValueError(f"{home}: its files do not fit together; index with --rebuild")
+    names, class_names, folders = (
+        content.images[column].to_pylist() for column in ("name", "class_name", "folder")
+    )
+    return Database(
+        name=name,
+        dataset=card.dataset,
+        index=index,
+        is_exact=card.kind == "exact",
+        vectors=content.vectors,
+        ids=content.ids,
+        names=names,
+        class_names=class_names,
+        read=lambda row: read_file(Path(folders[row], names[row]), names[row]),
     )

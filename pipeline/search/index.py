@@ -1,15 +1,38 @@
-"""FAISS indexes: of a study's database, and of further images under stable ids."""
+"""Indexes on disk: of a study's database, and of further images under stable ids, indexes/NAME/.
 
+index.json names the generation in force; the files of a generation lie in a folder of its number.
+A new one is written beside it, then index.json is replaced: a reader sees the old or the new.
+
+    index.json                     generation, data set, teacher, kind, counts
+    GENERATION/images.parquet      id, name, class_name, sha256, folder; ascending ids
+    GENERATION/vectors.npy         teacher embeddings, row by row as in images.parquet
+    GENERATION/index.faiss         made of the vectors; answers with ids
+"""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float, Int
+from pydantic import TypeAdapter
 from torch import Tensor
 
-from pipeline.files import replacing
+from pipeline.files import replacing, write_json
 
 IndexKind = Literal["exact", "hnsw", "ivfpq"]
+INDEXES = Path("indexes")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+IMAGE_COLUMNS = pa.schema(
+    [("id", pa.int64())]
+    + [(name, pa.string()) for name in ("name", "class_name", "sha256", "folder")]
+)
 
 _HNSW_NEIGHBOURS = 32  # links a vector; the graph takes 8 bytes a link
 _HNSW_BREADTH = 128  # candidates kept while searching; more finds more and takes longer
@@ -89,3 +112,124 @@ def read_index(path: Path) -> Any:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:  # also for a file that is not there
         raise ValueError(f"{path}: is not a whole FAISS index") from error
+
+
+@dataclass(frozen=True)
+class IndexCard:
+    """What an index is. `teacher_sha256` is that of the teacher's file, which embedded it all."""
+
+    generation: int
+    dataset: str
+    teacher_sha256: str
+    kind: IndexKind
+    images: int
+
+
+@dataclass(frozen=True)
+class IndexContent:
+    """Images, with the columns `IMAGE_COLUMNS`, and their vectors, row by row."""
+
+    images: pa.Table
+    vectors: Float[np.ndarray, "database dim"]
+
+    @property
+    def ids(self) -> Int[np.ndarray, " database"]:
+        return np.from_dlpack(self.images["id"].combine_chunks())
+
+
+def index_home(name: str) -> Path:
+    """The folder of an index. Raises ValueError for a name that is no plain file name."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"index {name!r}: must be letters, digits, '_', '.' or '-'")
+    return INDEXES / name
+
+
+def index_names() -> list[str]:
+    """The indexes that are there."""
+    return sorted(path.parent.name for path in INDEXES.glob("*/index.json"))
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[None]:
+    """One writer of an index at a time; the next waits."""
+    from filelock import FileLock
+
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.with_name(f".{home.name}.lock")):
+        yield
+
+
+def read_card(home: Path) -> IndexCard | None:
+    """The card of the index in force, or None where there is none yet.
+
+    Raises ValueError for a file that is no such card.
+    """
+    path = home / "index.json"
+    try:
+        return TypeAdapter(IndexCard).validate_json(path.read_bytes(), strict=True)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # pydantic's too
+        raise ValueError(f"{path}: is not the card of an index; delete the folder") from error
+
+
+def require_card(name: str) -> IndexCard:
+    """The card of an index that must be there. Raises ValueError that lists those that are."""
+    card = read_card(index_home(name))
+    if card is None:
+        known = ", ".join(index_names())
+        raise ValueError(f"index {name}: there is none; known: {known or 'none'}")
+    return card
+
+
+def read_content(home: Path, card: IndexCard) -> IndexContent:
+    """What is indexed, the vectors memory-mapped. Raises ValueError for a damaged file."""
+    import pyarrow.parquet as pq
+
+    path = home / str(card.generation) / "images.parquet"
+    try:
+        images = pq.read_table(path, columns=IMAGE_COLUMNS.names).cast(IMAGE_COLUMNS)
+        path = path.with_name("vectors.npy")
+        vectors = np.load(path, mmap_mode="r")
+    except (ValueError, OSError, EOFError) as error:  # pyarrow's errors are of these
+        raise ValueError(f"{path}: cannot be read; index with --rebuild ({error})") from error
+    if len(images) != len(vectors):
+        raise ValueError(f"{home}: its files do not fit together; index with --rebuild")
+    return IndexContent(images, vectors)
+
+
+def write_generation(home: Path, card: IndexCard, content: IndexContent, *, threads: int) -> None:
+    """Write the generation of `card` and put it in force; the earlier ones are deleted.
+
+    Raises ValueError where two names share an id, or for a kind that needs more images; the index
+    in force then stays.
+    """
+    import pyarrow.parquet as pq
+
+    order = np.argsort(content.ids, kind="stable")
+    images = content.images.take(pa.array(order))
+    vectors = np.ascontiguousarray(content.vectors[order], dtype=np.float32)
+    ids = content.ids[order]
+    if len(clashing := np.flatnonzero(ids[1:] == ids[:-1])):
+        names = images["name"].take(pa.array(np.union1d(clashing, clashing + 1))).to_pylist()
+        raise ValueError(f"these images share an id: {', '.join(names)}; rename one")
+    folder = home / str(card.generation)
+    shutil.rmtree(folder, ignore_errors=True)  # left by a writer that was killed
+    try:
+        write_image_index(folder / "index.faiss", vectors, ids, card.kind, threads=threads)
+        with replacing(folder / "vectors.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, vectors)
+        with replacing(folder / "images.parquet") as temporary:
+            pq.write_table(images, temporary)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    write_json(home / "index.json", asdict(card))
+    for other in home.iterdir():
+        if other.is_dir() and other != folder:
+            shutil.rmtree(other, ignore_errors=True)

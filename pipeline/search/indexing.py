@@ -1,38 +1,31 @@
 """Build or extend an index from a folder of images: no training, the teacher embeds them."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import torch
-from jaxtyping import Float
-from torch import Tensor
+import pyarrow as pa
 
 from pipeline.datasets.listings import enumerate_names
-from pipeline.datasets.normalisation import UnreadableImage, decode_image
-from pipeline.progress import track
+from pipeline.datasets.normalisation import UnreadableImage
+from pipeline.embedding.embeddings import EmbeddedPictures, embed_pictures
 from pipeline.search.databases import image_id
-from pipeline.search.image_index import (
-    COLUMNS,
+from pipeline.search.index import (
+    IMAGE_COLUMNS,
     IndexCard,
+    IndexContent,
+    IndexKind,
     file_sha256,
-    held,
     index_home,
+    locked,
     read_card,
-    read_images,
-    read_vectors,
+    read_content,
     write_generation,
 )
-from pipeline.search.index import IndexKind
 from pipeline.search.pictures import image_names, read_file
 from pipeline.search.search import NamedNetwork, QueryNetwork
-from pipeline.views.evaluation import evaluation_view
-
-BATCH_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -44,14 +37,6 @@ class IndexingReport:
     replaced: int
     unchanged: int
     failures: Sequence[UnreadableImage]
-
-
-@dataclass(frozen=True)
-class _Content:
-    """Images and their vectors, row by row."""
-
-    images: pd.DataFrame
-    vectors: Float[np.ndarray, "database dim"]
 
 
 def index_folder(
@@ -79,17 +64,17 @@ def index_folder(
     if not names:
         raise ValueError(f"{folder}: this folder holds no image")
     card = IndexCard(1, named.dataset, file_sha256(named.path), kind or "exact", 0)
-    with held(home):
+    with locked(home):
         present = read_card(home)
         if present is not None:
             card = replace(card, generation=present.generation + 1, kind=kind or present.kind)
         base = None if rebuild else present
+        old = _empty_content()
         if base is not None:
             _check_origin(name, base, card)
-        old = _read_content(home, base)
-        failures: list[UnreadableImage] = []
-        digests = dict(_digests(folder, names, failures))
-        noted = dict(zip(old.images["name"], old.images["sha256"], strict=True)) if old else {}
+            old = read_content(home, base)
+        digests, failures = _read_digests(folder, names)
+        noted = dict(zip(*(old.images[key].to_pylist() for key in ("name", "sha256")), strict=True))
         changed = {n for n, digest in digests.items() if noted.get(n, digest) != digest}
         if changed and not take_changed:
             raise ValueError(
@@ -97,22 +82,29 @@ def index_folder(
                 f"{enumerate_names(sorted(changed))}; --replace takes the new ones, another --name "
                 "keeps both"
             )
-        wanted = {n: digest for n, digest in digests.items() if noted.get(n) != digest}
-        new = _embedded(folder, wanted, teacher, failures)
-        if new is None and (old is None or len(failures) == len(names)):
+        wanted = [n for n, digest in digests.items() if noted.get(n) != digest]
+        new = embed_pictures(
+            teacher.network,
+            wanted,
+            lambda n: read_file(folder / n, n),
+            teacher.size_px,
+            teacher.device,
+        )
+        failures += new.failures
+        if len(failures) == len(names) or not (new.names or noted):
             first = f"{failures[0].name} {failures[0].reason}"
             raise ValueError(f"{folder}: no image can be read ({len(names)} tried; {first})")
-        content = _merged(old, new)
-        card = replace(card, images=len(content.images))
-        if new is None and base is not None and base.kind == card.kind:
+        if base is not None and not new.names and base.kind == card.kind:
             card = base
         else:
-            write_generation(home, card, content.images, content.vectors, threads=threads)
-    embedded = set() if new is None else set(new.images["name"])
+            content = _merged(old, new, folder, digests)
+            card = replace(card, images=len(content.images))
+            write_generation(home, card, content, threads=threads)
+    replaced = len(changed.intersection(new.names))
     return IndexingReport(
         card,
-        added=len(embedded - changed),
-        replaced=len(embedded & changed),
+        added=len(new.names) - replaced,
+        replaced=replaced,
         unchanged=len(digests) - len(wanted),
         failures=failures,
     )
@@ -131,74 +123,47 @@ def _check_origin(name: str, present: IndexCard, card: IndexCard) -> None:
         )
 
 
-def _read_content(home: Path, card: IndexCard | None) -> _Content | None:
-    if card is None:
-        return None
-    return _Content(read_images(home, card), read_vectors(home, card))
+def _empty_content() -> IndexContent:
+    return IndexContent(IMAGE_COLUMNS.empty_table(), np.empty((0, 0), dtype=np.float32))
 
 
-def _digests(
-    folder: Path, names: Iterable[str], failures: list[UnreadableImage]
-) -> Iterator[tuple[str, str]]:
-    """SHA-256 of each file that can be read."""
+def _read_digests(
+    folder: Path, names: Sequence[str]
+) -> tuple[dict[str, str], list[UnreadableImage]]:
+    """SHA-256 of each file that can be read, and those that cannot."""
+    digests: dict[str, str] = {}
+    failures: list[UnreadableImage] = []
     for name in names:
         try:
             name.encode()
-            yield name, hashlib.sha256(read_file(folder / name, name)).hexdigest()
+            digests[name] = hashlib.sha256(read_file(folder / name, name)).hexdigest()
         except UnicodeEncodeError:
             failures.append(UnreadableImage(name, "its name is not UTF-8"))
         except UnreadableImage as failure:
             failures.append(failure)
+    return digests, failures
 
 
-def _embedded(
-    folder: Path,
-    digests: dict[str, str],
-    teacher: QueryNetwork,
-    failures: list[UnreadableImage],
-) -> _Content | None:
-    """The images that can be decoded, and their vectors; None where there is none."""
-    views = _views(folder, digests, teacher.size_px, failures)
-    names: list[str] = []
-    vectors = []
-    while batch := list(islice(views, BATCH_IMAGES)):
-        names += [name for name, _ in batch]
-        vectors.append(teacher.embed(torch.stack([view for _, view in batch])))
-    if not names:
-        return None
-    rows = [
-        (image_id(name), name, _class_name(name), digests[name], str(folder.resolve()))
-        for name in names
-    ]
-    return _Content(pd.DataFrame(rows, columns=COLUMNS), np.concatenate(vectors))
-
-
-def _views(
-    folder: Path, names: Iterable[str], size_px: int, failures: list[UnreadableImage]
-) -> Iterator[tuple[str, Tensor]]:
-    listed = list(names)
-    for name in track(listed, "embedding images", len(listed), "image") if listed else ():
-        try:
-            picture = decode_image(read_file(folder / name, name), name)
-        except UnreadableImage as failure:
-            failures.append(failure)
-        else:
-            yield name, evaluation_view(picture, size_px)
-
-
-def _class_name(name: str) -> str:
-    """The first folder of an image's path, or nothing."""
-    return name.partition("/")[0] if "/" in name else ""
-
-
-def _merged(old: _Content | None, new: _Content | None) -> _Content:
+def _merged(
+    old: IndexContent, new: EmbeddedPictures, folder: Path, digests: dict[str, str]
+) -> IndexContent:
     """Both, the new images in place of the old ones of their names."""
-    if old is None or new is None:
-        content = old or new
-        assert content is not None, "an index has images"
-        return content
-    kept = ~old.images["name"].isin(new.images["name"]).to_numpy()
-    return _Content(
-        pd.concat([old.images[kept], new.images], ignore_index=True),
-        np.concatenate([old.vectors[kept], new.vectors]),
+    place = str(folder.resolve())
+    rows = [
+        {
+            "id": image_id(name),
+            "name": name,
+            "class_name": name.partition("/")[0] if "/" in name else "",
+            "sha256": digests[name],
+            "folder": place,
+        }
+        for name in new.names
+    ]
+    taken = set(new.names)
+    kept = np.array([name not in taken for name in old.images["name"].to_pylist()], dtype=bool)
+    return IndexContent(
+        pa.concat_tables(
+            [old.images.filter(pa.array(kept)), pa.Table.from_pylist(rows, schema=IMAGE_COLUMNS)]
+        ),
+        np.concatenate([part for part in (old.vectors[kept], new.vectors) if len(part)]),
     )

@@ -18,7 +18,8 @@ from pipeline.models.query_encoder import least_decoded_px
 from pipeline.models.weights import load_network
 from pipeline.paths import DatasetPaths
 from pipeline.search.champions import Champion, kept_champion
-from pipeline.search.databases import Database, Hit
+from pipeline.search.databases import Database, Hit, open_image_index, open_study_database
+from pipeline.search.index import require_card
 from pipeline.views.evaluation import evaluation_view
 
 TEACHER = "teacher"
@@ -114,6 +115,30 @@ def open_network(named: NamedNetwork, device: torch.device) -> QueryNetwork:
         raise ValueError(f"{named.path}: is not a network of this program ({reason})") from error
     version = named.champion.version if named.champion else None
     return QueryNetwork(named.key, network, card.size_px, device, version)
+
+
+def open_search(
+    params: Params,
+    network: str | None,
+    dataset: str | None,
+    index: str | None,
+    device: torch.device,
+    *,
+    newest: bool = False,
+) -> tuple[QueryNetwork, Database]:
+    """A network, and the database or the index that it searches.
+
+    Names as for `choose_network`; the data set is by default the index's. Raises ValueError for
+    names that are not there or do not agree, and for what cannot be opened.
+    """
+    owner = require_card(index).dataset if index is not None else None
+    if owner is not None and dataset not in (None, owner):
+        raise ValueError(f"--index {index} belongs to {owner}, not to --dataset {dataset}")
+    named = choose_network(params, network, dataset or owner, newest=newest)
+    opened = open_network(named, device)
+    if index is None:
+        return opened, open_study_database(named.dataset)
+    return opened, open_image_index(index, DatasetPaths(named.dataset).teacher)
 
 
 @dataclass(frozen=True)

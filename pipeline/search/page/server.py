@@ -1,14 +1,17 @@
-"""The page's HTTP interface. Nothing is written to disk; uploads are bounded in bytes and pixels.
+"""The page's server on loopback. Nothing is written to disk; uploads are bounded in bytes, pixels.
 
 Only requests to a loopback name are answered, so that no web site can reach the page by a name of
 its own that resolves to this machine (DNS rebinding), and only from the page itself.
 """
 
+import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -17,16 +20,16 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pipeline.datasets.normalisation import UnreadableImage
-from pipeline.search.page.desk import Desk, UnknownNameError
+from pipeline.search.page.service import SearchService, UnknownNameError
 from pipeline.search.pictures import thumbnail
 from pipeline.search.search import Answer, QueryNetwork
 
+HOST = "127.0.0.1"
 MAX_UPLOAD_BYTES = 20 << 20
-MAX_UPLOAD_PIXELS = 40_000_000
 MAX_RESULTS = 50
 MAX_WAITING = 4
 THUMBNAIL_PX = 192
-LOOPBACK = ["127.0.0.1", "localhost"]
+LOOPBACK = [HOST, "localhost"]
 HERE = Path(__file__).parent
 FILES = {
     "/": ("page.html", "text/html"),
@@ -34,6 +37,7 @@ FILES = {
     "/page.js": ("page.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+STATUSES = {UnknownNameError: 404, UnreadableImage: 422, ValueError: 409}
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -46,12 +50,13 @@ HEADERS = {
 }
 
 
-def create_app(desk: Desk) -> FastAPI:
+def create_app(service: SearchService) -> FastAPI:
     """The application; all its errors are JSON: {"error": what is wrong}."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK, www_redirect=False)
-    _add_files(app)
-    _add_searches(app, desk)
+    for address, (name, kind) in FILES.items():
+        _add_file(app, address, (HERE / name).read_text(encoding="utf-8"), kind)
+    _add_searches(app, service)
     _add_errors(app)
 
     @app.middleware("http")
@@ -69,31 +74,22 @@ def create_app(desk: Desk) -> FastAPI:
     return app
 
 
-def _add_files(app: FastAPI) -> None:
-    for address, (name, kind) in FILES.items():
-        content = (HERE / name).read_text(encoding="utf-8")
-
-        def file(content: str = content, kind: str = kind) -> Response:
-            return Response(content, media_type=kind)
-
-        app.get(address)(_without_parameters(file))
+def _add_file(app: FastAPI, address: str, content: str, kind: str) -> None:
+    @app.get(address)
+    def file() -> Response:
+        return Response(content, media_type=kind)
 
 
-def _without_parameters(function: Callable[[], Response]) -> Callable[[], Response]:
-    """FastAPI would take the defaults of a function for parameters of the request."""
-    return lambda: function()
-
-
-def _add_searches(app: FastAPI, desk: Desk) -> None:
+def _add_searches(app: FastAPI, service: SearchService) -> None:
     waiting = 0
 
     @app.get("/api/databases")
     def databases() -> list[dict[str, Any]]:
-        return desk.catalogue()
+        return service.catalogue()
 
     @app.get("/api/picture")
     def picture(database: str, row: int, full: bool = False) -> Response:
-        encoded = desk.picture(database, row)
+        encoded = service.picture(database, row)
         content = encoded if full else thumbnail(encoded, THUMBNAIL_PX)
         kind = "image/jpeg" if not full else "application/octet-stream"
         return Response(content, media_type=kind)
@@ -111,7 +107,7 @@ def _add_searches(app: FastAPI, desk: Desk) -> None:
         waiting += 1
         try:
             encoded = await _bounded_body(request)
-            answers = await run_in_threadpool(desk.search, encoded, database, network, k)
+            answers = await run_in_threadpool(service.search, encoded, database, network, k)
         finally:
             waiting -= 1
         return {role: _described(*answer) for role, answer in answers.items()}
@@ -152,18 +148,34 @@ def _add_errors(app: FastAPI) -> None:
         faults = [f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()]
         return _error(422, "; ".join(faults))
 
-    @app.exception_handler(UnknownNameError)
-    def unknown(request: Request, error: UnknownNameError) -> Response:
-        return _error(404, str(error))
+    for kind, status in STATUSES.items():
+        _add_error(app, kind, status)
 
-    @app.exception_handler(UnreadableImage)
-    def unreadable(request: Request, error: UnreadableImage) -> Response:
-        return _error(422, str(error))
 
-    @app.exception_handler(ValueError)
-    def unfit(request: Request, error: ValueError) -> Response:
-        return _error(409, str(error))
+def _add_error(app: FastAPI, kind: type[ValueError], status: int) -> None:
+    @app.exception_handler(kind)
+    def told(request: Request, error: ValueError) -> Response:
+        return _error(status, str(error))
 
 
 def _error(status: int, text: str) -> JSONResponse:
     return JSONResponse({"error": text}, status_code=status)
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on loopback; port 0 is any free one. Raises ValueError for one that is taken."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+    except OSError as error:
+        listener.close()
+        raise ValueError(f"port {port} of {HOST}: {error.strerror}; choose another") from None
+    return listener
+
+
+def serve(app: FastAPI, listener: socket.socket) -> None:
+    """Answer until the process is interrupted, or told to end."""
+    config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=5, server_header=False)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])

@@ -11,10 +11,14 @@ import torch
 
 from pipeline.config.params import Params, load_params
 from pipeline.datasets.normalisation import UnreadableImage, decode_image
-from pipeline.search import image_index
-from pipeline.search.databases import Database, image_id, open_study_database
-from pipeline.search.image_index import open_image_index, require_card
-from pipeline.search.index import IndexKind, read_index, write_image_index
+from pipeline.search import index
+from pipeline.search.databases import (
+    Database,
+    image_id,
+    open_image_index,
+    open_study_database,
+)
+from pipeline.search.index import IndexKind, read_index, require_card, write_image_index
 from pipeline.search.indexing import index_folder
 from pipeline.search.pictures import (
     MAX_FILE_BYTES,
@@ -286,7 +290,7 @@ def test_a_failure_while_writing_leaves_the_index_in_force(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(image_index, "write_json", full_disk)
+        patch.setattr(index, "write_json", full_disk)
         with pytest.raises(OSError, match="No space"):
             index_folder(folder, "a", TEACHER_OF_EMBLEMS, teacher)
     assert len(open_image_index("a", TEACHER_OF_EMBLEMS.path)) == 2

@@ -16,9 +16,8 @@ from PIL import Image
 
 from pipeline.config.params import load_params
 from pipeline.search.page import server
-from pipeline.search.page.desk import Desk
-from pipeline.search.page.server import MAX_UPLOAD_BYTES, create_app
-from pipeline.search.page.service import listen
+from pipeline.search.page.server import MAX_UPLOAD_BYTES, create_app, listen
+from pipeline.search.page.service import SearchService
 from tests.browser import browser_path, open_page
 from tests.made_study import CPU, STUDENT, make_finished_study
 
@@ -38,13 +37,13 @@ def study(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def desk(study: Path) -> Desk:
-    return Desk(load_params(), CPU, max_pixels=1_000_000)
+def service(study: Path) -> SearchService:
+    return SearchService(load_params(), CPU, max_pixels=1_000_000)
 
 
 @pytest.fixture
-def client(desk: Desk) -> Iterator[TestClient]:
-    with TestClient(create_app(desk), base_url="http://127.0.0.1:8765") as opened:
+def client(service: SearchService) -> Iterator[TestClient]:
+    with TestClient(create_app(service), base_url="http://127.0.0.1:8765") as opened:
         yield opened
 
 
@@ -55,9 +54,9 @@ def encoded(width: int = 40, height: int = 30, form: str = "PNG") -> bytes:
 
 
 def test_results_stand_beside_the_teachers_with_the_time_of_each_step(
-    client: TestClient, desk: Desk
+    client: TestClient, service: SearchService
 ) -> None:
-    found = client.post(f"/api/search?{GOOD}&k=3", content=desk.picture("emblems", 4)).json()
+    found = client.post(f"/api/search?{GOOD}&k=3", content=service.picture("emblems", 4)).json()
     assert (found["network"]["name"], found["network"]["query_px"]) == (STUDENT, 16)
     assert (found["teacher"]["name"], found["teacher"]["query_px"]) == ("teacher", 32)
     for answer in found.values():
@@ -79,12 +78,14 @@ def test_the_catalogue_names_databases_networks_and_examples(client: TestClient)
     ]
 
 
-def test_pictures_come_by_row_small_or_as_they_are(client: TestClient, desk: Desk) -> None:
+def test_pictures_come_by_row_small_or_as_they_are(
+    client: TestClient, service: SearchService
+) -> None:
     small = client.get("/api/picture?database=emblems&row=29")
     assert small.headers["content-type"] == "image/jpeg"
     assert Image.open(BytesIO(small.content)).size == (40, 40)
     full = client.get("/api/picture?database=emblems&row=29&full=true")
-    assert full.content == desk.picture("emblems", 29)
+    assert full.content == service.picture("emblems", 29)
 
 
 def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
@@ -154,7 +155,7 @@ REFUSALS = {
     "a path for a database": Refusal(
         404, "no database", "/api/picture?database=../../etc&row=0", "GET"
     ),
-    "a path below the page": Refusal(404, "Not Found", "/page.js/../../desk.py", "GET"),
+    "a path below the page": Refusal(404, "Not Found", "/page.js/../../service.py", "GET"),
     "an encoded path": Refusal(404, "Not Found", "/%2e%2e/%2e%2e/params.yaml", "GET"),
     "the interface's description": Refusal(404, "Not Found", "/openapi.json", "GET"),
     "wrong method": Refusal(405, "Method Not Allowed", method="GET"),
@@ -206,19 +207,21 @@ def test_an_upload_without_a_length_is_cut_off(
     assert sent > 2
 
 
-def test_a_queue_that_is_full_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_that_is_full_is_told(
+    service: SearchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server, "MAX_WAITING", -1)
-    with TestClient(create_app(desk), base_url="http://localhost") as client:
+    with TestClient(create_app(service), base_url="http://localhost") as client:
         got = client.post(f"/api/search?{GOOD}", content=PICTURE)
     assert got.status_code == 503
     assert "try again" in got.json()["error"]
 
 
 @pytest.fixture
-def address(desk: Desk) -> Iterator[str]:
+def address(service: SearchService) -> Iterator[str]:
     """The page, served by a thread of this process."""
     with listen(0) as listener:
-        served = uvicorn.Server(uvicorn.Config(create_app(desk), log_level="error"))
+        served = uvicorn.Server(uvicorn.Config(create_app(service), log_level="error"))
         thread = threading.Thread(target=served.run, kwargs={"sockets": [listener]})
         thread.start()
         while not served.started:
@@ -230,9 +233,9 @@ def address(desk: Desk) -> Iterator[str]:
 
 @pytest.mark.skipif(browser_path() is None, reason="no Chromium on this machine")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_in_a_real_browser(address: str, desk: Desk, tmp_path: Path) -> None:
+def test_in_a_real_browser(address: str, service: SearchService, tmp_path: Path) -> None:
     picture = tmp_path / "picture.jpg"
-    picture.write_bytes(desk.picture("emblems", 4))
+    picture.write_bytes(service.picture("emblems", 4))
     (tmp_path / "text.jpg").write_bytes(b"text")
     found = "document.querySelectorAll('#by-{} li').length"
     told = "document.getElementById('status').textContent"
