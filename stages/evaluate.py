@@ -13,7 +13,12 @@ from pipeline.config.params import Params, load_params
 from pipeline.datasets.packs import Pack, open_pack
 from pipeline.devices import resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups
+from pipeline.evaluation.cells import (
+    Bootstrap,
+    RetrievalSetup,
+    evaluate_setups,
+    student_setups,
+)
 from pipeline.evaluation.cost import query_latency_ms
 from pipeline.evaluation.examples import draw_examples, find_examples
 from pipeline.evaluation.ranking import evaluate_retrieval
@@ -101,8 +106,7 @@ def _setups(
     network, card = load_network(paths.student(student), device)
     px = card.size_px
     queries = embed(network, px, "student")
-    yield RetrievalSetup("asymmetric", network, card, full_px, queries, database)
-    yield RetrievalSetup("symmetric", network, card, px, queries, queries)
+    yield from student_setups(network, card, queries, database, full_px)
     if px < full_px:
         small = embed(teacher, px, "teacher")
         shrunk = replace(teacher_card, size_px=px)

@@ -42,6 +42,20 @@ class Bootstrap:
     seed: int
 
 
+def student_setups(
+    network: Embedder,
+    card: NetworkCard,
+    queries: Float[Tensor, "query dim"],
+    database: Float[Tensor, "query dim"],
+    database_px: int,
+) -> list[RetrievalSetup]:
+    """A student in the teacher's `database`, of images of `database_px`, and in its own."""
+    return [
+        RetrievalSetup("asymmetric", network, card, database_px, queries, database),
+        RetrievalSetup("symmetric", network, card, card.size_px, queries, queries),
+    ]
+
+
 def evaluate_setups(
     setups: Sequence[RetrievalSetup],
     labels: Int[Tensor, "query"],

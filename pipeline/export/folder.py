@@ -2,36 +2,27 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int, UInt8
 
 from pipeline.config.params import Params
 from pipeline.datasets.packs import Pack, open_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.export.card import ExportedNetwork, model_card
-from pipeline.export.figures import figures_of, read_table
+from pipeline.export.card import ExportedNetwork, describe_network, model_card
 from pipeline.export.onnx import write_onnx
 from pipeline.export.parity import LARGEST_DIFFERENCE, Parity, embedding_parity
 from pipeline.export.quantisation import quantise_onnx
-from pipeline.files import replacing, write_json, write_text
+from pipeline.files import replacing, replacing_folder, write_json, write_text
 from pipeline.models.query_encoder import QueryEncoder
-from pipeline.models.weights import read_card
 from pipeline.paths import DatasetPaths
 from pipeline.progress import track
-from pipeline.search.databases import (
-    Database,
-    image_id,
-    open_image_index,
-    open_study_database,
-)
-from pipeline.search.index import require_card
+from pipeline.search.databases import Database, image_id, open_database, open_study_database
 from pipeline.search.search import TEACHER, NamedNetwork, QueryNetwork, open_network
 from pipeline.tracking.served_package import (
     load_served_model,
@@ -77,36 +68,17 @@ def export_network(
     _check_target(target, force=force)
     torch.set_num_threads(params.threads)
     network = open_network(named, CPU)
-    database = open_study_database(named.dataset)
-    exported = _describe(params, named, network)
-    vectors = _vectors_to_export(named, database, index) if with_database else None
-    exported = replace(exported, vectors=vectors)
+    studied = open_study_database(named.dataset)
+    exported = describe_network(params, named, network)
+    vectors = open_database(named.dataset, index) if with_database else None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{target}: cannot be made here ({error.strerror})") from None
-    temporary = target.with_name(f".{target.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        parity = _fill(temporary, exported, network, database, int8=int8)
+    with replacing_folder(target) as folder:
         if vectors is not None:
-            write_database(temporary / "database", vectors)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return parity
-
-
-def _vectors_to_export(named: NamedNetwork, studied: Database, index: str | None) -> Database:
-    """The database that goes out. Raises ValueError for an index of another data set."""
-    if index is None:
-        return studied
-    owner = require_card(index).dataset
-    if owner != named.dataset:
-        raise ValueError(f"--index {index} belongs to {owner}, not to {named.dataset}")
-    return open_image_index(index, DatasetPaths(named.dataset).teacher)
+            write_database(folder / "database", vectors)
+        return _fill(folder, exported, network, studied, vectors, int8=int8)
 
 
 def _check_target(target: Path, *, force: bool) -> None:
@@ -123,7 +95,8 @@ def _fill(
     folder: Path,
     exported: ExportedNetwork,
     network: QueryNetwork,
-    database: Database,
+    studied: Database,
+    vectors: Database | None,
     *,
     int8: bool,
 ) -> ExportParity:
@@ -133,9 +106,16 @@ def _fill(
     package = write_served_package(folder / "code")
     save_served_model(folder / "mlflow_model", onnx, package, exported.card.dim)
     shutil.rmtree(folder / "code")  # the model has its own copy
-    pack = open_pack(DatasetPaths(database.dataset).pack)
-    sample = _embed_sample(network, pack, database)
-    parity = _check_parity(load_served_model(folder / "mlflow_model"), sample, database)
+    pack = open_pack(DatasetPaths(studied.dataset).pack)
+    rows, reference = _embed_sample(network, pack)
+
+    def parity_of(embed: Callable[[Sequence[bytes]], np.ndarray]) -> Parity:
+        batches = np.array_split(rows, -(-len(rows) // 50))
+        shown = track(batches, "embedding with ONNX", len(batches), "batch")
+        parts = [embed([studied.read(int(row)) for row in batch]) for batch in shown]
+        return embedding_parity(reference, np.concatenate(parts), studied.vectors, rows)
+
+    parity = parity_of(load_served_model(folder / "mlflow_model"))
     if not parity.holds:
         raise ValueError(
             f"the exported {exported.key} does not embed as PyTorch does: numbers differ by up to "
@@ -143,26 +123,18 @@ def _fill(
             f"{parity.other_first_hits} of {parity.images} images find another first; nothing is "
             "exported"
         )
-    told = ExportParity(parity, None)
-    written = asdict(parity)
+    eight = None
     if int8:
         quantise_onnx(onnx, folder / INT8, calibration_views(pack, network.size_px))
-        encode = QueryEncoder(folder / INT8, threads=torch.get_num_threads()).encode
-        eight = _check_parity(encode, sample, database)
-        told = ExportParity(parity, eight)
-        written["int8"] = asdict(eight) | {"same_first_share": eight.same_first_share}
+        eight = parity_of(QueryEncoder(folder / INT8, threads=torch.get_num_threads()).encode)
     versions = {name: version(name) for name in ("torch", "onnx", "onnxruntime", "mlflow")}
-    write_json(folder / "parity.json", written | {"versions": versions})
-    write_text(folder / "README.md", model_card(exported, parity, versions, told.int8))
-    return told
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """Rows of the database, and PyTorch's embeddings of their images by the exported network."""
-
-    rows: Int[np.ndarray, " query"]
-    reference: Float[np.ndarray, "query dim"]
+    told = {"int8": asdict(eight) | {"same_first_share": eight.same_first_share}} if eight else {}
+    write_json(folder / "parity.json", asdict(parity) | told | {"versions": versions})
+    card = model_card(
+        exported, parity, versions, int8=eight, vectors=vectors.vectors if vectors else None
+    )
+    write_text(folder / "README.md", card)
+    return ExportParity(parity, eight)
 
 
 def _spread(length: int, count: int) -> Int[np.ndarray, " row"]:
@@ -170,25 +142,15 @@ def _spread(length: int, count: int) -> Int[np.ndarray, " row"]:
     return np.linspace(0, length - 1, min(count, length)).round().astype(np.int64)
 
 
-def _embed_sample(network: QueryNetwork, pack: Pack, database: Database) -> _Sample:
-    """Test images spread over the data set, 200 or all."""
-    rows = _spread(len(database), PARITY_IMAGES)
-    views = EvaluationViews(pack, pack.rows("test")[rows], network.size_px)
+def _embed_sample(
+    network: QueryNetwork, pack: Pack
+) -> tuple[Int[np.ndarray, " query"], Float[np.ndarray, "query dim"]]:
+    """Rows of test images spread over the database, 200 or all, and PyTorch's embeddings."""
+    test = pack.rows("test")
+    rows = _spread(len(test), PARITY_IMAGES)
+    views = EvaluationViews(pack, test[rows], network.size_px)
     reference = embed_views(network.network, views, network.device, name="embedding with PyTorch")
-    return _Sample(rows, reference.numpy())
-
-
-def _check_parity(
-    embed: Callable[[Sequence[bytes]], np.ndarray], sample: _Sample, database: Database
-) -> Parity:
-    """Compare an exported encoder with PyTorch, from the encoded images on."""
-    batches = np.array_split(sample.rows, -(-len(sample.rows) // 50))
-    parts = [
-        embed([database.read(int(row)) for row in batch])
-        for batch in track(batches, "embedding with ONNX", len(batches), "batch")
-    ]
-    found = np.concatenate(parts)
-    return embedding_parity(sample.reference, found, database.vectors, sample.rows)
+    return rows, reference.numpy()
 
 
 def calibration_views(
@@ -200,28 +162,14 @@ def calibration_views(
     return torch.cat(list(views.batches(64))).permute(0, 2, 3, 1).numpy()
 
 
-def _describe(params: Params, named: NamedNetwork, network: QueryNetwork) -> ExportedNetwork:
-    """What is known of the network. Raises ValueError when it has not been evaluated."""
-    paths = DatasetPaths(named.dataset)
-    timings = paths.timings(named.key)
-    return ExportedNetwork(
-        key=named.key,
-        dataset=named.dataset,
-        card=read_card(named.path),
-        rows=figures_of(params, named, network),
-        latencies_ms=read_table(timings) if timings.exists() else {},
-        data=read_table(paths.pack_summary),
-        confidence=params.evaluation.confidence,
-        version=network.version,
-    )
-
-
 def write_database(folder: Path, database: Database) -> None:
     """The teacher's vectors for a vector database: database.npy, and database.parquet.
 
     The table has the columns id (that of `l2s search --json`), name, class_name and vector; row i
     of both files is the same image.
     """
+    import pyarrow.parquet as pq
+
     vectors = np.ascontiguousarray(database.vectors, dtype=np.float32)
     table = pa.table(
         {

@@ -103,6 +103,18 @@ class Database:
         ]
 
 
+def open_database(dataset: str, index: str | None) -> Database:
+    """The database of a data set, or of an index that its teacher has embedded.
+
+    Raises ValueError for one that is not there, does not fit together, or is of another data set.
+    """
+    if index is None:
+        return open_study_database(dataset)
+    if (owner := require_card(index).dataset) != dataset:
+        raise ValueError(f"--index {index} belongs to {owner}, not to {dataset}")
+    return open_image_index(index, DatasetPaths(dataset).teacher)
+
+
 def open_study_database(dataset: str) -> Database:
     """The test images of a data set, as the stage embed_database left them; ids are the rows.
 

@@ -18,7 +18,7 @@ from pipeline.models.query_encoder import least_decoded_px
 from pipeline.models.weights import load_network
 from pipeline.paths import DatasetPaths
 from pipeline.search.champions import Champion, kept_champion
-from pipeline.search.databases import Database, Hit, open_image_index, open_study_database
+from pipeline.search.databases import Database, Hit, open_database
 from pipeline.search.index import require_card
 from pipeline.views.evaluation import evaluation_view
 
@@ -136,9 +136,7 @@ def open_search(
         raise ValueError(f"--index {index} belongs to {owner}, not to --dataset {dataset}")
     named = choose_network(params, network, dataset or owner, newest=newest)
     opened = open_network(named, device)
-    if index is None:
-        return opened, open_study_database(named.dataset)
-    return opened, open_image_index(index, DatasetPaths(named.dataset).teacher)
+    return opened, open_database(named.dataset, index)
 
 
 @dataclass(frozen=True)

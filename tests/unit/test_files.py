@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.files import replacing, write_json, write_text
+from pipeline.files import read_json, replacing, replacing_folder, write_json, write_text
 
 
 def test_text_and_json_are_written_and_replaced(tmp_path: Path) -> None:
@@ -46,3 +46,52 @@ def test_a_number_that_json_lacks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "file", {"map": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder"
+    for text in ("first", "second"):
+        with replacing_folder(path) as folder:
+            (folder / "file").write_text(text)
+            (folder / text).write_text("")
+            assert not (path / "file").exists() or (path / "file").read_text() == "first"
+        assert {file.name for file in path.iterdir()} == {"file", text}
+        assert [file.name for file in path.parent.iterdir()] == ["folder"]
+
+
+def test_an_error_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "folder"
+    with replacing_folder(path) as folder:
+        (folder / "old").write_text("")
+    with pytest.raises(FileNotFoundError), replacing_folder(path) as folder:
+        (folder / "no" / "new").write_text("")
+    assert [file.name for file in path.iterdir()] == ["old"]
+    rename = Path.rename
+
+    def fails_for_the_new_one(self: Path, target: Path) -> Path:
+        if self.name.endswith(".part"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails_for_the_new_one)
+    with pytest.raises(OSError, match="No space"), replacing_folder(path) as folder:
+        (folder / "new").write_text("")
+    assert [file.name for file in path.iterdir()] == ["old"]
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_a_killed_process_left_aside_is_put_back(tmp_path: Path) -> None:
+    (tmp_path / ".folder.former").mkdir()
+    (tmp_path / ".folder.former" / "old").write_text("")
+    with pytest.raises(ValueError, match="wrong"), replacing_folder(tmp_path / "folder"):
+        raise ValueError("wrong")
+    assert [file.name for file in (tmp_path / "folder").iterdir()] == ["old"]
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    write_json(tmp_path / "good", {"a": 1})
+    assert read_json(tmp_path / "good") == {"a": 1}
+    for text in ("{", "[1]", ""):
+        (tmp_path / "bad").write_text(text)
+        with pytest.raises(ValueError, match="bad: is damaged"):
+            read_json(tmp_path / "bad")

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from pipeline.config.params import load_params
+from pipeline.export import folder
 from pipeline.export.card import main_row
 from pipeline.export.folder import default_target, export_network, write_database
 from pipeline.export.onnx import RawImageEncoder, write_onnx
@@ -316,3 +317,21 @@ def test_results_without_a_search_in_the_teachers_database_have_no_card() -> Non
     assert main_row({"naive": {}, "asymmetric": {"map": 1}}) == {"map": 1}
     with pytest.raises(ValueError, match="the results hold naive"):
         main_row({"naive": {}})
+
+
+def test_an_export_that_fails_leaves_the_one_before(
+    made: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "mine"
+    shutil.copytree(exported, target)
+    before = {file: file.stat().st_mtime_ns for file in target.rglob("*")}
+    monkeypatch.chdir(made)
+
+    def full_disk(*given: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder, "write_text", full_disk)  # of the card, which comes last
+    with pytest.raises(OSError, match="No space"):
+        export_network(load_params(), STUDENT_OF_EMBLEMS, target, with_database=False, force=True)
+    assert {file: file.stat().st_mtime_ns for file in target.rglob("*")} == before
+    assert list(tmp_path.iterdir()) == [target]
