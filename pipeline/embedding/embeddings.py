@@ -71,8 +71,7 @@ class EvaluationViews:
         """All the views in the order of the rows, made ahead by `threads` threads."""
         ahead = BATCHES_AHEAD * batch_size
         views = made_ahead(self.rows.tolist(), self._view, threads=threads, ahead=ahead)
-        while batch := list(islice(views, batch_size)):
-            yield torch.stack(batch)
+        return _batches(views, batch_size)
 
     def _view(self, row: int) -> UInt8[Tensor, "channel size size"]:
         if row in self._kept:
@@ -136,11 +135,6 @@ def embed_pictures(
         except UnreadableImage as failure:
             return name, failure
 
-    def batches(progress: Progress) -> Iterator[Tensor]:
-        views = readable(progress)
-        while batch := list(islice(views, BATCH_IMAGES)):
-            yield torch.stack(batch)
-
     def readable(progress: Progress) -> Iterator[Tensor]:
         ahead = BATCHES_AHEAD * BATCH_IMAGES
         for name, view in made_ahead(names, view_of, threads=threads, ahead=ahead):
@@ -152,8 +146,16 @@ def embed_pictures(
                 yield view
 
     with Progress("embedding images", len(names), unit="image") as progress:
-        vectors = _embed(network, batches(progress), device, progress)
+        batches = _batches(readable(progress), BATCH_IMAGES)
+        vectors = _embed(network, batches, device, progress)
     return EmbeddedPictures(found.names, vectors.numpy(), found.failures)
+
+
+def _batches(
+    views: Iterator[UInt8[Tensor, "channel size size"]], batch_size: int
+) -> Iterator[UInt8[Tensor, "batch channel size size"]]:
+    while batch := list(islice(views, batch_size)):
+        yield torch.stack(batch)
 
 
 def _embed(

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-import torch
 import torch.compiler
+from torch._compile import _disable_dynamo
 
 _ASKED = "torch._dynamo.utils"
 
@@ -26,11 +26,12 @@ def compiler_left_out() -> Iterator[None]:
     late: Any = ModuleType(_ASKED)
     late.is_compile_supported = _is_compile_supported
     sys.modules[_ASKED] = late
-    disable, torch.compiler.disable = torch.compiler.disable, torch._disable_dynamo
+    compiler: Any = torch.compiler
+    disable, compiler.disable = compiler.disable, _disable_dynamo
     try:
         yield
     finally:
-        torch.compiler.disable = disable
+        compiler.disable = disable
         if sys.modules.get(_ASKED) is late:
             del sys.modules[_ASKED]
 

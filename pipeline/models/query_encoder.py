@@ -31,7 +31,7 @@ def least_decoded_px(size_px: int, margin: int = DECODE_MARGIN) -> int:
 
 
 def square_view(image: Image.Image, size_px: int) -> np.ndarray:
-    """`evaluation_view` as uint8 [height, width, channel], without torch."""
+    """The evaluation view of an RGB picture as uint8 [height, width, channel], without torch."""
     short_px = short_side_px(size_px)
     scale = short_px / min(image.size)
     width, height = (max(short_px, round(side * scale)) for side in image.size)

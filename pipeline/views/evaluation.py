@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pipeline.datasets.packs import image_tensor
+from pipeline.models.query_encoder import square_view
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _YIQ = torch.tensor([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64)
@@ -27,13 +27,7 @@ def evaluation_view(
         raise ValueError(f"size_px = {size_px}: must be 1 or more")
     if isinstance(image, Tensor):
         image = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-    image = image.convert("RGB")
-    short_px = round(size_px * 8 / 7)
-    scale = short_px / min(image.size)
-    width, height = (max(short_px, round(side * scale)) for side in image.size)
-    resized = image.resize((width, height), Image.Resampling.LANCZOS)
-    left, top = round((width - size_px) / 2), round((height - size_px) / 2)
-    return image_tensor(resized.crop((left, top, left + size_px, top + size_px)))
+    return torch.from_numpy(square_view(image.convert("RGB"), size_px)).permute(2, 0, 1)
 
 
 @dataclass(frozen=True)
