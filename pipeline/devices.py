@@ -29,7 +29,7 @@ def resolve_device(threads: int) -> torch.device:
 def loading_threads(device: torch.device) -> int:
     """Threads that make batches ready: L2S_LOADING_THREADS, else 1 beside a CPU, more with a GPU.
 
-    0 loads in the thread that trains. The results are the same with any number.
+    0 loads in the thread that trains or embeds. The results are the same with any number.
     Raises ValueError for what is no number from 0 on.
     """
     given = os.environ.get("L2S_LOADING_THREADS")

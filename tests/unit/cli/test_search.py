@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,39 @@ def test_a_picture_of_the_database_finds_itself_by_the_teacher(photo: Path) -> N
     assert [hit["rank"] for hit in query["results"]] == [1, 2, 3]
     assert query["results"][0]["similarity"] == pytest.approx(1, abs=1e-5)
     assert query["results"][0]["class_name"].replace("/", "-") == photo.parent.name
+
+
+def test_a_search_imports_only_what_it_needs(study: Path, photo: Path) -> None:
+    """Each of these takes from 0.3 to 3 seconds of CPU time to import."""
+    program = (
+        "import json, sys\n"
+        "from pipeline.cli.__main__ import app\n"
+        f"try:\n    app(['search', {str(photo)!r}, '--json'])\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    )
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["queries"][0]["results"]
+    modules = set(json.loads(done.stderr.splitlines()[-1]))
+    assert {"torch", "faiss", "timm"} <= modules
+    unused = {
+        "torch._dynamo",
+        "pandas",
+        "mlflow",
+        "prefect",
+        "dvc",
+        "fastapi",
+        "onnx",
+        "matplotlib",
+    }
+    assert not unused & modules
 
 
 def test_a_picture_may_be_decoded_to_a_fraction_of_its_size(study: Path, photo: Path) -> None:
