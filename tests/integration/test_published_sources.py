@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from pipeline.datasets import sources
+from pipeline.datasets.fetching import PublishedFile
 from pipeline.datasets.packs import open_pack
-from pipeline.datasets.sources import SOURCES, DataSource, ExpectedCounts, SourceFile
+from pipeline.datasets.sources import SOURCES, DataSource, ExpectedCounts
 from tests import made_archives as made
 from tests.integration.test_real_layouts import LAYOUTS, files_of, stage, succeed, use
 from tests.integration.test_real_layouts import workspace as workspace  # a fixture
@@ -47,7 +48,7 @@ class Silent(SimpleHTTPRequestHandler):
 def published_as(source: DataSource, layout: str, folder: Path, address: str) -> DataSource:
     """The data set as if these files were the published ones: their sizes, checksums, addresses."""
     files = tuple(
-        SourceFile(
+        PublishedFile(
             path.name,
             (f"{address}/gone/{path.name}", f"{address}/{path.name}"),
             path.stat().st_size,

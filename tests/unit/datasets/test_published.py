@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.download import DownloadError
-from pipeline.datasets.published import TransferBar, describe_files, download_files, given_files
-from pipeline.datasets.sources import SourceFile, SourceForm
+from pipeline.datasets.fetching import FetchError, PublishedFile
+from pipeline.datasets.published import describe_files, download_files, given_files
+from pipeline.datasets.sources import SourceForm
 
-CONTENTS = {"cars_train.tgz": b"train" * 50_000, "cars_test.tgz": b"test" * 10}
+CONTENTS = {"cars_train.tgz": b"train" * 500_000, "cars_test.tgz": b"test" * 10}
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -42,7 +42,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def form_at(address: str | None) -> SourceForm:
     files = tuple(
-        SourceFile(
+        PublishedFile(
             name,
             (address + name,) if address else (),
             size_bytes=len(content),
@@ -59,7 +59,7 @@ def test_files_are_downloaded_once_and_described_alike(
     folder = tmp_path / "archives"
     first = download_files(form_at(address), folder, archives_dir=None, accept_subset=False)
     told = capsys.readouterr().err
-    assert re.search(r"downloading cars_train\.tgz: 250/250 kB, .* kB/s", told)
+    assert re.search(r"downloading cars_train\.tgz: 2/2 MB, .* MB/s", told)
     assert {name: file.path.read_bytes() for name, file in first.items()} == CONTENTS
     again = download_files(form_at(None), folder, archives_dir=None, accept_subset=False)
     assert describe_files(again) == describe_files(first)
@@ -75,21 +75,23 @@ def test_the_users_archives_come_first_and_are_not_copied(tmp_path: Path) -> Non
         (shelf / name).write_bytes(content)
     found = download_files(form_at(None), folder, archives_dir=shelf, accept_subset=False)
     assert [file.path.parent for file in found.values()] == [shelf, shelf]
-    assert not [path for path in folder.iterdir() if path.suffix == ".tgz"]
+    assert not folder.exists()
+    with pytest.raises(FetchError, match="absent: the folder of archives is not a folder"):
+        download_files(form_at(None), folder, archives_dir=tmp_path / "absent", accept_subset=False)
 
 
 def test_what_cannot_be_had_is_told_with_its_pages(tmp_path: Path) -> None:
     message = r"cars_train\.tgz: could not be had: no address .* https://a\.example and https://b"
-    with pytest.raises(DownloadError, match=message):
+    with pytest.raises(FetchError, match=message):
         download_files(form_at(None), tmp_path, archives_dir=None, accept_subset=False)
     nothing = SourceForm("cars_parquet", pages=("https://a.example",))
-    with pytest.raises(DownloadError, match="no files that could be downloaded: get them from"):
+    with pytest.raises(FetchError, match="no files that could be downloaded: get them from"):
         download_files(nothing, tmp_path, archives_dir=None, accept_subset=False)
 
 
 def test_given_files_may_be_a_folder_or_the_only_file(tmp_path: Path) -> None:
     form = form_at(None)
-    with pytest.raises(DownloadError, match=r"must be the folder that holds cars_train\.tgz, cars"):
+    with pytest.raises(FetchError, match=r"must be the folder that holds cars_train\.tgz, cars"):
         given_files(form, tmp_path / "cars_train.tgz", accept_subset=False)
     for name, content in CONTENTS.items():
         (tmp_path / name).write_bytes(content)
@@ -99,22 +101,6 @@ def test_given_files_may_be_a_folder_or_the_only_file(tmp_path: Path) -> None:
     found = given_files(only, renamed, accept_subset=False)
     assert list(found) == ["cars_train.tgz"]  # its published name, whatever it is called here
     renamed.write_bytes(b"another")
-    with pytest.raises(DownloadError, match="needs accept_subset"):
+    with pytest.raises(FetchError, match="needs accept_subset"):
         given_files(only, renamed, accept_subset=False)
     assert describe_files(given_files(only, renamed, accept_subset=True))["subset"]
-
-
-def test_a_bar_that_begins_anew(capsys: pytest.CaptureFixture[str]) -> None:
-    """A transfer that starts over, and one whose length the server does not tell."""
-    with TransferBar("file") as bar:
-        bar.tell(30_000_000, 100_000_000)
-        bar.tell(90_000_000, 100_000_000)
-        bar.tell(10_000_000, 100_000_000)
-        bar.tell(100_000_000, 100_000_000)
-    with TransferBar("unknown") as bar:
-        bar.tell(5_000_000, None)
-        bar.tell(7_000_000, None)
-    told = capsys.readouterr().err
-    assert "downloading file: 90/100 MB" in told
-    assert "downloading file: 100/100 MB" in told
-    assert "downloading unknown: 7/7 MB" in told

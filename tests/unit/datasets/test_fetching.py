@@ -6,39 +6,34 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.download import DownloadError, Patience, obtain_file
-from pipeline.datasets.sources import SOURCES, SourceFile, find_form, find_source
+from pipeline.datasets.fetching import FetchError, Patience, PublishedFile, fetch_file, take_file
+from pipeline.datasets.sources import SOURCES, find_form, find_source
 from tests.loopback_web import CONTENT, HASTE, Website, names_in, published
 
 
-def test_a_whole_download_with_progress(website: Website, tmp_path: Path) -> None:
-    seen: list[tuple[int, int | None]] = []
-    obtained = obtain_file(
-        published(website.address()), tmp_path / "new", on_progress=lambda *done: seen.append(done)
-    )
-    assert obtained.path.read_bytes() == CONTENT
-    assert obtained.origin == website.address()
-    assert obtained.sha256 == hashlib.sha256(CONTENT).hexdigest()
-    assert not obtained.subset
+def test_a_whole_download(website: Website, tmp_path: Path) -> None:
+    fetched = fetch_file(published(website.address()), tmp_path / "new")
+    assert fetched.path.read_bytes() == CONTENT
+    assert fetched.path == tmp_path / "new" / "file.bin"
+    assert fetched.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert not fetched.subset
     assert names_in(tmp_path / "new") == ["file.bin"]
-    assert seen == sorted(seen)
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
 
 
 def test_an_earlier_download_is_verified_and_kept(website: Website, tmp_path: Path) -> None:
     file = published(website.address())
-    obtain_file(file, tmp_path)
-    assert obtain_file(file, tmp_path).origin == str(tmp_path / "file.bin")
+    fetch_file(file, tmp_path)
+    assert fetch_file(file, tmp_path).path == tmp_path / "file.bin"
     assert len(website.ranges) == 1
     (tmp_path / "file.bin").write_bytes(CONTENT[:-1] + b"?")
-    assert obtain_file(file, tmp_path).path.read_bytes() == CONTENT
+    assert fetch_file(file, tmp_path).path.read_bytes() == CONTENT
     assert len(website.ranges) == 2
 
 
 def test_slow_is_no_failure(website: Website, tmp_path: Path) -> None:
     website.behaviours = ["slow"]
     patience = Patience(attempts=1, timeout_s=0.5)
-    obtain_file(published(website.address()), tmp_path, patience=patience)
+    fetch_file(published(website.address()), tmp_path, patience=patience)
     assert website.ranges == [None]
 
 
@@ -47,19 +42,14 @@ def test_a_silent_server_is_given_up_and_the_next_attempt_succeeds(
 ) -> None:
     website.behaviours = ["stall"]
     patience = Patience(attempts=2, backoff_s=0.0, timeout_s=0.2)
-    assert obtain_file(published(website.address()), tmp_path, patience=patience).size_bytes
+    assert fetch_file(published(website.address()), tmp_path, patience=patience).size_bytes
     assert len(website.ranges) == 2
 
 
 def test_unknown_length(website: Website, tmp_path: Path) -> None:
     website.behaviours = ["no_length"]
-    totals = []
-    obtain_file(
-        SourceFile("file.bin", (website.address(),), md5=published().md5),
-        tmp_path,
-        on_progress=lambda _, total: totals.append(total),
-    )
-    assert set(totals) == {None}
+    file = PublishedFile("file.bin", (website.address(),), md5=published().md5)
+    assert fetch_file(file, tmp_path).size_bytes == len(CONTENT)
 
 
 def test_wrong_bytes_leave_nothing_and_the_next_address_is_tried(
@@ -67,8 +57,8 @@ def test_wrong_bytes_leave_nothing_and_the_next_address_is_tried(
 ) -> None:
     website.content = bytes(len(CONTENT))
     file = published(website.address("a"), website.address("b"))
-    with pytest.raises(DownloadError) as caught:
-        obtain_file(file, tmp_path, patience=HASTE)
+    with pytest.raises(FetchError) as caught:
+        fetch_file(file, tmp_path, patience=HASTE)
     assert names_in(tmp_path) == []
     assert len(website.ranges) == 2  # wrong bytes are not asked for again
     message = str(caught.value)
@@ -84,30 +74,30 @@ def test_every_address_and_reason_is_named(website: Website, tmp_path: Path) -> 
     website.behaviours = ["404", "503", "503", "503", "no_length"]
     website.content = b"an error page"
     addresses = [website.address(name) for name in ("gone", "busy", "page")]
-    with pytest.raises(DownloadError) as caught:
-        obtain_file(published(*addresses, dead), tmp_path, patience=HASTE)
+    with pytest.raises(FetchError) as caught:
+        fetch_file(published(*addresses, dead), tmp_path, patience=HASTE)
     message = str(caught.value)
     assert f"{addresses[0]}: HTTP 404 Not Found (1 attempt); " in message
     assert f"{addresses[1]}: HTTP 503 Service Unavailable (3 attempts); " in message
     assert f"{addresses[2]}: offers 13 bytes, expected 1048576 (2 attempts); " in message
     assert f"{dead}: [Errno 111] Connection refused (3 attempts); " in message
-    assert names_in(tmp_path) == []
+    assert not (tmp_path / "file.bin").exists()
 
 
 def test_more_bytes_than_published_are_refused_early(website: Website, tmp_path: Path) -> None:
     website.content = CONTENT * 2
     website.behaviours = ["no_length"]
-    with pytest.raises(DownloadError, match="sends more than 1048576 bytes"):
-        obtain_file(published(website.address()), tmp_path, patience=HASTE)
+    with pytest.raises(FetchError, match="sends more than 1048576 bytes"):
+        fetch_file(published(website.address()), tmp_path, patience=HASTE)
     assert names_in(tmp_path) == []
 
 
 def test_backoff_doubles(website: Website, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("pipeline.datasets.download.time.sleep", waits.append)
+    monkeypatch.setattr("pipeline.datasets.fetching.time.sleep", waits.append)
     website.behaviours = ["500"] * 3
     patience = Patience(attempts=4, backoff_s=1.5)
-    obtain_file(published(website.address()), tmp_path, patience=patience)
+    fetch_file(published(website.address()), tmp_path, patience=patience)
     assert waits == [1.5, 3.0, 6.0]
 
 
@@ -115,59 +105,42 @@ def test_a_full_disk_is_noticed_first(
     website: Website, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 7})
-    monkeypatch.setattr("pipeline.datasets.download.shutil.disk_usage", lambda _: usage)
-    with pytest.raises(DownloadError, match="1048576 bytes are needed, 7 are free"):
-        obtain_file(published(website.address()), tmp_path)
+    monkeypatch.setattr("pipeline.datasets.fetching.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(FetchError, match="1048576 bytes are needed, 7 are free"):
+        fetch_file(published(website.address()), tmp_path)
     assert website.ranges == []
 
 
-def test_an_archive_on_disk_needs_no_network(tmp_path: Path) -> None:
-    archives = tmp_path / "archives"
-    archives.mkdir()
-    (archives / "file.bin").write_bytes(CONTENT)
-    elsewhere = tmp_path / "copy.bin"
-    elsewhere.write_bytes(CONTENT)
-    by_folder = obtain_file(published(), tmp_path / "d", archives_dir=archives)
-    by_path = obtain_file(published(), tmp_path / "d", archives_dir=archives, archive=elsewhere)
-    assert (by_folder.path, by_path.path) == (archives / "file.bin", elsewhere)
-    assert not by_folder.subset
-    assert not (tmp_path / "d").exists()
+def test_a_file_on_disk_is_used_where_it_lies(tmp_path: Path) -> None:
+    copy = tmp_path / "copy.bin"
+    copy.write_bytes(CONTENT)
+    for accepted in (False, True):  # the published file is no subset even if one is accepted
+        found = take_file(published(), copy, accept_subset=accepted)
+        assert (found.path, found.subset) == (copy, False)
 
 
 def test_an_altered_archive_is_refused_or_a_subset(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
     for content, reason in (
         (CONTENT[:-1], "1048575 bytes, expected 1048576"),
         (CONTENT[:-1] + b"?", "md5 "),
     ):
-        (tmp_path / "file.bin").write_bytes(content)
-        with pytest.raises(DownloadError, match=f"not the published file.bin: {reason}"):
-            obtain_file(published(), tmp_path / "d", archives_dir=tmp_path)
-        part = obtain_file(published(), tmp_path / "d", archives_dir=tmp_path, accept_subset=True)
+        path.write_bytes(content)
+        with pytest.raises(FetchError, match=f"not the published file.bin: {reason}"):
+            take_file(published(), path, accept_subset=False)
+        part = take_file(published(), path, accept_subset=True)
         assert part.subset
         assert part.md5 == hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def test_the_published_file_is_no_subset_even_if_one_is_accepted(tmp_path: Path) -> None:
-    (tmp_path / "file.bin").write_bytes(CONTENT)
-    assert not obtain_file(published(), tmp_path, archives_dir=tmp_path, accept_subset=True).subset
-
-
 def test_archives_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="no such file"):
-        obtain_file(published(), tmp_path, archive=tmp_path / "absent.tgz")
-    with pytest.raises(DownloadError, match="is not a folder"):
-        obtain_file(published(), tmp_path, archives_dir=tmp_path / "absent")
-    with pytest.raises(DownloadError, match="no address is known"):
-        obtain_file(published(), tmp_path, archives_dir=tmp_path)
+    with pytest.raises(FetchError, match="no such file"):
+        take_file(published(), tmp_path / "absent.tgz", accept_subset=True)
+    with pytest.raises(FetchError, match="no address is known"):
+        fetch_file(published(), tmp_path)
     (tmp_path / "empty").touch()
-    with pytest.raises(DownloadError, match=r"empty: is empty \(0 bytes\)"):
-        obtain_file(published(), tmp_path, archive=tmp_path / "empty", accept_subset=True)
-
-
-@pytest.mark.parametrize("values", [{"attempts": 0}, {"backoff_s": -1.0}, {"timeout_s": 0.0}])
-def test_patience_refuses_nonsense(values: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="attempts >= 1"):
-        Patience(**values)  # type: ignore[arg-type]  # one field of three, each of its own type
+    with pytest.raises(FetchError, match=r"empty: is empty \(0 bytes\)"):
+        take_file(published(), tmp_path / "empty", accept_subset=True)
 
 
 def test_the_sources_are_complete() -> None:
@@ -178,7 +151,7 @@ def test_the_sources_are_complete() -> None:
     for file in files:
         assert file.md5 is not None or file.sha256 is not None
         assert all("JamieSJS" not in a and "ai.stanford.edu" not in a for a in file.addresses)
-        assert all(a.startswith(("https://", "http://", "ftp://")) for a in file.addresses)
+        assert all(a.startswith(("https://", "http://")) for a in file.addresses)
     assert [form.layout for form in find_source("cars196").forms][:2] == [
         "cars_whole",
         "cars_halves",

@@ -1,0 +1,165 @@
+"""A published file on this disk: taken from where it lies or downloaded, and verified."""
+
+import hashlib
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.datasets.transfers import TransferError, drop_part, known_bytes, transfer
+
+_CHUNK_BYTES = 1 << 20
+
+
+class FetchError(ValueError):
+    """A file that could not be had, or is not the published one."""
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A published file. `addresses` (HTTP) stand in order of preference; None: not published."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    size_bytes: int | None = None
+    md5: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    """A file as it lies on this disk.
+
+    `subset`: it is not the published file but a part of the data set, which the caller accepted.
+    """
+
+    path: Path
+    size_bytes: int
+    md5: str
+    sha256: str
+    subset: bool = False
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often and how long an address is tried.
+
+    `attempts` in a row that bring nothing new are the last: one that makes the part longer than it
+    ever was is the first of a new row. Those of a row come `backoff_s`, twice, four times ... that
+    apart. `timeout_s` is the longest silence.
+    """
+
+    attempts: int = 4
+    backoff_s: float = 2.0
+    timeout_s: float = 60.0
+
+
+def take_file(file: PublishedFile, path: Path, *, accept_subset: bool) -> FetchedFile:
+    """The file at `path`, verified by length and checksums, and used where it lies.
+
+    accept_subset: one that is not the published file is taken as a part of the data set.
+
+    Raises FetchError: missing, empty, or another file.
+    """
+    if not path.is_file():
+        raise FetchError(f"{path}: there is no such file ({file.name} is wanted)")
+    found = _describe(path)
+    difference = _difference(found, file)
+    if difference is None:
+        return found
+    if found.size_bytes == 0:
+        raise FetchError(f"{path}: is empty (0 bytes)")
+    if not accept_subset:
+        raise FetchError(
+            f"{path}: is not the published {file.name}: {difference}; "
+            "a part of the data set needs accept_subset"
+        )
+    return replace(found, subset=True)
+
+
+def fetch_file(file: PublishedFile, folder: Path, patience: Patience | None = None) -> FetchedFile:
+    """The published file in `folder`: that of an earlier call, or downloaded; verified.
+
+    The addresses are tried in their order. A part with a wrong checksum is removed. Where a server
+    sends the whole file again, the part gives way only to what is longer or verified.
+
+    Raises FetchError, which names every address and why it did not give the file.
+    """
+    final = folder / file.name
+    if final.is_file():
+        there = _describe(final)
+        if _difference(there, file) is None:
+            return there
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{file.name}.part"
+    _check_room(file, part)
+    reasons = []
+    for address in file.addresses:
+        try:
+            fetched = _try_address(address, file, part, patience or Patience())
+        except TransferError as failure:
+            reasons.append(f"{address}: {failure}")
+            continue
+        fetched.path.replace(final)
+        drop_part(part)
+        return replace(fetched, path=final)
+    tried = "; ".join(reasons) or "no address is known"
+    raise FetchError(
+        f"{file.name}: could not be had: {tried}; a copy of it is taken from the folder of archives"
+    )
+
+
+def _try_address(address: str, file: PublishedFile, part: Path, patience: Patience) -> FetchedFile:
+    """The verified file. Raises TransferError with the last reason and the number of attempts."""
+    longest, in_a_row, attempts = known_bytes(part), 0, 0
+    while True:
+        attempts += 1
+        try:
+            whole, resumed = transfer(
+                address, part, size_bytes=file.size_bytes, timeout_s=patience.timeout_s
+            )
+            return _verify(whole, part, file, resumed=resumed)
+        except TransferError as failure:
+            in_a_row = 1 if known_bytes(part) > longest else in_a_row + 1
+            longest = max(longest, known_bytes(part))
+            if not failure.again or in_a_row >= patience.attempts:
+                reason = f"{failure} ({attempts} attempt{'s' if attempts > 1 else ''})"
+                raise TransferError(reason, again=False) from failure
+        time.sleep(patience.backoff_s * 2 ** (in_a_row - 1))
+
+
+def _verify(whole: Path, part: Path, file: PublishedFile, *, resumed: bool) -> FetchedFile:
+    """The file's description. A wrong one is removed; after a resumed one, a fresh may be right."""
+    found = _describe(whole)
+    difference = _difference(found, file)
+    if difference is None:
+        return found
+    if whole == part:
+        drop_part(part)
+    whole.unlink(missing_ok=True)
+    raise TransferError(f"gave another file: {difference}", again=resumed)
+
+
+def _describe(path: Path) -> FetchedFile:
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    with path.open("rb") as opened:
+        while chunk := opened.read(_CHUNK_BYTES):
+            md5.update(chunk)
+            sha256.update(chunk)
+    return FetchedFile(path, path.stat().st_size, md5.hexdigest(), sha256.hexdigest())
+
+
+def _difference(found: FetchedFile, file: PublishedFile) -> str | None:
+    """The first property in which a file is not the published one."""
+    for name, unit in (("size_bytes", "{} bytes"), ("md5", "md5 {}"), ("sha256", "sha256 {}")):
+        value, expected = getattr(found, name), getattr(file, name)
+        if expected not in (None, value):
+            return f"{unit.format(value)}, expected {expected}"
+    return None
+
+
+def _check_room(file: PublishedFile, part: Path) -> None:
+    there = part.stat().st_size if part.is_file() else 0
+    free_bytes, missing = shutil.disk_usage(part.parent).free, (file.size_bytes or 0) - there
+    if free_bytes < missing:
+        raise FetchError(f"{part.parent}: {missing} bytes are needed, {free_bytes} are free")
