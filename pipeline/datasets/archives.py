@@ -6,48 +6,68 @@ Memory holds the names and offsets only; the temporary file has the size of the 
 Zip archives are read by name directly.
 """
 
+import gzip
 import os
 import shutil
 import stat
 import struct
+import tarfile
 import tempfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
-from pipeline.datasets.archive_gate import (
-    ArchiveError,
-    ArchiveLimits,
-    DamagedArchiveError,
-    MemberGate,
-    UnsafeMemberError,
-)
-from pipeline.datasets.tar_streams import iterate_tar
-
+_MIB = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _ZIP_ENCRYPTED = 0x1
-_ZIP_FAULTS = (
+_FAULTS = (
+    tarfile.TarError,
     zipfile.BadZipFile,
+    gzip.BadGzipFile,
     zlib.error,
+    struct.error,
     EOFError,
-    OSError,
     NotImplementedError,
     RuntimeError,
     ValueError,
-    struct.error,
 )
+
+
+class ArchiveError(ValueError):
+    """An archive that is not read, with its path, the member (where one is to blame) and why."""
+
+    def __init__(self, archive: Path, reason: str, member: str | None = None) -> None:
+        place = f"{archive}" if member is None else f"{archive}: member {member!r}"
+        super().__init__(f"{place}: {reason}")
+
+
+@dataclass(frozen=True)
+class ArchiveLimits:
+    """How much an archive may unpack to.
+
+    `ratio` is unpacked bytes over archive bytes; it counts only once `ratio_from_bytes` are
+    unpacked, since a small archive of text has a high ratio and does no harm.
+    """
+
+    unpacked_bytes: int = 16 * 1024 * _MIB
+    member_bytes: int = 256 * _MIB
+    members: int = 500_000
+    ratio: float = 100.0
+    ratio_from_bytes: int = 64 * _MIB
 
 
 @dataclass(frozen=True)
 class OpenArchive:
     """The names of an archive's regular files, and a function that gives a file's bytes.
 
-    `read` raises DamagedArchiveError where the bytes do not fit their checksum. Several threads may
-    call it.
+    `read` raises ArchiveError where the bytes do not fit their checksum. Several threads may call
+    it.
     """
 
     names: tuple[str, ...]
@@ -63,20 +83,24 @@ def open_archive(
     limits: default `ArchiveLimits()`. spool_dir: where the temporary file of a tar archive lies
     (default: the system's); it needs as much room as the unpacked archive and leaves nothing.
 
-    Raises DamagedArchiveError, UnsafeMemberError or ArchiveTooLargeError, each an ArchiveError and
-    a ValueError.
+    Raises ArchiveError: truncated, altered, no archive; a member that points outside, is a link, a
+    device or encrypted, or comes twice; more than the limits allow.
     """
-    limits = limits or ArchiveLimits()
-    magic = _read_magic(archive)
+    if not archive.is_file():
+        raise ArchiveError(archive, "is not a file")
+    with archive.open("rb") as file:
+        magic = file.read(4)
+    gate = _Gate(archive, limits or ArchiveLimits())
     if magic.startswith(_GZIP_MAGIC):
         _check_room(archive, spool_dir)
-        with spool_members(iterate_tar(archive, limits), spool_dir) as members:
+        with spool_members(_tar_members(gate), spool_dir) as members:
             yield members
     elif magic in _ZIP_MAGICS:
-        with _open_zip(archive, limits) as members:
+        with _open_zip(gate) as members:
             yield members
     else:
-        raise DamagedArchiveError(archive, "is neither a .tgz nor a .zip file")
+        reason = "is neither a .tgz nor a .zip file" if magic else "is empty (0 bytes)"
+        raise ArchiveError(archive, reason)
 
 
 @contextmanager
@@ -99,14 +123,75 @@ def spool_members(
         yield OpenArchive(tuple(places), read)
 
 
-def _read_magic(archive: Path) -> bytes:
-    if not archive.is_file():
-        raise DamagedArchiveError(archive, "is not a file")
-    with archive.open("rb") as file:
-        magic = file.read(4)
-    if not magic:
-        raise DamagedArchiveError(archive, "is empty (0 bytes)")
-    return magic
+def read_table(archive: Path, members: OpenArchive, file: str, *, columns: int) -> list[list[str]]:
+    """The lines of a text file, each cut at blanks into `columns` words; the last may hold blanks.
+
+    A byte order mark at the start and blank lines at the end are left out. Raises ArchiveError that
+    names the archive, the file and the line.
+    """
+    if file not in members.names:
+        raise ArchiveError(archive, f"{file} is missing")
+    try:
+        text = members.read(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ArchiveError(archive, f"is not UTF-8 text: {error.reason}", file) from error
+    table = []
+    for number, line in enumerate(text.rstrip().splitlines(), start=1):
+        words = line.strip().split(maxsplit=columns - 1)
+        if len(words) != columns:
+            reason = f"line {number} has {len(words)} columns instead of {columns}"
+            raise ArchiveError(archive, reason, file)
+        table.append(words)
+    return table
+
+
+@dataclass
+class _Gate:
+    """Lets the members of one archive through, or says why not: names and limits."""
+
+    archive: Path
+    limits: ArchiveLimits
+    unpacked_bytes: int = 0
+    entries: int = 0
+    seen: set[str] = field(default_factory=set)
+
+    def check_entry(self, name: str) -> str:
+        """Count a file or folder; its name without a leading "./"."""
+        self.entries += 1
+        if self.entries > self.limits.members:
+            raise ArchiveError(self.archive, f"has more than {self.limits.members} members")
+        parts = name.replace("\\", "/").split("/")
+        if name.startswith(("/", "\\")) or (len(parts[0]) == 2 and parts[0][1] == ":"):
+            raise ArchiveError(self.archive, "has an absolute path", name)
+        if ".." in parts:
+            raise ArchiveError(self.archive, "points outside the archive ('..')", name)
+        if "\\" in name or not all(map(_is_shown, name)):
+            reason = "has a backslash, a control character or bytes that are not UTF-8 in its name"
+            raise ArchiveError(self.archive, reason, name)
+        return "/".join(part for part in parts if part not in ("", "."))
+
+    def admit_file(self, name: str, size_bytes: int) -> str:
+        """The checked name of a regular file, before it is unpacked."""
+        checked = self.check_entry(name)
+        if not checked or checked in self.seen:
+            raise ArchiveError(self.archive, "comes twice" if checked else "has no name", name)
+        self.seen.add(checked)
+        limits, size_of_archive = self.limits, self.archive.stat().st_size
+        allowed = max(limits.ratio_from_bytes, int(limits.ratio * size_of_archive))
+        allowed = min(allowed, limits.unpacked_bytes)
+        self.unpacked_bytes += size_bytes
+        if size_bytes > limits.member_bytes:
+            reason = f"unpacks to {size_bytes} bytes, more than {limits.member_bytes}"
+            raise ArchiveError(self.archive, reason, checked)
+        if self.unpacked_bytes > allowed:
+            reason = f"brings the unpacked bytes to more than {allowed} (a bomb?)"
+            raise ArchiveError(self.archive, reason, checked)
+        return checked
+
+
+def _is_shown(character: str) -> bool:
+    """Whether a character is printed as itself: letters, signs, and blanks of every width."""
+    return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 def _check_room(archive: Path, spool_dir: Path | None) -> None:
@@ -117,38 +202,101 @@ def _check_room(archive: Path, spool_dir: Path | None) -> None:
         raise ArchiveError(archive, reason)
 
 
+class _StrictTarInfo(tarfile.TarInfo):
+    """A tar header. `tarfile` takes a damaged or missing one for the end; here it is an error."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        info = super().frombuf(buf, encoding, errors)
+        # `tarfile` holds extended headers in memory; images are read after the gate saw their size.
+        if info.size < 0 or (not info.isreg() and info.size > _MIB):
+            raise tarfile.ReadError(f"a header of {info.name!r} claims {info.size} bytes")
+        return info
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # the end marker
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
+def _tar_members(gate: _Gate) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the regular files of a .tgz file, in archive order."""
+    last_name = None
+    with gzip.open(gate.archive) as stream:
+        with _named_faults(gate.archive, last_name):
+            tar = tarfile.TarFile(
+                fileobj=stream, tarinfo=_StrictTarInfo, encoding="utf-8", errors="surrogateescape"
+            )
+        while True:
+            with _named_faults(gate.archive, last_name):
+                info = tar.next()
+            if info is None:
+                break
+            tar.members.clear()  # else it keeps every header
+            last_name = info.name
+            if info.isdir():
+                gate.check_entry(info.name)
+                continue
+            is_sparse = info.issparse() or "GNU.sparse.major" in info.pax_headers
+            if not info.isreg() or is_sparse:
+                reason = "is a link, a device or a special file"
+                raise ArchiveError(gate.archive, reason, info.name)
+            if not info.pax_headers.get("size", "0").isdecimal():
+                reason = f"has the size {info.pax_headers['size']!r}"
+                raise ArchiveError(gate.archive, reason, info.name)
+            name = gate.admit_file(info.name, info.size)
+            with _named_faults(gate.archive, name):
+                opened = tar.extractfile(info)
+                assert opened is not None, "it is a regular file"
+                content = opened.read()
+            yield name, content
+        with _named_faults(gate.archive, None):
+            padding = stream.read(_MIB + 1)  # to the end of the gzip stream, which checks its sum
+        if len(padding) > _MIB or padding.count(0) != len(padding):
+            raise ArchiveError(gate.archive, "has data after its end marker")
+
+
 @contextmanager
-def _open_zip(archive: Path, limits: ArchiveLimits) -> Iterator[OpenArchive]:
+def _named_faults(archive: Path, member: str | None) -> Iterator[None]:
+    """Faults of the libraries, as ArchiveErrors."""
     try:
-        opened = zipfile.ZipFile(archive)
-    except _ZIP_FAULTS as error:
-        raise DamagedArchiveError(archive, f"is truncated or no zip archive: {error}") from error
+        yield
+    except _FAULTS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ArchiveError(archive, f"is truncated or damaged: {reason}", member) from error
+
+
+@contextmanager
+def _open_zip(gate: _Gate) -> Iterator[OpenArchive]:
+    with _named_faults(gate.archive, None):
+        opened = zipfile.ZipFile(gate.archive)
     with opened:
-        members = _admit_zip_members(opened, MemberGate(archive, limits))
+        members = _zip_members(opened, gate)
 
         def read(name: str) -> bytes:
-            try:
+            with _named_faults(gate.archive, name):
                 return opened.read(members[name])
-            except _ZIP_FAULTS as error:
-                raise DamagedArchiveError(archive, f"cannot be unpacked: {error}", name) from error
 
         yield OpenArchive(tuple(members), read)
 
 
-def _admit_zip_members(opened: zipfile.ZipFile, gate: MemberGate) -> Mapping[str, zipfile.ZipInfo]:
+def _zip_members(opened: zipfile.ZipFile, gate: _Gate) -> Mapping[str, zipfile.ZipInfo]:
     members: dict[str, zipfile.ZipInfo] = {}
     end_bytes = 0
     for info in sorted(opened.infolist(), key=lambda info: info.header_offset):
-        gate.count_entry()
         if info.header_offset < end_bytes:
-            raise UnsafeMemberError(gate.archive, "overlaps another member: a bomb", info.filename)
+            raise ArchiveError(gate.archive, "overlaps another member: a bomb", info.filename)
         end_bytes = info.header_offset + info.compress_size
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise UnsafeMemberError(gate.archive, "is a link or a device", info.filename)
+            raise ArchiveError(gate.archive, "is a link or a device", info.filename)
         if info.flag_bits & _ZIP_ENCRYPTED:
-            raise UnsafeMemberError(gate.archive, "is encrypted", info.filename)
+            raise ArchiveError(gate.archive, "is encrypted", info.filename)
         if info.is_dir():
-            gate.check_name(info.orig_filename)
+            gate.check_entry(info.orig_filename)
         else:
             members[gate.admit_file(info.orig_filename, info.file_size)] = info
     return members

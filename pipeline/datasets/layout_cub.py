@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.datasets.archives import OpenArchive, open_archive
+from pipeline.datasets.archives import OpenArchive, open_archive, read_table
 from pipeline.datasets.listings import (
     LayoutError,
     Listing,
@@ -15,7 +15,6 @@ from pipeline.datasets.listings import (
 )
 from pipeline.datasets.published_classes import difference_from
 from pipeline.datasets.sources import ExpectedCounts
-from pipeline.datasets.text_tables import read_table
 
 _ROOT = "CUB_200_2011/"
 _IMAGES = _ROOT + "images/"

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from pipeline.datasets.archives import OpenArchive, open_archive
+from pipeline.datasets.archives import OpenArchive, open_archive, read_table
 from pipeline.datasets.listings import LayoutError, Listing, Row, build_listing, is_image_name
 from pipeline.datasets.published_classes import difference_from
 from pipeline.datasets.records import Split
 from pipeline.datasets.sources import ExpectedCounts
-from pipeline.datasets.text_tables import read_table
 
 _ROOT = "Stanford_Online_Products/"
 _HEADER = ["image_id", "class_id", "super_class_id", "path"]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from pipeline.datasets.archive_gate import ArchiveError
+from pipeline.datasets.archives import ArchiveError
 from pipeline.datasets.layouts import UnreadableImagesError, open_layout, read_records
 from pipeline.datasets.listings import LayoutError
 from pipeline.datasets.sources import LayoutName, SourceForm
@@ -74,21 +74,21 @@ CASES: dict[str, Damaged] = {
     ),
     "tgz: not compressed": Damaged("cub", file_of(CUB, gzip.decompress), ArchiveError, "neither"),
     "tgz: compressed text": Damaged(
-        "cub", tar_of(lambda b: b"text " * 999), ArchiveError, "no valid tar header"
+        "cub", tar_of(lambda b: b"text " * 999), ArchiveError, "damaged: invalid header"
     ),
     "tgz: compressed nothing": Damaged("cub", tar_of(lambda b: b""), ArchiveError, "truncated"),
     "tgz: half": Damaged(
         "cub", file_of(CUB, lambda b: b[: len(b) // 2]), ArchiveError, "member '.+': is truncated"
     ),
     "tgz: last byte missing": Damaged(
-        "cub", file_of(CUB, lambda b: b[:-1]), ArchiveError, "damaged at its end"
+        "cub", file_of(CUB, lambda b: b[:-1]), ArchiveError, "is truncated or damaged"
     ),
-    "tgz: byte altered": Damaged("cub", file_of(CUB, flip(0.5)), ArchiveError, "is damaged|tar"),
+    "tgz: byte altered": Damaged("cub", file_of(CUB, flip(0.5)), ArchiveError, "or damaged"),
     "tgz: checksum altered": Damaged(
-        "cub", file_of(CUB, lambda b: b[:-8] + b"abcd" + b[-4:]), ArchiveError, "at its end: CRC"
+        "cub", file_of(CUB, lambda b: b[:-8] + b"abcd" + b[-4:]), ArchiveError, "damaged: CRC"
     ),
     "tgz: garbage after it": Damaged(
-        "cub", file_of(CUB, lambda b: b + b"garbage"), ArchiveError, "at its end"
+        "cub", file_of(CUB, lambda b: b + b"garbage"), ArchiveError, "Not a gzipped"
     ),
     "tar: no end marker": Damaged("cub", tar_of(cut_before_end_marker), ArchiveError, "truncated"),
     "tar: header altered": Damaged("cub", tar_of(break_header), ArchiveError, "bad checksum"),
@@ -132,10 +132,10 @@ CASES: dict[str, Damaged] = {
         "is a link",
     ),
     "tar: character device": Damaged(
-        "cub", tar_member(type=tarfile.CHRTYPE, content=b""), ArchiveError, "is a device"
+        "cub", tar_member(type=tarfile.CHRTYPE, content=b""), ArchiveError, "a device or"
     ),
     "tar: block device": Damaged(
-        "cub", tar_member(type=tarfile.BLKTYPE, content=b""), ArchiveError, "is a device"
+        "cub", tar_member(type=tarfile.BLKTYPE, content=b""), ArchiveError, "a device or"
     ),
     "tar: pipe": Damaged(
         "cub", tar_member(type=tarfile.FIFOTYPE, content=b""), ArchiveError, "special file"
@@ -149,18 +149,21 @@ CASES: dict[str, Damaged] = {
     "tar: giant member": Damaged(
         "cub", tar_member(size=20 << 30), ArchiveError, "unpacks to 21474836480 bytes, more than"
     ),
-    "tar: bomb": Damaged("cub", tar_bomb, ArchiveError, "compression ratio .* a bomb"),
+    "tar: bomb": Damaged("cub", tar_bomb, ArchiveError, "unpacked bytes to more than 67108864"),
     "tar: damaged extended header": Damaged(
-        "cub", tar_member(type=tarfile.XHDTYPE, content=b"no record"), ArchiveError, "extended"
+        "cub", tar_member(type=tarfile.XHDTYPE, content=b"no record"), ArchiveError, "damaged"
     ),
     "tar: endless extended header": Damaged(
-        "cub", tar_member(type=tarfile.XHDTYPE, content=b"0 a=b\n"), ArchiveError, "extended"
+        "cub", tar_member(type=tarfile.XHDTYPE, content=b"0 a=b\n"), ArchiveError, "invalid header"
     ),
     "tar: giant extended header": Damaged(
-        "cub", tar_member(type=tarfile.XHDTYPE, size=2 << 20), ArchiveError, "over 1 MiB"
+        "cub", tar_member(type=tarfile.XHDTYPE, size=2 << 20), ArchiveError, "claims 2097152 bytes"
     ),
     "tar: ends after an extended header": Damaged(
-        "cub", tar_member(type=tarfile.XHDTYPE, content=b"7 a=bc\n"), ArchiveError, "ends after"
+        "cub",
+        tar_member(type=tarfile.XHDTYPE, content=b"7 a=bc\n"),
+        ArchiveError,
+        "end of file header",
     ),
     "tar: size in words": Damaged(
         "cub",
@@ -182,9 +185,9 @@ CASES: dict[str, Damaged] = {
     ),
     # The same of zip.
     "zip: half": Damaged(
-        "sop", file_of(SOP, lambda b: b[: len(b) // 2]), ArchiveError, "truncated or no zip"
+        "sop", file_of(SOP, lambda b: b[: len(b) // 2]), ArchiveError, "truncated or damaged"
     ),
-    "zip: byte altered": Damaged("sop", file_of(SOP, flip(0.3)), ArchiveError, "cannot be unp"),
+    "zip: byte altered": Damaged("sop", file_of(SOP, flip(0.3)), ArchiveError, "damaged: Bad CRC"),
     "zip: unknown compression": Damaged(
         "sop", file_of(SOP, unknown_compression), ArchiveError, "not supported"
     ),
@@ -197,23 +200,25 @@ CASES: dict[str, Damaged] = {
     "zip: name twice": Damaged(
         "sop", zip_member(ROOTS[SOP] + "Ebay_test.txt", twice=True), ArchiveError, "comes twice"
     ),
-    "zip: bomb": Damaged("sop", zip_member("x", content=bytes(BOMB_BYTES)), ArchiveError, "a bomb"),
+    "zip: bomb": Damaged(
+        "sop", zip_member("x", content=bytes(BOMB_BYTES)), ArchiveError, "unpacked bytes"
+    ),
     # Lists that are missing, damaged or contradictory.
     "cub: no images.txt": Damaged(
-        "cub", text_of(CUB, "images.txt", None), LayoutError, "images.txt is missing"
+        "cub", text_of(CUB, "images.txt", None), ArchiveError, "images.txt is missing"
     ),
     "cub: no labels": Damaged(
-        "cub", text_of(CUB, "image_class_labels.txt", None), LayoutError, "labels.txt is missing"
+        "cub", text_of(CUB, "image_class_labels.txt", None), ArchiveError, "labels.txt is missing"
     ),
     "cub: no classes": Damaged(
-        "cub", text_of(CUB, "classes.txt", None), LayoutError, "classes.txt is missing"
+        "cub", text_of(CUB, "classes.txt", None), ArchiveError, "classes.txt is missing"
     ),
     "cub: empty list": Damaged("cub", text_of(CUB, "images.txt", b""), LayoutError, "no line for"),
     "cub: list of no text": Damaged(
-        "cub", text_of(CUB, "images.txt", b"1 \xff\xfe"), LayoutError, "is not UTF-8"
+        "cub", text_of(CUB, "images.txt", b"1 \xff\xfe"), ArchiveError, "is not UTF-8"
     ),
     "cub: too few columns": Damaged(
-        "cub", text_of(CUB, "images.txt", b"1\n"), LayoutError, "line 1 has 1 columns instead of 2"
+        "cub", text_of(CUB, "images.txt", b"1\n"), ArchiveError, "line 1 has 1 columns instead of 2"
     ),
     "cub: no number": Damaged(
         "cub", text_of(CUB, "images.txt", b"x a.jpg\n"), LayoutError, "line 1: is not a number"
@@ -252,7 +257,7 @@ CASES: dict[str, Damaged] = {
         "several classes share a name: 001.Bird_1",
     ),
     "sop: no test list": Damaged(
-        "sop", text_of(SOP, "Ebay_test.txt", None), LayoutError, "Ebay_test.txt is missing"
+        "sop", text_of(SOP, "Ebay_test.txt", None), ArchiveError, "Ebay_test.txt is missing"
     ),
     "sop: no header": Damaged(
         "sop", text_of(SOP, "Ebay_train.txt", b"1 1 1 a_0.JPG\n"), LayoutError, "first line must be"
@@ -264,7 +269,7 @@ CASES: dict[str, Damaged] = {
         "sop", text_of(SOP, "Ebay_test.txt", SOP_HEADER), LayoutError, "no class is left for test"
     ),
     "sop: too few columns": Damaged(
-        "sop", text_of(SOP, "Ebay_test.txt", SOP_HEADER + b"7 4"), LayoutError, "line 2 has 2 col"
+        "sop", text_of(SOP, "Ebay_test.txt", SOP_HEADER + b"7 4"), ArchiveError, "line 2 has 2 col"
     ),
     "sop: no numbers": Damaged(
         "sop", text_of(SOP, "Ebay_test.txt", SOP_HEADER + b"a b c d_0.JPG"), LayoutError, "numbers"
