@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.datasets.normalisation import normalise_image
+from pipeline.datasets.decode import normalise_image
 from pipeline.datasets.packs import image_tensor, open_pack, write_pack
 from pipeline.datasets.records import ImageRecord
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.views import photograph
-from pipeline.datasets.normalisation import decode_image
+from pipeline.datasets.decode import decode_image
 from pipeline.export.onnx import write_onnx
 from pipeline.export.quantisation import quantise_onnx
 from pipeline.models.query_encoder import QueryEncoder, least_decoded_px, square_view

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from benchmarks.untrained_reference import DATABASE_PX, PooledFeatures, sample_pack
 from pipeline.config.params import load_params
-from pipeline.datasets.normalisation import decode_image
+from pipeline.datasets.decode import decode_image
 from pipeline.datasets.packs import Pack, open_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.ranking import evaluate_retrieval

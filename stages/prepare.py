@@ -11,10 +11,10 @@ import numpy as np
 
 from pipeline.config.params import Params, load_params
 from pipeline.config.sources import CsvSource, EmblemsSource, FolderSource
+from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.layouts import open_layout, read_records
 from pipeline.datasets.listings import Listing
-from pipeline.datasets.normalisation import UnreadableImage
 from pipeline.datasets.own_images import hold_to_manifest, list_own_images
 from pipeline.datasets.packs import Pack, open_pack, write_pack
 from pipeline.datasets.published import describe_files, download_files, given_files

@@ -98,7 +98,7 @@ def _answer(
     *,
     reduced_decode: bool,
 ) -> "AnsweredQuery":
-    from pipeline.datasets.normalisation import UnreadableImage
+    from pipeline.datasets.decode import UnreadableImage
     from pipeline.search.page.sheet import AnsweredQuery
     from pipeline.search.pictures import read_file
     from pipeline.search.search import search_picture

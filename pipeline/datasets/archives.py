@@ -176,9 +176,9 @@ class _Gate:
         if not checked or checked in self.seen:
             raise ArchiveError(self.archive, "comes twice" if checked else "has no name", name)
         self.seen.add(checked)
-        limits, size_of_archive = self.limits, self.archive.stat().st_size
-        allowed = max(limits.ratio_from_bytes, int(limits.ratio * size_of_archive))
-        allowed = min(allowed, limits.unpacked_bytes)
+        limits = self.limits
+        most_by_ratio = int(limits.ratio * self.archive.stat().st_size)
+        allowed = min(limits.unpacked_bytes, max(limits.ratio_from_bytes, most_by_ratio))
         self.unpacked_bytes += size_bytes
         if size_bytes > limits.member_bytes:
             reason = f"unpacks to {size_bytes} bytes, more than {limits.member_bytes}"
@@ -190,7 +190,7 @@ class _Gate:
 
 
 def _is_shown(character: str) -> bool:
-    """Whether a character is printed as itself: letters, signs, and blanks of every width."""
+    """Whether a character is printed as itself, blanks of every width included."""
     return character.isprintable() or unicodedata.category(character) == "Zs"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.listings import (
     LayoutError,
     Listing,
@@ -16,7 +17,6 @@ from pipeline.datasets.listings import (
     is_image_name,
     natural_key,
 )
-from pipeline.datasets.normalisation import UnreadableImage
 from pipeline.datasets.records import Split
 from pipeline.datasets.splits import NO_CLASSES, ClassSplit, assign_listing
 

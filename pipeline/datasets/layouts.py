@@ -5,13 +5,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from pipeline.datasets.decode import UnreadableImage, normalise_image
 from pipeline.datasets.layout_cars import open_cars_halves, open_cars_whole
 from pipeline.datasets.layout_cub import open_cub
 from pipeline.datasets.layout_parquet import open_cars_parquet, open_sop_parquet
 from pipeline.datasets.layout_sop import open_sop
 from pipeline.datasets.layout_user import list_csv, list_folder
 from pipeline.datasets.listings import LayoutError, Listing, enumerate_names
-from pipeline.datasets.normalisation import UnreadableImage, normalise_image
 from pipeline.datasets.records import ImageRecord
 from pipeline.datasets.sources import ExpectedCounts, SourceForm
 

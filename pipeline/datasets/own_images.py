@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.layout_user import list_csv, list_folder
 from pipeline.datasets.listings import LayoutError, Listing, enumerate_names
-from pipeline.datasets.normalisation import UnreadableImage
 from pipeline.datasets.packs import Pack, open_pack
 from pipeline.datasets.records import Split
 from pipeline.datasets.splits import (

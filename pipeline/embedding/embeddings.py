@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from pipeline.datasets.normalisation import UnreadableImage, decode_image
+from pipeline.datasets.decode import UnreadableImage, decode_image
 from pipeline.datasets.packs import Pack
 from pipeline.devices import loading_threads
 from pipeline.models.embedder import unit_range

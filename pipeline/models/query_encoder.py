@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.datasets.normalisation import decode_image
+from pipeline.datasets.decode import decode_image
 
 INPUT, OUTPUT = "image", "embedding"
 MAX_PIXELS = 50_000_000

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.listings import enumerate_names
-from pipeline.datasets.normalisation import UnreadableImage
 from pipeline.embedding.embeddings import EmbeddedPictures, embed_pictures
 from pipeline.search.databases import image_id
 from pipeline.search.index import (

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
+from pipeline.datasets.decode import UnreadableImage, decode_image
 from pipeline.datasets.listings import is_image_name, natural_key
-from pipeline.datasets.normalisation import UnreadableImage, decode_image
 
 MAX_FILE_BYTES = 256 << 20
 STANDARD_INPUT = "-"

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.datasets.normalisation import MAX_PIXELS, decode_image
+from pipeline.datasets.decode import MAX_PIXELS, decode_image
 from pipeline.models.embedder import Embedder, unit_range
 from pipeline.models.query_encoder import least_decoded_px
 from pipeline.models.weights import load_network

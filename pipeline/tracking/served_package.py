@@ -15,7 +15,7 @@ from pipeline.tracking.store import silence_mlflow
 
 SERVED_PACKAGE = "l2s_query_encoder"
 SERVED_MODULES = (
-    "pipeline.datasets.normalisation",
+    "pipeline.datasets.decode",
     "pipeline.models.query_encoder",
     "pipeline.tracking.served_encoder",
 )

@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from pipeline.datasets.normalisation import UnreadableImage
+from pipeline.datasets.decode import UnreadableImage
 from pipeline.search.page.service import SearchService, UnknownNameError
 from pipeline.search.pictures import thumbnail
 from pipeline.search.search import Answer, QueryNetwork

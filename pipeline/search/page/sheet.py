@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.datasets.normalisation import UnreadableImage
+from pipeline.datasets.decode import UnreadableImage
 from pipeline.search.databases import Database, Hit
 from pipeline.search.pictures import thumbnail
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.layouts import UnreadableImagesError, open_layout, read_records
 from pipeline.datasets.listings import (
     LayoutError,
@@ -16,7 +17,6 @@ from pipeline.datasets.listings import (
     assign_splits,
     natural_key,
 )
-from pipeline.datasets.normalisation import UnreadableImage
 from pipeline.datasets.records import ImageRecord
 from pipeline.datasets.sources import ExpectedCounts, SourceForm, find_form, find_source
 from tests import made_archives as made

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.layout_user import list_csv, list_folder
 from pipeline.datasets.layouts import UnreadableImagesError, read_records
 from pipeline.datasets.listings import LayoutError
-from pipeline.datasets.normalisation import UnreadableImage
 from tests import made_archives as made
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.datasets.normalisation import UnreadableImage
+from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.packs import Pack
 from pipeline.embedding import embeddings
 from pipeline.embedding.embeddings import (

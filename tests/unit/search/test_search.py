@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.config.params import Params, load_params
-from pipeline.datasets.normalisation import UnreadableImage, decode_image
+from pipeline.datasets.decode import UnreadableImage, decode_image
 from pipeline.search import index
 from pipeline.search.databases import (
     Database,

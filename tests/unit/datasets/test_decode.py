@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets.normalisation import UnreadableImage, decode_image, normalise_image
+from pipeline.datasets.decode import UnreadableImage, decode_image, normalise_image
 from tests.made_archives import encode_picture
 
 RED, GREEN, BLUE, WHITE = (254, 0, 0), (0, 255, 1), (0, 0, 254), (255, 255, 255)
