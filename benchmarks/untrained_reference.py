@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.datasets.layouts import open_layout, read_records
+from pipeline.datasets.cub200 import CUB200
+from pipeline.datasets.layouts import read_records
 from pipeline.datasets.packs import Pack, open_pack, write_pack
-from pipeline.datasets.published import given_files
-from pipeline.datasets.sources import find_source
+from pipeline.datasets.published import open_published
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.weights import build_embedder
@@ -62,14 +62,8 @@ class PooledFeatures(nn.Module):
 
 def sample_pack(shared: Path, folder: Path) -> Pack:
     """The CUB sample as a pack."""
-    source = find_source("cub200")
-    files = given_files(
-        source.forms[0], shared / "data" / "CUB_200_2011_sample.tgz", accept_subset=True
-    )
-    paths = {name: file.path for name, file in files.items()}
-    with open_layout(
-        source.forms[0], paths, counts=source.counts, accept_subset=True, spool_dir=folder
-    ) as listing:
+    paths = {"CUB_200_2011.tgz": shared / "data" / "CUB_200_2011_sample.tgz"}
+    with open_published(CUB200, "cub", paths, accept_subset=True, spool_dir=folder) as listing:
         write_pack(folder / "pack.arrow", read_records(listing))
     return open_pack(folder / "pack.arrow")
 

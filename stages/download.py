@@ -1,11 +1,11 @@
 """Obtain the files of a data set and describe them, or say why none are needed."""
 
 from pipeline.config.params import load_params
-from pipeline.config.sources import CarsSource, CubSource, EmblemsSource, SopSource
-from pipeline.datasets.published import describe_files, download_files
-from pipeline.datasets.sources import find_form, find_source
+from pipeline.config.sources import CarsSource, CsvSource, CubSource, FolderSource, SopSource
+from pipeline.datasets.fetching import describe_files
+from pipeline.datasets.sources import DATASETS, find_files
 from pipeline.files import write_json
-from pipeline.paths import ARCHIVES, DatasetPaths, archives_shelf
+from pipeline.paths import DatasetPaths
 from stages import run_stage
 
 
@@ -14,20 +14,15 @@ def download(name: str) -> None:
     source = load_params().datasets[name].source
     found: dict[str, object] = {"kind": source.kind}
     match source:
-        case EmblemsSource():
-            found |= {"origin": "rendered", "licence": "drawn by this program: the user's own"}
-        case CubSource() | CarsSource() | SopSource() if source.archives == "downloaded":
-            published = find_source(source.kind)
-            files = download_files(
-                find_form(published, source.layout),
-                ARCHIVES,
-                archives_dir=archives_shelf(),
-                accept_subset=source.accept_subset,
-            )
-            found |= {"origin": "downloaded", "licence": published.licence, **describe_files(files)}
+        case CubSource() | CarsSource() | SopSource():
+            found |= {"origin": source.archives, "licence": DATASETS[source.kind].licence}
+            # What is given is told by the stage `survey`, which DVC runs when it changes.
+            if source.archives == "downloaded":
+                found |= describe_files(find_files(source, None))
+        case FolderSource() | CsvSource():
+            found |= {"origin": "given", "licence": "the user's own images"}
         case _:
-            # What lies there is told by the stage `survey`, which DVC runs when it changes.
-            found |= {"origin": "given", "licence": find_source(source.kind).licence}
+            found |= {"origin": "rendered", "licence": "drawn by this program: the user's own"}
     write_json(DatasetPaths(name).source, found)
 
 

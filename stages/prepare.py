@@ -13,15 +13,16 @@ from pipeline.config.params import Params, load_params
 from pipeline.config.sources import CsvSource, EmblemsSource, FolderSource
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.emblems import render_emblems
-from pipeline.datasets.layouts import open_layout, read_records
+from pipeline.datasets.fetching import describe_files
+from pipeline.datasets.layouts import read_records
 from pipeline.datasets.listings import Listing
 from pipeline.datasets.own_images import hold_to_manifest, list_own_images
 from pipeline.datasets.packs import Pack, open_pack, write_pack
-from pipeline.datasets.published import describe_files, download_files, given_files
-from pipeline.datasets.sources import find_form, find_source
+from pipeline.datasets.published import open_published
+from pipeline.datasets.sources import DATASETS, find_files
 from pipeline.datasets.splits import manifest_classes
 from pipeline.files import write_json
-from pipeline.paths import ARCHIVES, WORK, DatasetPaths, archives_shelf
+from pipeline.paths import WORK, DatasetPaths
 from pipeline.progress import track
 from stages import run_stage
 
@@ -60,15 +61,7 @@ def _open_listing(params: Params, name: str, described: dict[str, Any]) -> Itera
         listing = list_own_images(Path(params.inputs[name]), table, known)
         yield hold_to_manifest(listing, described["images"])
         return
-    published = find_source(source.kind)
-    form = find_form(published, source.layout)
-    if source.archives == "given":
-        given = Path(params.inputs[name])
-        files = given_files(form, given, accept_subset=source.accept_subset)
-    else:
-        files = download_files(
-            form, ARCHIVES, archives_dir=archives_shelf(), accept_subset=source.accept_subset
-        )
+    files = find_files(source, params.inputs.get(name))
     found = describe_files(files)
     if found != {key: described[key] for key in found}:
         stage = "survey" if source.archives == "given" else "download"
@@ -77,10 +70,10 @@ def _open_listing(params: Params, name: str, described: dict[str, Any]) -> Itera
             f"run `dvc repro --force --single-item {stage}@{name}`, then the study again"
         )
     WORK.mkdir(exist_ok=True)
-    with open_layout(
-        form,
+    with open_published(
+        DATASETS[source.kind],
+        source.layout,
         {name: file.path for name, file in files.items()},
-        counts=published.counts,
         accept_subset=source.accept_subset,
         spool_dir=WORK,
     ) as listing:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pipeline.config.params import load_params
 from pipeline.config.sources import CsvSource, EmblemsSource, FolderSource
+from pipeline.datasets.fetching import describe_files
 from pipeline.datasets.own_images import image_manifest, known_classes, list_own_images
-from pipeline.datasets.published import describe_files, given_files
-from pipeline.datasets.sources import find_form, find_source
+from pipeline.datasets.sources import find_files
 from pipeline.datasets.splits import settle_images, write_record
 from pipeline.files import write_json
 from pipeline.paths import DatasetPaths
@@ -32,8 +32,7 @@ def survey(name: str) -> None:
         write_record(paths.splits, record)
     else:
         assert not isinstance(source, EmblemsSource), "load_params refuses it"
-        form = find_form(find_source(source.kind), source.layout)
-        found = describe_files(given_files(form, given, accept_subset=source.accept_subset))
+        found = describe_files(find_files(source, params.inputs[name]))
     write_json(paths.given, found)
 
 

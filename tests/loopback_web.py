@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.datasets.fetching import Patience, PublishedFile
+from pipeline.datasets.fetching import Patience
+from pipeline.datasets.published import PublishedFile
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 PAGE = b"<html>login</html>"

@@ -6,13 +6,21 @@ import json
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 from scipy.io import savemat
+
+from pipeline.datasets.layout_user import list_csv, list_folder
+from pipeline.datasets.listings import Counts, Listing
+from pipeline.datasets.published import open_published
+from pipeline.datasets.sources import DATASETS
 
 CAR_NAMES = ("AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Ram C/V Cargo Van", "Audi TT")
 
@@ -234,3 +242,15 @@ def write_csv(
     with table.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
     return table
+
+
+def opened(
+    layout: str, paths: Mapping[str, Path], counts: Counts | None = None, **options: Any
+) -> AbstractContextManager[Listing]:
+    """The images of these files in any archive of a published data set, or of the user's own."""
+    if layout in ("folder", "csv"):
+        return nullcontext(
+            list_folder(paths[layout]) if layout == "folder" else list_csv(paths[layout])
+        )
+    (dataset,) = (one for one in DATASETS.values() if layout in one.archives)
+    return open_published(replace(dataset, counts=counts), layout, paths, **options)

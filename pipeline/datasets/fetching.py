@@ -1,11 +1,17 @@
-"""A published file on this disk: taken from where it lies or downloaded, and verified."""
+"""Published files on this disk: taken from where they lie or downloaded, and verified."""
 
 import hashlib
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from filelock import FileLock
+
+from pipeline.datasets.parquet import split_of
+from pipeline.datasets.published import Archive, PublishedFile
 from pipeline.datasets.transfers import TransferError, drop_part, known_bytes, transfer
 
 _CHUNK_BYTES = 1 << 20
@@ -13,17 +19,6 @@ _CHUNK_BYTES = 1 << 20
 
 class FetchError(ValueError):
     """A file that could not be had, or is not the published one."""
-
-
-@dataclass(frozen=True)
-class PublishedFile:
-    """A published file. `addresses` (HTTP) stand in order of preference; None: not published."""
-
-    name: str
-    addresses: tuple[str, ...] = ()
-    size_bytes: int | None = None
-    md5: str | None = None
-    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +47,82 @@ class Patience:
     attempts: int = 4
     backoff_s: float = 2.0
     timeout_s: float = 60.0
+
+
+def download_files(
+    archive: Archive, folder: Path, *, archives_dir: Path | None, accept_subset: bool
+) -> dict[str, FetchedFile]:
+    """The files of an archive by their published names, each from the first place that has it.
+
+    The places: `archives_dir` (files are used where they lie), `folder` (of earlier downloads), the
+    addresses. Two processes that want one file wait for each other.
+
+    Raises FetchError, which names the pages that offer the files.
+    """
+    pages = " and ".join(archive.pages)
+    if not archive.files:
+        raise FetchError(
+            f"this archive has no files that could be downloaded: get them from {pages}, "
+            "and name their folder as an input"
+        )
+    if archives_dir is not None and not archives_dir.is_dir():
+        raise FetchError(f"{archives_dir}: the folder of archives is not a folder")
+    files = {}
+    for file in archive.files:
+        if archives_dir is not None and (archives_dir / file.name).is_file():
+            path = archives_dir / file.name
+            files[file.name] = take_file(file, path, accept_subset=accept_subset)
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{file.name}.lock"):
+            try:
+                files[file.name] = fetch_file(file, folder)
+            except FetchError as error:
+                raise FetchError(f"{error}; it is offered on {pages}") from error
+    return files
+
+
+def given_files(archive: Archive, given: Path, *, accept_subset: bool) -> dict[str, FetchedFile]:
+    """The files of an archive that lie at `given`, verified: a folder, or its only file.
+
+    Parquet files are those whose split is told by name or folder, in sub-folders too; those of
+    unpublished names are taken as a part of the data set. Raises FetchError for a file that is
+    missing or another.
+    """
+    files = {file.name: file for file in archive.files}
+    if archive.is_parquet:
+        if not given.is_dir():
+            raise FetchError(f"{given}: must be the folder of the files train-* and test-*")
+        paths = {
+            path.name if path.name in files else path.relative_to(given).as_posix(): path
+            for path in sorted(given.rglob("*.parquet"))
+            if split_of(path)
+        }
+        missing = sorted(files.keys() - paths.keys())
+        if not paths or (missing and not accept_subset):
+            names = ", ".join(missing) or "train-* and test-*.parquet"
+            raise FetchError(f"{given}: misses {names}")
+    elif given.is_dir():
+        paths = {name: given / name for name in files}
+    elif len(files) == 1:
+        paths = dict.fromkeys(files, given)
+    else:
+        raise FetchError(f"{given}: must be the folder that holds {', '.join(files)}")
+    return {
+        name: take_file(files.get(name, PublishedFile(name)), path, accept_subset=accept_subset)
+        for name, path in paths.items()
+    }
+
+
+def describe_files(files: Mapping[str, FetchedFile]) -> dict[str, Any]:
+    """What identifies the files, and nothing of this machine: names, sizes, checksums."""
+    return {
+        "files": [
+            {"name": name, "size_bytes": f.size_bytes, "md5": f.md5, "sha256": f.sha256}
+            for name, f in sorted(files.items())
+        ],
+        "subset": any(file.subset for file in files.values()),
+    }
 
 
 def take_file(file: PublishedFile, path: Path, *, accept_subset: bool) -> FetchedFile:

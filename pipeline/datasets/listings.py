@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.datasets.records import Split
 
+SPLITS: tuple[Split, ...] = ("train", "test")
 _NAMES_SHOWN = 10
 # Pillow reads no HEIC, but such a file is an image: to be refused by its name, not passed over.
 IMAGE_SUFFIXES = (
@@ -24,17 +25,23 @@ class Row:
     """A line of a source's list of images.
 
     `class_number` orders the classes: the official number, or the place counted from 1.
-    `number` is the image's number in the official list. `split` None: half of the classes train.
+    `split` None: half of the classes train.
     """
 
     name: str
     class_name: str
     class_number: int
-    number: int | None = None
     split: Split | None = None
 
 
-Difference = Callable[[Sequence[Row]], str | None]
+@dataclass(frozen=True)
+class Counts:
+    """Classes and images of the class-disjoint split."""
+
+    train_classes: int
+    test_classes: int
+    train_images: int
+    test_images: int
 
 
 @dataclass(frozen=True)
@@ -73,15 +80,14 @@ def build_listing(
     read: Callable[[str], bytes],
     *,
     present: Set[str] | None = None,
-    difference: Difference | None = None,
+    counts: Counts | None = None,
     accept_subset: bool = False,
     passed_over: tuple[str, ...] = (),
 ) -> Listing:
     """The listing of `rows`, checked: unique names, class-disjoint split, published whole.
 
     source: what error messages call the data set. present: the names that the archive holds; None
-    where every row is known to exist. difference: tells how rows, with the splits that the source
-    itself gives, differ from the published whole; None where nothing is published.
+    where every row is known to exist. counts: the published ones; None where there are none.
     accept_subset: rows without an image are left out and a difference is accepted.
 
     Raises LayoutError that says which classes or files are missing, surplus or contradictory.
@@ -98,7 +104,7 @@ def build_listing(
     listed = [row for row in rows if row.name not in left_out]
     kept = assign_splits(listed)
     check_split(source, kept)
-    differing = None if difference is None else difference(listed)
+    differing = None if counts is None else _difference(kept, counts)
     if differing is not None and not accept_subset:
         raise LayoutError(f"{source}: {differing}; a part of a data set needs accept_subset")
     return Listing(
@@ -109,6 +115,23 @@ def build_listing(
         passed_over=passed_over,
         class_order=_class_order(listed),
     )
+
+
+def _difference(rows: Sequence[Row], counts: Counts) -> str | None:
+    """How the classes and images of each split differ from the published counts, or None."""
+    expected = {
+        "train": (counts.train_classes, counts.train_images),
+        "test": (counts.test_classes, counts.test_images),
+    }
+    differences = []
+    for split, (classes, images) in expected.items():
+        names = [row.class_name for row in rows if row.split == split]
+        if (len(set(names)), len(names)) != (classes, images):
+            differences.append(
+                f"{split} has {len(set(names))} classes and {len(names)} images, "
+                f"expected {classes} and {images}"
+            )
+    return "; ".join(differences) or None
 
 
 def _class_order(rows: Sequence[Row]) -> tuple[str, ...]:

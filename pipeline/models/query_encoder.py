@@ -1,6 +1,6 @@
 """An exported query encoder: encoded pictures to unit vectors, by ONNX Runtime and Pillow alone.
 
-Every export carries a copy of this file and of `normalisation.py`, which is all the code that
+Every export carries a copy of this file and of `decode.py`, which is all the code that
 serving needs: neither torch nor this repository.
 """
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.datasets import sources
-from pipeline.datasets.fetching import PublishedFile
+from pipeline.datasets.listings import Counts
 from pipeline.datasets.packs import open_pack
-from pipeline.datasets.sources import SOURCES, DataSource, ExpectedCounts
+from pipeline.datasets.published import PublishedDataset, PublishedFile
+from pipeline.datasets.sources import DATASETS
 from tests import made_archives as made
 from tests.integration.test_real_layouts import LAYOUTS, files_of, stage, succeed, use
 from tests.integration.test_real_layouts import workspace as workspace  # a fixture
@@ -45,7 +45,9 @@ class Silent(SimpleHTTPRequestHandler):
         """Nothing on stderr."""
 
 
-def published_as(source: DataSource, layout: str, folder: Path, address: str) -> DataSource:
+def published_as(
+    dataset: PublishedDataset, layout: str, folder: Path, address: str
+) -> PublishedDataset:
     """The data set as if these files were the published ones: their sizes, checksums, addresses."""
     files = tuple(
         PublishedFile(
@@ -57,19 +59,17 @@ def published_as(source: DataSource, layout: str, folder: Path, address: str) ->
         )
         for path in sorted(folder.iterdir())
     )
-    forms = [form for form in source.forms if form.layout == layout]
-    return replace(
-        source, forms=tuple(replace(f, files=files, official_halves=None) for f in forms)
-    )
+    archive = replace(dataset.archives[layout], files=files)
+    return replace(dataset, archives={layout: archive})
 
 
 @pytest.mark.parametrize(
     ("layout", "make", "counts"),
     [
-        ("cub", LAYOUTS["cub"].make, ExpectedCounts(2, 2, 6, 6)),
-        ("sop", LAYOUTS["sop"].make, ExpectedCounts(3, 2, 6, 4)),
-        ("cars_whole", made.write_cars_whole, ExpectedCounts(2, 2, 4, 4)),
-        ("cars_halves", made.write_cars_halves, ExpectedCounts(2, 2, 5, 4)),
+        ("cub", LAYOUTS["cub"].make, Counts(2, 2, 6, 6)),
+        ("sop", LAYOUTS["sop"].make, Counts(3, 2, 6, 4)),
+        ("cars_whole", made.write_cars_whole, Counts(2, 2, 4, 4)),
+        ("cars_halves", made.write_cars_halves, Counts(2, 2, 5, 4)),
     ],
 )
 def test_a_published_data_set_comes_from_its_addresses(
@@ -78,7 +78,7 @@ def test_a_published_data_set_comes_from_its_addresses(
     monkeypatch: pytest.MonkeyPatch,
     layout: str,
     make: Callable[[Path], object],
-    counts: ExpectedCounts,
+    counts: Counts,
 ) -> None:
     """The first address of each file answers 404, the second gives it; the counts are held to."""
     site = tmp_path / "site"
@@ -88,7 +88,7 @@ def test_a_published_data_set_comes_from_its_addresses(
     source = {"kind": kind, "layout": layout, "accept_subset": False, "skip_unreadable": False}
     use(workspace, source, None)
     with served(site) as address:
-        whole = published_as(SOURCES[kind], layout, site, address)
+        whole = published_as(DATASETS[kind], layout, site, address)
         put(monkeypatch, kind, replace(whole, counts=counts))
         succeed(workspace, "download", "prepare")
     pack = open_pack(workspace / "data/emblems/pack.arrow")
@@ -110,8 +110,9 @@ def test_a_published_data_set_comes_from_its_addresses(
     assert not (workspace / "data/emblems/pack.arrow").exists()
 
 
-def put(monkeypatch: pytest.MonkeyPatch, kind: str, source: DataSource) -> None:
-    monkeypatch.setattr(sources, "SOURCES", {**SOURCES, kind: source})
+def put(monkeypatch: pytest.MonkeyPatch, kind: str, dataset: PublishedDataset) -> None:
+    for module in ("pipeline.datasets.sources", "stages.download", "stages.prepare"):
+        monkeypatch.setattr(f"{module}.DATASETS", {**DATASETS, kind: dataset})
 
 
 @pytest.mark.parametrize("name", KINDS_OF_DAMAGE)

@@ -19,7 +19,7 @@ from unittest.mock import patch
 import pytest
 
 from pipeline.datasets.packs import open_pack
-from pipeline.datasets.sources import SOURCES
+from pipeline.datasets.sources import DATASETS
 from stages import run_stage
 from tests import made_archives as made
 from tests.integration.workspace import ROOT, set_params
@@ -136,7 +136,7 @@ def test_a_published_layout_from_its_files_to_a_pack(
     assert pack.image(0).size == (24, 16)
     summary = described(workspace, "pack.json")
     assert summary["subset"] is True
-    assert summary["licence"] == SOURCES[case.source["kind"]].licence
+    assert summary["licence"] == DATASETS[case.source["kind"]].licence
     assert summary["images"] == case.train + case.test == summary["images_smaller_than_teacher_px"]
     assert summary["shorter_side_px_median"] == 16
     survey = described(workspace, "source/input.json")

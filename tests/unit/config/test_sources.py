@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config.params import ConfigurationError, Params, load_params, parse_params
 from pipeline.config.recipes import Network
-from pipeline.datasets.sources import SOURCES
+from pipeline.datasets.sources import DATASETS
 from tests.made_params import ABSENT, edited_params
 
 KEY = "datasets.emblems.source"
@@ -55,9 +55,9 @@ def test_every_kind_is_read_into_its_own_model(
 
 def test_every_layout_of_the_library_can_be_asked_for(tmp_path: Path) -> None:
     asked = 0
-    for kind in ("cub200", "cars196", "sop"):
-        for form in SOURCES[kind].forms:
-            params_with(tmp_path, CUB | {"kind": kind, "layout": form.layout})
+    for kind, dataset in DATASETS.items():
+        for layout in dataset.archives:
+            params_with(tmp_path, CUB | {"kind": kind, "layout": layout})
             asked += 1
     assert asked == 6
 

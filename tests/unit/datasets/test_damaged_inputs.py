@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.archives import ArchiveError
-from pipeline.datasets.layouts import UnreadableImagesError, open_layout, read_records
+from pipeline.datasets.layouts import UnreadableImagesError, read_records
 from pipeline.datasets.listings import LayoutError
-from pipeline.datasets.sources import LayoutName, SourceForm
 from tests import made_archives as made
 from tests.damaged_archives import (
     BOMB_BYTES,
@@ -52,7 +51,7 @@ from tests.damaged_archives import (
 class Damaged(NamedTuple):
     """A damaged source: its layout, its files, and what its error must be and say."""
 
-    layout: LayoutName
+    layout: str
     make: Maker
     error: type[ValueError]
     says: str
@@ -213,7 +212,7 @@ CASES: dict[str, Damaged] = {
     "cub: no classes": Damaged(
         "cub", text_of(CUB, "classes.txt", None), ArchiveError, "classes.txt is missing"
     ),
-    "cub: empty list": Damaged("cub", text_of(CUB, "images.txt", b""), LayoutError, "no line for"),
+    "cub: empty list": Damaged("cub", text_of(CUB, "images.txt", b""), ArchiveError, "no line for"),
     "cub: list of no text": Damaged(
         "cub", text_of(CUB, "images.txt", b"1 \xff\xfe"), ArchiveError, "is not UTF-8"
     ),
@@ -221,21 +220,21 @@ CASES: dict[str, Damaged] = {
         "cub", text_of(CUB, "images.txt", b"1\n"), ArchiveError, "line 1 has 1 columns instead of 2"
     ),
     "cub: no number": Damaged(
-        "cub", text_of(CUB, "images.txt", b"x a.jpg\n"), LayoutError, "line 1: is not a number"
+        "cub", text_of(CUB, "images.txt", b"x a.jpg\n"), ArchiveError, "line 1: is not a number"
     ),
     "cub: number twice": Damaged(
-        "cub", text_of(CUB, "images.txt", IMAGE_TXT * 2), LayoutError, "line 2: 1 comes twice"
+        "cub", text_of(CUB, "images.txt", IMAGE_TXT * 2), ArchiveError, "line 2: 1 comes twice"
     ),
     "cub: list cut off": Damaged(
-        "cub", text_of(CUB, "images.txt", IMAGE_TXT), LayoutError, "no line for image 2"
+        "cub", text_of(CUB, "images.txt", IMAGE_TXT), ArchiveError, "no line for image 2"
     ),
     "cub: unknown class": Damaged(
-        "cub", text_of(CUB, "classes.txt", b"1 001.Bird_1\n"), LayoutError, "has class 2, which"
+        "cub", text_of(CUB, "classes.txt", b"1 001.Bird_1\n"), ArchiveError, "has class 2, which"
     ),
     "cub: label in words": Damaged(
         "cub",
         edited(CUB, "image_class_labels.txt", lambda b: b.replace(b"3 1", b"3 one")),
-        LayoutError,
+        ArchiveError,
         "line 3: is not a number",
     ),
     "cub: image listed twice": Damaged(
@@ -260,10 +259,13 @@ CASES: dict[str, Damaged] = {
         "sop", text_of(SOP, "Ebay_test.txt", None), ArchiveError, "Ebay_test.txt is missing"
     ),
     "sop: no header": Damaged(
-        "sop", text_of(SOP, "Ebay_train.txt", b"1 1 1 a_0.JPG\n"), LayoutError, "first line must be"
+        "sop",
+        text_of(SOP, "Ebay_train.txt", b"1 1 1 a_0.JPG\n"),
+        ArchiveError,
+        "first line must be",
     ),
     "sop: empty list": Damaged(
-        "sop", text_of(SOP, "Ebay_train.txt", b""), LayoutError, "first line must be"
+        "sop", text_of(SOP, "Ebay_train.txt", b""), ArchiveError, "first line must be"
     ),
     "sop: header only": Damaged(
         "sop", text_of(SOP, "Ebay_test.txt", SOP_HEADER), LayoutError, "no class is left for test"
@@ -272,10 +274,10 @@ CASES: dict[str, Damaged] = {
         "sop", text_of(SOP, "Ebay_test.txt", SOP_HEADER + b"7 4"), ArchiveError, "line 2 has 2 col"
     ),
     "sop: no numbers": Damaged(
-        "sop", text_of(SOP, "Ebay_test.txt", SOP_HEADER + b"a b c d_0.JPG"), LayoutError, "numbers"
+        "sop", text_of(SOP, "Ebay_test.txt", SOP_HEADER + b"a b c d_0.JPG"), ArchiveError, "numbers"
     ),
     "sop: no product": Damaged(
-        "sop", text_of(SOP, "Ebay_test.txt", SOP_HEADER + b"7 4 1 x/a.JPG"), LayoutError, "PRODUCT"
+        "sop", text_of(SOP, "Ebay_test.txt", SOP_HEADER + b"7 4 1 x/a.JPG"), ArchiveError, "PRODUCT"
     ),
     "sop: class in both lists": Damaged(
         "sop",
@@ -350,7 +352,7 @@ CASES: dict[str, Damaged] = {
         "cars_parquet",
         parquet({"image": [*GOOD_CELLS[:1], {"bytes": None, "path": "x"}], "label": [0, 1]}),
         LayoutError,
-        "train/000001: the column 'image' holds no bytes",
+        "row 1: the column 'image' holds no bytes",
     ),
     "parquet: images of numbers": Damaged(
         "cars_parquet", parquet({"image": [1, 2], "label": [0, 1]}), LayoutError, "holds no bytes"
@@ -485,8 +487,9 @@ def contents_of(folder: Path) -> dict[Path, int | None]:
     return {path: path.stat().st_size if path.is_file() else None for path in folder.rglob("*")}
 
 
-def count_records(layout: LayoutName, paths: Mapping[str, Path], spool: Path) -> int:
-    with open_layout(SourceForm(layout), paths, spool_dir=spool) as listing:
+def count_records(layout: str, paths: Mapping[str, Path], spool: Path) -> int:
+    options = {} if layout in ("folder", "csv") else {"spool_dir": spool}
+    with made.opened(layout, paths, **options) as listing:
         return sum(1 for _ in read_records(listing))
 
 

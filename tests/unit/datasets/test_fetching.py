@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.fetching import FetchError, Patience, PublishedFile, fetch_file, take_file
-from pipeline.datasets.sources import SOURCES, find_form, find_source
+from pipeline.datasets.fetching import FetchError, Patience, fetch_file, take_file
+from pipeline.datasets.published import PublishedFile
+from pipeline.datasets.sources import DATASETS
 from tests.loopback_web import CONTENT, HASTE, Website, names_in, published
 
 
@@ -143,28 +144,15 @@ def test_archives_that_are_not_there(tmp_path: Path) -> None:
         take_file(published(), tmp_path / "empty", accept_subset=True)
 
 
-def test_the_sources_are_complete() -> None:
-    assert set(SOURCES) == {"cub200", "cars196", "sop", "folder", "csv"}
-    files = [file for s in SOURCES.values() for form in s.forms for file in form.files]
+def test_the_data_sets_are_complete() -> None:
+    assert set(DATASETS) == {"cub200", "cars196", "sop"}
+    archives = [one for dataset in DATASETS.values() for one in dataset.archives.values()]
+    files = [file for archive in archives for file in archive.files]
     assert len(files) == 1 + 2 + 4 + 1 + 8
     assert len({file.name for file in files}) == len(files)
     for file in files:
         assert file.md5 is not None or file.sha256 is not None
-        assert all("JamieSJS" not in a and "ai.stanford.edu" not in a for a in file.addresses)
         assert all(a.startswith(("https://", "http://")) for a in file.addresses)
-    assert [form.layout for form in find_source("cars196").forms][:2] == [
-        "cars_whole",
-        "cars_halves",
-    ]
-    halves = find_form(find_source("cars196"), "cars_halves").official_halves
-    counts = find_source("cars196").counts
-    assert halves is not None
+    counts = DATASETS["cars196"].counts
     assert counts is not None
-    assert sum(halves) == counts.train_images + counts.test_images == 16185
-
-
-def test_unknown_sources_and_layouts_are_named() -> None:
-    with pytest.raises(ValueError, match="'cub': must be one of cub200, cars196, sop, folder, csv"):
-        find_source("cub")
-    with pytest.raises(ValueError, match="sop has no layout 'cub': must be one of sop, sop_parq"):
-        find_form(find_source("sop"), "cub")
+    assert counts.train_images + counts.test_images == 16185

@@ -6,20 +6,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.datasets.layouts import open_layout
-from pipeline.datasets.listings import LayoutError
-from pipeline.datasets.published import given_files
-from pipeline.datasets.sources import ExpectedCounts, SourceForm, parquet_split
+from pipeline.datasets.cars196 import CARS196
+from pipeline.datasets.fetching import given_files
+from pipeline.datasets.listings import Counts, LayoutError
+from pipeline.datasets.parquet import split_of
 from tests import made_archives as made
 
-CARS_COUNTS = ExpectedCounts(2, 2, 5, 4)
+CARS_COUNTS = Counts(2, 2, 5, 4)
 
 
 def test_cars_parquet_takes_the_names_of_any_file(tmp_path: Path) -> None:
     paths = made.write_cars_parquet(tmp_path)
     first = paths["train-00000-of-00002.parquet"]
     pq.write_table(pq.read_table(first).replace_schema_metadata(None), first)
-    with open_layout(SourceForm("cars_parquet"), paths, counts=CARS_COUNTS) as listing:
+    with made.opened("cars_parquet", paths, counts=CARS_COUNTS) as listing:
         assert {i.class_name for i in listing.images} == {
             name.replace("/", "-") for name in made.CAR_NAMES
         }
@@ -31,21 +31,21 @@ def test_cars_parquet_refuses_two_names_of_a_label(tmp_path: Path) -> None:
     made.write_parquet(paths["test-00000-of-00001.parquet"], columns, ("Another",))
     with (
         pytest.raises(LayoutError, match="label 0 is 'Another', in an earlier file 'AM General"),
-        open_layout(SourceForm("cars_parquet"), paths),
+        made.opened("cars_parquet", paths),
     ):
         pass
 
 
 def test_parquet_images_may_be_plain_bytes(tmp_path: Path) -> None:
     paths = made.write_cars_parquet(tmp_path)
-    with open_layout(SourceForm("cars_parquet"), paths) as listing:
+    with made.opened("cars_parquet", paths) as listing:
         whole = [listing.read(image.name) for image in listing.images]
     for path in paths.values():
         table = pq.read_table(path)
         cells = [cell["bytes"] for cell in table.column("image").to_pylist()]
         plain = pa.array(cells, pa.binary())
         pq.write_table(table.set_column(0, "image", plain), path)
-    with open_layout(SourceForm("cars_parquet"), paths, counts=CARS_COUNTS) as listing:
+    with made.opened("cars_parquet", paths, counts=CARS_COUNTS) as listing:
         assert [listing.read(image.name) for image in listing.images] == whole
         assert len(whole) == 9
 
@@ -62,20 +62,19 @@ def in_folders_of_splits(paths: dict[str, Path], folder: Path) -> list[Path]:
 
 def test_parquet_in_a_folder_of_each_split(tmp_path: Path) -> None:
     paths = made.write_cars_parquet(tmp_path)
-    form = SourceForm("cars_parquet")
-    with open_layout(form, paths, counts=CARS_COUNTS) as listing:
+    with made.opened("cars_parquet", paths, counts=CARS_COUNTS) as listing:
         whole = [(image, listing.read(image.name)) for image in listing.images]
     in_folders_of_splits(paths, tmp_path / "default")
     (tmp_path / "default" / "partial-train").mkdir()
     (tmp_path / "default" / "partial-train" / "0000.parquet").write_bytes(b"no parquet")
-    given = given_files(form, tmp_path, accept_subset=True)
+    given = given_files(CARS196.archives["cars_parquet"], tmp_path, accept_subset=True)
     assert list(given) == [
         "default/test/0000.parquet",
         "default/train/0000.parquet",
         "default/train/0001.parquet",
     ]
     located = {name: file.path for name, file in given.items()}
-    with open_layout(form, located, counts=CARS_COUNTS) as listing:
+    with made.opened("cars_parquet", located, counts=CARS_COUNTS) as listing:
         assert [(image, listing.read(image.name)) for image in listing.images] == whole
         assert len(whole) == 9
 
@@ -85,7 +84,7 @@ def test_a_broken_parquet_file_is_named_with_the_folder_of_its_split(tmp_path: P
     broken.write_bytes(b"no parquet")
     with (
         pytest.raises(LayoutError, match=r"^test/0000\.parquet: has no readable parquet schema"),
-        open_layout(SourceForm("cars_parquet"), {"given": broken}),
+        made.opened("cars_parquet", {"given": broken}),
     ):
         pass
 
@@ -103,4 +102,4 @@ def test_a_broken_parquet_file_is_named_with_the_folder_of_its_split(tmp_path: P
     ],
 )
 def test_the_split_of_a_parquet_file(path: str, split: str | None) -> None:
-    assert parquet_split(Path(path)) == split
+    assert split_of(Path(path)) == split

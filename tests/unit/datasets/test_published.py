@@ -1,4 +1,4 @@
-"""A form's files together: downloaded with a bar, or given; described without this machine."""
+"""An archive's files together: downloaded with a bar, or given; described without this machine."""
 
 import hashlib
 import http.server
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.fetching import FetchError, PublishedFile
-from pipeline.datasets.published import describe_files, download_files, given_files
-from pipeline.datasets.sources import SourceForm
+from pipeline.datasets.cars196 import read_cars_halves
+from pipeline.datasets.fetching import FetchError, describe_files, download_files, given_files
+from pipeline.datasets.published import Archive, PublishedFile
 
 CONTENTS = {"cars_train.tgz": b"train" * 500_000, "cars_test.tgz": b"test" * 10}
 
@@ -40,7 +40,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.server_close()
 
 
-def form_at(address: str | None) -> SourceForm:
+def archive_at(address: str | None) -> Archive:
     files = tuple(
         PublishedFile(
             name,
@@ -50,18 +50,18 @@ def form_at(address: str | None) -> SourceForm:
         )
         for name, content in CONTENTS.items()
     )
-    return SourceForm("cars_halves", files, pages=("https://a.example", "https://b.example"))
+    return Archive(read_cars_halves, files, pages=("https://a.example", "https://b.example"))
 
 
 def test_files_are_downloaded_once_and_described_alike(
     address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "archives"
-    first = download_files(form_at(address), folder, archives_dir=None, accept_subset=False)
+    first = download_files(archive_at(address), folder, archives_dir=None, accept_subset=False)
     told = capsys.readouterr().err
     assert re.search(r"downloading cars_train\.tgz: 2/2 MB, .* MB/s", told)
     assert {name: file.path.read_bytes() for name, file in first.items()} == CONTENTS
-    again = download_files(form_at(None), folder, archives_dir=None, accept_subset=False)
+    again = download_files(archive_at(None), folder, archives_dir=None, accept_subset=False)
     assert describe_files(again) == describe_files(first)
     assert capsys.readouterr().err == ""
     assert str(tmp_path) not in str(describe_files(first))
@@ -73,30 +73,32 @@ def test_the_users_archives_come_first_and_are_not_copied(tmp_path: Path) -> Non
     shelf.mkdir()
     for name, content in CONTENTS.items():
         (shelf / name).write_bytes(content)
-    found = download_files(form_at(None), folder, archives_dir=shelf, accept_subset=False)
+    found = download_files(archive_at(None), folder, archives_dir=shelf, accept_subset=False)
     assert [file.path.parent for file in found.values()] == [shelf, shelf]
     assert not folder.exists()
     with pytest.raises(FetchError, match="absent: the folder of archives is not a folder"):
-        download_files(form_at(None), folder, archives_dir=tmp_path / "absent", accept_subset=False)
+        download_files(
+            archive_at(None), folder, archives_dir=tmp_path / "absent", accept_subset=False
+        )
 
 
 def test_what_cannot_be_had_is_told_with_its_pages(tmp_path: Path) -> None:
     message = r"cars_train\.tgz: could not be had: no address .* https://a\.example and https://b"
     with pytest.raises(FetchError, match=message):
-        download_files(form_at(None), tmp_path, archives_dir=None, accept_subset=False)
-    nothing = SourceForm("cars_parquet", pages=("https://a.example",))
+        download_files(archive_at(None), tmp_path, archives_dir=None, accept_subset=False)
+    nothing = Archive(read_cars_halves, pages=("https://a.example",))
     with pytest.raises(FetchError, match="no files that could be downloaded: get them from"):
         download_files(nothing, tmp_path, archives_dir=None, accept_subset=False)
 
 
 def test_given_files_may_be_a_folder_or_the_only_file(tmp_path: Path) -> None:
-    form = form_at(None)
+    archive = archive_at(None)
     with pytest.raises(FetchError, match=r"must be the folder that holds cars_train\.tgz, cars"):
-        given_files(form, tmp_path / "cars_train.tgz", accept_subset=False)
+        given_files(archive, tmp_path / "cars_train.tgz", accept_subset=False)
     for name, content in CONTENTS.items():
         (tmp_path / name).write_bytes(content)
-    assert set(given_files(form, tmp_path, accept_subset=False)) == set(CONTENTS)
-    only = SourceForm("cub", form.files[:1])
+    assert set(given_files(archive, tmp_path, accept_subset=False)) == set(CONTENTS)
+    only = Archive(read_cars_halves, archive.files[:1])
     renamed = (tmp_path / "cars_train.tgz").rename(tmp_path / "my.tgz")
     found = given_files(only, renamed, accept_subset=False)
     assert list(found) == ["cars_train.tgz"]  # its published name, whatever it is called here

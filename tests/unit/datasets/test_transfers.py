@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.datasets import transfers
-from pipeline.datasets.fetching import FetchError, Patience, PublishedFile, fetch_file
+from pipeline.datasets.fetching import FetchError, Patience, fetch_file
+from pipeline.datasets.published import PublishedFile
 from tests.loopback_web import CONTENT, HASTE, Website, names_in, published
 
 
