@@ -53,7 +53,7 @@ def records(count: int, *, normalise: bool) -> Iterator[ImageRecord]:
         label = number // IMAGES_PER_CLASS
         name = f"class_{label:06d}/{number:08d}.jpg"
         if normalise:
-            encoded, width, height = normalise_image(encoded, name)
+            encoded, width, height, _ = normalise_image(encoded, name)
         split = "train" if number < count // 2 // IMAGES_PER_CLASS * IMAGES_PER_CLASS else "test"
         yield ImageRecord(name, f"class_{label:06d}", split, encoded, width, height)
 

@@ -39,7 +39,12 @@ def prepare(name: str) -> None:
         write_pack(paths.pack, track(render_emblems(**settings), "rendering", images, "image"))
     else:
         with _open_listing(params, name, described) as listing:
-            notes |= _pack_listing(listing, paths, skip_unreadable=source.skip_unreadable)
+            notes |= _pack_listing(
+                listing,
+                paths,
+                skip_unreadable=source.skip_unreadable,
+                largest_side_px=params.datasets[name].largest_side_px,
+            )
         if isinstance(source, FolderSource | CsvSource):
             notes["kept_out_of_test"] = _kept_out(paths)
     write_json(
@@ -81,11 +86,18 @@ def _open_listing(params: Params, name: str, described: dict[str, Any]) -> Itera
 
 
 def _pack_listing(
-    listing: Listing, paths: DatasetPaths, *, skip_unreadable: bool
+    listing: Listing, paths: DatasetPaths, *, skip_unreadable: bool, largest_side_px: int
 ) -> dict[str, object]:
     """Write the pack, and say what was left out of it."""
     skipped: list[UnreadableImage] = []
-    records = read_records(listing, skip_unreadable=skip_unreadable, on_skip=skipped.append)
+    shrunk: list[str] = []
+    records = read_records(
+        listing,
+        skip_unreadable=skip_unreadable,
+        on_skip=skipped.append,
+        largest_side_px=largest_side_px,
+        on_shrink=shrunk.append,
+    )
     write_pack(
         paths.pack,
         track(records, "reading", len(listing.images), "image"),
@@ -98,6 +110,8 @@ def _pack_listing(
         "skipped_unreadable": {image.name: image.reason for image in skipped},
         "absent": len(listing.absent),
         "passed_over": len(listing.passed_over),
+        "largest_side_px": largest_side_px,
+        "shrunk_to_largest_side": len(shrunk),
     }
 
 

@@ -18,7 +18,7 @@ from pipeline.config.recipes import (
     Positive,
     TripletRecipe,
 )
-from pipeline.config.sources import Model, Source, input_fault
+from pipeline.config.sources import EmblemsSource, Model, Source, input_fault
 
 _WHOLE = ("kind", "loss", "backbone")  # what a mapping is, in which the other keys make sense
 _MOST_CHARACTERS = 1 << 20
@@ -34,6 +34,12 @@ class Dataset(Model):
     network: Network
     teacher: TripletRecipe
     distillation: DistillationRecipe
+
+    @property
+    def largest_side_px(self) -> int:
+        """The longest side of a packed picture: by default twice the teacher's evaluation side."""
+        named = None if isinstance(self.source, EmblemsSource) else self.source.largest_side_px
+        return named or 2 * round(self.teacher_px * 8 / 7)
 
 
 class Student(Model):

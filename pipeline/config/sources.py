@@ -11,6 +11,10 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+# Pictures with a longer side are shrunk to it when they are packed; None: see `Dataset`.
+LargestSide = Annotated[int, Field(ge=16)] | None
+
+
 class EmblemsSource(Model):
     kind: Literal["emblems"]
     families: Annotated[int, Field(ge=2)]
@@ -27,6 +31,7 @@ class CubSource(Model):
     archives: Literal["downloaded", "given"]
     accept_subset: bool
     skip_unreadable: bool
+    largest_side_px: LargestSide = None
 
 
 class CarsSource(Model):
@@ -35,6 +40,7 @@ class CarsSource(Model):
     archives: Literal["downloaded", "given"]
     accept_subset: bool
     skip_unreadable: bool
+    largest_side_px: LargestSide = None
 
 
 class SopSource(Model):
@@ -43,17 +49,20 @@ class SopSource(Model):
     archives: Literal["downloaded", "given"]
     accept_subset: bool
     skip_unreadable: bool
+    largest_side_px: LargestSide = None
 
 
 class FolderSource(Model):
     kind: Literal["folder"]
     skip_unreadable: bool
+    largest_side_px: LargestSide = None
 
 
 class CsvSource(Model):
     kind: Literal["csv"]
     table: Annotated[str, Field(min_length=1)]
     skip_unreadable: bool
+    largest_side_px: LargestSide = None
 
 
 PublishedSource = CubSource | CarsSource | SopSource

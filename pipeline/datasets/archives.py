@@ -217,7 +217,7 @@ class _StrictTarInfo(tarfile.TarInfo):
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:  # the end marker
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end marker
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error
@@ -236,18 +236,16 @@ def _tar_members(gate: _Gate) -> Iterator[tuple[str, bytes]]:
                 info = tar.next()
             if info is None:
                 break
-            tar.members.clear()  # else it keeps every header
+            tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
             last_name = info.name
             if info.isdir():
                 gate.check_entry(info.name)
                 continue
-            is_sparse = info.issparse() or "GNU.sparse.major" in info.pax_headers
-            if not info.isreg() or is_sparse:
+            if not info.isreg() or info.issparse() or "GNU.sparse.major" in info.pax_headers:
                 reason = "is a link, a device or a special file"
                 raise ArchiveError(gate.archive, reason, info.name)
-            if not info.pax_headers.get("size", "0").isdecimal():
-                reason = f"has the size {info.pax_headers['size']!r}"
-                raise ArchiveError(gate.archive, reason, info.name)
+            if not (size := info.pax_headers.get("size", "0")).isdecimal():
+                raise ArchiveError(gate.archive, f"has the size {size!r}", info.name)
             name = gate.admit_file(info.name, info.size)
             with _named_faults(gate.archive, name):
                 opened = tar.extractfile(info)

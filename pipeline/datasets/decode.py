@@ -6,6 +6,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -66,26 +67,42 @@ def decode_image(
         return _decode(image, name, least_px)
 
 
+class StoredImage(NamedTuple):
+    """An 8-bit RGB JPEG file, its sides in pixels, and whether they were longer before."""
+
+    encoded: bytes
+    width: int
+    height: int
+    is_shrunk: bool = False
+
+
 def normalise_image(
-    encoded: bytes, name: str, *, max_pixels: int = MAX_PIXELS
-) -> tuple[bytes, int, int]:
-    """The image as an 8-bit RGB JPEG file, its width and its height in pixels.
+    encoded: bytes, name: str, *, max_pixels: int = MAX_PIXELS, largest_side_px: int | None = None
+) -> StoredImage:
+    """The image as a pack stores it.
 
     A JPEG that is RGB and upright comes back byte for byte. Everything else is encoded again at
     quality 95 without chroma subsampling: greyscale, palette, CMYK and 16-bit images are
     converted, alpha is composited on white, an EXIF rotation is carried out. Of several frames
     the first is taken. EXIF data that cannot be parsed is taken to say "upright".
 
-    max_pixels: images with more pixels are refused before they are decoded.
+    max_pixels: images with more pixels are refused before they are decoded. largest_side_px: an
+    image with a longer side is shrunk until that side is this long (antialiased Lanczos), and
+    encoded again.
 
     Raises UnreadableImage, which names the image: empty, no image, truncated, damaged, too large,
     or with 32-bit samples, for which white is not defined.
     """
     with _opened(encoded, name, max_pixels) as image:
         picture = _decode(image, name)
+        longest = max(picture.size)
+        if largest_side_px is not None and longest > largest_side_px:
+            width, height = (max(1, round(s * largest_side_px / longest)) for s in picture.size)
+            small = picture.resize((width, height), Image.Resampling.LANCZOS)
+            return StoredImage(_encode(small), width, height, is_shrunk=True)
         if picture is image:
-            return encoded, image.width, image.height
-        return _encode(picture)
+            return StoredImage(encoded, *image.size)
+        return StoredImage(_encode(picture), *picture.size)
 
 
 @contextmanager
@@ -165,10 +182,10 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def _encode(image: Image.Image) -> tuple[bytes, int, int]:
+def _encode(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return buffer.getvalue(), image.width, image.height
+    return buffer.getvalue()
 
 
 def _one_line(error: BaseException) -> str:

@@ -26,12 +26,15 @@ def read_records(
     *,
     skip_unreadable: bool = False,
     on_skip: Callable[[UnreadableImage], None] | None = None,
+    largest_side_px: int | None = None,
+    on_shrink: Callable[[str], None] | None = None,
 ) -> Iterator[ImageRecord]:
     """The records of a listing in its order, one image in memory at a time.
 
     skip_unreadable: an unreadable image is left out, and `on_skip` is told of it, so that the
     caller can count and name what is missing. Otherwise the rest is read for further failures,
-    but after the first no record is yielded.
+    but after the first no record is yielded. largest_side_px: an image with a longer side is
+    shrunk to it, and `on_shrink` is told its name.
 
     Raises UnreadableImagesError, which names them all; LayoutError where a class loses all its
     images; ArchiveError where a member does not fit its checksum.
@@ -40,15 +43,19 @@ def read_records(
     readable: set[str] = set()
     for image in listing.images:
         try:
-            encoded, width, height = normalise_image(listing.read(image.name), image.name)
+            stored = normalise_image(
+                listing.read(image.name), image.name, largest_side_px=largest_side_px
+            )
         except UnreadableImage as failure:
             failures.append(failure)
             if skip_unreadable and on_skip is not None:
                 on_skip(failure)
             continue
         readable.add(image.class_name)
+        if stored.is_shrunk and on_shrink is not None:
+            on_shrink(image.name)
         if skip_unreadable or not failures:
-            yield ImageRecord(image.name, image.class_name, image.split, encoded, width, height)
+            yield ImageRecord(image.name, image.class_name, image.split, *stored[:3])
     if failures and not skip_unreadable:
         raise UnreadableImagesError(tuple(failures))
     lost = dict.fromkeys(i.class_name for i in listing.images if i.class_name not in readable)

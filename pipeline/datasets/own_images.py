@@ -46,7 +46,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _pack_classes(pack: Pack, *, contents: bool) -> dict[str, ClassSplit]:
-    """The classes of a pack by key. JPEG files lie in it as they were, so that they are known."""
+    """The classes of a pack by key. JPEG files that were not shrunk lie in it as they were, and are known."""
     keys = [class_key(name) for name in pack.class_names]
     trained: dict[str, list[str]] = {}
     splits: dict[str, Split] = dict.fromkeys(keys, "test")

@@ -148,6 +148,25 @@ def test_a_published_layout_from_its_files_to_a_pack(
     assert files_of(workspace / ".work") == []
 
 
+def test_large_pictures_are_shrunk_in_the_pack_and_counted(workspace: Path, tmp_path: Path) -> None:
+    case = LAYOUTS["sop"]
+    given = tmp_path / "given"
+    given.mkdir()
+    case.make(given)
+    use(workspace, case.source, given)
+    succeed(workspace, "download", "survey", "prepare")
+    whole = described(workspace, "pack.json")
+    assert (whole["largest_side_px"], whole["shrunk_to_largest_side"]) == (220, 0)
+    use(workspace, {**case.source, "largest_side_px": 18}, given)
+    succeed(workspace, "prepare")
+    pack, summary = (
+        open_pack(workspace / "data/emblems/pack.arrow"),
+        described(workspace, "pack.json"),
+    )
+    assert (summary["largest_side_px"], summary["shrunk_to_largest_side"]) == (18, len(pack))
+    assert {pack.image(row).size for row in range(len(pack))} == {(18, 12)}
+
+
 def test_the_stages_as_dvc_runs_them(workspace: Path, tmp_path: Path) -> None:
     """Processes of their own; the last one refuses in one line, without a traceback."""
     archive = write_sop(tmp_path)

@@ -17,11 +17,17 @@ CUB: dict[str, Any] = {
     "archives": "downloaded",
     "accept_subset": False,
     "skip_unreadable": False,
+    "largest_side_px": None,
 }
 CARS = CUB | {"kind": "cars196", "layout": "cars_halves"}
 SOP = CUB | {"kind": "sop", "layout": "sop_parquet"}
-FOLDER = {"kind": "folder", "skip_unreadable": True}
-CSV = {"kind": "csv", "table": "images.csv", "skip_unreadable": False}
+FOLDER = {"kind": "folder", "skip_unreadable": True, "largest_side_px": 640}
+CSV = {
+    "kind": "csv",
+    "table": "images.csv",
+    "skip_unreadable": False,
+    "largest_side_px": None,
+}
 INPUT = {"inputs": {"emblems": "somewhere"}}
 
 
@@ -75,13 +81,13 @@ FAULTS: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
         {},
         [
             f"{KEY}.acept_subset: unknown key; allowed here: kind, layout, archives, "
-            "accept_subset, skip_unreadable"
+            "accept_subset, skip_unreadable, largest_side_px"
         ],
     ),
     "another kind's key": (
         FOLDER | {"layout": "cub"},
         INPUT,
-        [f"{KEY}.layout: unknown key; allowed here: kind, skip_unreadable"],
+        [f"{KEY}.layout: unknown key; allowed here: kind, skip_unreadable, largest_side_px"],
     ),
     "another kind's layout": (
         CARS | {"layout": "cub"},
@@ -200,3 +206,9 @@ def test_aliases_and_endless_files_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError, match=told):
             parse_params(text)
+
+
+def test_the_largest_side_is_by_default_twice_the_teachers_evaluation_side(tmp_path: Path) -> None:
+    for source, side_px in ((CUB, 2 * 110), (FOLDER, 640)):
+        more = INPUT if source is FOLDER else {}
+        assert params_with(tmp_path, source, more).datasets["emblems"].largest_side_px == side_px

@@ -28,7 +28,7 @@ def decode(encoded: bytes) -> Image.Image:
 
 def test_plain_jpeg_is_kept_byte_for_byte() -> None:
     original = encode_picture(1, size=(30, 20))
-    assert normalise_image(original, "a.jpg") == (original, 30, 20)
+    assert normalise_image(original, "a.jpg") == (original, 30, 20, False)
 
 
 def test_progressive_jpeg_and_upright_exif_are_plain() -> None:
@@ -49,39 +49,39 @@ def test_unreadable_exif_counts_as_upright() -> None:
 def test_other_formats_keep_their_colours(file_format: str) -> None:
     options = {"lossless": True} if file_format == "WEBP" else {}
     encoded = encode(Image.new("RGB", (12, 9), (200, 40, 90)), file_format, **options)
-    result, width, height = normalise_image(encoded, "a")
+    result, width, height, _ = normalise_image(encoded, "a")
     assert (width, height) == (12, 9)
     assert np.abs(np.asarray(decode(result), int) - (200, 40, 90)).max() <= 6
 
 
 def test_greyscale_jpeg_becomes_equal_channels() -> None:
-    encoded, _, _ = normalise_image(encode(Image.new("L", (8, 8), 77), "JPEG"), "grey.jpg")
+    encoded = normalise_image(encode(Image.new("L", (8, 8), 77), "JPEG"), "grey.jpg").encoded
     assert np.abs(np.asarray(decode(encoded), int) - 77).max() <= 1
 
 
 def test_bilevel_image() -> None:
-    encoded, _, _ = normalise_image(encode(Image.new("1", (8, 8), 1), "PNG"), "a.png")
+    encoded = normalise_image(encode(Image.new("1", (8, 8), 1), "PNG"), "a.png").encoded
     assert np.asarray(decode(encoded)).min() == 255
 
 
 def test_cmyk_jpeg_is_not_inverted() -> None:
     # CMYK (0, 255, 255, 0) is no cyan, all magenta and yellow: red.
     encoded = encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG")
-    result, _, _ = normalise_image(encoded, "a.jpg")
+    result = normalise_image(encoded, "a.jpg").encoded
     assert np.abs(np.asarray(decode(result), int) - RED).max() <= 3
 
 
 def test_palette_is_looked_up() -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 10, 200, 30])
-    result, _, _ = normalise_image(encode(image, "PNG"), "a.png")
+    result = normalise_image(encode(image, "PNG"), "a.png").encoded
     assert np.abs(np.asarray(decode(result), int) - (10, 200, 30)).max() <= 3
 
 
 def test_alpha_is_composited_on_white() -> None:
     image = Image.new("RGBA", (16, 8), (*BLUE, 255))
     image.paste((0, 0, 0, 0), (0, 0, 8, 8))
-    result, _, _ = normalise_image(encode(image, "PNG"), "a.png")
+    result = normalise_image(encode(image, "PNG"), "a.png").encoded
     pixels = np.asarray(decode(result), int)
     assert np.abs(pixels[:, :8] - WHITE).max() <= 3
     assert np.abs(pixels[:, 8:] - BLUE).max() <= 3
@@ -89,7 +89,7 @@ def test_alpha_is_composited_on_white() -> None:
 
 def test_half_transparent_black_is_middle_grey() -> None:
     encoded = encode(Image.new("LA", (8, 8), (0, 128)), "PNG")
-    result, _, _ = normalise_image(encoded, "a.png")
+    result = normalise_image(encoded, "a.png").encoded
     assert np.abs(np.asarray(decode(result), int) - 127).max() <= 2
 
 
@@ -98,14 +98,14 @@ def test_transparent_palette_entry_is_white() -> None:
     image.putpalette([0, 0, 0, 10, 200, 30])
     for transparency in (1, b"\xff\x00"):
         encoded = encode(image, "PNG", transparency=transparency)
-        result, _, _ = normalise_image(encoded, "a.png")
+        result = normalise_image(encoded, "a.png").encoded
         assert np.asarray(decode(result)).min() >= 253
 
 
 def test_16_bit_greyscale_is_scaled_not_clipped() -> None:
     ramp = np.tile(np.arange(0, 65536, 4096, dtype=np.uint16), (16, 1))
     for file_format in ("PNG", "TIFF"):
-        result, _, _ = normalise_image(encode(Image.fromarray(ramp), file_format), "a")
+        result = normalise_image(encode(Image.fromarray(ramp), file_format), "a").encoded
         assert np.abs(np.asarray(decode(result), int)[..., 0] - (ramp >> 8)).max() <= 2
 
 
@@ -164,7 +164,7 @@ def test_exif_rotation_is_carried_out(orientation: int, file_format: str) -> Non
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = orientation
     image = Image.fromarray(np.ascontiguousarray(stored))
-    result, width, height = normalise_image(encode(image, file_format, exif=exif), "a.jpg")
+    result, width, height, _ = normalise_image(encode(image, file_format, exif=exif), "a.jpg")
     decoded = decode(result)
     assert (width, height) == decoded.size == (48, 32)
     assert decoded.getexif().get(ORIENTATION_TAG, 1) == 1
@@ -182,13 +182,13 @@ def test_a_foreign_colour_profile_is_not_written_again() -> None:
 def test_first_frame_of_an_animation() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
     encoded = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    result, _, _ = normalise_image(encoded, "a.gif")
+    result = normalise_image(encoded, "a.gif").encoded
     assert np.abs(np.asarray(decode(result), int) - RED).max() <= 3
 
 
 def test_the_pixel_limit_is_exact() -> None:
     encoded = encode_picture(1, size=(30, 20))
-    assert normalise_image(encoded, "a.jpg", max_pixels=600)[1:] == (30, 20)
+    assert normalise_image(encoded, "a.jpg", max_pixels=600)[1:3] == (30, 20)
     with pytest.raises(UnreadableImage, match=r"a\.jpg: has 30 x 20 pixels, more than 599"):
         normalise_image(encoded, "a.jpg", max_pixels=599)
 
@@ -290,3 +290,26 @@ def test_a_reduced_decode_refuses_what_a_full_one_refuses(least_px: int | None) 
             decode_image(
                 given, "a", max_pixels=99 if given is encoded else 10**6, least_px=least_px
             )
+
+
+@pytest.mark.parametrize(
+    ("size", "stored"),
+    [((90, 60), (30, 20)), ((60, 90), (20, 30)), ((31, 5), (30, 5)), ((900, 2), (30, 1))],
+)
+def test_a_side_longer_than_the_largest_is_shrunk(
+    size: tuple[int, int], stored: tuple[int, int]
+) -> None:
+    encoded = encode_picture(1, size=size)
+    small = normalise_image(encoded, "a.jpg", largest_side_px=30)
+    assert small.is_shrunk
+    assert (small.width, small.height) == decode(small.encoded).size == stored
+    expected = np.asarray(decode(encoded).resize(stored, Image.Resampling.LANCZOS), dtype=int)
+    assert np.abs(np.asarray(decode(small.encoded), dtype=int) - expected).mean() < 3
+
+
+def test_sides_up_to_the_largest_are_stored_byte_for_byte() -> None:
+    encoded = encode_picture(1, size=(30, 20))
+    assert normalise_image(encoded, "a.jpg", largest_side_px=30) == (encoded, 30, 20, False)
+    turned = encode_picture(2, size=(40, 20), file_format="PNG")
+    stored = normalise_image(turned, "a.png", largest_side_px=40)
+    assert (stored.width, stored.height, stored.is_shrunk) == (40, 20, False)
