@@ -69,7 +69,7 @@ def _open_listing(params: Params, name: str, described: dict[str, Any]) -> Itera
     files = find_files(source, params.inputs.get(name))
     found = describe_files(files)
     if found != {key: described[key] for key in found}:
-        stage = "survey" if source.archives == "given" else "download"
+        stage = "hash_inputs" if source.archives == "given" else "inputs"
         raise ValueError(
             f"the archives of {name} are not those that the stage {stage} saw: "
             f"run `dvc repro --force --single-item {stage}@{name}`, then the study again"

@@ -28,10 +28,10 @@ CPU = torch.device("cpu")
 
 STAGES = """\
 stages:
-  survey:
+  hash_inputs:
     foreach: ${inputs}
     do:
-      cmd: python -m stages.survey ${key}
+      cmd: python -m stages.hash_inputs ${key}
       deps: ["${item}"]
       outs: ["data/${key}/source/input.json"]
   prepare:

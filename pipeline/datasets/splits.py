@@ -1,7 +1,7 @@
 """Which split each class of the user's own images is in: settled at its first use, then kept.
 
 The record `splits/NAME.json` outlives the stages' outputs and is the user's to keep under version
-control; the stage survey alone writes it.
+control; the stage hash_inputs alone writes it.
 """
 
 import hashlib

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.search.promotion import Verdict
 
 KEPT = ("train_teacher", "train_baseline")  # stages that a retraining of students leaves alone
-NOTICING = ("check", "download", "survey")
+NOTICING = ("inputs", "hash_inputs")
 READING_IMAGES = ("prepare", "distill")  # by whose changes new images are seen
 
 # Why stages are retrained: for new images, by --force; or not, as no image is new; or not known.

@@ -28,9 +28,8 @@ TRAINED = {
 }
 # What each stage writes, by the library's own paths.
 OUTS = {
-    "check": [Path("data/params.json")],
-    "download": [D.source],
-    "survey": [D.given],
+    "inputs": [D.source],
+    "hash_inputs": [D.given],
     "prepare": [D.pack, D.pack_summary],
     **{stage: [path, history_path(path)] for stage, path in TRAINED.items()},
     "embed_database": [D.database, D.index],
@@ -40,9 +39,8 @@ OUTS = {
 }
 # What each stage reads of other stages' outputs.
 DATA = {
-    "check": [],
-    "download": [Path("data/params.json")],
-    "survey": [Path("data/params.json")],
+    "inputs": [],
+    "hash_inputs": [D.source],
     "prepare": [D.source.parent],
     "train_teacher": [D.pack],
     "embed_database": [D.pack, D.teacher],

@@ -30,7 +30,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
     set_params(folder, TINY | {"students": STUDENTS})
-    order = [(name, "emblems") for name in ("check", "download", "prepare", "train_teacher")]
+    order = [(name, "emblems") for name in ("inputs", "prepare", "train_teacher")]
     order += [("embed_database", "emblems")]
     order += [(name, key) for key in STUDENTS for name in ("distill", "train_baseline", "evaluate")]
     order += [("evaluate", "emblems"), ("report", "study")]

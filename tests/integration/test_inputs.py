@@ -37,10 +37,10 @@ def test_a_changed_image_is_packed_again(study: tuple[Path, Path]) -> None:
     pack = folder / "data/emblems/pack.arrow"
     before = pack.read_bytes()
     (images / "class10" / "image0.jpg").write_bytes(made.encode_picture(77))
-    assert ran(folder) == ["survey@emblems", "prepare@emblems"]
+    assert ran(folder) == ["hash_inputs@emblems", "prepare@emblems"]
     assert pack.read_bytes() != before
     (images / "class10" / ".hidden").write_text("no image")
-    assert ran(folder) == ["survey@emblems"]
+    assert ran(folder) == ["hash_inputs@emblems"]
     assert ran(folder) == []
 
 
@@ -48,4 +48,4 @@ def test_a_moved_folder_is_the_same_data_set(study: tuple[Path, Path]) -> None:
     folder, images = study
     images.rename(images.with_name("moved"))
     set_params(folder, {"inputs": {"emblems": "../moved"}})
-    assert ran(folder) == ["check", "survey@emblems"]
+    assert ran(folder) == ["inputs@emblems", "hash_inputs@emblems"]

@@ -46,7 +46,7 @@ def draw(images: Path, classes: Iterable[str], count: int = 3) -> None:
 
 def packed(workspace: Path) -> tuple[dict[str, str], list[str]]:
     """Survey and pack; the split of each class, and the classes that validate (a half)."""
-    succeed(workspace, "survey", "prepare")
+    succeed(workspace, "hash_inputs", "prepare")
     pack = open_pack(workspace / "data/emblems/pack.arrow")
     splits = {}
     for split in ("train", "test"):
@@ -84,7 +84,7 @@ def test_known_images_are_known_by_content(workspace: Path, tmp_path: Path) -> N
     test = [name for name in OLD if before[name] == "test"]
     (images / train[0]).rename(images / "a01")  # a name whose hash is for testing
     (images / train[1] / "0.jpg").rename(images / test[0] / "moved.jpg")
-    code, told = stage(workspace, "survey")
+    code, told = stage(workspace, "hash_inputs")
     assert code == 0
     assert f"the new class a01 trains: 3 of its images were trained on ({train[0]})" in told
     kept_out = f"1 test images are training images, and are kept out: {test[0]}/moved.jpg"
@@ -164,7 +164,7 @@ def test_a_lost_record_is_written_anew_as_it_was(workspace: Path, tmp_path: Path
         name: one["trained"] for name, one in known.items()
     }
     (workspace / RECORD).write_text("<<<<<<< HEAD\n")
-    assert f"{RECORD}: is not a record of splits" in fail(workspace, "survey")
+    assert f"{RECORD}: is not a record of splits" in fail(workspace, "hash_inputs")
 
 
 def test_a_table_without_and_with_splits(workspace: Path, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_table_without_and_with_splits(workspace: Path, tmp_path: Path) -> Non
     assert packed(workspace)[0] == wanted
     trained = next(name for name in OLD if before[name] == "train")
     rows([*OLD, *NEW], {**wanted, trained: "test"})
-    told = stage(workspace, "survey")[1]
+    told = stage(workspace, "hash_inputs")[1]
     assert "3 test images are training images, and are kept out" in told
     assert trained not in packed(workspace)[0]
 
@@ -229,7 +229,7 @@ def test_dvc_restores_no_older_split(tmp_path: Path) -> None:
     dvc(folder, "repro", "prepare@emblems")
     moved.rename(images / test["name"])
     told = dvc(folder, "repro", "prepare@emblems")
-    assert "Running stage 'survey@emblems'" in told.stdout
+    assert "Running stage 'hash_inputs@emblems'" in told.stdout
     assert "1 test images are training images, and are kept out" in told.stdout + told.stderr
     assert described(folder, "pack.json")["kept_out_of_test"] == {test["name"]: train["class_name"]}
     status = run(folder, "git", "status", "--porcelain", "--untracked-files=all").stdout
@@ -239,7 +239,7 @@ def test_dvc_restores_no_older_split(tmp_path: Path) -> None:
     assert "Running" not in dvc(folder, "repro", "prepare@emblems").stdout
     assert not (folder / RECORD).exists()
     shutil.rmtree(folder / "data")
-    dvc(folder, "checkout", "check", "download@emblems", "survey@emblems", "prepare@emblems")
+    dvc(folder, "checkout", "inputs@emblems", "hash_inputs@emblems", "prepare@emblems")
     draw(images, NEW)
     before = described(folder, "source/input.json")
     dvc(folder, "repro", "prepare@emblems")

@@ -90,7 +90,7 @@ def test_a_published_data_set_comes_from_its_addresses(
     with served(site) as address:
         whole = published_as(DATASETS[kind], layout, site, address)
         put(monkeypatch, kind, replace(whole, counts=counts))
-        succeed(workspace, "download", "prepare")
+        succeed(workspace, "inputs", "prepare")
     pack = open_pack(workspace / "data/emblems/pack.arrow")
     assert (len(pack.rows("train")), len(pack.rows("test"))) == (
         counts.train_images,
@@ -111,7 +111,7 @@ def test_a_published_data_set_comes_from_its_addresses(
 
 
 def put(monkeypatch: pytest.MonkeyPatch, kind: str, dataset: PublishedDataset) -> None:
-    for module in ("pipeline.datasets.sources", "stages.download", "stages.prepare"):
+    for module in ("pipeline.datasets.sources", "stages.inputs", "stages.prepare"):
         monkeypatch.setattr(f"{module}.DATASETS", {**DATASETS, kind: dataset})
 
 
@@ -125,7 +125,7 @@ def test_every_kind_of_damage_ends_a_stage_with_exit_code_2(
     inputs.mkdir()
     paths = damaged.make(inputs)
     use(workspace, source_of(damaged.layout, paths), inputs)
-    for step in ("download", "survey", "prepare"):
+    for step in ("inputs", "hash_inputs", "prepare"):
         code, told = stage(workspace, step)
         if code:
             break

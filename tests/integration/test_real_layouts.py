@@ -128,7 +128,7 @@ def test_a_published_layout_from_its_files_to_a_pack(
     given.mkdir()
     case.make(given)
     use(workspace, case.source, given)
-    succeed(workspace, "download", "survey", "prepare")
+    succeed(workspace, "inputs", "hash_inputs", "prepare")
     pack = open_pack(workspace / "data/emblems/pack.arrow")
     assert len(pack.rows("train")) == case.train
     assert len(pack.rows("test")) == case.test
@@ -139,10 +139,10 @@ def test_a_published_layout_from_its_files_to_a_pack(
     assert summary["licence"] == DATASETS[case.source["kind"]].licence
     assert summary["images"] == case.train + case.test == summary["images_smaller_than_teacher_px"]
     assert summary["shorter_side_px_median"] == 16
-    survey = described(workspace, "source/input.json")
-    assert {file["name"] for file in survey["files"]} == {path.name for path in given.iterdir()}
+    found = described(workspace, "source/input.json")
+    assert {file["name"] for file in found["files"]} == {path.name for path in given.iterdir()}
     before = (workspace / "data/emblems/source/input.json").read_bytes()
-    succeed(workspace, "survey")
+    succeed(workspace, "hash_inputs")
     assert (workspace / "data/emblems/source/input.json").read_bytes() == before
     assert str(tmp_path) not in before.decode()
     assert files_of(workspace / ".work") == []
@@ -154,7 +154,7 @@ def test_large_pictures_are_shrunk_in_the_pack_and_counted(workspace: Path, tmp_
     given.mkdir()
     case.make(given)
     use(workspace, case.source, given)
-    succeed(workspace, "download", "survey", "prepare")
+    succeed(workspace, "inputs", "hash_inputs", "prepare")
     whole = described(workspace, "pack.json")
     assert (whole["largest_side_px"], whole["shrunk_to_largest_side"]) == (220, 0)
     use(workspace, {**case.source, "largest_side_px": 18}, given)
@@ -179,12 +179,12 @@ def test_the_stages_as_dvc_runs_them(workspace: Path, tmp_path: Path) -> None:
             command, cwd=workspace, env=environment, capture_output=True, text=True, check=False
         )
 
-    for name in ("download", "survey", "prepare"):
+    for name in ("inputs", "hash_inputs", "prepare"):
         done = run(name)
         assert done.returncode == 0, done.stderr
     assert "reading: 10/10 image" in done.stderr
     archive.write_bytes(b"")
-    done = run("survey")
+    done = run("hash_inputs")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {archive}: is empty (0 bytes)\n"
 
@@ -200,7 +200,7 @@ def test_archives_of_the_users_shelf_are_used_where_they_lie(
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     for shelf in (tmp_path / "one", tmp_path / "two"):
         use(workspace, case.source, None)
-        succeed(workspace, "download", "prepare", archives=shelf)
+        succeed(workspace, "inputs", "prepare", archives=shelf)
         texts.append((workspace / "data/emblems/source/source.json").read_text())
     assert texts[0] == texts[1]
     assert [file["name"] for file in json.loads(texts[0])["files"]] == [
@@ -215,11 +215,11 @@ def test_an_archive_that_was_exchanged_between_the_stages_is_refused(
 ) -> None:
     use(workspace, LAYOUTS["sop"].source, None)
     archive = write_sop(tmp_path)
-    succeed(workspace, "download", archives=tmp_path)
+    succeed(workspace, "inputs", archives=tmp_path)
     archive.write_bytes(made.write_zip(tmp_path / "x", made.sop_members(4, 4)).read_bytes())
     message = fail(workspace, "prepare", archives=tmp_path)
-    assert "not those that the stage download saw" in message
-    assert "dvc repro --force --single-item download@emblems" in message
+    assert "not those that the stage inputs saw" in message
+    assert "dvc repro --force --single-item inputs@emblems" in message
     assert not (workspace / "data/emblems/pack.arrow").exists()
 
 
@@ -235,27 +235,27 @@ def test_the_users_own_images(
         made.write_csv(folder, CSV_ROWS)
     source = {"kind": kind, "skip_unreadable": False} | ({"table": table} if table else {})
     use(workspace, source, folder)
-    succeed(workspace, "download", "survey", "prepare")
+    succeed(workspace, "inputs", "hash_inputs", "prepare")
     pack = open_pack(workspace / "data/emblems/pack.arrow")
     assert len(pack.rows("train")) == len(pack.rows("test")) == len(pack) // 2 > 0
     assert not pack.is_subset
     assert described(workspace, "pack.json")["kind"] == kind
 
 
-def test_a_changed_image_changes_the_survey_and_a_stranger_does_not(
+def test_a_changed_image_changes_the_manifest_and_a_stranger_does_not(
     workspace: Path, tmp_path: Path
 ) -> None:
     folder = made.write_folder(tmp_path / "images")
     use(workspace, {"kind": "folder", "skip_unreadable": False}, folder)
-    succeed(workspace, "download", "survey")
+    succeed(workspace, "inputs", "hash_inputs")
     noted = (workspace / "data/emblems/source/input.json").read_bytes()
     (folder / "class10" / ".DS_Store").write_bytes(b"x")
-    succeed(workspace, "survey", "prepare")
+    succeed(workspace, "hash_inputs", "prepare")
     assert (workspace / "data/emblems/source/input.json").read_bytes() == noted
     (folder / "class10" / "image0.jpg").write_bytes(made.encode_picture(999))
     message = fail(workspace, "prepare")
     assert "class10/image0.jpg: has changed while the stages ran" in message
-    succeed(workspace, "survey", "prepare")
+    succeed(workspace, "hash_inputs", "prepare")
     assert (workspace / "data/emblems/source/input.json").read_bytes() != noted
     (folder / "class10" / "image0.jpg").unlink()
     assert "the images have changed while the stages ran" in fail(workspace, "prepare")
@@ -269,14 +269,14 @@ def test_broken_images_are_refused_by_name_or_left_out_and_counted(
     whole = (folder / "class15" / "image9.jpg").read_bytes()
     (folder / "class15" / "image9.jpg").write_bytes(whole[: len(whole) // 2])
     use(workspace, {"kind": "folder", "skip_unreadable": False}, folder)
-    succeed(workspace, "download", "survey")
+    succeed(workspace, "inputs", "hash_inputs")
     message = fail(workspace, "prepare")
     assert "2 unreadable images" in message
     assert "class10/image0.jpg: is empty" in message
     assert "class15/image9.jpg" in message
     assert not (workspace / "data/emblems/pack.arrow").exists()
     use(workspace, {"kind": "folder", "skip_unreadable": True}, folder)
-    succeed(workspace, "download", "survey", "prepare")
+    succeed(workspace, "inputs", "hash_inputs", "prepare")
     summary = described(workspace, "pack.json")
     assert set(summary["skipped_unreadable"]) == {"class10/image0.jpg", "class15/image9.jpg"}
     assert summary["images"] == 10
@@ -310,43 +310,58 @@ BAD: dict[str, tuple[dict[str, Any], Callable[[Path], object], str, str]] = {
     "a part that is not accepted": (
         LAYOUTS["cub"].source | STRICT,
         write_cub,
-        "survey",
+        "hash_inputs",
         "is not the published CUB_200_2011.tgz",
     ),
     "another archive": (
         LAYOUTS["cub"].source | STRICT,
         lambda folder: (folder / "CUB_200_2011.tgz").write_bytes(b"x"),
-        "survey",
+        "hash_inputs",
         "a part of the data set needs accept_subset",
     ),
-    "no archive there": (LAYOUTS["cub"].source, lambda _: None, "survey", "there is no such file"),
+    "no archive there": (
+        LAYOUTS["cub"].source,
+        lambda _: None,
+        "hash_inputs",
+        "there is no such file",
+    ),
     "an empty archive": (
         LAYOUTS["sop"].source,
         lambda folder: (folder / "Stanford_Online_Products.zip").touch(),
-        "survey",
+        "hash_inputs",
         "is empty",
     ),
     "a damaged archive": (LAYOUTS["cub"].source, one_wrong_byte, "prepare", "CUB_200_2011.tgz"),
     "a truncated archive": (LAYOUTS["cub"].source, truncated, "prepare", "is truncated"),
-    "one of two files": (LAYOUTS["cars_whole"].source, without_a_class, "survey", "car_ims.tgz"),
-    "no parquet": (LAYOUTS["cars_parquet"].source, lambda _: None, "survey", "misses train-* and"),
+    "one of two files": (
+        LAYOUTS["cars_whole"].source,
+        without_a_class,
+        "hash_inputs",
+        "car_ims.tgz",
+    ),
+    "no parquet": (
+        LAYOUTS["cars_parquet"].source,
+        lambda _: None,
+        "hash_inputs",
+        "misses train-* and",
+    ),
     "published parquet missing": (
         LAYOUTS["sop_parquet"].source | STRICT,
         made.write_sop_parquet,
-        "survey",
+        "hash_inputs",
         "misses test-00000-of-00004.parquet",
     ),
-    "no class folder": (FOLDER, lambda _: None, "survey", "holds no class"),
-    "an empty class": (FOLDER, lambda f: (f / "a").mkdir(), "survey", "class without images"),
-    "one class": (FOLDER, lambda f: made.write_folder(f / "x", 1), "survey", "holds folders"),
-    "no table": (TABLE, lambda _: None, "survey", "images.csv: is not a file"),
+    "no class folder": (FOLDER, lambda _: None, "hash_inputs", "holds no class"),
+    "an empty class": (FOLDER, lambda f: (f / "a").mkdir(), "hash_inputs", "class without images"),
+    "one class": (FOLDER, lambda f: made.write_folder(f / "x", 1), "hash_inputs", "holds folders"),
+    "no table": (TABLE, lambda _: None, "hash_inputs", "images.csv: is not a file"),
     "a table of other columns": (
         TABLE,
         lambda f: made.write_csv(f, [("a.jpg", "a")], ("file", "label")),
-        "survey",
+        "hash_inputs",
         "the first line must name path, class",
     ),
-    "images outside of the folder": (TABLE, outside, "survey", "names files outside of"),
+    "images outside of the folder": (TABLE, outside, "hash_inputs", "names files outside of"),
 }
 
 
@@ -359,9 +374,9 @@ def test_bad_sources_end_in_one_message_and_no_output(
     given.mkdir()
     make(given)
     use(workspace, source, given)
-    succeed(workspace, "download")
+    succeed(workspace, "inputs")
     if where == "prepare":
-        succeed(workspace, "survey")
+        succeed(workspace, "hash_inputs")
     before = files_of(workspace)
     assert message in fail(workspace, where)
     assert files_of(workspace) == before
@@ -369,16 +384,16 @@ def test_bad_sources_end_in_one_message_and_no_output(
 
 def test_a_download_without_an_address_names_the_pages(workspace: Path) -> None:
     use(workspace, LAYOUTS["cars_whole"].source, None)
-    message = fail(workspace, "download")
+    message = fail(workspace, "inputs")
     assert "car_ims.tgz: could not be had: no address is known" in message
     assert "https://huggingface.co/datasets/tanganke/stanford_cars" in message
     assert not (workspace / "data").exists()
     use(workspace, LAYOUTS["cars_parquet"].source, None)
-    assert "name their folder as an input" in fail(workspace, "download")
+    assert "name their folder as an input" in fail(workspace, "inputs")
 
 
 def test_an_input_that_is_gone_is_told_before_anything_runs(workspace: Path) -> None:
     use(workspace, FOLDER, workspace / "gone")
-    message = fail(workspace, "check")
+    message = fail(workspace, "inputs")
     assert "inputs.emblems = " in message
     assert "there is no such file or folder" in message

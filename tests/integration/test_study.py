@@ -90,9 +90,9 @@ def test_a_new_resolution_adds_its_own_cells_only(study: Path) -> None:
     before = (study / "params.yaml").read_text()
     try:
         set_params(study, {"students.tiny-24": {"dataset": "emblems", "query_px": 24}})
-        # `check` and `report` read the list of students; all else is the new student's.
+        # `inputs` and `report` read the list of students; all else is the new student's.
         assert changed_stages(study) == {
-            "check",
+            "inputs@emblems",
             "distill@tiny-24",
             "train_baseline@tiny-24",
             "evaluate@tiny-24",
@@ -107,7 +107,7 @@ def test_a_students_learning_rate_leaves_teacher_and_baseline_alone(study: Path)
     try:
         rate = "datasets.emblems.distillation.optimisation.learning_rate"
         set_params(study, {rate: 1e-3})
-        assert changed_stages(study) == {"check", "distill@tiny-16", "report"}
+        assert changed_stages(study) == {"inputs@emblems", "distill@tiny-16", "report"}
     finally:
         (study / "params.yaml").write_text(before)
 
@@ -150,7 +150,7 @@ def test_bad_params_stop_everything_and_overwrite_nothing(study: Path) -> None:
                 "students.tiny-16": {"dataset": "emblem", "query_px": 16},
             },
         )
-        for command in (["-m", "stages.check", "params"], ["-m", "pipeline.cli", "study"]):
+        for command in (["-m", "stages.inputs", "emblems"], ["-m", "pipeline.cli", "study"]):
             done = run(study, sys.executable, *command, check=False)
             assert done.returncode == 2
             assert "Traceback" not in done.stderr
@@ -169,7 +169,7 @@ def test_unknown_network_is_refused_up_front(study: Path) -> None:
     before = (study / "params.yaml").read_text()
     try:
         set_params(study, {"datasets.emblems.network.backbone": "timm/test_resnett"})
-        done = run(study, sys.executable, "-m", "stages.check", "params", check=False)
+        done = run(study, sys.executable, "-m", "stages.inputs", "emblems", check=False)
         assert done.returncode == 2
         assert "datasets.emblems.network.backbone = 'timm/test_resnett'" in done.stderr
         assert "test_resnet" in done.stderr.split("similar:")[1]

@@ -15,11 +15,12 @@ from pipeline.flows.retraining import (
 from tests.made_params import PARAMS
 
 UPSTREAMS = {
-    "check": (),
-    "survey@a": ("check",),
-    "survey@b": ("check",),
-    "prepare@a": ("survey@a",),
-    "prepare@b": ("survey@b",),
+    "inputs@a": (),
+    "inputs@b": (),
+    "hash_inputs@a": ("inputs@a",),
+    "hash_inputs@b": ("inputs@b",),
+    "prepare@a": ("hash_inputs@a",),
+    "prepare@b": ("hash_inputs@b",),
     "train_teacher@a": ("prepare@a",),
     "embed_database@a": ("prepare@a", "train_teacher@a"),
     "distill@a-64": ("prepare@a", "train_teacher@a"),
@@ -38,7 +39,7 @@ def graph(changes: dict[str, tuple[str, ...]], without: str = "") -> StageGraph:
 def test_teacher_and_baselines_are_left_out_and_nothing_waits_for_them() -> None:
     whole = graph({"prepare@a": ("data/a/source modified",), "train_teacher@a": (PACK,)})
     own = retraining_graph(whole, "a", {"a-64"}, with_teacher=False)
-    left = {"survey@b", "prepare@b", "train_teacher@a", "train_baseline@a-64"}
+    left = {"inputs@b", "hash_inputs@b", "prepare@b", "train_teacher@a", "train_baseline@a-64"}
     assert set(own.names) == set(UPSTREAMS) - left
     assert own.upstreams["distill@a-64"] == ("prepare@a",)
     assert own.upstreams["evaluate@a-64"] == ("distill@a-64", "embed_database@a")

@@ -18,7 +18,7 @@ from pipeline.paths import DatasetPaths
 from stages import run_stage
 
 
-def survey(name: str) -> None:
+def hash_inputs(name: str) -> None:
     params, paths = load_params(), DatasetPaths(name)
     given = Path(params.inputs[name])
     source = params.datasets[name].source
@@ -37,4 +37,4 @@ def survey(name: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(survey)
+    run_stage(hash_inputs)
