@@ -22,7 +22,7 @@ from PIL import Image
 
 from pipeline.datasets.decode import normalise_image
 from pipeline.datasets.packs import image_tensor, open_pack, write_pack
-from pipeline.datasets.records import ImageRecord
+from pipeline.datasets.reader import ImageRecord
 
 MIB = 2**20
 DIFFERENT = 64

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.datasets.cub200 import CUB200
-from pipeline.datasets.layouts import read_records
 from pipeline.datasets.packs import Pack, open_pack, write_pack
 from pipeline.datasets.published import open_published
+from pipeline.datasets.reader import read_records
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.weights import build_embedder
@@ -63,8 +63,8 @@ class PooledFeatures(nn.Module):
 def sample_pack(shared: Path, folder: Path) -> Pack:
     """The CUB sample as a pack."""
     paths = {"CUB_200_2011.tgz": shared / "data" / "CUB_200_2011_sample.tgz"}
-    with open_published(CUB200, "cub", paths, accept_subset=True, spool_dir=folder) as listing:
-        write_pack(folder / "pack.arrow", read_records(listing))
+    with open_published(CUB200, "cub", paths, accept_subset=True, spool_dir=folder) as reader:
+        write_pack(folder / "pack.arrow", read_records(reader))
     return open_pack(folder / "pack.arrow")
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from pipeline.datasets.packs import Pack, open_pack, write_pack
-from pipeline.datasets.records import ImageRecord
+from pipeline.datasets.reader import ImageRecord
 from pipeline.views.coupled import ViewRecipe, cached_decoder, coupled_views
 
 CPU = torch.device("cpu")

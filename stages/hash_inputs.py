@@ -10,9 +10,9 @@ from pathlib import Path
 from pipeline.config.params import load_params
 from pipeline.config.sources import CsvSource, EmblemsSource, FolderSource
 from pipeline.datasets.fetching import describe_files
-from pipeline.datasets.own_images import image_manifest, known_classes, list_own_images
+from pipeline.datasets.own_images import image_manifest, list_own_images
 from pipeline.datasets.sources import find_files
-from pipeline.datasets.splits import settle_images, write_record
+from pipeline.datasets.splits import known_classes, settle_images, write_record
 from pipeline.files import write_json
 from pipeline.paths import DatasetPaths
 from stages import run_stage
@@ -25,9 +25,9 @@ def hash_inputs(name: str) -> None:
     if isinstance(source, FolderSource | CsvSource):
         table = source.table if isinstance(source, CsvSource) else None
         known = known_classes(paths)
-        listing = list_own_images(given, table, known)
-        found, record, lines = settle_images(str(given), listing, image_manifest(listing), known)
-        found["passed_over"] = listing.passed_over
+        reader = list_own_images(given, table, known)
+        found, record, lines = settle_images(str(given), reader, image_manifest(reader), known)
+        found["passed_over"] = reader.passed_over
         sys.stderr.writelines(f"{name}: {line}\n" for line in lines)
         write_record(paths.splits, record)
     else:

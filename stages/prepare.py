@@ -14,11 +14,10 @@ from pipeline.config.sources import CsvSource, EmblemsSource, FolderSource
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.fetching import describe_files
-from pipeline.datasets.layouts import read_records
-from pipeline.datasets.listings import Listing
 from pipeline.datasets.own_images import hold_to_manifest, list_own_images
 from pipeline.datasets.packs import Pack, open_pack, write_pack
 from pipeline.datasets.published import open_published
+from pipeline.datasets.reader import DatasetReader, read_records
 from pipeline.datasets.sources import DATASETS, find_files
 from pipeline.datasets.splits import manifest_classes
 from pipeline.files import write_json
@@ -38,9 +37,9 @@ def prepare(name: str) -> None:
         images = source.families * source.members * source.images_per_class
         write_pack(paths.pack, track(render_emblems(**settings), "rendering", images, "image"))
     else:
-        with _open_listing(params, name, described) as listing:
-            notes |= _pack_listing(
-                listing,
+        with _open_reader(params, name, described) as reader:
+            notes |= _pack_images(
+                reader,
                 paths,
                 skip_unreadable=source.skip_unreadable,
                 largest_side_px=params.datasets[name].largest_side_px,
@@ -54,7 +53,7 @@ def prepare(name: str) -> None:
 
 
 @contextmanager
-def _open_listing(params: Params, name: str, described: dict[str, Any]) -> Iterator[Listing]:
+def _open_reader(params: Params, name: str, described: dict[str, Any]) -> Iterator[DatasetReader]:
     """The images of a data set that is no emblems, held to what the earlier stages saw of them."""
     source = params.datasets[name].source
     assert not isinstance(source, EmblemsSource), "emblems are rendered"
@@ -63,8 +62,8 @@ def _open_listing(params: Params, name: str, described: dict[str, Any]) -> Itera
     if isinstance(source, FolderSource | CsvSource):
         table = source.table if isinstance(source, CsvSource) else None
         known = manifest_classes(described)
-        listing = list_own_images(Path(params.inputs[name]), table, known)
-        yield hold_to_manifest(listing, described["images"])
+        reader = list_own_images(Path(params.inputs[name]), table, known)
+        yield hold_to_manifest(reader, described["images"])
         return
     files = find_files(source, params.inputs.get(name))
     found = describe_files(files)
@@ -81,18 +80,18 @@ def _open_listing(params: Params, name: str, described: dict[str, Any]) -> Itera
         {name: file.path for name, file in files.items()},
         accept_subset=source.accept_subset,
         spool_dir=WORK,
-    ) as listing:
-        yield replace(listing, subset=listing.subset or found["subset"])
+    ) as reader:
+        yield replace(reader, subset=reader.subset or found["subset"])
 
 
-def _pack_listing(
-    listing: Listing, paths: DatasetPaths, *, skip_unreadable: bool, largest_side_px: int
+def _pack_images(
+    reader: DatasetReader, paths: DatasetPaths, *, skip_unreadable: bool, largest_side_px: int
 ) -> dict[str, object]:
     """Write the pack, and say what was left out of it."""
     skipped: list[UnreadableImage] = []
     shrunk: list[str] = []
     records = read_records(
-        listing,
+        reader,
         skip_unreadable=skip_unreadable,
         on_skip=skipped.append,
         largest_side_px=largest_side_px,
@@ -100,16 +99,16 @@ def _pack_listing(
     )
     write_pack(
         paths.pack,
-        track(records, "reading", len(listing.images), "image"),
-        {"subset": "yes" if listing.subset else "no"},
-        listing.class_order,
-        listing.positions,
+        track(records, "reading", len(reader.images), "image"),
+        {"subset": "yes" if reader.subset else "no"},
+        reader.class_order,
+        reader.positions,
     )
     return {
-        "subset": listing.subset,
+        "subset": reader.subset,
         "skipped_unreadable": {image.name: image.reason for image in skipped},
-        "absent": len(listing.absent),
-        "passed_over": len(listing.passed_over),
+        "absent": len(reader.absent),
+        "passed_over": len(reader.passed_over),
         "largest_side_px": largest_side_px,
         "shrunk_to_largest_side": len(shrunk),
     }

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 from scipy.io import savemat
 
-from pipeline.datasets.layout_user import list_csv, list_folder
-from pipeline.datasets.listings import Counts, Listing
+from pipeline.datasets.own_images import list_csv, list_folder
 from pipeline.datasets.published import open_published
+from pipeline.datasets.reader import Counts, DatasetReader
 from pipeline.datasets.sources import DATASETS
 
 CAR_NAMES = ("AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Ram C/V Cargo Van", "Audi TT")
@@ -246,7 +246,7 @@ def write_csv(
 
 def opened(
     layout: str, paths: Mapping[str, Path], counts: Counts | None = None, **options: Any
-) -> AbstractContextManager[Listing]:
+) -> AbstractContextManager[DatasetReader]:
     """The images of these files in any archive of a published data set, or of the user's own."""
     if layout in ("folder", "csv"):
         return nullcontext(

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pipeline.datasets.packs import Pack, open_pack, write_pack
-from pipeline.datasets.records import ImageRecord, Split
+from pipeline.datasets.reader import ImageRecord, Split
 from pipeline.models.backbones import Backbone
 from pipeline.models.embedder import Embedder
 from pipeline.training.distillation import DistillationObjective

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.packs import open_pack, write_pack
-from pipeline.datasets.records import ImageRecord
+from pipeline.datasets.reader import ImageRecord
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
 from tests.integration.workspace import ROOT, TINY, set_params

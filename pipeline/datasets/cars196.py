@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets.archives import open_archive
-from pipeline.datasets.listings import Counts, LayoutError, Row
 from pipeline.datasets.parquet import (
     read_column,
     read_label_names,
@@ -29,6 +28,7 @@ from pipeline.datasets.published import (
     PublishedDataset,
     PublishedFile,
 )
+from pipeline.datasets.reader import Counts, DatasetError, Row
 
 _HALVES = ("cars_train.tgz", "cars_test.tgz")
 _TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
@@ -50,7 +50,7 @@ _MAT_FAULTS = (
 def read_cars_whole(paths: Mapping[str, Path], spool_dir: Path | None) -> Iterator[Contents]:
     """The contents of car_ims.tgz with cars_annos.mat; names are `car_ims/000001.jpg` and so on.
 
-    Raises ArchiveError or LayoutError.
+    Raises ArchiveError or DatasetError.
     """
     annotations = _read_file(paths["cars_annos.mat"])
     class_names = _class_names("cars_annos.mat", annotations)
@@ -64,12 +64,12 @@ def read_cars_halves(paths: Mapping[str, Path], spool_dir: Path | None) -> Itera
     """The contents of cars_train.tgz and cars_test.tgz; names are `cars_train/00001.jpg` and so on.
 
     car_devkit.tgz annotates the training half, cars_test_annos_withlabels.mat the test half.
-    Raises ArchiveError or LayoutError.
+    Raises ArchiveError or DatasetError.
     """
     with open_archive(paths["car_devkit.tgz"], spool_dir=spool_dir) as kit:
         for file in (_META, _TRAIN_ANNOTATIONS):
             if file not in kit.names:
-                raise LayoutError(f"car_devkit.tgz: {file} is missing")
+                raise DatasetError(f"car_devkit.tgz: {file} is missing")
         class_names = _class_names(_META, kit.read(_META))
         train = kit.read(_TRAIN_ANNOTATIONS)
     rows = _rows(_TRAIN_ANNOTATIONS, train, "fname", class_names, "cars_train/")
@@ -90,7 +90,7 @@ def read_cars_parquet(paths: Mapping[str, Path], spool_dir: Path | None) -> Iter
     """The contents of the parquet files of both splits, columns `image` and `label`.
 
     Names are `train/000000` and so on. Labels count from 0, and the schema's class names are taken
-    where it has them. Raises LayoutError.
+    where it has them. Raises DatasetError.
     """
     files = with_splits(paths.values())
     names = _label_names([file for _, file in files])
@@ -99,7 +99,7 @@ def read_cars_parquet(paths: Mapping[str, Path], spool_dir: Path | None) -> Iter
         first = sum(row.name.startswith(f"{split}/") for row in rows)
         for place, label in enumerate(read_column(file, "label")):
             if not isinstance(label, int) or label < 0:
-                raise LayoutError(f"{shown(file)}: row {place} has the label {label!r}")
+                raise DatasetError(f"{shown(file)}: row {place} has the label {label!r}")
             class_name = names.get(label, f"{label + 1:03d}")
             rows.append(Row(f"{split}/{first + place:06d}", class_name, label + 1))
     with spool_images(paths.values(), [row.name for row in rows], spool_dir) as members:
@@ -114,7 +114,7 @@ def _label_names(files: Sequence[Path]) -> dict[int, str]:
             official = _class_name(name)
             if names.setdefault(label, official) != official:
                 reason = f"label {label} is {official!r}, in an earlier file {names[label]!r}"
-                raise LayoutError(f"{shown(file)}: {reason}")
+                raise DatasetError(f"{shown(file)}: {reason}")
     return names
 
 
@@ -129,7 +129,7 @@ def _class_name(official: str) -> str:
 
 def _read_file(path: Path) -> bytes:
     if not path.is_file():
-        raise LayoutError(f"{path}: is not a file")
+        raise DatasetError(f"{path}: is not a file")
     return path.read_bytes()
 
 
@@ -141,7 +141,7 @@ def _mat_field(place: str, content: bytes, variable: str) -> np.ndarray:
         return np.atleast_1d(loadmat(io.BytesIO(content), squeeze_me=True)[variable])
     except (*_MAT_FAULTS, MatReadError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise LayoutError(f"{place}: has no MATLAB variable {variable!r}: {reason}") from error
+        raise DatasetError(f"{place}: has no MATLAB variable {variable!r}: {reason}") from error
 
 
 def _class_names(place: str, content: bytes) -> dict[int, str]:
@@ -160,10 +160,10 @@ def _rows(
             name, class_number = folder + str(annotation[path_field]), int(annotation["class"])
         except _MAT_FAULTS as error:
             reason = f"annotation {number} has no {path_field} or class"
-            raise LayoutError(f"{place}: {reason}") from error
+            raise DatasetError(f"{place}: {reason}") from error
         if class_number not in class_names:
             reason = f"annotation {number} ({name}) has class {class_number}, of which "
-            raise LayoutError(f"{place}: {reason}class_names says nothing")
+            raise DatasetError(f"{place}: {reason}class_names says nothing")
         rows.append(Row(name, class_names[class_number], class_number))
     return rows
 

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.datasets.archives import ArchiveError, OpenArchive, open_archive, read_table
-from pipeline.datasets.listings import Counts, Row, enumerate_names
 from pipeline.datasets.published import (
     NON_COMMERCIAL,
     Archive,
@@ -13,6 +12,7 @@ from pipeline.datasets.published import (
     PublishedDataset,
     PublishedFile,
 )
+from pipeline.datasets.reader import Counts, Row, enumerate_names
 
 _FILE = "CUB_200_2011.tgz"
 _ROOT = "CUB_200_2011/"

@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 
 from pipeline.datasets import emblem_marks as marks
 from pipeline.datasets.emblem_marks import Colour, Picture, Plane, cover, hsv_colour
-from pipeline.datasets.records import ImageRecord
+from pipeline.datasets.reader import ImageRecord
 
 MAX_MEMBERS = 12
 _SUPERSAMPLING = 2

@@ -7,9 +7,10 @@ from typing import Any
 
 from pipeline.config.params import ConfigurationError, Dataset, Params
 from pipeline.config.sources import CsvSource, FolderSource
-from pipeline.datasets.listings import LayoutError, Listing, enumerate_names
-from pipeline.datasets.own_images import known_classes, list_own_images
+from pipeline.datasets.own_images import list_own_images
 from pipeline.datasets.packs import validating_classes
+from pipeline.datasets.reader import DatasetError, DatasetReader, enumerate_names
+from pipeline.datasets.splits import known_classes
 from pipeline.paths import DatasetPaths
 
 _RULE = (
@@ -32,30 +33,30 @@ def check_own_images(params: Params, path: Path = Path("params.yaml")) -> list[s
         table = source.table if isinstance(source, CsvSource) else None
         try:
             known = known_classes(DatasetPaths(name), contents=False)
-            listing = list_own_images(given, table, known)
-        except (LayoutError, OSError) as error:
+            reader = list_own_images(given, table, known)
+        except (DatasetError, OSError) as error:
             faults.append(f"inputs.{name} = {str(given)!r}: {error}")
             continue
-        faults += class_faults(name, dataset, listing)
-        lines += lone_images(name, listing)
+        faults += class_faults(name, dataset, reader)
+        lines += lone_images(name, reader)
     if faults:
         raise ConfigurationError(path, faults)
     return lines
 
 
-def class_faults(name: str, dataset: Dataset, listing: Listing) -> list[str]:
+def class_faults(name: str, dataset: Dataset, reader: DatasetReader) -> list[str]:
     """Which classes are too few, or too small, for training, validation and evaluation."""
-    sizes = _sizes(listing)
+    sizes = _sizes(reader)
     train, test = sizes["train"], sizes["test"]
     place, share = f"inputs.{name}", dataset.validation_share
-    held_out, is_enough = validating_classes(list(train), listing.positions, share)
+    held_out, is_enough = validating_classes(list(train), reader.positions, share)
     fitting = [size for class_name, size in train.items() if class_name not in held_out]
     faults = []
     if not is_enough:
         faults.append(
             f"datasets.{name}.validation_share = {share:g}: {len(held_out)} of {len(train)} "
             "training classes would validate, and both sides need two: "
-            + _share_remedy([listing.positions[class_name] for class_name in train])
+            + _share_remedy([reader.positions[class_name] for class_name in train])
         )
     elif sum(size > 1 for size in fitting) < 2:
         faults.append(
@@ -71,9 +72,9 @@ def class_faults(name: str, dataset: Dataset, listing: Listing) -> list[str]:
     return faults
 
 
-def lone_images(name: str, listing: Listing) -> list[str]:
+def lone_images(name: str, reader: DatasetReader) -> list[str]:
     """A line for the classes of one image, which take no part in some things."""
-    sizes = _sizes(listing)
+    sizes = _sizes(reader)
     lines = []
     for split, what in (
         ("train", "its image has no positive, and no batch of the teacher holds it"),
@@ -88,10 +89,10 @@ def lone_images(name: str, listing: Listing) -> list[str]:
     return lines
 
 
-def _sizes(listing: Listing) -> Mapping[str, Any]:
-    """Images of each class by split, in the order of the listing."""
+def _sizes(reader: DatasetReader) -> Mapping[str, Any]:
+    """Images of each class by split, in the order of the reader."""
     return {
-        split: Counter(image.class_name for image in listing.images if image.split == split)
+        split: Counter(image.class_name for image in reader.images if image.split == split)
         for split in ("train", "test")
     }
 

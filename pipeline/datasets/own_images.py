@@ -1,98 +1,66 @@
-"""The user's own images: a manifest of what they were, and reading that holds them to it."""
+"""The user's own images: a folder with one sub-folder a class, or a CSV file of paths.
 
+A manifest says what they were, and reading is held to it.
+"""
+
+import csv
 import hashlib
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.datasets.decode import UnreadableImage
-from pipeline.datasets.layout_user import list_csv, list_folder
-from pipeline.datasets.listings import LayoutError, Listing, enumerate_names
-from pipeline.datasets.packs import Pack, open_pack
-from pipeline.datasets.records import Split
-from pipeline.datasets.splits import (
-    NO_CLASSES,
-    ClassSplit,
-    class_key,
-    known_before,
-    manifest_classes,
-    merged,
-    read_record,
+from pipeline.datasets.reader import (
+    DatasetError,
+    DatasetReader,
+    Row,
+    Split,
+    build_reader,
+    enumerate_names,
+    is_image_name,
+    natural_key,
 )
-from pipeline.paths import DatasetPaths
+from pipeline.datasets.splits import NO_CLASSES, ClassSplit, assign_reader
 
-OWN_KINDS = ("folder", "csv")
-
-
-def known_classes(paths: DatasetPaths, *, contents: bool = True) -> dict[str, ClassSplit]:
-    """The classes whose splits are settled, by key: from the record and from the last manifest.
-
-    Without a record, as in a workspace that is older than records or in a fresh clone, the pack
-    counts first: its training classes are what the networks know.
-
-    contents: with the images that were trained on, for which such a pack is read whole.
-    """
-    recorded = read_record(paths.splits)
-    if not recorded and paths.pack.exists() and _read(paths.pack_summary).get("kind") in OWN_KINDS:
-        recorded = _pack_classes(open_pack(paths.pack), contents=contents)
-    return merged(recorded, manifest_classes(_read(paths.given)))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _pack_classes(pack: Pack, *, contents: bool) -> dict[str, ClassSplit]:
-    """The classes of a pack by key. JPEG files that were not shrunk lie in it as they were, and are known."""
-    keys = [class_key(name) for name in pack.class_names]
-    trained: dict[str, list[str]] = {}
-    splits: dict[str, Split] = dict.fromkeys(keys, "test")
-    for row in pack.rows("train").tolist():
-        key = keys[pack.labels[row]]
-        splits[key] = "train"
-        if contents:
-            trained.setdefault(key, []).append(hashlib.sha256(pack.encoded(row)).hexdigest())
-    return known_before(
-        splits, {class_key(name): at for name, at in pack.positions.items()}, trained
-    )
+_SPLITS: Mapping[str, Split] = {"train": "train", "test": "test"}
 
 
 def list_own_images(
     folder: Path, table: str | None, known: Mapping[str, ClassSplit] = NO_CLASSES
-) -> Listing:
+) -> DatasetReader:
     """The images of `folder`, by its sub-folders or by the CSV file `table` in it.
 
     known: the classes whose splits are settled.
 
-    Raises LayoutError; also for a CSV file that names images outside of the folder, because their
+    Raises DatasetError; also for a CSV file that names images outside of the folder, because their
     changes would go unnoticed.
     """
     if not folder.is_dir():
-        raise LayoutError(f"{folder}: is not a folder")
+        raise DatasetError(f"{folder}: is not a folder")
     if table is None:
         return list_folder(folder, known)
-    listing = list_csv(folder / table, known)
-    outside = [image.name for image in listing.images if not _is_below(image.name)]
+    reader = list_csv(folder / table, known)
+    outside = [image.name for image in reader.images if not _is_below(image.name)]
     if outside:
-        raise LayoutError(
+        raise DatasetError(
             f"{folder / table}: names files outside of {folder}: {enumerate_names(outside)}"
         )
-    return listing
+    return reader
 
 
-def image_manifest(listing: Listing) -> list[dict[str, Any]]:
+def image_manifest(reader: DatasetReader) -> list[dict[str, Any]]:
     """For each image its name, class, split, size and SHA-256; of one that is unreadable, why.
 
-    The splits are those of the listing; `splits.settle_images` has the last word.
+    The splits are the reader's; `splits.settle_images` has the last word.
     """
     manifest = []
-    for image in listing.images:
+    for image in reader.images:
         entry: dict[str, Any] = vars(image).copy()
         try:
-            content = listing.read(image.name)
+            content = reader.read(image.name)
         except UnreadableImage as failure:
             entry["unreadable"] = failure.reason
         else:
@@ -102,25 +70,178 @@ def image_manifest(listing: Listing) -> list[dict[str, Any]]:
     return manifest
 
 
-def hold_to_manifest(listing: Listing, manifest: Sequence[Mapping[str, Any]]) -> Listing:
-    """The listing, whose reading refuses images that are not those of the manifest any more.
+def hold_to_manifest(reader: DatasetReader, manifest: Sequence[Mapping[str, Any]]) -> DatasetReader:
+    """The reader, whose reading refuses images that are not those of the manifest any more.
 
-    Images that the manifest keeps out are not in it. Raises LayoutError at once where names,
+    Images that the manifest keeps out are not in it. Raises DatasetError at once where names,
     classes or splits differ, later for a changed content.
     """
     noted = {entry["name"]: entry for entry in manifest}
     identities = [(entry["name"], entry["class_name"], entry["split"]) for entry in manifest]
-    if identities != [(i.name, i.class_name, i.split) for i in listing.images]:
-        raise LayoutError("the images have changed while the stages ran: run the study again")
+    if identities != [(i.name, i.class_name, i.split) for i in reader.images]:
+        raise DatasetError("the images have changed while the stages ran: run the study again")
 
     def read(name: str) -> bytes:
-        content = listing.read(name)
+        content = reader.read(name)
         if hashlib.sha256(content).hexdigest() != noted[name].get("sha256"):
-            raise LayoutError(f"{name}: has changed while the stages ran: run the study again")
+            raise DatasetError(f"{name}: has changed while the stages ran: run the study again")
         return content
 
-    images = tuple(i for i in listing.images if "trained_as" not in noted[i.name])
-    return replace(listing, images=images, read=read)
+    images = tuple(i for i in reader.images if "trained_as" not in noted[i.name])
+    return replace(reader, images=images, read=read)
+
+
+def list_folder(root: Path, known: Mapping[str, ClassSplit] = NO_CLASSES) -> DatasetReader:
+    """The images of `root/CLASS/FILE` in natural order, split by `splits.assign_classes`.
+
+    Names are `CLASS/FILE`. Hidden files and folders are ignored; files that are no images by their
+    names, and files beside the class folders, are passed over and counted. known: the classes whose
+    splits are settled.
+
+    Raises DatasetError: no folder, a class folder without images, a folder inside a class folder, a
+    pipe or a device with the name of an image, a name that is not UTF-8.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"{root}: is not a folder")
+    rows: list[Row] = []
+    passed_over: list[str] = []
+    class_number = 0
+    for entry in _visible(root):
+        if not entry.is_dir():
+            passed_over.append(entry.name)
+            continue
+        class_number += 1
+        names, others = _class_files(entry)
+        _check_regular(entry, entry, names)
+        rows += [Row(f"{entry.name}/{name}", entry.name, class_number) for name in names]
+        passed_over += [f"{entry.name}/{name}" for name in others]
+    if not rows:
+        raise DatasetError(
+            f"{root}: holds no class: each class is a sub-folder with its images; "
+            f"{len(passed_over)} files lie beside"
+        )
+    reader = build_reader(str(root), rows, _file_reader(root), passed_over=tuple(passed_over))
+    return assign_reader(str(root), reader, known)
+
+
+def list_csv(table: Path, known: Mapping[str, ClassSplit] = NO_CLASSES) -> DatasetReader:
+    """The images of a CSV file with the columns `path`, `class` and, if wanted, `split`.
+
+    Order is the file's, and classes are ordered by their first line. Paths are relative to the
+    file's folder, or absolute. `split` is train or test, the same for every image of a class;
+    without the column `splits.assign_classes` splits, as it does a folder.
+
+    Raises DatasetError that names the line, or the files that are missing, no regular files, or
+    listed under several names.
+    """
+    if not table.is_file():
+        raise DatasetError(f"{table}: is not a file")
+    rows: list[Row] = []
+    class_numbers: dict[str, int] = {}
+    for line, cells in _read_csv(table):
+        path, class_name = (cells.get("path") or "").strip(), (cells.get("class") or "").strip()
+        if not path or not class_name:
+            raise DatasetError(f"{table}, line {line}: path and class must not be empty")
+        number = class_numbers.setdefault(class_name, len(class_numbers) + 1)
+        rows.append(Row(path, class_name, number, split=_split(table, line, cells)))
+    missing = [row.name for row in rows if not (table.parent / row.name).exists()]
+    if missing:
+        raise DatasetError(f"{table}: {len(missing)} files are missing: {enumerate_names(missing)}")
+    _check_regular(table, table.parent, [row.name for row in rows])
+    _check_one_name(table, [row.name for row in rows])
+    reader = build_reader(str(table), rows, _file_reader(table.parent))
+    given = any(row.split is not None for row in rows)
+    return assign_reader(str(table), replace(reader, splits_given=given), known)
+
+
+def _visible(folder: Path) -> list[Path]:
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    undecoded = [ascii(entry.name) for entry in entries if not _is_text(entry.name)]
+    if undecoded:
+        reason = f"holds names that are not UTF-8: {enumerate_names(sorted(undecoded))}"
+        raise DatasetError(f"{folder}: {reason}: rename them")
+    return sorted(entries, key=lambda entry: natural_key(entry.name))
+
+
+def _is_text(name: str) -> bool:
+    """Whether the name is text: Python stands for a byte that is none with a lone surrogate."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _class_files(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of the images in a class folder, and of the files that are no images."""
+    entries = _visible(folder)
+    nested = [entry.name for entry in entries if entry.is_dir()]
+    if nested:
+        reason = f"holds folders ({enumerate_names(nested)}): one sub-folder a class, no deeper"
+        raise DatasetError(f"{folder}: {reason}")
+    names = [entry.name for entry in entries if is_image_name(entry.name)]
+    if not names:
+        raise DatasetError(f"{folder}: is a class without images: fill it or remove it")
+    return names, [entry.name for entry in entries if not is_image_name(entry.name)]
+
+
+def _check_regular(place: Path, folder: Path, names: list[str]) -> None:
+    """Raises DatasetError for what is no regular file: a pipe blocks, a device may never end.
+
+    A link that leads nowhere is left to the reader, for which it is an unreadable image.
+    """
+    odd = [n for n in names if (folder / n).exists() and not (folder / n).is_file()]
+    if odd:
+        reason = "are no regular files, but folders, pipes or devices"
+        raise DatasetError(f"{place}: {len(odd)} images {reason}: {enumerate_names(odd)}")
+
+
+def _check_one_name(table: Path, names: list[str]) -> None:
+    """Raises DatasetError where a file is listed twice, such as `a.jpg` and `./a.jpg`."""
+    names_of: dict[str, list[str]] = {}
+    for name in names:
+        names_of.setdefault(os.path.realpath(table.parent / name), []).append(name)
+    twice = [" = ".join(same) for same in names_of.values() if len(set(same)) > 1]
+    if twice:
+        raise DatasetError(f"{table}: files listed under several names: {enumerate_names(twice)}")
+
+
+def _file_reader(root: Path) -> Callable[[str], bytes]:
+    def read(name: str) -> bytes:
+        try:
+            return (root / name).read_bytes()
+        except OSError as error:
+            raise UnreadableImage(name, f"cannot be read: {error.strerror}") from error
+
+    return read
+
+
+def _read_csv(table: Path) -> list[tuple[int, dict[str, str | None]]]:
+    """The lines below the header, each with its number."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = reader.fieldnames or []
+            lines = [(reader.line_num, cells) for cells in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{table}: is not a UTF-8 CSV file: {error}") from error
+    if not {"path", "class"} <= set(columns):
+        found = ", ".join(columns) or "nothing"
+        raise DatasetError(
+            f"{table}: the first line must name path, class (and split), not {found}"
+        )
+    twice = [name for name, count in Counter(columns).items() if name and count > 1]
+    if twice:
+        raise DatasetError(f"{table}: the first line names {enumerate_names(twice)} more than once")
+    surplus = [line for line, cells in lines if None in cells]
+    if surplus:
+        raise DatasetError(f"{table}, line {surplus[0]}: has more columns than the first line")
+    return lines
+
+
+def _split(table: Path, line: int, cells: dict[str, str | None]) -> Split | None:
+    if "split" not in cells:
+        return None
+    word = (cells["split"] or "").strip().lower()
+    if word not in _SPLITS:
+        raise DatasetError(f"{table}, line {line}: split is {word!r}, must be train or test")
+    return _SPLITS[word]
 
 
 def _is_below(name: str) -> bool:

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from pipeline.datasets.records import ImageRecord, Split
+from pipeline.datasets.reader import ImageRecord, Split
 from pipeline.files import replacing
 
 RECORDS_PER_BATCH = 64  # with the next, bounds the memory of the writer: it holds one batch

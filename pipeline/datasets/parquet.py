@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.datasets.archives import OpenArchive, spool_members
-from pipeline.datasets.listings import SPLITS, LayoutError, natural_key
-from pipeline.datasets.records import Split
+from pipeline.datasets.reader import SPLITS, DatasetError, Split, natural_key
 
 _BATCH_ROWS = 64
 _BUFFER_BYTES = 1 << 20  # else a whole row group is held, which may be a whole file
@@ -34,9 +33,9 @@ def split_of(file: Path) -> Split | None:
 
 
 def with_splits(files: Collection[Path]) -> list[tuple[Split, Path]]:
-    """The files with their splits, train first, in natural order. Raises LayoutError."""
+    """The files with their splits, train first, in natural order. Raises DatasetError."""
     if other := [file.name for file in files if split_of(file) is None]:
-        raise LayoutError(f"{', '.join(other)}: names must begin with train or test")
+        raise DatasetError(f"{', '.join(other)}: names must begin with train or test")
     in_order = sorted(files, key=lambda file: natural_key(file.name))
     return [(split, file) for split in SPLITS for file in in_order if split_of(file) == split]
 
@@ -47,7 +46,7 @@ def shown(file: Path) -> str:
 
 
 def read_column(file: Path, column: str) -> list[object]:
-    """The values of a column. Raises LayoutError."""
+    """The values of a column. Raises DatasetError."""
     with _named_faults(file, f"cannot read the column {column!r}"), pq.ParquetFile(file) as opened:
         values: list[object] = opened.read([column]).column(column).to_pylist()
         return values
@@ -67,7 +66,7 @@ def spool_images(
 ) -> AbstractContextManager[OpenArchive]:
     """The column `image` of the files, in the order of `with_splits`, under the names given.
 
-    Raises LayoutError.
+    Raises DatasetError.
     """
     return spool_members(zip(names, _images(files), strict=True), spool_dir)
 
@@ -84,7 +83,7 @@ def _images(files: Collection[Path]) -> Iterable[bytes]:
                     image = scalar.as_py()
                     content = image.get("bytes") if isinstance(image, dict) else image
                     if not isinstance(content, bytes):
-                        raise LayoutError(
+                        raise DatasetError(
                             f"{shown(file)}: row {row}: the column 'image' holds no bytes"
                         )
                     row += 1
@@ -96,8 +95,8 @@ def _named_faults(file: Path, what: str) -> Iterator[None]:
     """Faults of the library, as LayoutErrors."""
     try:
         yield
-    except LayoutError:
+    except DatasetError:
         raise
     except _FAULTS as error:
         reason = " ".join(str(error).split())
-        raise LayoutError(f"{shown(file)}: {what}: {reason}") from error
+        raise DatasetError(f"{shown(file)}: {what}: {reason}") from error

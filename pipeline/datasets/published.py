@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.datasets.listings import Counts, Listing, Row, build_listing, is_image_name
+from pipeline.datasets.reader import Counts, DatasetReader, Row, build_reader, is_image_name
 
 NON_COMMERCIAL = "non-commercial research and education only; the images are not redistributed"
 
@@ -26,7 +26,7 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a reader finds in an archive.
+    """What is found in an archive.
 
     name: what error messages call it. rows: the official list of images. read: the file of an
     image's name. held: the names of the files that the archive holds; None where all rows are.
@@ -40,7 +40,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Archive:
-    """One published form of a data set: the files that together hold it, and their reader.
+    """One published form of a data set: the files that together hold it, and how they are read.
 
     `read` takes where each file lies, by its published name, and where an unnamed temporary file
     of the size of the unpacked archive may lie. `pages` are where a person finds the files when no
@@ -71,19 +71,19 @@ def open_published(
     *,
     accept_subset: bool = False,
     spool_dir: Path | None = None,
-) -> Iterator[Listing]:
+) -> Iterator[DatasetReader]:
     """The images of a published data set, open as long as the context lasts.
 
     layout: which of its archives. paths: where each of its files lies, by its published name.
-    accept_subset: a difference from the published counts is accepted, and the listing says so.
+    accept_subset: a difference from the published counts is accepted, and the reader says so.
     spool_dir: where an unnamed temporary file of the size of the unpacked archive may lie (tar and
     parquet only; default: the system's).
 
-    Raises LayoutError or ArchiveError, each a ValueError that names the file.
+    Raises DatasetError or ArchiveError, each a ValueError that names the file.
     """
     with dataset.archives[layout].read(paths, spool_dir) as contents:
         unlisted = (contents.held or set()) - {row.name for row in contents.rows}
-        yield build_listing(
+        yield build_reader(
             contents.name,
             contents.rows,
             contents.read,

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from pipeline.datasets.archives import ArchiveError, OpenArchive, open_archive, read_table
-from pipeline.datasets.listings import Counts, LayoutError, Row
 from pipeline.datasets.parquet import read_column, shown, spool_images, with_splits
 from pipeline.datasets.published import Archive, Contents, PublishedDataset, PublishedFile
-from pipeline.datasets.records import Split
+from pipeline.datasets.reader import Counts, DatasetError, Row, Split
 
 _FILE = "Stanford_Online_Products.zip"
 _ROOT = "Stanford_Online_Products/"
@@ -38,7 +37,7 @@ def read_sop(paths: Mapping[str, Path], spool_dir: Path | None) -> Iterator[Cont
 def read_sop_parquet(paths: Mapping[str, Path], spool_dir: Path | None) -> Iterator[Contents]:
     """The contents of the parquet files, columns `image`, `image_path`, `item_id`, in their order.
 
-    Raises LayoutError.
+    Raises DatasetError.
     """
     rows: list[Row] = []
     class_numbers: dict[str, int] = {}
@@ -47,7 +46,7 @@ def read_sop_parquet(paths: Mapping[str, Path], spool_dir: Path | None) -> Itera
         for place, (path, item) in enumerate(pairs):
             if not isinstance(path, str) or _product_of(path) != str(item):
                 reason = f"row {place} has item_id {item!r}, its image_path is {path!r}"
-                raise LayoutError(f"{shown(file)}: {reason}")
+                raise DatasetError(f"{shown(file)}: {reason}")
             number = class_numbers.setdefault(str(item), len(class_numbers) + 1)
             rows.append(Row(path, str(item), number, split))
     with spool_images(paths.values(), [row.name for row in rows], spool_dir) as members:

@@ -5,6 +5,7 @@ control; the stage hash_inputs alone writes it.
 """
 
 import hashlib
+import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,10 +15,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.datasets.listings import LayoutError, Listing, check_split, enumerate_names
-from pipeline.datasets.records import Split
+from pipeline.datasets.packs import Pack, open_pack
+from pipeline.datasets.reader import (
+    DatasetError,
+    DatasetReader,
+    Split,
+    check_split,
+    enumerate_names,
+)
 from pipeline.files import write_json
+from pipeline.paths import DatasetPaths
 
+OWN_KINDS = ("folder", "csv")
 NO_CLASSES: Mapping[str, "ClassSplit"] = {}
 
 
@@ -50,14 +59,14 @@ def class_key(name: str) -> str:
 def read_record(path: Path) -> dict[str, ClassSplit]:
     """The recorded classes by key; none where no record was written yet.
 
-    Raises LayoutError for a file that is no such record.
+    Raises DatasetError for a file that is no such record.
     """
     if not path.exists():
         return {}
     try:
         return _Record.model_validate_json(path.read_bytes()).classes
     except ValidationError as error:
-        raise LayoutError(
+        raise DatasetError(
             f"{path}: is not a record of splits ({error.errors()[0]['msg']}): "
             "bring it back from version control"
         ) from error
@@ -110,44 +119,47 @@ def assign_classes(
     }
 
 
-def assign_listing(
+def assign_reader(
     source: str,
-    listing: Listing,
+    reader: DatasetReader,
     known: Mapping[str, ClassSplit],
     moved: Mapping[str, ClassSplit] = NO_CLASSES,
-) -> Listing:
-    """The listing with the splits and positions of `assign_classes`.
+) -> DatasetReader:
+    """The reader with the splits and positions of `assign_classes`.
 
-    Raises LayoutError where no class is left for one of the splits.
+    Raises DatasetError where no class is left for one of the splits.
     """
-    given = {i.class_name: i.split if listing.splits_given else None for i in listing.images}
+    given = {i.class_name: i.split if reader.splits_given else None for i in reader.images}
     classes = assign_classes(given, known, moved)
-    images = [replace(image, split=classes[image.class_name].split) for image in listing.images]
+    images = [replace(image, split=classes[image.class_name].split) for image in reader.images]
     check_split(source, images)
     return replace(
-        listing,
+        reader,
         images=tuple(images),
         positions={name: one.position for name, one in classes.items()},
     )
 
 
 def settle_images(
-    source: str, listing: Listing, images: Sequence[dict[str, Any]], known: Mapping[str, ClassSplit]
+    source: str,
+    reader: DatasetReader,
+    images: Sequence[dict[str, Any]],
+    known: Mapping[str, ClassSplit],
 ) -> tuple[dict[str, Any], dict[str, ClassSplit], list[str]]:
     """What images are, held against what was trained on before: manifest, record, lines to tell.
 
-    images: name, class and SHA-256 of each image of the listing, in its order. In the manifest
+    images: name, class and SHA-256 of each image of the reader, in its order. In the manifest
     they have their split; a test image that was trained on, or trains in another class, has the
     key `trained_as`: it takes no part. A new class with images that were trained on trains.
 
-    Raises LayoutError where no class, or no image, is left for one of the splits.
+    Raises DatasetError where no class, or no image, is left for one of the splits.
     """
-    moved, lines = _moved_classes(images, {} if listing.splits_given else known, known)
-    listing = assign_listing(source, listing, known, moved)
+    moved, lines = _moved_classes(images, {} if reader.splits_given else known, known)
+    reader = assign_reader(source, reader, known, moved)
     manifest = [
-        {**entry, "split": image.split} for entry, image in zip(images, listing.images, strict=True)
+        {**entry, "split": image.split} for entry, image in zip(images, reader.images, strict=True)
     ]
-    record = _recorded(listing, manifest, known)
+    record = _recorded(reader, manifest, known)
     trained_as = {content: key for key in sorted(record) for content in record[key].trained}
     for entry in manifest:
         if entry["split"] == "test" and entry.get("sha256") in trained_as:
@@ -157,11 +169,11 @@ def settle_images(
         named = enumerate_names(f"{entry['name']} (in {entry['trained_as']})" for entry in kept_out)
         lines.append(f"{len(kept_out)} test images are training images, and are kept out: {named}")
     if all(entry["split"] == "train" or "trained_as" in entry for entry in manifest):
-        raise LayoutError(
+        raise DatasetError(
             f"{source}: no image is left for test that was not trained on: {lines[-1]}; to start "
             "anew, give the data set another name in params.yaml"
         )
-    return {"images": manifest, "positions": dict(listing.positions)}, record, lines
+    return {"images": manifest, "positions": dict(reader.positions)}, record, lines
 
 
 def manifest_classes(manifest: Mapping[str, Any]) -> dict[str, ClassSplit]:
@@ -198,6 +210,39 @@ def known_before(
         )
         for key, split in splits.items()
     }
+
+
+def known_classes(paths: DatasetPaths, *, contents: bool = True) -> dict[str, ClassSplit]:
+    """The classes whose splits are settled, by key: from the record and from the last manifest.
+
+    Without a record, as in a workspace that is older than records or in a fresh clone, the pack
+    counts first: its training classes are what the networks know.
+
+    contents: with the images that were trained on, for which such a pack is read whole.
+    """
+    recorded = read_record(paths.splits)
+    if not recorded and paths.pack.exists() and _read(paths.pack_summary).get("kind") in OWN_KINDS:
+        recorded = _pack_classes(open_pack(paths.pack), contents=contents)
+    return merged(recorded, manifest_classes(_read(paths.given)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _pack_classes(pack: Pack, *, contents: bool) -> dict[str, ClassSplit]:
+    """The classes of a pack by key. Images are known by content that lie in it as they were."""
+    keys = [class_key(name) for name in pack.class_names]
+    trained: dict[str, list[str]] = {}
+    splits: dict[str, Split] = dict.fromkeys(keys, "test")
+    for row in pack.rows("train").tolist():
+        key = keys[pack.labels[row]]
+        splits[key] = "train"
+        if contents:
+            trained.setdefault(key, []).append(hashlib.sha256(pack.encoded(row)).hexdigest())
+    return known_before(
+        splits, {class_key(name): at for name, at in pack.positions.items()}, trained
+    )
 
 
 def merged(
@@ -248,8 +293,8 @@ def _moved_classes(
 
 
 def _recorded(
-    listing: Listing, manifest: Iterable[Mapping[str, Any]], known: Mapping[str, ClassSplit]
+    reader: DatasetReader, manifest: Iterable[Mapping[str, Any]], known: Mapping[str, ClassSplit]
 ) -> dict[str, ClassSplit]:
-    """The known classes, and those of the listing with the images that train now."""
-    now = manifest_classes({"images": manifest, "positions": listing.positions})
+    """The known classes, and those of the reader with the images that train now."""
+    now = manifest_classes({"images": manifest, "positions": reader.positions})
     return merged(now, known)

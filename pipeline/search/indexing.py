@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.datasets.decode import UnreadableImage
-from pipeline.datasets.listings import enumerate_names
+from pipeline.datasets.reader import enumerate_names
 from pipeline.embedding.embeddings import EmbeddedPictures, embed_pictures
 from pipeline.search.databases import image_id
 from pipeline.search.index import (

@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 from pipeline.datasets.decode import UnreadableImage, decode_image
-from pipeline.datasets.listings import is_image_name, natural_key
+from pipeline.datasets.reader import is_image_name, natural_key
 
 MAX_FILE_BYTES = 256 << 20
 STANDARD_INPUT = "-"

@@ -12,7 +12,7 @@ import pytest
 from pipeline.config.params import ConfigurationError, load_params
 from pipeline.datasets.own_checks import check_own_images
 from pipeline.datasets.packs import open_pack, validation_split, write_pack
-from pipeline.datasets.records import ImageRecord
+from pipeline.datasets.reader import ImageRecord
 from tests import made_archives as made
 from tests.integration.test_real_layouts import described, fail, stage, succeed, use
 from tests.integration.workspace import ROOT, dvc, make_workspace, run, set_params
@@ -32,7 +32,7 @@ def workspace(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
     draw(tmp_path / "images", OLD)
     use(folder, FOLDER, tmp_path / "images")
-    succeed(folder, "download")
+    succeed(folder, "inputs")
     return folder
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.datasets.listings import Counts
 from pipeline.datasets.packs import open_pack
 from pipeline.datasets.published import PublishedDataset, PublishedFile
+from pipeline.datasets.reader import Counts
 from pipeline.datasets.sources import DATASETS
 from tests import made_archives as made
 from tests.integration.test_real_layouts import LAYOUTS, files_of, stage, succeed, use

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.archives import ArchiveError
-from pipeline.datasets.layouts import UnreadableImagesError, read_records
-from pipeline.datasets.listings import LayoutError
+from pipeline.datasets.reader import DatasetError, UnreadableImagesError, read_records
 from tests import made_archives as made
 from tests.damaged_archives import (
     BOMB_BYTES,
@@ -240,19 +239,19 @@ CASES: dict[str, Damaged] = {
     "cub: image listed twice": Damaged(
         "cub",
         edited(CUB, "images.txt", lambda b: b.replace(b"0014_2.jpg", b"0021_3.jpg", 1)),
-        LayoutError,
+        DatasetError,
         "listed more than once: 001.Bird_1/Bird_001_0021_3.jpg",
     ),
     "cub: image missing": Damaged(
         "cub",
         edited(CUB, "images.txt", lambda b: b.replace(b"0014_2.jpg", b"0014_9.jpg", 1)),
-        LayoutError,
+        DatasetError,
         r"1 listed images are missing: 001.Bird_1/.*_9.jpg \(of the classes 001.Bird_1\)",
     ),
     "cub: two classes of a name": Damaged(
         "cub",
         edited(CUB, "classes.txt", lambda b: b.replace(b"002.Bird_2", b"001.Bird_1")),
-        LayoutError,
+        DatasetError,
         "several classes share a name: 001.Bird_1",
     ),
     "sop: no test list": Damaged(
@@ -268,7 +267,7 @@ CASES: dict[str, Damaged] = {
         "sop", text_of(SOP, "Ebay_train.txt", b""), ArchiveError, "first line must be"
     ),
     "sop: header only": Damaged(
-        "sop", text_of(SOP, "Ebay_test.txt", SOP_HEADER), LayoutError, "no class is left for test"
+        "sop", text_of(SOP, "Ebay_test.txt", SOP_HEADER), DatasetError, "no class is left for test"
     ),
     "sop: too few columns": Damaged(
         "sop", text_of(SOP, "Ebay_test.txt", SOP_HEADER + b"7 4"), ArchiveError, "line 2 has 2 col"
@@ -282,140 +281,145 @@ CASES: dict[str, Damaged] = {
     "sop: class in both lists": Damaged(
         "sop",
         edited(SOP, "Ebay_test.txt", lambda b: b.replace(b"7 4 1 ", b"7 1 2 ")),
-        LayoutError,
+        DatasetError,
         "share a name|both in train and in test",
     ),
     "cars: no annotations": Damaged(
-        "cars_whole", cars("cars_annos.mat", None), LayoutError, "cars_annos.mat: is not a file"
+        "cars_whole", cars("cars_annos.mat", None), DatasetError, "cars_annos.mat: is not a file"
     ),
     "cars: empty annotations": Damaged(
-        "cars_whole", cars("cars_annos.mat", b""), LayoutError, "has no MATLAB variable"
+        "cars_whole", cars("cars_annos.mat", b""), DatasetError, "has no MATLAB variable"
     ),
     "cars: annotations of text": Damaged(
-        "cars_whole", cars("cars_annos.mat", b"text" * 99), LayoutError, "has no MATLAB variable"
+        "cars_whole", cars("cars_annos.mat", b"text" * 99), DatasetError, "has no MATLAB variable"
     ),
     "cars: annotations cut off": Damaged(
-        "cars_whole", cars("cars_annos.mat", lambda b: b[:400]), LayoutError, "no MATLAB variable"
+        "cars_whole", cars("cars_annos.mat", lambda b: b[:400]), DatasetError, "no MATLAB variable"
     ),
     "cars: another variable": Damaged(
         "cars_whole",
         cars("cars_annos.mat", made.mat_bytes({"other": np.ones(3)})),
-        LayoutError,
+        DatasetError,
         "has no MATLAB variable 'class_names'",
     ),
     "cars: another field": Damaged(
         "cars_whole",
         cars("cars_annos.mat", annotated([1, 2], field="file")),
-        LayoutError,
+        DatasetError,
         "annotation 1 has no relative_im_path or class",
     ),
     "cars: unknown class": Damaged(
-        "cars_whole", cars("cars_annos.mat", annotated([1, 5])), LayoutError, "annotation 2 .* 5"
+        "cars_whole", cars("cars_annos.mat", annotated([1, 5])), DatasetError, "annotation 2 .* 5"
     ),
     "cars: kit without names": Damaged(
-        "cars_halves", devkit_without("other"), LayoutError, "devkit/cars_meta.mat is missing"
+        "cars_halves", devkit_without("other"), DatasetError, "devkit/cars_meta.mat is missing"
     ),
     "cars: kit without annotations": Damaged(
-        "cars_halves", devkit_without("cars_meta.mat"), LayoutError, "train_annos.mat is missing"
+        "cars_halves", devkit_without("cars_meta.mat"), DatasetError, "train_annos.mat is missing"
     ),
     "cars: half without labels": Damaged(
-        "cars_halves", cars("cars_test_annos_withlabels.mat", None), LayoutError, "is not a file"
+        "cars_halves", cars("cars_test_annos_withlabels.mat", None), DatasetError, "is not a file"
     ),
     "cars: half cut off": Damaged(
         "cars_halves", cars("cars_test.tgz", lambda b: b[:-300]), ArchiveError, "cars_test.tgz"
     ),
     # Parquet.
     "parquet: cut off": Damaged(
-        "cars_parquet", parquet_bytes(lambda b: b[:-100]), LayoutError, "parquet"
+        "cars_parquet", parquet_bytes(lambda b: b[:-100]), DatasetError, "parquet"
     ),
     "parquet: text": Damaged(
-        "cars_parquet", parquet_bytes(lambda b: b"text" * 9), LayoutError, "parquet"
+        "cars_parquet", parquet_bytes(lambda b: b"text" * 9), DatasetError, "parquet"
     ),
-    "parquet: empty": Damaged("cars_parquet", parquet_bytes(lambda b: b""), LayoutError, "parquet"),
-    "parquet: none": Damaged("cars_parquet", lambda _: {}, LayoutError, "lists no image"),
+    "parquet: empty": Damaged(
+        "cars_parquet", parquet_bytes(lambda b: b""), DatasetError, "parquet"
+    ),
+    "parquet: none": Damaged("cars_parquet", lambda _: {}, DatasetError, "lists no image"),
     "parquet: no labels": Damaged(
-        "cars_parquet", parquet({"image": GOOD_CELLS}), LayoutError, "column 'label'"
+        "cars_parquet", parquet({"image": GOOD_CELLS}), DatasetError, "column 'label'"
     ),
     "parquet: no images": Damaged(
-        "cars_parquet", parquet({"label": [0, 1]}), LayoutError, "cannot read its images|no bytes"
+        "cars_parquet", parquet({"label": [0, 1]}), DatasetError, "cannot read its images|no bytes"
     ),
     "parquet: label missing": Damaged(
         "cars_parquet",
         parquet({"image": GOOD_CELLS, "label": [0, None]}),
-        LayoutError,
+        DatasetError,
         "row 1 has the label None",
     ),
     "parquet: negative label": Damaged(
-        "cars_parquet", parquet({"image": GOOD_CELLS, "label": [0, -1]}), LayoutError, "label -1"
+        "cars_parquet", parquet({"image": GOOD_CELLS, "label": [0, -1]}), DatasetError, "label -1"
     ),
     "parquet: image without bytes": Damaged(
         "cars_parquet",
         parquet({"image": [*GOOD_CELLS[:1], {"bytes": None, "path": "x"}], "label": [0, 1]}),
-        LayoutError,
+        DatasetError,
         "row 1: the column 'image' holds no bytes",
     ),
     "parquet: images of numbers": Damaged(
-        "cars_parquet", parquet({"image": [1, 2], "label": [0, 1]}), LayoutError, "holds no bytes"
+        "cars_parquet", parquet({"image": [1, 2], "label": [0, 1]}), DatasetError, "holds no bytes"
     ),
     "parquet: name of no split": Damaged(
         "cars_parquet",
         parquet({"image": GOOD_CELLS, "label": [0, 1]}, "contrast-0.parquet"),
-        LayoutError,
+        DatasetError,
         "names must begin with train or test",
     ),
     "parquet: item and path differ": Damaged(
         "sop_parquet",
         parquet({"image": GOOD_CELLS, "image_path": ["a/1_0.JPG", "a/1_1.JPG"], "item_id": [1, 2]}),
-        LayoutError,
+        DatasetError,
         "row 1 has item_id 2, its image_path is 'a/1_1.JPG'",
     ),
     # The user's own images.
-    "csv: absent": Damaged("csv", lambda d: {"csv": d / "x.csv"}, LayoutError, "is not a file"),
-    "csv: empty": Damaged("csv", csv_text(b""), LayoutError, "must name path, class .* nothing"),
-    "csv: header only": Damaged("csv", csv_text(b"path,class\n"), LayoutError, "lists no image"),
-    "csv: no header": Damaged("csv", csv_text(b"0.jpg,a\n"), LayoutError, "not 0.jpg, a"),
+    "csv: absent": Damaged("csv", lambda d: {"csv": d / "x.csv"}, DatasetError, "is not a file"),
+    "csv: empty": Damaged("csv", csv_text(b""), DatasetError, "must name path, class .* nothing"),
+    "csv: header only": Damaged("csv", csv_text(b"path,class\n"), DatasetError, "lists no image"),
+    "csv: no header": Damaged("csv", csv_text(b"0.jpg,a\n"), DatasetError, "not 0.jpg, a"),
     "csv: semicolons": Damaged(
-        "csv", csv_text(b"path;class\n0.jpg;a\n"), LayoutError, "not path;c"
+        "csv", csv_text(b"path;class\n0.jpg;a\n"), DatasetError, "not path;c"
     ),
     "csv: no text": Damaged(
-        "csv", csv_text(b"path,class\n\xff,a\n"), LayoutError, "is not a UTF-8"
+        "csv", csv_text(b"path,class\n\xff,a\n"), DatasetError, "is not a UTF-8"
     ),
     "csv: open quote": Damaged(
-        "csv", csv_text(b'path,class\n"0.jpg,a\n'), LayoutError, "is not a UTF-8 CSV file"
+        "csv", csv_text(b'path,class\n"0.jpg,a\n'), DatasetError, "is not a UTF-8 CSV file"
     ),
     "csv: class missing": Damaged(
-        "csv", csv_text(b"path,class\n0.jpg,a\n1.jpg\n"), LayoutError, "line 3: path and class must"
+        "csv",
+        csv_text(b"path,class\n0.jpg,a\n1.jpg\n"),
+        DatasetError,
+        "line 3: path and class must",
     ),
     "csv: too many columns": Damaged(
-        "csv", csv_text(b"path,class\n0.jpg,a,b\n"), LayoutError, "line 2: has more columns"
+        "csv", csv_text(b"path,class\n0.jpg,a,b\n"), DatasetError, "line 2: has more columns"
     ),
     "csv: another split": Damaged(
-        "csv", csv_text(b"path,class,split\n0.jpg,a,val\n"), LayoutError, "line 2: split is 'val'"
+        "csv", csv_text(b"path,class,split\n0.jpg,a,val\n"), DatasetError, "line 2: split is 'val'"
     ),
     "csv: files missing": Damaged(
-        "csv", csv_text(b"path,class\n0.jpg,a\n8.jpg,b\n9.jpg,b\n"), LayoutError, "8.jpg, 9.jpg"
+        "csv", csv_text(b"path,class\n0.jpg,a\n8.jpg,b\n9.jpg,b\n"), DatasetError, "8.jpg, 9.jpg"
     ),
     "csv: file twice": Damaged(
-        "csv", csv_text(b"path,class\n0.jpg,a\n0.jpg,b\n"), LayoutError, "more than once: 0.jpg"
+        "csv", csv_text(b"path,class\n0.jpg,a\n0.jpg,b\n"), DatasetError, "more than once: 0.jpg"
     ),
     "csv: class in both splits": Damaged(
         "csv",
         csv_text(b"path,class,split\n0.jpg,a,train\n1.jpg,a,test\n2.jpg,b,test\n"),
-        LayoutError,
+        DatasetError,
         "both in train and in test: a",
     ),
-    "csv: one class": Damaged("csv", csv_text(b"path,class\n0.jpg,a\n"), LayoutError, "for test"),
+    "csv: one class": Damaged("csv", csv_text(b"path,class\n0.jpg,a\n"), DatasetError, "for test"),
     "folder: absent": Damaged(
-        "folder", lambda d: {"folder": d / "x"}, LayoutError, "is not a folder"
+        "folder", lambda d: {"folder": d / "x"}, DatasetError, "is not a folder"
     ),
     "folder: no classes": Damaged(
-        "folder", folder_with(lambda _: None, classes=1), LayoutError, "no class is left for test"
+        "folder", folder_with(lambda _: None, classes=1), DatasetError, "no class is left for test"
     ),
     "folder: class without images": Damaged(
-        "folder", folder_with(lambda r: (r / "z").mkdir()), LayoutError, "z: is a class without im"
+        "folder", folder_with(lambda r: (r / "z").mkdir()), DatasetError, "z: is a class without im"
     ),
     "folder: deeper folders": Damaged(
-        "folder", folder_with(lambda r: (r / "class5/x").mkdir()), LayoutError, "no deeper"
+        "folder", folder_with(lambda r: (r / "class5/x").mkdir()), DatasetError, "no deeper"
     ),
     "folder: dangling link": Damaged(
         "folder",
@@ -489,8 +493,8 @@ def contents_of(folder: Path) -> dict[Path, int | None]:
 
 def count_records(layout: str, paths: Mapping[str, Path], spool: Path) -> int:
     options = {} if layout in ("folder", "csv") else {"spool_dir": spool}
-    with made.opened(layout, paths, **options) as listing:
-        return sum(1 for _ in read_records(listing))
+    with made.opened(layout, paths, **options) as reader:
+        return sum(1 for _ in read_records(reader))
 
 
 @pytest.mark.parametrize("case", CASES)

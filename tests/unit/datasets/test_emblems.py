@@ -29,7 +29,7 @@ from pipeline.datasets.emblems import (
     render_emblem,
     render_emblems,
 )
-from pipeline.datasets.records import ImageRecord
+from pipeline.datasets.reader import ImageRecord
 
 VALID = {
     "families": 2,

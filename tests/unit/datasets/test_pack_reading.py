@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.datasets.packs import open_pack, write_pack
-from pipeline.datasets.records import ImageRecord
+from pipeline.datasets.reader import ImageRecord
 from tests.made_training import records
 
 

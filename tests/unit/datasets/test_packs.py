@@ -17,7 +17,7 @@ from pipeline.datasets.packs import (
     validation_split,
     write_pack,
 )
-from pipeline.datasets.records import ImageRecord
+from pipeline.datasets.reader import ImageRecord
 from tests.made_training import made_pack, picture, records
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.datasets.listings import LayoutError, ListedImage, Listing
 from pipeline.datasets.packs import validating_classes
+from pipeline.datasets.reader import DatasetError, DatasetReader, ListedImage
 from pipeline.datasets.splits import (
     ClassSplit,
     assign_classes,
@@ -130,8 +130,8 @@ def test_what_validates_does_not_depend_on_other_classes() -> None:
         assert [name for name in after if name in OLD] == before != []
 
 
-def made_listing(classes: Mapping[str, list[str]]) -> tuple[Listing, list[dict[str, Any]]]:
-    """A listing whose images are the given contents, and their manifest."""
+def made_listing(classes: Mapping[str, list[str]]) -> tuple[DatasetReader, list[dict[str, Any]]]:
+    """A reader whose images are the given contents, and their manifest."""
     images = [
         ListedImage(f"{name}/{place}.jpg", name, "train")
         for name, contents in classes.items()
@@ -142,7 +142,7 @@ def made_listing(classes: Mapping[str, list[str]]) -> tuple[Listing, list[dict[s
         {"name": image.name, "class_name": image.class_name, "sha256": content}
         for image, content in zip(images, contents, strict=True)
     ]
-    return Listing(tuple(images), lambda _: b""), manifest
+    return DatasetReader(tuple(images), lambda _: b""), manifest
 
 
 def settled(
@@ -214,7 +214,7 @@ def test_the_same_image_on_both_sides_at_first_use_is_kept_out() -> None:
 
 def test_a_test_without_an_image_of_its_own_is_refused() -> None:
     _, record, _ = settled({"c": ["1"], "d": ["2"], "a": ["3"], "b": ["4"]})
-    with pytest.raises(LayoutError, match=r"no image is left for test .* a/0\.jpg \(in c\), b/0"):
+    with pytest.raises(DatasetError, match=r"no image is left for test .* a/0\.jpg \(in c\), b/0"):
         settled({"a": ["1"], "b": ["2"], "c": ["5"], "d": ["6"]}, record)
 
 
@@ -242,7 +242,7 @@ def test_a_record_comes_back_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     assert read_record(path) == record
     for text in ("", "<<<<<<< HEAD\n{}", '{"format": 2, "classes": {}}', '{"classes": {}}'):
         path.write_text(text)
-        with pytest.raises(LayoutError, match=r"own\.json: is not a record of splits"):
+        with pytest.raises(DatasetError, match=r"own\.json: is not a record of splits"):
             read_record(path)
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from pipeline.datasets.packs import Pack, open_pack, write_pack
-from pipeline.datasets.records import ImageRecord
+from pipeline.datasets.reader import ImageRecord
 from pipeline.evaluation.examples import (
     LOSSLESS_PX,
     SHOWN_PX,

@@ -1,4 +1,4 @@
-"""Layouts: official order, class-disjoint splits, published counts, the user's own images."""
+"""Archives and own images: official order, class-disjoint splits, published counts, the user's own images."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,25 +10,26 @@ import pytest
 from pipeline.datasets.archives import ArchiveError
 from pipeline.datasets.cub200 import CUB200
 from pipeline.datasets.decode import UnreadableImage
-from pipeline.datasets.layouts import UnreadableImagesError, read_records
-from pipeline.datasets.listings import (
+from pipeline.datasets.reader import (
     Counts,
-    LayoutError,
+    DatasetError,
+    DatasetReader,
+    ImageRecord,
     ListedImage,
-    Listing,
     Row,
+    UnreadableImagesError,
     assign_splits,
     natural_key,
+    read_records,
 )
-from pipeline.datasets.records import ImageRecord
 from tests import made_archives as made
 
 SAMPLE = Path(__file__).parents[4] / "shared/data/CUB_200_2011_sample.tgz"
 
 
 def records_of(layout: str, paths: Mapping[str, Path], **options) -> list[ImageRecord]:
-    with made.opened(layout, paths, **options) as listing:
-        return list(read_records(listing))
+    with made.opened(layout, paths, **options) as reader:
+        return list(read_records(reader))
 
 
 def splits_of(records: list[ImageRecord]) -> dict[str, str]:
@@ -75,14 +76,14 @@ def test_cub_is_in_the_order_of_images_txt(tmp_path: Path) -> None:
 def test_cub_classes_keep_their_numbers_in_images_of_another_order(tmp_path: Path) -> None:
     """So that the classes that validate are the last ones, whatever images.txt begins with."""
     members = made.cub_members(classes=4, images_per_class=3)
-    with made.opened("cub", cub(tmp_path, members)) as listing:
-        assert listing.class_order == ()
+    with made.opened("cub", cub(tmp_path, members)) as reader:
+        assert reader.class_order == ()
     lines = members["CUB_200_2011/images.txt"].decode().splitlines(keepends=True)
     members["CUB_200_2011/images.txt"] = "".join(reversed(lines)).encode()
-    with made.opened("cub", cub(tmp_path, members)) as listing:
-        assert listing.images[0].class_name == "004.Bird_4"
-        assert listing.class_order == tuple(f"{c:03d}.Bird_{c}" for c in range(1, 5))
-        assert {i.class_name: i.split for i in listing.images} == {
+    with made.opened("cub", cub(tmp_path, members)) as reader:
+        assert reader.images[0].class_name == "004.Bird_4"
+        assert reader.class_order == tuple(f"{c:03d}.Bird_{c}" for c in range(1, 5))
+        assert {i.class_name: i.split for i in reader.images} == {
             "001.Bird_1": "train",
             "002.Bird_2": "train",
             "003.Bird_3": "test",
@@ -157,9 +158,9 @@ def test_sop_parquet_equals_the_archive(tmp_path: Path) -> None:
 
 def test_folder_is_in_natural_order(tmp_path: Path) -> None:
     root = made.write_folder(tmp_path / "images")
-    with made.opened("folder", {"folder": root}) as listing:
-        records = list(read_records(listing))
-        assert listing.passed_over == ("class5/notes.txt", "readme.md")
+    with made.opened("folder", {"folder": root}) as reader:
+        records = list(read_records(reader))
+        assert reader.passed_over == ("class5/notes.txt", "readme.md")
     assert splits_of(records) == {
         "class5": "test",
         "class10": "test",
@@ -197,22 +198,22 @@ def test_csv_with_absolute_paths(tmp_path: Path) -> None:
 def test_a_missing_class_is_named_unless_a_subset_is_accepted(tmp_path: Path) -> None:
     paths = cub(tmp_path, made.cub_members(classes=4))
     counts = Counts(3, 3, 9, 9)
-    with pytest.raises(LayoutError) as caught:
+    with pytest.raises(DatasetError) as caught:
         records_of("cub", paths, counts=counts)
     assert str(caught.value) == (
         "CUB_200_2011.tgz: train has 2 classes and 6 images, expected 3 and 9; test has 2 classes "
         "and 6 images, expected 3 and 9; a part of a data set needs accept_subset"
     )
-    with made.opened("cub", paths, counts=counts, accept_subset=True) as listing:
-        assert listing.subset
-        assert len(listing.images) == 12
+    with made.opened("cub", paths, counts=counts, accept_subset=True) as reader:
+        assert reader.subset
+        assert len(reader.images) == 12
 
 
 def test_the_whole_is_no_subset_even_if_one_is_accepted(tmp_path: Path) -> None:
     paths, counts = cub(tmp_path, made.cub_members(classes=4)), Counts(2, 2, 6, 6)
-    with made.opened("cub", paths, counts=counts, accept_subset=True) as listing:
-        assert not listing.subset
-        assert listing.absent == ()
+    with made.opened("cub", paths, counts=counts, accept_subset=True) as reader:
+        assert not reader.subset
+        assert reader.absent == ()
 
 
 @pytest.mark.parametrize("prefix", ["CUB_200_2011/images/", "Stanford_Online_Products/"])
@@ -221,20 +222,20 @@ def test_absent_images_are_named_with_their_classes(prefix: str, tmp_path: Path)
     members = made.cub_members() if "CUB" in prefix else made.sop_members()
     gone = [name for name in members if name.startswith(prefix) and name.endswith(("jpg", "JPG"))]
     paths = write(tmp_path, {k: v for k, v in members.items() if k != gone[1]})
-    with pytest.raises(LayoutError, match="1 listed images are missing") as caught:
+    with pytest.raises(DatasetError, match="1 listed images are missing") as caught:
         records_of(layout, paths)
     assert gone[1].removeprefix(prefix) in str(caught.value)
-    with made.opened(layout, paths, accept_subset=True) as listing:
-        assert listing.subset
-        assert listing.absent == (gone[1].removeprefix(prefix),)
-        assert listing.absent[0] not in {image.name for image in listing.images}
+    with made.opened(layout, paths, accept_subset=True) as reader:
+        assert reader.subset
+        assert reader.absent == (gone[1].removeprefix(prefix),)
+        assert reader.absent[0] not in {image.name for image in reader.images}
 
 
 def test_unlisted_images_are_passed_over_and_counted(tmp_path: Path) -> None:
     members = made.cub_members() | {"CUB_200_2011/images/more/a.jpg": b"x"}
-    with made.opened("cub", cub(tmp_path, members)) as listing:
-        assert listing.passed_over == ("more/a.jpg",)
-        assert len(listing.images) == 12
+    with made.opened("cub", cub(tmp_path, members)) as reader:
+        assert reader.passed_over == ("more/a.jpg",)
+        assert len(reader.images) == 12
 
 
 def test_a_line_that_lacks_its_label(tmp_path: Path) -> None:
@@ -253,32 +254,34 @@ def test_unreadable_images_are_refused_with_all_their_names(tmp_path: Path) -> N
     members = made.cub_members()
     broken = sorted(name for name in members if name.endswith("jpg"))[::5]
     paths = cub(tmp_path, members | dict.fromkeys(broken, b"broken"))
-    with made.opened("cub", paths) as listing:
+    with made.opened("cub", paths) as reader:
         with pytest.raises(UnreadableImagesError) as caught:
-            list(read_records(listing))
+            list(read_records(reader))
         for name in broken:
             assert name.removeprefix("CUB_200_2011/images/") in str(caught.value)
         assert len(caught.value.failures) == len(broken) == 3
         told: list[UnreadableImage] = []
-        records = list(read_records(listing, skip_unreadable=True, on_skip=told.append))
+        records = list(read_records(reader, skip_unreadable=True, on_skip=told.append))
     assert len(records) == 12 - 3
     assert {f.name for f in told} == {f.name for f in caught.value.failures}
 
 
 def test_nothing_is_yielded_after_the_first_failure() -> None:
     contents = {"a": made.encode_picture(1), "b": b"", "c": made.encode_picture(2)}
-    listing = Listing(tuple(ListedImage(n, n, "train") for n in contents), contents.__getitem__)
+    reader = DatasetReader(
+        tuple(ListedImage(n, n, "train") for n in contents), contents.__getitem__
+    )
     seen = []
     with pytest.raises(UnreadableImagesError, match="1 unreadable images: b: is empty"):
-        seen.extend(record.name for record in read_records(listing))
+        seen.extend(record.name for record in read_records(reader))
     assert seen == ["a"]
 
 
 def test_a_class_without_a_readable_image_is_never_skipped() -> None:
     contents = {"a": made.encode_picture(1), "b": b""}
-    listing = Listing(tuple(ListedImage(n, f"class {n}", "train") for n in "ab"), contents.get)
-    with pytest.raises(LayoutError, match="no readable image is left of the classes class b"):
-        list(read_records(listing, skip_unreadable=True))
+    reader = DatasetReader(tuple(ListedImage(n, f"class {n}", "train") for n in "ab"), contents.get)
+    with pytest.raises(DatasetError, match="no readable image is left of the classes class b"):
+        list(read_records(reader, skip_unreadable=True))
 
 
 def test_a_thousand_failures_make_one_line() -> None:
@@ -303,10 +306,10 @@ def test_natural_order() -> None:
 @pytest.mark.skipif(not SAMPLE.is_file(), reason="the CUB sample is on development machines only")
 def test_the_cub_sample() -> None:
     paths = {"CUB_200_2011.tgz": SAMPLE}
-    with made.opened("cub", paths, CUB200.counts, accept_subset=True) as listing:
-        assert listing.subset
-        records = list(read_records(listing))
-        changed = [r.name for r in records if r.encoded != listing.read(r.name)]
+    with made.opened("cub", paths, CUB200.counts, accept_subset=True) as reader:
+        assert reader.subset
+        records = list(read_records(reader))
+        changed = [r.name for r in records if r.encoded != reader.read(r.name)]
     assert len(records) == 2889
     assert Counter(record.split for record in records) == {"train": 1402, "test": 1487}
     classes = splits_of(records)
@@ -339,7 +342,7 @@ def test_sop_refuses_a_class_of_two_products(tmp_path: Path) -> None:
     file = "Stanford_Online_Products/Ebay_train.txt"
     members[file] = members[file].replace(b"3 2 1 ", b"3 1 1 ").replace(b"4 2 1 ", b"4 1 1 ")
     with (
-        pytest.raises(LayoutError, match=r"share a number: 1 \(111085122883, 111085122896\)"),
+        pytest.raises(DatasetError, match=r"share a number: 1 \(111085122883, 111085122896\)"),
         made.opened("sop", sop(tmp_path, members), accept_subset=True),
     ):
         pass

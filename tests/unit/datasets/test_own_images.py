@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.datasets.decode import UnreadableImage
-from pipeline.datasets.layout_user import list_csv, list_folder
-from pipeline.datasets.layouts import UnreadableImagesError, read_records
-from pipeline.datasets.listings import LayoutError
+from pipeline.datasets.own_images import list_csv, list_folder
+from pipeline.datasets.reader import DatasetError, UnreadableImagesError, read_records
 from tests import made_archives as made
 
 
@@ -29,9 +28,9 @@ def test_every_image_suffix_counts(tmp_path: Path) -> None:
     root = made.write_folder(tmp_path / "images")
     (root / "class5/a.jfif").write_bytes(made.encode_picture(1))
     (root / "class5/b.AVIF").write_bytes(made.encode_picture(2, file_format="AVIF"))
-    listing = list_folder(root)
-    assert {"class5/a.jfif", "class5/b.AVIF"} <= names_of(listing.images)
-    assert {"class5/a.jfif", "class5/b.AVIF"} <= names_of(list(read_records(listing)))
+    reader = list_folder(root)
+    assert {"class5/a.jfif", "class5/b.AVIF"} <= names_of(reader.images)
+    assert {"class5/a.jfif", "class5/b.AVIF"} <= names_of(list(read_records(reader)))
 
 
 @pytest.mark.parametrize("name", ["c.heic", "c.HEIF"])
@@ -40,11 +39,11 @@ def test_what_cannot_be_decoded_is_refused_or_counted(name: str, tmp_path: Path)
     (root / "class5" / name).write_bytes(b"\0\0\0\x18ftypheic")
     table = root / "images.csv"
     table.write_text(f"path,class\nclass5/{name},a\nclass5/image0.jpg,a\nclass10/image0.jpg,b\n")
-    for listing in (list_folder(root), list_csv(table)):
+    for reader in (list_folder(root), list_csv(table)):
         with pytest.raises(UnreadableImagesError, match=f"class5/{name}: is not an image"):
-            list(read_records(listing))
+            list(read_records(reader))
         skipped: list[UnreadableImage] = []
-        list(read_records(listing, skip_unreadable=True, on_skip=skipped.append))
+        list(read_records(reader, skip_unreadable=True, on_skip=skipped.append))
         assert [failure.name for failure in skipped] == [f"class5/{name}"]
 
 
@@ -61,11 +60,11 @@ def make_link_to_zeros(path: Path) -> None:
 def test_pipes_and_devices_are_refused_by_name(make, tmp_path: Path) -> None:
     root = made.write_folder(tmp_path / "images")
     make(root / "class5/odd.jpg")
-    with pytest.raises(LayoutError, match=r"class5: 1 images are no regular files.*: odd\.jpg"):
+    with pytest.raises(DatasetError, match=r"class5: 1 images are no regular files.*: odd\.jpg"):
         list_folder(root)
     table = root / "images.csv"
     table.write_text("path,class\nclass5/image0.jpg,a\nclass5/odd.jpg,a\nclass10/image0.jpg,b\n")
-    with pytest.raises(LayoutError, match=r"images\.csv: 1 images are .*: class5/odd\.jpg"):
+    with pytest.raises(DatasetError, match=r"images\.csv: 1 images are .*: class5/odd\.jpg"):
         list_csv(table)
 
 
@@ -73,9 +72,9 @@ def test_links_to_regular_files_count(tmp_path: Path) -> None:
     root = made.write_folder(tmp_path / "images")
     (tmp_path / "far.jpg").write_bytes(made.encode_picture(9))
     (root / "class5/link.jpg").symlink_to(tmp_path / "far.jpg")
-    listing = list_folder(root)
-    assert listing.read("class5/link.jpg") == made.encode_picture(9)
-    assert "class5/link.jpg" in names_of(listing.images)
+    reader = list_folder(root)
+    assert reader.read("class5/link.jpg") == made.encode_picture(9)
+    assert "class5/link.jpg" in names_of(reader.images)
 
 
 @pytest.mark.parametrize("place", [b"class5/caf\xe9.jpg", b"class5/caf\xe9.txt", b"caf\xe9"])
@@ -84,7 +83,9 @@ def test_a_name_that_is_no_text_is_refused_by_name(place: bytes, tmp_path: Path)
     path = os.path.join(os.fsencode(root), place)  # noqa: PTH118  # a path of bytes
     with open(path, "wb") as file:  # noqa: PTH123
         file.write(made.encode_picture(1))
-    with pytest.raises(LayoutError, match=r"holds names that are not UTF-8: 'caf\\udce9") as caught:
+    with pytest.raises(
+        DatasetError, match=r"holds names that are not UTF-8: 'caf\\udce9"
+    ) as caught:
         list_folder(root)
     str(caught.value).encode()
 
@@ -95,14 +96,14 @@ def test_a_table_names_a_file_once(tmp_path: Path) -> None:
         table = written_table(
             tmp_path, "path,class,split", "0.jpg,a,train", f"{other},b,test", "1.jpg,b,test"
         )
-        with pytest.raises(LayoutError) as caught:
+        with pytest.raises(DatasetError) as caught:
             list_csv(table)
         assert str(caught.value).endswith(f"files listed under several names: 0.jpg = {other}")
 
 
 def test_a_table_names_a_column_once(tmp_path: Path) -> None:
     table = written_table(tmp_path, "path,class,class", "0.jpg,a,x", "1.jpg,b,y")
-    with pytest.raises(LayoutError, match="the first line names class more than once"):
+    with pytest.raises(DatasetError, match="the first line names class more than once"):
         list_csv(table)
 
 

@@ -2,13 +2,16 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from pipeline.datasets.records import Split
+from pipeline.datasets.decode import UnreadableImage, normalise_image
 
+Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 _NAMES_SHOWN = 10
+_FAILURES_SHOWN = 100
 # Pillow reads no HEIC, but such a file is an image: to be refused by its name, not passed over.
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"),
@@ -16,8 +19,8 @@ IMAGE_SUFFIXES = (
 )
 
 
-class LayoutError(ValueError):
-    """A source whose files do not fit its layout or its published counts."""
+class DatasetError(ValueError):
+    """A data set whose files do not fit its list of images or its published counts."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class ListedImage:
 
 
 @dataclass(frozen=True)
-class Listing:
+class DatasetReader:
     """The images of a source in official order, and a function that gives the file of a name.
 
     `subset`: the counts are not the published ones, which the caller accepted. `absent`: names that
@@ -74,7 +77,35 @@ class Listing:
     positions: Mapping[str, float] = field(default_factory=dict)
 
 
-def build_listing(
+@dataclass(frozen=True)
+class ImageRecord:
+    """An image as a source yields it.
+
+    `name` is its path inside the data set, unique and stable: the image's identity everywhere.
+    `encoded` is a JPEG or PNG file that decodes to 8-bit RGB of `width` x `height` pixels.
+    """
+
+    name: str
+    class_name: str
+    split: Split
+    encoded: bytes
+    width: int
+    height: int
+
+
+class UnreadableImagesError(ValueError):
+    """Images that cannot be decoded. `failures` holds them all."""
+
+    def __init__(self, failures: tuple[UnreadableImage, ...]) -> None:
+        shown = "; ".join(str(failure) for failure in failures[:_FAILURES_SHOWN])
+        more = len(failures) - _FAILURES_SHOWN
+        rest = f"; and {more} more" if more > 0 else ""
+        remedy = "mend or remove them, or set source.skip_unreadable to leave them out"
+        super().__init__(f"{len(failures)} unreadable images: {shown}{rest}: {remedy}")
+        self.failures = failures
+
+
+def build_reader(
     source: str,
     rows: Sequence[Row],
     read: Callable[[str], bytes],
@@ -83,21 +114,21 @@ def build_listing(
     counts: Counts | None = None,
     accept_subset: bool = False,
     passed_over: tuple[str, ...] = (),
-) -> Listing:
-    """The listing of `rows`, checked: unique names, class-disjoint split, published whole.
+) -> DatasetReader:
+    """The reader of `rows`, checked: unique names, class-disjoint split, published whole.
 
     source: what error messages call the data set. present: the names that the archive holds; None
     where every row is known to exist. counts: the published ones; None where there are none.
     accept_subset: rows without an image are left out and a difference is accepted.
 
-    Raises LayoutError that says which classes or files are missing, surplus or contradictory.
+    Raises DatasetError that says which classes or files are missing, surplus or contradictory.
     """
     _check_names(source, rows)
     absent = () if present is None else tuple(r.name for r in rows if r.name not in present)
     left_out = set(absent)
     if absent and not accept_subset:
         classes = dict.fromkeys(r.class_name for r in rows if r.name in left_out)
-        raise LayoutError(
+        raise DatasetError(
             f"{source}: {len(absent)} listed images are missing: {enumerate_names(absent)} "
             f"(of the classes {enumerate_names(classes)})"
         )
@@ -106,8 +137,8 @@ def build_listing(
     check_split(source, kept)
     differing = None if counts is None else _difference(kept, counts)
     if differing is not None and not accept_subset:
-        raise LayoutError(f"{source}: {differing}; a part of a data set needs accept_subset")
-    return Listing(
+        raise DatasetError(f"{source}: {differing}; a part of a data set needs accept_subset")
+    return DatasetReader(
         images=tuple(ListedImage(r.name, r.class_name, r.split) for r in kept if r.split),
         read=read,
         subset=differing is not None or bool(absent),
@@ -115,6 +146,48 @@ def build_listing(
         passed_over=passed_over,
         class_order=_class_order(listed),
     )
+
+
+def read_records(
+    reader: DatasetReader,
+    *,
+    skip_unreadable: bool = False,
+    on_skip: Callable[[UnreadableImage], None] | None = None,
+    largest_side_px: int | None = None,
+    on_shrink: Callable[[str], None] | None = None,
+) -> Iterator[ImageRecord]:
+    """The records of a reader in its order, one image in memory at a time.
+
+    skip_unreadable: an unreadable image is left out, and `on_skip` is told of it, so that the
+    caller can count and name what is missing. Otherwise the rest is read for further failures,
+    but after the first no record is yielded. largest_side_px: an image with a longer side is
+    shrunk to it, and `on_shrink` is told its name.
+
+    Raises UnreadableImagesError, which names them all; DatasetError where a class loses all its
+    images; ArchiveError where a member does not fit its checksum.
+    """
+    failures: list[UnreadableImage] = []
+    readable: set[str] = set()
+    for image in reader.images:
+        try:
+            stored = normalise_image(
+                reader.read(image.name), image.name, largest_side_px=largest_side_px
+            )
+        except UnreadableImage as failure:
+            failures.append(failure)
+            if skip_unreadable and on_skip is not None:
+                on_skip(failure)
+            continue
+        readable.add(image.class_name)
+        if stored.is_shrunk and on_shrink is not None:
+            on_shrink(image.name)
+        if skip_unreadable or not failures:
+            yield ImageRecord(image.name, image.class_name, image.split, *stored[:3])
+    if failures and not skip_unreadable:
+        raise UnreadableImagesError(tuple(failures))
+    lost = dict.fromkeys(i.class_name for i in reader.images if i.class_name not in readable)
+    if lost:
+        raise DatasetError(f"no readable image is left of the classes {enumerate_names(lost)}")
 
 
 def _difference(rows: Sequence[Row], counts: Counts) -> str | None:
@@ -179,10 +252,10 @@ def is_image_name(name: str) -> bool:
 
 def _check_names(source: str, rows: Sequence[Row]) -> None:
     if not rows:
-        raise LayoutError(f"{source}: lists no image")
+        raise DatasetError(f"{source}: lists no image")
     twice = [name for name, count in Counter(row.name for row in rows).items() if count > 1]
     if twice:
-        raise LayoutError(f"{source}: images listed more than once: {enumerate_names(twice)}")
+        raise DatasetError(f"{source}: images listed more than once: {enumerate_names(twice)}")
     numbers: dict[str, set[int]] = {}
     names: dict[int, dict[str, None]] = {}
     for row in rows:
@@ -190,21 +263,23 @@ def _check_names(source: str, rows: Sequence[Row]) -> None:
         names.setdefault(row.class_number, {})[row.class_name] = None
     shared = [name for name, of_name in numbers.items() if len(of_name) > 1]
     if shared:
-        raise LayoutError(f"{source}: several classes share a name: {enumerate_names(shared)}")
+        raise DatasetError(f"{source}: several classes share a name: {enumerate_names(shared)}")
     mixed = [f"{n} ({enumerate_names(of)})" for n, of in names.items() if len(of) > 1]
     if mixed:
-        raise LayoutError(f"{source}: several classes share a number: {enumerate_names(mixed)}")
+        raise DatasetError(f"{source}: several classes share a number: {enumerate_names(mixed)}")
 
 
 def check_split(source: str, rows: Sequence[Row | ListedImage]) -> None:
-    """Raises LayoutError for classes in both splits, and for a split without a class."""
+    """Raises DatasetError for classes in both splits, and for a split without a class."""
     classes = {
         split: {row.class_name for row in rows if row.split == split} for split in ("train", "test")
     }
     in_both = classes["train"] & classes["test"]
     shared = dict.fromkeys(row.class_name for row in rows if row.class_name in in_both)
     if shared:
-        raise LayoutError(f"{source}: classes both in train and in test: {enumerate_names(shared)}")
+        raise DatasetError(
+            f"{source}: classes both in train and in test: {enumerate_names(shared)}"
+        )
     for split, names in classes.items():
         if not names:
-            raise LayoutError(f"{source}: no class is left for {split}: two classes are the least")
+            raise DatasetError(f"{source}: no class is left for {split}: two classes are the least")

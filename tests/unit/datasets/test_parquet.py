@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.datasets.cars196 import CARS196
 from pipeline.datasets.fetching import given_files
-from pipeline.datasets.listings import Counts, LayoutError
 from pipeline.datasets.parquet import split_of
+from pipeline.datasets.reader import Counts, DatasetError
 from tests import made_archives as made
 
 CARS_COUNTS = Counts(2, 2, 5, 4)
@@ -19,8 +19,8 @@ def test_cars_parquet_takes_the_names_of_any_file(tmp_path: Path) -> None:
     paths = made.write_cars_parquet(tmp_path)
     first = paths["train-00000-of-00002.parquet"]
     pq.write_table(pq.read_table(first).replace_schema_metadata(None), first)
-    with made.opened("cars_parquet", paths, counts=CARS_COUNTS) as listing:
-        assert {i.class_name for i in listing.images} == {
+    with made.opened("cars_parquet", paths, counts=CARS_COUNTS) as reader:
+        assert {i.class_name for i in reader.images} == {
             name.replace("/", "-") for name in made.CAR_NAMES
         }
 
@@ -30,7 +30,7 @@ def test_cars_parquet_refuses_two_names_of_a_label(tmp_path: Path) -> None:
     columns: dict[str, list[object]] = {"image": made.image_cells([1]), "label": [0]}
     made.write_parquet(paths["test-00000-of-00001.parquet"], columns, ("Another",))
     with (
-        pytest.raises(LayoutError, match="label 0 is 'Another', in an earlier file 'AM General"),
+        pytest.raises(DatasetError, match="label 0 is 'Another', in an earlier file 'AM General"),
         made.opened("cars_parquet", paths),
     ):
         pass
@@ -38,15 +38,15 @@ def test_cars_parquet_refuses_two_names_of_a_label(tmp_path: Path) -> None:
 
 def test_parquet_images_may_be_plain_bytes(tmp_path: Path) -> None:
     paths = made.write_cars_parquet(tmp_path)
-    with made.opened("cars_parquet", paths) as listing:
-        whole = [listing.read(image.name) for image in listing.images]
+    with made.opened("cars_parquet", paths) as reader:
+        whole = [reader.read(image.name) for image in reader.images]
     for path in paths.values():
         table = pq.read_table(path)
         cells = [cell["bytes"] for cell in table.column("image").to_pylist()]
         plain = pa.array(cells, pa.binary())
         pq.write_table(table.set_column(0, "image", plain), path)
-    with made.opened("cars_parquet", paths, counts=CARS_COUNTS) as listing:
-        assert [listing.read(image.name) for image in listing.images] == whole
+    with made.opened("cars_parquet", paths, counts=CARS_COUNTS) as reader:
+        assert [reader.read(image.name) for image in reader.images] == whole
         assert len(whole) == 9
 
 
@@ -62,8 +62,8 @@ def in_folders_of_splits(paths: dict[str, Path], folder: Path) -> list[Path]:
 
 def test_parquet_in_a_folder_of_each_split(tmp_path: Path) -> None:
     paths = made.write_cars_parquet(tmp_path)
-    with made.opened("cars_parquet", paths, counts=CARS_COUNTS) as listing:
-        whole = [(image, listing.read(image.name)) for image in listing.images]
+    with made.opened("cars_parquet", paths, counts=CARS_COUNTS) as reader:
+        whole = [(image, reader.read(image.name)) for image in reader.images]
     in_folders_of_splits(paths, tmp_path / "default")
     (tmp_path / "default" / "partial-train").mkdir()
     (tmp_path / "default" / "partial-train" / "0000.parquet").write_bytes(b"no parquet")
@@ -74,8 +74,8 @@ def test_parquet_in_a_folder_of_each_split(tmp_path: Path) -> None:
         "default/train/0001.parquet",
     ]
     located = {name: file.path for name, file in given.items()}
-    with made.opened("cars_parquet", located, counts=CARS_COUNTS) as listing:
-        assert [(image, listing.read(image.name)) for image in listing.images] == whole
+    with made.opened("cars_parquet", located, counts=CARS_COUNTS) as reader:
+        assert [(image, reader.read(image.name)) for image in reader.images] == whole
         assert len(whole) == 9
 
 
@@ -83,7 +83,7 @@ def test_a_broken_parquet_file_is_named_with_the_folder_of_its_split(tmp_path: P
     _, _, broken = in_folders_of_splits(made.write_cars_parquet(tmp_path), tmp_path)
     broken.write_bytes(b"no parquet")
     with (
-        pytest.raises(LayoutError, match=r"^test/0000\.parquet: has no readable parquet schema"),
+        pytest.raises(DatasetError, match=r"^test/0000\.parquet: has no readable parquet schema"),
         made.opened("cars_parquet", {"given": broken}),
     ):
         pass
