@@ -92,7 +92,7 @@ def _images(files: Collection[Path]) -> Iterable[bytes]:
 
 @contextmanager
 def _named_faults(file: Path, what: str) -> Iterator[None]:
-    """Faults of the library, as LayoutErrors."""
+    """Faults of the library, as DatasetErrors."""
     try:
         yield
     except DatasetError:

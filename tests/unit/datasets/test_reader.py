@@ -1,4 +1,4 @@
-"""Archives and own images: official order, class-disjoint splits, published counts, the user's own images."""
+"""Archives and own images: official order, class-disjoint splits, published counts."""
 
 from collections import Counter
 from collections.abc import Mapping
