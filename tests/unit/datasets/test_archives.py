@@ -1,5 +1,6 @@
 """Archives: what is read, in which order, within which limits."""
 
+import gzip
 import io
 import tarfile
 import tracemalloc
@@ -94,6 +95,17 @@ def test_a_path_of_an_extended_header_is_utf_8(tmp_path: Path) -> None:
 def test_a_sparse_file_of_an_extended_header_is_refused(tmp_path: Path) -> None:
     archive = write_pax(tmp_path / "a.tgz", pax_record(b"GNU.sparse.major", b"1"))
     with pytest.raises(ArchiveError, match="a special file"):
+        read_all(archive)
+
+
+def test_a_chain_of_extended_headers_is_refused(tmp_path: Path) -> None:
+    """Each is read within the one before, so that their number is bounded by the interpreter."""
+    info = tarfile.TarInfo("header")
+    info.type, info.size = tarfile.XGLTYPE, 512
+    one = info.tobuf(tarfile.USTAR_FORMAT) + pax_record(b"comment", b"x" * 499)
+    archive = tmp_path / "a.tgz"
+    archive.write_bytes(gzip.compress(one * 3000 + bytes(1024)))
+    with pytest.raises(ArchiveError, match=r"damaged: maximum recursion depth"):
         read_all(archive)
 
 
