@@ -186,7 +186,7 @@ def test_networks_that_were_accepted_are_not_built_again(
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import stages.check, pipeline.models.requirements", "torch timm torchvision pandas"),
+        ("import stages.inputs, pipeline.models.requirements", "torch timm torchvision pandas"),
         ("import stages.distill, stages.train_teacher", "timm torchvision pandas mlflow"),
         ("import stages.train_baseline, stages.embed_database", "timm torchvision pandas mlflow"),
         (
