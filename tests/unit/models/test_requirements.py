@@ -18,6 +18,8 @@ from pipeline.models.requirements import check_downloads, check_networks, networ
 from tests.made_params import edited_params
 
 ROOT = Path(__file__).resolve().parents[3]
+# What a network of another backbone has to say.
+WHOLE = {"weights": "random", "batch_norm": "live", "dim": 128}
 ONE_STUDENT = {"students": {"one": {"dataset": "emblems", "query_px": 32}}}
 
 
@@ -48,11 +50,15 @@ def test_every_fault_is_named_at_once_with_its_key(tmp_path: Path) -> None:
         tmp_path,
         datasets__emblems__network__backbone="timm/resnet81",
         students={
-            "own": {"dataset": "emblems", "query_px": 32, "network": {"backbone": "resnet18"}},
+            "own": {
+                "dataset": "emblems",
+                "query_px": 32,
+                "network": WHOLE | {"backbone": "resnet18"},
+            },
             "weak": {
                 "dataset": "emblems",
                 "query_px": 32,
-                "network": {"backbone": "timm/resnet18", "weights": "imagenet"},
+                "network": WHOLE | {"backbone": "timm/resnet18", "weights": "imagenet"},
             },
             "same": {"dataset": "emblems", "query_px": 32},
         },
@@ -77,7 +83,7 @@ def test_a_students_own_weights_are_checked_too(tmp_path: Path) -> None:
 
 def test_a_backbone_that_has_no_feature_map_is_a_fault_of_its_key(tmp_path: Path) -> None:
     for backbone in ("timm/coat_tiny", "timm/pit_ti_224"):
-        own = {"dataset": "emblems", "query_px": 32, "network": {"backbone": backbone}}
+        own = {"dataset": "emblems", "query_px": 32, "network": WHOLE | {"backbone": backbone}}
         with pytest.raises(ConfigurationError, match=r"students\.own\.") as caught:
             check_networks(params_with(tmp_path, students={"own": own}))
         assert backbone in str(caught.value)
@@ -90,7 +96,8 @@ def test_a_good_file_fits_a_backbone_that_needs_values_to_be_built(tmp_path: Pat
     own = {
         "dataset": "emblems",
         "query_px": 32,
-        "network": {
+        "network": WHOLE
+        | {
             "backbone": "torchvision/regnet_y_400mf",
             "weights": str(tmp_path / "regnet.safetensors"),
         },
@@ -107,7 +114,11 @@ def test_sizes_a_backbone_cannot_take() -> None:
 
 
 def test_a_size_is_named_with_its_key(tmp_path: Path) -> None:
-    own = {"dataset": "emblems", "query_px": 16, "network": {"backbone": "torchvision/vgg11"}}
+    own = {
+        "dataset": "emblems",
+        "query_px": 16,
+        "network": WHOLE | {"backbone": "torchvision/vgg11"},
+    }
     faults = faults_of(params_with(tmp_path, students={"own": own}))
     assert len(faults) == 1
     assert faults[0].startswith("students.own.query_px = 16: torchvision/vgg11 ")

@@ -1,0 +1,43 @@
+"""README and docs say what is there: commands and options, files, and their own length."""
+
+import re
+import shlex
+
+import typer
+
+from pipeline.cli.__main__ import app
+from tests.contract.stage_code import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def commands() -> list[list[str]]:
+    """The words of each command `l2s` that stands in a block of code."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES).replace("\\\n", " ")
+    found = re.findall(r"^    (?:nohup )?l2s (.+?)(?:\s{2,}#.*| # .*)?$", text, re.MULTILINE)
+    return [shlex.split(line) for line in found]
+
+
+def test_readme_is_read_in_one_sitting() -> None:
+    lines = PAGES[0].read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+    assert max(map(len, lines)) <= 160
+
+
+def test_every_command_of_the_pages_is_there_with_its_options() -> None:
+    seen = commands()
+    assert len(seen) > 15
+    for name, *words in seen:
+        known = {opt for parameter in COMMANDS[name].params for opt in parameter.opts}
+        options = {word.partition("=")[0] for word in words if word.startswith("-")}
+        assert options <= known, (name, options - known)
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    seen = 0
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), (page.name, link)
+            seen += 1
+    assert seen > 10
