@@ -66,11 +66,6 @@ def test_excluded_queries_are_dropped() -> None:
     values = np.random.default_rng(6).random(20)
     holed = np.insert(values, [0, 7, 20], np.nan)
     assert bootstrap_interval(holed, seed=3) == bootstrap_interval(values, seed=3)
-    clusters = np.arange(23) // 4
-    kept = clusters[~np.isnan(holed)]
-    assert bootstrap_interval(holed, seed=3, clusters=clusters) == bootstrap_interval(
-        values, seed=3, clusters=kept
-    )
 
 
 def test_shift_and_scale_move_the_interval() -> None:
@@ -106,50 +101,23 @@ def test_paired_drops_queries_excluded_on_both_sides_only() -> None:
     candidate, reference = np.array([[0.1, math.nan, 0.4], [0.2, math.nan, 0.1]])
     paired = paired_bootstrap(candidate, reference, seed=0)
     assert paired == paired_bootstrap(candidate[[0, 2]], reference[[0, 2]], seed=0)
-    with pytest.raises(ValueError, match=r"1 queries are NaN on one side only \(the first: 1\)"):
+    with pytest.raises(ValueError, match="with NaN at the same places"):
         paired_bootstrap(candidate, np.array([0.2, 0.3, 0.1]), seed=0)
 
 
-def test_clusters_of_one_query_are_queries() -> None:
-    values = np.random.default_rng(10).random(30)
-    plain = bootstrap_interval(values, seed=0)
-    clustered = bootstrap_interval(values, seed=0, clusters=np.arange(30))
-    assert (clustered.low, clustered.high) == pytest.approx((plain.low, plain.high), abs=1e-12)
-
-
-def test_clusters_widen_the_interval_of_alike_queries() -> None:
-    # Ten equal queries a class: 30 independent values instead of 300, so sqrt(10) as wide.
-    values = np.random.default_rng(11).random(30).repeat(10)
-    plain = bootstrap_interval(values, seed=0, samples=4000)
-    clustered = bootstrap_interval(values, seed=0, samples=4000, clusters=np.arange(300) // 10)
-    ratio = (clustered.high - clustered.low) / (plain.high - plain.low)
-    assert ratio == pytest.approx(math.sqrt(10), rel=0.1)
-
-
-def test_clusters_of_unequal_size_keep_the_mean_over_queries() -> None:
-    # Class a has 1 query of value 1, class b 3 of value 0: aa -> 1, bb -> 0, ab -> 2/8.
-    interval = bootstrap_interval(
-        np.array([1.0, 0, 0, 0]), seed=0, samples=4000, level=0.4, clusters=np.array(list("abbb"))
-    )
-    assert (interval.low, interval.mean, interval.high) == (0.25, 0.25, 0.25)
-
-
 @pytest.mark.parametrize(
-    ("values", "options", "message"),
+    ("values", "message"),
     [
-        (np.zeros((2, 2)), {}, r"values has shape \(2, 2\)"),
-        (np.array([]), {}, "no value besides NaN"),
-        (np.array([math.nan]), {}, "no value besides NaN"),
-        (np.array([1.0, math.inf]), {}, "infinite"),
-        (np.zeros(3), {"samples": 0}, "samples = 0"),
-        (np.zeros(3), {"level": 1.0}, "level = 1.0"),
-        (np.zeros(3), {"clusters": np.zeros(2)}, r"clusters has shape \(2,\)"),
+        (np.zeros((2, 2)), r"values has shape \(2, 2\)"),
+        (np.array([]), "no value besides NaN"),
+        (np.array([math.nan]), "no value besides NaN"),
+        (np.array([1.0, math.inf]), "infinite"),
     ],
 )
 @pytest.mark.usefixtures("without_shape_checks")
-def test_refuses(values: np.ndarray, options: dict, message: str) -> None:
+def test_refuses(values: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        bootstrap_interval(values, seed=0, **options)
+        bootstrap_interval(values, seed=0)
 
 
 @pytest.mark.usefixtures("without_shape_checks")
