@@ -91,7 +91,7 @@ def unit_rows(rows: int, dim: int, file: Path | None) -> torch.Tensor:
     return made
 
 
-def compare(size: Size, repeats: int, block_bytes: int, file: Path | None) -> None:
+def compare(size: Size, repeats: int, file: Path | None) -> None:
     """Print both sides' best time of interleaved runs, their ratio, and the memory."""
     database = unit_rows(size.database, size.dim, file)
     generator = torch.Generator().manual_seed(1)
@@ -103,15 +103,15 @@ def compare(size: Size, repeats: int, block_bytes: int, file: Path | None) -> No
 
     def evaluation() -> object:
         if leave_one_out:
-            return evaluate_retrieval(query, database, labels, block_bytes=block_bytes)
-        return evaluate_queries(query, database, query_labels, labels, block_bytes=block_bytes)
+            return evaluate_retrieval(query, database, labels)
+        return evaluate_queries(query, database, query_labels, labels)
 
     mapped = file is not None
     before = resident_bytes(without_files=mapped)
     bare, full = [], []
     for _ in range(repeats):
         bare.append(
-            measure(lambda: bare_product(query, database, block_bytes), without_files=mapped)
+            measure(lambda: bare_product(query, database, BLOCK_BYTES), without_files=mapped)
         )
         full.append(measure(evaluation, without_files=mapped))
     bare_s, full_s = min(bare)[0], min(full)[0]
@@ -121,7 +121,7 @@ def compare(size: Size, repeats: int, block_bytes: int, file: Path | None) -> No
     print(
         f"{size.name}: {size.queries} queries x {size.database} rows x {size.dim} float32{place}, "
         f"{size.images_per_class} images a class, {torch.get_num_threads()} threads, "
-        f"blocks of {block_bytes // MIB} MiB, best of {repeats}\n"
+        f"blocks of {BLOCK_BYTES // MIB} MiB, best of {repeats}\n"
         f"  bare blocked product {bare_s:8.2f} s, {bare_cpu_s:8.2f} s of CPU\n"
         f"  exact evaluation     {full_s:8.2f} s, {full_cpu_s:8.2f} s of CPU\n"
         f"  ratio {full_s / bare_s:.2f}, of CPU {full_cpu_s / bare_cpu_s:.2f} (on a shared machine "
@@ -140,7 +140,6 @@ def main() -> None:
     parser.add_argument("--images-per-class", type=int, default=SOP.images_per_class)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=1, help="runs of each side, interleaved")
-    parser.add_argument("--block-mib", type=int, default=BLOCK_BYTES // MIB)
     parser.add_argument("--mapped", action="store_true", help="the database lies in a file")
     parser.add_argument("--sizes", action="store_true", help="CUB200, SOP and a million rows")
     given = parser.parse_args()
@@ -151,7 +150,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "database.float32") if given.mapped else None
         for size in (CUB, SOP, MILLION) if given.sizes else (one,):
-            compare(size, given.repeats, given.block_mib * MIB, file)
+            compare(size, given.repeats, file)
 
 
 if __name__ == "__main__":

@@ -74,8 +74,8 @@ def limits_of(teacher: Embedder, student: Embedder, ready: ReadyBatch, scale: Sc
 
 def pair_operations(teacher: Embedder, student: Embedder, setting: Setting) -> float:
     """Of one view pair: the teacher's forward pass and three times the student's."""
-    gmacs = query_cost(teacher, setting.teacher_px).gmacs
-    return 2e9 * (gmacs + 3 * query_cost(student, setting.student_px).gmacs)
+    gmacs = query_cost(teacher, setting.teacher_px)["gmacs"]
+    return 2e9 * (gmacs + 3 * query_cost(student, setting.student_px)["gmacs"])
 
 
 def measure_setting(

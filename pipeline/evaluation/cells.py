@@ -70,14 +70,10 @@ def evaluate_setups(
     whose average precision of each query is given, are paired: the same queries on both sides.
     """
     results = {
-        setup.role: evaluate_retrieval(
-            setup.queries, setup.database, labels, recall_at=tuple(recall_at)
-        )
-        for setup in setups
+        one.role: evaluate_retrieval(one.queries, one.database, labels, recall_at=recall_at)
+        for one in setups
     }
-    precision = {
-        role: result.query_metrics["average_precision"] for role, result in results.items()
-    }
+    precision = {role: one.query_metrics["average_precision"] for role, one in results.items()}
     options = asdict(bootstrap)
     rows = []
     for setup in setups:
@@ -96,7 +92,7 @@ def evaluate_setups(
             **{f"recall_at_{k}": value for k, value in result.recall_at.items()},
             "queries": len(setup.queries) - result.excluded_queries,
             "excluded_queries": result.excluded_queries,
-            **asdict(query_cost(setup.network, setup.card.size_px)),
+            **query_cost(setup.network, setup.card.size_px),
         }
         if opponent in precision:
             gain = paired_bootstrap(precision[role], precision[opponent], **options)

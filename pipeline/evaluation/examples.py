@@ -1,7 +1,7 @@
 """Example queries: where the networks differ most, and some at random, with what each finds."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -47,30 +47,17 @@ def choose_queries(
     taken = set(np.flatnonzero(np.isnan(student)).tolist())
     chosen = {}
     for reason, difference in differences.items():
-        chosen[reason] = _largest(difference, labels, taken, each)
+        order = np.argsort(-difference, kind="stable")
+        of_class: dict[int, int] = {}
+        for row in order[difference[order] > 0].tolist():
+            if row not in taken:
+                of_class.setdefault(int(labels[row]), row)
+        chosen[reason] = list(of_class.values())[:each]
         taken |= set(chosen[reason])
     # One order of all rows: the students of a data set then share most of these queries.
-    order = np.random.default_rng(seed).permutation(len(student)).tolist()
-    chosen["at_random"] = [row for row in order if row not in taken][:each]
+    order = np.random.default_rng(seed).permutation(len(student))
+    chosen["at_random"] = [row for row in order.tolist() if row not in taken][:each]
     return chosen
-
-
-def _largest(
-    difference: Float[np.ndarray, " query"],
-    labels: Int[np.ndarray, " query"],
-    taken: set[int],
-    each: int,
-) -> list[int]:
-    """Rows of the largest positive differences, one a class, the first row of equal ones."""
-    found: list[int] = []
-    classes: set[int] = set()
-    for row in np.argsort(-difference, kind="stable").tolist():
-        if len(found) == each or not difference[row] > 0:
-            break
-        if row not in taken and int(labels[row]) not in classes:
-            found.append(row)
-            classes.add(int(labels[row]))
-    return found
 
 
 def first_results(
@@ -79,15 +66,17 @@ def first_results(
     labels: Int[np.ndarray, " query"],
     rows: Sequence[int],
     count: int,
-) -> Iterator[list[int]]:
-    """The best `count` database rows for each of some queries, their own row left out.
+) -> dict[int, list[int]]:
+    """For each of some queries the best `count` database rows, its own row left out.
 
     Ties as in the metrics: a negative stands before a positive that is as similar.
     """
     similarity = (query[list(rows)] @ database.T).cpu().numpy()
+    found = {}
     for row, scores in zip(rows, similarity, strict=True):
         order = np.lexsort((labels == labels[row], -scores))
-        yield order[order != row][:count].tolist()
+        found[row] = order[order != row][:count].tolist()
+    return found
 
 
 def find_examples(
@@ -97,27 +86,29 @@ def find_examples(
     labels: Int[np.ndarray, " query"],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The chosen queries with, by role, their average precision and the rows of their results.
+    """The chosen queries with the `answers` to them, of which `results` are rows of the database.
 
     queries: embeddings by role, of the roles of `precision`; all search in `database`, of which
         row i is the same image as query i.
     """
     chosen = choose_queries(precision, labels, each=QUERIES_EACH, seed=seed)
-    listed = [(reason, row) for reason, rows in chosen.items() for row in rows]
-    rows = [row for _, row in listed]
+    rows = [row for of_reason in chosen.values() for row in of_reason]
     with torch.no_grad():
         results = {
-            role: list(first_results(embedded, database, labels, rows, RESULTS_EACH))
-            for role, embedded in queries.items()
+            role: first_results(own, database, labels, rows, RESULTS_EACH)
+            for role, own in queries.items()
         }
     return [
         {
             "reason": reason,
             "query": row,
-            "average_precision": {role: float(precision[role][row]) for role in queries},
-            "results": {role: results[role][place] for role in queries},
+            "answers": [
+                {"role": role, "average_precision": float(precision[role][row]), "results": of[row]}
+                for role, of in results.items()
+            ],
         }
-        for place, (reason, row) in enumerate(listed)
+        for reason, of_reason in chosen.items()
+        for row in of_reason
     ]
 
 
@@ -138,31 +129,28 @@ def draw_examples(
     queries = []
     for example in examples:
         row = int(test[example["query"]])
-        results = {role: test[found].tolist() for role, found in example["results"].items()}
+        shown = {row}
+        answers = []
+        for answer in example["answers"]:
+            found = test[answer["results"]].tolist()
+            hits = (pack.labels[found] == pack.labels[row]).tolist()
+            results = [labelled(one) | {"hit": hit} for one, hit in zip(found, hits, strict=True)]
+            answers.append({**answer, "results": results})
+            shown.update(found)
         queries.append(
-            labelled(row)
-            | {
+            {
+                **labelled(row),
                 "reason": example["reason"],
-                "shown": sorted({row}.union(*results.values())),
+                "shown": sorted(shown),
                 "small": encode_view(evaluation_view(pack.image(row), query_px)),
-                "answers": [
-                    {
-                        "role": role,
-                        "average_precision": example["average_precision"][role],
-                        "results": [
-                            labelled(result)
-                            | {"hit": bool(pack.labels[result] == pack.labels[row])}
-                            for result in results[role]
-                        ],
-                    }
-                    for role in ("teacher", "asymmetric", "naive")
-                    if role in results
-                ],
+                "answers": answers,
             }
         )
-    shown = sorted({row for query in queries for row in query["shown"]})
-    views = ((row, evaluation_view(pack.image(row), THUMBNAIL_PX)) for row in shown)
-    return {"queries": queries, "images": {str(row): encode_view(view) for row, view in views}}
+    images = {
+        str(row): encode_view(evaluation_view(pack.image(row), THUMBNAIL_PX))
+        for row in sorted({row for query in queries for row in query["shown"]})
+    }
+    return {"queries": queries, "images": images}
 
 
 def encode_view(view: UInt8[Tensor, "channel height width"]) -> str:

@@ -1,24 +1,18 @@
 """Exact retrieval metrics, made of the ranks of each query's positives in the full ranking."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.evaluation.ranks import Positives, full_precision, rank_blocks
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-BLOCK_BYTES = 256 * 2**20
+BLOCK_BYTES = 256 * 2**20  # of similarities at a time; one query is the least block
 COLUMNS = (
     "average_precision",
     "average_precision_trapezoid",
@@ -44,11 +38,9 @@ class RetrievalResult:
     excluded_queries: int
     query_metrics: dict[str, Float[np.ndarray, " query"]]
 
-    @cached_property
+    @property
     def per_query(self) -> pd.DataFrame:
         """One row a query, in order, columns `COLUMNS`; NaN where the query has no positive."""
-        import pandas as pd  # only this table needs it, and a bare GPU machine may lack it
-
         return pd.DataFrame(self.query_metrics)
 
 
@@ -58,29 +50,21 @@ def evaluate_retrieval(
     labels: Int[Tensor, " query"],
     *,
     recall_at: Sequence[int] = (1, 2, 4, 8),
-    block_bytes: int = BLOCK_BYTES,
 ) -> RetrievalResult:
     """Leave-one-out metrics: every image a query against the database of all the other images.
 
     query, database: embeddings, float32 or float64; row i of both is the same image and is left
         out of its own result by its index, however similar other rows are.
     labels: class of each image; the others of its class are a query's positives.
-    recall_at, block_bytes: as for `evaluate_queries`, which defines the metrics and the errors.
+    recall_at: as for `evaluate_queries`, which defines the metrics and the errors.
     """
     if len(query) != len(database):
         raise ValueError(
             f"query has {len(query)} rows and database {len(database)}: must be equal, "
             "since row i of both is the same image"
         )
-    return evaluate_queries(
-        query,
-        database,
-        labels,
-        labels,
-        excluded_row=torch.arange(len(query)),
-        recall_at=recall_at,
-        block_bytes=block_bytes,
-    )
+    own = torch.arange(len(query))
+    return evaluate_queries(query, database, labels, labels, excluded_row=own, recall_at=recall_at)
 
 
 def evaluate_queries(
@@ -91,7 +75,6 @@ def evaluate_queries(
     *,
     excluded_row: Int[Tensor, " query"] | None = None,
     recall_at: Sequence[int] = (1, 2, 4, 8),
-    block_bytes: int = BLOCK_BYTES,
 ) -> RetrievalResult:
     """Means and per-query values of AP, trapezoidal AP, AP@R and first-hit rank, by dot product.
 
@@ -105,7 +88,6 @@ def evaluate_queries(
     query_labels, database_labels: integer classes; equal means relevant.
     excluded_row: the database row left out of each query's result; None leaves out none.
     recall_at: the k of recall at k, each 1 or more; k may exceed the number of database rows.
-    block_bytes: bound of the memory of one block of similarities; one query is the least block.
 
     Raises ValueError on wrong shapes, dtypes or ranges, on embeddings that are empty, not finite
     or so large that a similarity overflows, and where no query has a positive.
@@ -113,11 +95,8 @@ def evaluate_queries(
     Philbin et al. (2007), the Oxford buildings evaluation. Both leave the order of ties open.
     """
     _check_embeddings(query, database)
-    if any(k < 1 for k in recall_at) or block_bytes < 1:
-        raise ValueError(
-            f"recall_at = {tuple(recall_at)}, block_bytes = {block_bytes}: every k, and the bytes, "
-            "must be at least 1"
-        )
+    if any(k < 1 for k in recall_at):
+        raise ValueError(f"recall_at = {tuple(recall_at)}: every k must be at least 1")
     positives = Positives.of_labels(
         _checked_indices(query_labels, "query_labels", query),
         _checked_indices(database_labels, "database_labels", database),
@@ -125,9 +104,21 @@ def evaluate_queries(
     )
     metrics = np.full((len(query), len(COLUMNS)), np.nan)
     with torch.no_grad(), torch.autocast(query.device.type, enabled=False), full_precision():
-        for rows, ranks in rank_blocks(query, database, positives, block_bytes):
+        for rows, ranks in rank_blocks(query, database, positives, BLOCK_BYTES):
             metrics[rows] = _metrics_of_ranks(ranks, positives.count[rows, None])
-    return _summarise(metrics, recall_at)
+    included = metrics[~np.isnan(metrics[:, 0])]
+    if not len(included):
+        raise ValueError(
+            f"none of the {len(metrics)} queries has a positive: retrieval metrics need at least "
+            "one class with a second image"
+        )
+    *means, _ = included.mean(axis=0).tolist()
+    return RetrievalResult(
+        *means,
+        recall_at={k: float((included[:, -1] <= k).mean()) for k in recall_at},
+        excluded_queries=len(metrics) - len(included),
+        query_metrics=dict(zip(COLUMNS, metrics.T, strict=True)),
+    )
 
 
 def _metrics_of_ranks(
@@ -148,58 +139,30 @@ def _metrics_of_ranks(
     return np.stack([*columns, ranks[:, 0]], axis=1)
 
 
-def _summarise(
-    metrics: Float[np.ndarray, "query metric"], recall_at: Sequence[int]
-) -> RetrievalResult:
-    included = metrics[~np.isnan(metrics[:, 0])]
-    if not len(included):
-        raise ValueError(
-            f"none of the {len(metrics)} queries has a positive: retrieval metrics need at least "
-            "one class with a second image"
-        )
-    mean = dict(zip(COLUMNS, included.mean(axis=0).tolist(), strict=True))
-    first_hit_rank = included[:, COLUMNS.index("first_hit_rank")]
-    return RetrievalResult(
-        map=mean["average_precision"],
-        map_trapezoid=mean["average_precision_trapezoid"],
-        map_at_r=mean["average_precision_at_r"],
-        recall_at={k: float((first_hit_rank <= k).mean()) for k in recall_at},
-        excluded_queries=len(metrics) - len(included),
-        query_metrics=dict(zip(COLUMNS, metrics.T, strict=True)),
-    )
-
-
 def _check_embeddings(
     query: Float[Tensor, "query dim"], database: Float[Tensor, "database dim"]
 ) -> None:
-    shapes = f"query has shape {tuple(query.shape)} and database {tuple(database.shape)}"
+    both = {"query": query, "database": database}
+    given = " and ".join(
+        f"{name} is {one.dtype} {tuple(one.shape)} on {one.device}" for name, one in both.items()
+    )
     if query.ndim != 2 or database.ndim != 2 or query.shape[1] != database.shape[1]:
-        raise ValueError(f"{shapes}: must be [query, dim] and [database, dim] of one dim")
+        raise ValueError(f"{given}: must be [query, dim] and [database, dim] of one dim")
     if not query.numel() or not database.numel():
-        raise ValueError(f"{shapes}: must not be empty")
+        raise ValueError(f"{given}: must not be empty")
     if query.dtype != database.dtype or query.dtype not in (torch.float32, torch.float64):
-        raise ValueError(
-            f"query is {query.dtype} and database {database.dtype}: must be both float32 or both "
-            "float64"
-        )
+        raise ValueError(f"{given}: must be both float32 or both float64")
     if query.device != database.device:
-        raise ValueError(
-            f"query is on {query.device} and database on {database.device}: must agree"
-        )
-    largest = [_largest_magnitude(query, "query"), _largest_magnitude(database, "database")]
-    if query.shape[1] * largest[0] * largest[1] > torch.finfo(query.dtype).max:
-        raise ValueError(
-            f"query reaches {largest[0]:g} and database {largest[1]:g}: their dot products may "
-            f"overflow {query.dtype}"
-        )
-
-
-def _largest_magnitude(embeddings: Float[Tensor, "row dim"], name: str) -> float:
-    low, high = embeddings.aminmax()
-    largest = max(-low.item(), high.item())
-    if not math.isfinite(largest):  # aminmax passes NaN on, and so does it pass max
-        raise ValueError(f"{name} holds NaN or infinite values: must be finite")
-    return largest
+        raise ValueError(f"{given}: must be on one device")
+    reach = float(query.shape[1])
+    for name, one in both.items():
+        low, high = one.aminmax()
+        largest = max(-low.item(), high.item())
+        if not math.isfinite(largest):  # aminmax passes NaN on, and so does max
+            raise ValueError(f"{name} holds NaN or infinite values: must be finite")
+        reach *= largest
+    if reach > torch.finfo(query.dtype).max:
+        raise ValueError(f"{given}: their dot products may overflow, so large are they")
 
 
 def _checked_indices(

@@ -131,7 +131,7 @@ def test_convolutions_alone_have_the_operations_of_the_network() -> None:
     # Two convolutions with stride 2: 3 -> 8 channels at 16 px, 8 -> 16 at 8 px.
     first, second = 2 * 9 * 3 * 8 * 16**2, 2 * 9 * 8 * 16 * 8**2
     assert forward.operations == 5 * (first + second)
-    whole = 2e9 * query_cost(network, 32).gmacs
+    whole = 2e9 * query_cost(network, 32)["gmacs"]
     assert whole == pytest.approx(first + second + 2 * 16 * 8)
     assert forward.seconds > 0
     both = convolution_work(

@@ -73,8 +73,9 @@ def test_results_by_plain_loops_without_the_query_itself() -> None:
     generator = torch.Generator().manual_seed(0)
     query, database = torch.randn(2, 12, 4, generator=generator, dtype=torch.float64)
     labels = np.repeat([0, 1, 2], 4)
-    found = list(first_results(query, database, labels, [3, 7, 0], 5))
-    for row, results in zip([3, 7, 0], found, strict=True):
+    found = first_results(query, database, labels, [3, 7, 0], 5)
+    assert list(found) == [3, 7, 0]
+    for row, results in found.items():
         scores = sorted(
             (-float(query[row] @ database[other]), other) for other in range(12) if other != row
         )
@@ -84,7 +85,7 @@ def test_results_by_plain_loops_without_the_query_itself() -> None:
 def test_ties_stand_as_the_metrics_count_them() -> None:
     same = torch.ones(4, 2, dtype=torch.float64)
     labels = np.array([0, 0, 1, 1])
-    assert list(first_results(same, same, labels, [0], 3)) == [[2, 3, 1]]
+    assert first_results(same, same, labels, [0], 3) == {0: [2, 3, 1]}
     result = evaluate_retrieval(same, same, torch.from_numpy(labels))
     assert result.per_query["first_hit_rank"][0] == 3
 
@@ -108,17 +109,18 @@ def test_examples_hold_each_role_of_each_chosen_query() -> None:
     assert reasons == 3 * ["above_naive"] + 3 * ["below_teacher"] + 3 * ["at_random"]
     for example in examples:
         row = example["query"]
-        for role in queries:
-            assert example["average_precision"][role] == precision[role][row]
-            assert len(example["results"][role]) == 5
-            assert row not in example["results"][role]
+        assert [answer["role"] for answer in example["answers"]] == list(queries)
+        for answer in example["answers"]:
+            assert answer["average_precision"] == precision[answer["role"]][row]
+            assert len(answer["results"]) == 5
+            assert row not in answer["results"]
     assert examples == find_examples(queries, database, precision, labels.numpy(), seed=0)
 
 
 @pytest.mark.parametrize("count", [1, 5, 50])
 def test_no_more_results_than_there_are(count: int) -> None:
     points = torch.eye(4)
-    (found,) = first_results(points, points, np.arange(4), [2], count)
+    found = first_results(points, points, np.arange(4), [2], count)[2]
     assert len(found) == min(count, 3)
 
 
@@ -142,8 +144,11 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
 FOUND = {
     "reason": "above_naive",
     "query": 5,
-    "average_precision": {"teacher": 0.25, "asymmetric": 0.25, "naive": 0.25},
-    "results": {"teacher": [4, 6, 0], "asymmetric": [7, 11, 4], "naive": [0, 1, 2]},
+    "answers": [
+        {"role": "teacher", "average_precision": 0.25, "results": [4, 6, 0]},
+        {"role": "asymmetric", "average_precision": 0.25, "results": [7, 11, 4]},
+        {"role": "naive", "average_precision": 0.25, "results": [0, 1, 2]},
+    ],
 }
 
 
