@@ -13,12 +13,7 @@ from pipeline.config.params import Params, load_params
 from pipeline.datasets.packs import Pack, open_pack
 from pipeline.devices import resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.evaluation.cells import (
-    Bootstrap,
-    RetrievalSetup,
-    evaluate_setups,
-    student_setups,
-)
+from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups, student_setups
 from pipeline.evaluation.cost import query_latency_ms
 from pipeline.evaluation.examples import draw_examples, find_examples
 from pipeline.evaluation.ranking import evaluate_retrieval
@@ -45,19 +40,16 @@ def evaluate(key: str) -> None:
     name = student.dataset if student else key
     cell = key if student else "teacher"
     paths = DatasetPaths(name)
-    device = resolve_device(params.threads)
     pack = open_pack(paths.pack)
     test = pack.rows("test")
-    setups = list(_setups(paths, key if student else None, pack, device))
-    bootstrap = Bootstrap(
-        params.evaluation.bootstrap_samples, params.evaluation.confidence, params.seed
-    )
+    setups = list(_setups(paths, key if student else None, pack, resolve_device(params.threads)))
+    settings = params.evaluation
+    bootstrap = Bootstrap(settings.bootstrap_samples, settings.confidence, params.seed)
     labels = torch.from_numpy(pack.labels[test])
     database = setups[0].database
     teacher = evaluate_retrieval(database, database, labels).query_metrics["average_precision"]
-    found, results = evaluate_setups(
-        setups, labels, params.datasets[name].recall_at, bootstrap, teacher
-    )
+    recall_at = params.datasets[name].recall_at
+    found, results = evaluate_setups(setups, labels, recall_at, bootstrap, teacher)
     origin = {"dataset": name, "subset": pack.is_subset, "network": cell}
     rows = {row["role"]: {**origin, **row} for row in found}
     names = [pack.names[row] for row in test]
@@ -66,15 +58,12 @@ def evaluate(key: str) -> None:
         pd.concat(tables, ignore_index=True).to_parquet(temporary)
     shown: dict[str, Any] = {"rows": rows}
     if student:
+        queries = {"teacher": database} | {
+            one.role: one.queries for one in setups if one.role in SHOWN
+        }
         precision = {role: r.query_metrics["average_precision"] for role, r in results.items()}
-        queries = {setup.role: setup.queries for setup in setups if setup.role in SHOWN}
-        examples = find_examples(
-            {"teacher": database} | queries,
-            database,
-            precision | {"teacher": teacher},
-            labels.numpy(),
-            params.seed,
-        )
+        precision["teacher"] = teacher
+        examples = find_examples(queries, database, precision, labels.numpy(), params.seed)
         shown |= draw_examples(pack, examples, student.query_px)
     else:
         shown["pack"] = read_json(paths.pack_summary)
@@ -118,14 +107,9 @@ def _setups(
 
 def _latencies(setups: Sequence[RetrievalSetup]) -> dict[str, float]:
     """Milliseconds a query by role; setups of one architecture and size share a measurement."""
-    measured: dict[tuple[str, int], float] = {}
-    latencies = {}
-    for setup in setups:
-        architecture = (setup.card.backbone, setup.card.size_px)
-        if architecture not in measured:
-            measured[architecture] = query_latency_ms(setup.network, setup.card.size_px)
-        latencies[setup.role] = measured[architecture]
-    return latencies
+    networks = {(one.card.backbone, one.card.size_px): one.network for one in setups}
+    measured = {key: query_latency_ms(network, key[1]) for key, network in networks.items()}
+    return {one.role: measured[one.card.backbone, one.card.size_px] for one in setups}
 
 
 def _record(
@@ -136,12 +120,9 @@ def _record(
     latencies: dict[str, float],
 ) -> None:
     """One run a row in the tracking store; its training's run gets the figures to compare by."""
-    trained = {
-        "teacher": paths.teacher,
-        "asymmetric": paths.student(key),
-        "baseline": paths.baseline(key),
-    }
-    used = [trained[role] for role in trained if role in {"teacher", *rows}]
+    trained = {"asymmetric": paths.student(key), "baseline": paths.baseline(key)}
+    used = [paths.teacher, *(trained[role] for role in rows if role in trained)]
+    trained["teacher"] = paths.teacher
     settings = {"seed": params.seed, **params.evaluation.model_dump()}
     mark = fingerprint(settings, [paths.pack, paths.database, *used])
     for role, row in rows.items():
