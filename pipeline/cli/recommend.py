@@ -2,14 +2,11 @@
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.errors import enter_workspace, plain_errors
-
-if TYPE_CHECKING:
-    from pipeline.report.recommendation import Bounds, Recommendation
+from pipeline.cli.errors import workspace
 
 app = typer.Typer()
 
@@ -38,69 +35,46 @@ def recommend(
     Without --max-drop it is the most accurate one within them. Exit code 0: found for each data
     set; 1: not for some, and what comes closest is told; 2: a wrong usage, or no study yet.
     """
-    with plain_errors():
+    with workspace() as space:
+        from pipeline.paths import DatasetPaths
         from pipeline.report.recommendation import Bounds
+        from pipeline.report.recommendation import recommend as recommended
+        from pipeline.report.tradeoff import read_rows
 
         bounds = Bounds(max_drop, max_latency_ms, max_gmacs)
         chosen = [role.strip() for role in roles.split(",") if role.strip()]
-        enter_workspace()
-        answers = _answers(dataset, bounds, chosen)
-        if as_json:
-            content = {
-                "bounds": asdict(bounds),
-                "roles": chosen,
-                "datasets": {name: asdict(answer) for name, answer in answers.items()},
-            }
-            typer.echo(json.dumps(content, indent=2, allow_nan=False))
-        else:
-            for name, answer in answers.items():
-                typer.echo("\n".join(_lines(name, answer)))
-    if any(answer.chosen is None for answer in answers.values()):
+        known = space.params.datasets
+        if dataset is not None and dataset not in known:
+            raise ValueError(f"--dataset {dataset}: no such data set; known: {', '.join(known)}")
+        answers = {}
+        for name in known if dataset is None else [dataset]:
+            rows = read_rows(DatasetPaths(name), space.params.cells_of(name))
+            answers[name] = recommended(rows, bounds, chosen)
+    if as_json:
+        content = {"bounds": asdict(bounds), "roles": chosen, "datasets": answers}
+        typer.echo(json.dumps(content, indent=2, allow_nan=False))
+    else:
+        for name, answer in answers.items():
+            typer.echo("\n".join(_lines(name, answer)))
+    if any(answer["chosen"] is None for answer in answers.values()):
         raise typer.Exit(1)
 
 
-def _answers(
-    dataset: str | None, bounds: "Bounds", roles: list[str]
-) -> "dict[str, Recommendation]":
-    """By data set: of one, or of all."""
-    from pipeline.config.params import load_params
-    from pipeline.paths import DatasetPaths
-    from pipeline.report.recommendation import recommend as recommended
-    from pipeline.report.tradeoff import read_rows
-
-    params = load_params()
-    if dataset is not None and dataset not in params.datasets:
-        known = ", ".join(params.datasets)
-        raise ValueError(f"--dataset {dataset}: no such data set; known: {known}")
-    answers = {}
-    for name in params.datasets if dataset is None else [dataset]:
-        rows = read_rows(DatasetPaths(name), params.cells_of(name))
-        try:
-            answers[name] = recommended(rows, bounds, roles)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-    return answers
-
-
-def _lines(name: str, answer: "Recommendation") -> list[str]:
+def _lines(name: str, answer: dict[str, Any]) -> list[str]:
     """A recommendation as people read it."""
-    row = answer.chosen or answer.closest
-    assert row is not None, "there is a candidate"
+    row = answer["chosen"] or answer["closest"]
     latency = "" if row["latency_ms"] is None else f", {row['latency_ms']:.3g} ms"
-    facts = (
-        f"{row['role']}, {row['query_px']} px, {row['gmacs']:.3g} GMACs{latency}, "
-        f"mAP {_interval(row, 'map', '%')}, "
-        f"{_interval(row, 'map_drop', 'points')} below the teacher"
-    )
-    lines = [
-        f"{name}: {row['network']}" if answer.chosen else f"{name}: no network",
-        f"  why: {answer.why}",
-        f"  {'it' if answer.chosen else row['network']}: {facts}",
+    return [
+        f"{name}: {row['network'] if answer['chosen'] else 'no network'}",
+        f"  why: {answer['why']}",
+        f"  {row['network']}: {row['role']}, {row['query_px']} px, {row['gmacs']:.3g} GMACs"
+        f"{latency}, mAP {_interval(row, 'map', '%')}, "
+        f"{_interval(row, 'map_drop', 'points')} below the teacher",
+        *(
+            f"  not {other['network']} ({other['role']}, {other['query_px']} px): {other['why']}"
+            for other in answer["alternatives"]
+        ),
     ]
-    for other in answer.alternatives:
-        named = f"{other['network']} ({other['role']}, {other['query_px']} px)"
-        lines.append(f"  not {named}: {other['why']}")
-    return lines
 
 
 def _interval(row: dict[str, Any], column: str, unit: str) -> str:

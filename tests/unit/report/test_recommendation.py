@@ -59,7 +59,7 @@ ROWS = [
 
 
 def chosen(bounds: Bounds, roles: tuple[str, ...] = ("asymmetric",)) -> str | None:
-    found = recommend(ROWS, bounds, roles).chosen
+    found = recommend(ROWS, bounds, roles)["chosen"]
     return found and found["network"]
 
 
@@ -89,8 +89,8 @@ def test_choices_by_hand(bounds: Bounds, network: str | None) -> None:
 def test_only_the_roles_asked_for_are_candidates() -> None:
     assert chosen(Bounds(max_drop=2.01)) == "l"
     found = recommend(ROWS, Bounds(max_drop=2.01), ("asymmetric", "symmetric"))
-    assert found.chosen is not None
-    assert (found.chosen["network"], found.chosen["role"]) == ("s", "symmetric")
+    assert found["chosen"] is not None
+    assert (found["chosen"]["network"], found["chosen"]["role"]) == ("s", "symmetric")
     assert chosen(Bounds(max_drop=0), ("teacher",)) == "teacher"
 
 
@@ -98,25 +98,25 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
     for first in range(1, len(ROWS)):
         mixed = [*ROWS[first:], *reversed(ROWS[:first])]
         for bounds in (Bounds(max_drop=4.01), Bounds(max_gmacs=1)):
-            assert recommend(mixed, bounds).chosen == recommend(ROWS, bounds).chosen
+            assert recommend(mixed, bounds)["chosen"] == recommend(ROWS, bounds)["chosen"]
 
 
 def test_of_equally_cheap_rows_the_more_accurate_and_the_other_way_round() -> None:
     twin = [*ROWS, row("n", "asymmetric", 1.0, 0.02)]
-    found = recommend(twin, Bounds(max_drop=4.01)).chosen
+    found = recommend(twin, Bounds(max_drop=4.01))["chosen"]
     assert found is not None
     assert found["network"] == "n"
     dearer = [*ROWS, row("a", "asymmetric", 1.5, 0.03)]
-    found = recommend(dearer, Bounds(max_gmacs=1.5)).chosen
+    found = recommend(dearer, Bounds(max_gmacs=1.5))["chosen"]
     assert found is not None
     assert found["network"] == "m"
 
 
 def test_every_other_candidate_is_given_a_reason() -> None:
     found = recommend(ROWS, Bounds(max_drop=4.01))
-    assert "the cheapest of 2 within the bounds (at most 4.01 points" in found.why
-    assert "of 3 in all; 25 % of the teacher's GMACs" in found.why
-    why = {other["network"]: (other["within"], other["why"]) for other in found.alternatives}
+    assert "the cheapest of 2 within the bounds (at most 4.01 points" in found["why"]
+    assert "of 3 in all; 25 % of the teacher's GMACs" in found["why"]
+    why = {other["network"]: (other["within"], other["why"]) for other in found["alternatives"]}
     assert why == {
         "l": (
             True,
@@ -125,30 +125,30 @@ def test_every_other_candidate_is_given_a_reason() -> None:
         ),
         "s": (False, "not within the bounds: its drop may be 9.0 points"),
     }
-    assert found.closest is None
+    assert found["closest"] is None
 
 
 def test_what_comes_closest_is_told_when_nothing_is_within() -> None:
     found = recommend(ROWS, Bounds(max_drop=1, max_latency_ms=15))
-    assert found.chosen is None
-    assert found.closest is not None
+    assert found["chosen"] is None
+    assert found["closest"] is not None
     # l misses by 1 point of 1 and 5 ms of 15; m by 3 points of 1.
-    assert found.closest["network"] == "l"
-    assert found.why.endswith(
+    assert found["closest"]["network"] == "l"
+    assert found["why"].endswith(
         "l (asymmetric) comes closest: its drop may be 2.0 points and it takes 20 ms"
     )
-    assert {other["network"] for other in found.alternatives} == {"m", "s"}
-    assert not any(other["within"] for other in found.alternatives)
+    assert {other["network"] for other in found["alternatives"]} == {"m", "s"}
+    assert not any(other["within"] for other in found["alternatives"])
 
 
 def test_a_latency_that_was_not_measured_is_within_no_bound() -> None:
     table = [r | {"latency_ms": None} if r["network"] == "s" else r for r in ROWS]
     found = recommend(table, Bounds(max_drop=50, max_latency_ms=30))
-    assert found.chosen is not None
-    assert found.chosen["network"] == "m"
-    (unmeasured,) = [other for other in found.alternatives if other["network"] == "s"]
+    assert found["chosen"] is not None
+    assert found["chosen"]["network"] == "m"
+    (unmeasured,) = [other for other in found["alternatives"] if other["network"] == "s"]
     assert "was not measured on this machine" in unmeasured["why"]
-    assert recommend(table, Bounds(max_drop=50)).chosen["network"] == "s"  # type: ignore[index]
+    assert recommend(table, Bounds(max_drop=50))["chosen"]["network"] == "s"
 
 
 @pytest.mark.parametrize(
