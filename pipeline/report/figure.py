@@ -14,7 +14,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pipeline.report.tradeoff import Row, roles_of
 
 FOLDER = Path(__file__).parent
-FILE, STYLE = "tradeoff.svg.j2", "figure.css"
 LEFT, RIGHT, TOP, BOTTOM = 40, 18, 40, 48
 WIDE = (980, 460)
 LABEL_SPACE = 44  # the least distance of two labels of query sizes
@@ -61,8 +60,8 @@ def draw_panel(rows: Sequence[Row], width: int, height: int) -> dict[str, Any]:
 
 def draw_tradeoff(rows: Sequence[Row], title: str) -> str:
     """The figure of one data set as an SVG file; the same rows give the same text."""
-    style = (FOLDER / STYLE).read_text(encoding="utf-8")
-    template = environment().get_template(FILE)
+    style = (FOLDER / "figure.css").read_text(encoding="utf-8")
+    template = environment().get_template("tradeoff.svg.j2")
     panel = draw_panel(rows, *WIDE)
     return template.render(panel=panel, title=title, roles=roles_of(rows), style=style)
 
@@ -97,7 +96,6 @@ def scale(first: float, last: float, start: float, end: float) -> Callable[[floa
 def cost_ticks(first: float, last: float) -> list[float]:
     """Round values between the two: 1, 2 and 5 of each power of ten, or fewer where many fit."""
     powers = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
-    ticks: list[float] = []
     for digits in ((1, 2, 5), (1, 3), (1,)):
         ticks = [float(f"{digit}e{power}") for power in powers for digit in digits]
         ticks = [tick for tick in ticks if first <= tick <= last]
@@ -108,9 +106,7 @@ def cost_ticks(first: float, last: float) -> list[float]:
 
 def percent_ticks(low: float, high: float) -> list[float]:
     """Evenly spaced round values around low .. high, from 0 where that is near."""
-    step = next(
-        step for step in (1, 2, 5, 10, 20, 50) if (high - low) / step < MOST_TICKS - 1 or step == 50
-    )
+    step = next(step for step in (1, 2, 5, 10, 20) if (high - low) / step < MOST_TICKS - 1)
     first = math.floor(low / step)
     last = max(math.ceil(high / step), first + 1)
     if first <= 2:

@@ -75,9 +75,11 @@ def recommend(
     Gives `chosen`, that row, or None and the row that comes `closest`; `why`, in words that stand
     for themselves; `alternatives`, each other candidate with a reason. Rows hold `FACTS`.
 
-    table: rows with the columns `FACTS`, one of role `teacher` among them. roles: symmetric and
-        baseline rows need a database of their own. Raises ValueError for unknown roles, and
-    for a table that no row of theirs is in or that lacks the drops.
+    table: rows with the columns `FACTS`, one of role `teacher` among them.
+    roles: symmetric and baseline rows need a database of their own.
+
+    Raises ValueError for unknown roles, and for a table that no row of theirs is in or that lacks
+    the drops.
     """
     unknown = [role for role in roles if role not in ROLES]
     if unknown or not roles:

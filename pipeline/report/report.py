@@ -13,7 +13,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from itertools import chain, count
+from itertools import count, groupby
 from typing import Any
 
 from markupsafe import Markup
@@ -21,20 +21,10 @@ from ruamel.yaml import YAML
 
 from pipeline.files import read_json, write_text
 from pipeline.paths import DatasetPaths
-from pipeline.report import figure
+from pipeline.report import tradeoff
 from pipeline.report.figure import FOLDER, WIDE, draw_panel, draw_tradeoff, environment
-from pipeline.report.tradeoff import (
-    SUBSET_NOTE,
-    Row,
-    csv_text,
-    is_subset,
-    markdown_table,
-    roles_of,
-    table_rows,
-    with_latencies,
-)
+from pipeline.report.tradeoff import Row
 
-TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
 HALF = (560, 380)  # of the figure where several data sets stand side by side
 NARROW = (380, 360)  # of the figure on a phone, in the units of its drawing
 EXAMPLE_BYTES = 4_000_000  # of all examples together: the page then stays under 5 MB
@@ -54,9 +44,11 @@ def read_part(paths: DatasetPaths, cells: Sequence[str]) -> dict[str, Any]:
     student its queries, which refer to `images`.
     """
     read = {cell: read_json(paths.report_part(cell)) for cell in cells}
-    rows = table_rows(part["rows"] for part in read.values())
+    rows = tradeoff.table_rows(part["rows"] for part in read.values())
     students = [(row["network"], row["query_px"]) for row in rows if row["role"] == "asymmetric"]
-    images = [part.get("images", {}).items() for part in read.values()]
+    images: dict[str, str] = {}
+    for part in read.values():
+        images |= part.get("images", {})
     return {
         "dataset": paths.dataset,
         "pack": read["teacher"]["pack"],
@@ -65,7 +57,7 @@ def read_part(paths: DatasetPaths, cells: Sequence[str]) -> dict[str, Any]:
             {"student": name, "query_px": query_px, "queries": read[name]["queries"]}
             for name, query_px in students
         ],
-        "images": dict(chain.from_iterable(images)),
+        "images": images,
     }
 
 
@@ -74,10 +66,11 @@ def write_tradeoff(paths: DatasetPaths, rows: Sequence[Row]) -> None:
 
     They are no outputs of a stage: the table holds the latencies, which differ from run to run.
     """
-    title = f"{paths.dataset}{' (subset)' if is_subset(rows) else ''}: accuracy and cost of a query"
+    subset = " (subset)" if tradeoff.is_subset(rows) else ""
+    title = f"{paths.dataset}{subset}: accuracy and cost of a query"
     texts = {
-        "csv": csv_text(with_latencies(paths, rows)),
-        "md": markdown_table(rows),
+        "csv": tradeoff.csv_text(tradeoff.with_latencies(paths, rows)),
+        "md": tradeoff.markdown_table(rows),
         "svg": draw_tradeoff(rows, title),
     }
     for suffix, text in texts.items():
@@ -107,25 +100,31 @@ def render_report(
         part["dataset"]: {name: draw_panel(part["rows"], *size) for name, size in sizes.items()}
         for part in numbered
     }
-    files = (figure.STYLE, STYLE, SCRIPT)
+    files = ("figure.css", "report.css", "report.js")
     drawing, style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in files)
-    template = environment().get_template(TEMPLATE)
-    return template.render(
-        parts=shown,
-        left_out=left_out,
-        panels=panels,
-        others=any(not mark["own"] for p in panels.values() for mark in p["wide"]["marks"]),
-        rows=rows,
-        roles=roles_of(rows),
-        reasons=REASONS,
-        subset_note=SUBSET_NOTE,
-        parameters=_yaml(parameters),
-        versions=_versions(),
-        results_mark=_mark(parts),
-        confidence=confidence,
-        style=Markup(drawing + style),  # noqa: S704  (our own files)
-        script=Markup(script),  # noqa: S704
-        script_hash=_script_hash(script),
+    results = json.dumps([part["rows"] for part in parts], sort_keys=True)
+    versions = {name: version(name) for name in ("large-to-small", *PACKAGES)}
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            parts=shown,
+            left_out=left_out,
+            panels=panels,
+            others=any(not mark["own"] for p in panels.values() for mark in p["wide"]["marks"]),
+            rows=rows,
+            roles=tradeoff.roles_of(rows),
+            reasons=REASONS,
+            subset_note=tradeoff.SUBSET_NOTE,
+            parameters=_yaml(parameters),
+            versions={"Python": platform.python_version()} | versions,
+            results_mark=hashlib.sha256(results.encode()).hexdigest()[:16],
+            confidence=confidence,
+            style=Markup(drawing + style),  # noqa: S704  (our own files)
+            script=Markup(script),  # noqa: S704
+            # What the page's policy allows to run: this script and no other.
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
     )
 
 
@@ -137,7 +136,7 @@ def fit_examples(
     Each reason keeps its first queries: as many for all students alike; where one each is too many,
     the last students of each data set have no examples.
     """
-    most = max((len(part["examples"]) for part in parts), default=0)
+    most = max(len(part["examples"]) for part in parts)
     ways = [(each, most) for each in EXAMPLES_EACH]
     for each, students in ways + [(1, fewer) for fewer in reversed(range(most))]:
         fitted = [_with_examples(part, each, students) for part in parts]
@@ -149,8 +148,9 @@ def fit_examples(
 def _with_examples(part: Mapping[str, Any], each: int, students: int) -> dict[str, Any]:
     examples = []
     for one in part["examples"][:students]:
-        groups = [[q for q in one["queries"] if q["reason"] == reason] for reason in REASONS]
-        examples.append(one | {"queries": [query for group in groups for query in group[:each]]})
+        groups = groupby(one["queries"], key=lambda query: query["reason"])
+        queries = [query for _, group in groups for query in list(group)[:each]]
+        examples.append(one | {"queries": queries})
     shown = {str(row) for one in examples for query in one["queries"] for row in query["shown"]}
     images = {row: picture for row, picture in part["images"].items() if row in shown}
     return {**part, "examples": examples, "images": images}
@@ -162,19 +162,3 @@ def _yaml(values: Mapping[str, Any]) -> str:
     stream = io.StringIO()
     yaml.dump(dict(values), stream)
     return stream.getvalue()
-
-
-def _versions() -> dict[str, str]:
-    return {"Python": platform.python_version()} | {
-        name: version(name) for name in ("large-to-small", *PACKAGES)
-    }
-
-
-def _mark(parts: Sequence[Mapping[str, Any]]) -> str:
-    text = json.dumps([part["rows"] for part in parts], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _script_hash(script: str) -> str:
-    """What the page's policy allows to run: this script and no other."""
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

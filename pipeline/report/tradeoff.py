@@ -29,14 +29,12 @@ def table_rows(cells: Iterable[Mapping[str, Row]]) -> list[Row]:
     cells: rows by role, as results/DATASET/cells/KEY.json holds them.
     """
     order = list(ROLES)
+    rows = [row for cell in cells for row in cell.values()]
+    rows.sort(key=lambda row: (-row["gmacs"], row["network"], order.index(row["role"])))
     kept: dict[tuple[Any, ...], Row] = {}
-    for row in sorted(
-        (row for cell in cells for row in cell.values()),
-        key=lambda row: (-row["gmacs"], row["network"], order.index(row["role"])),
-    ):
-        shared = row["role"] == "naive"
-        name = (row["backbone"], row["query_px"]) if shared else (row["network"],)
-        kept.setdefault((row["role"], *name), row)
+    for row in rows:
+        own = ("backbone", "query_px") if row["role"] == "naive" else ("network", "role")
+        kept.setdefault(tuple(row[column] for column in own), row)
     rows = list(kept.values())
     columns = dict.fromkeys(column for row in rows for column in row)
     front = pareto_front([row["gmacs"] for row in rows], [row["map"] for row in rows])

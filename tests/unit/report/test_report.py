@@ -5,11 +5,10 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 
+from pipeline.report.figure import FOLDER
 from pipeline.report.report import (
     EXAMPLE_BYTES,
-    FOLDER,
     REASONS,
-    STYLE,
     fit_examples,
     render_report,
 )
@@ -181,7 +180,7 @@ def test_the_table_has_the_figures_that_people_look_for() -> None:
 
 
 def test_colours_can_be_read_in_light_and_in_dark() -> None:
-    style = (FOLDER / STYLE).read_text(encoding="utf-8")
+    style = (FOLDER / "report.css").read_text(encoding="utf-8")
     schemes = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     light, dark, printed = (dict(re.findall(r"--([\w-]+): (#\w+);", text)) for text in schemes)
     for colours in (light, light | dark, printed):
