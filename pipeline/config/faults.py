@@ -1,6 +1,7 @@
 """The faults of params.yaml in words: which key, what was given, what is allowed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -30,47 +31,42 @@ def field_faults(root: type[BaseModel], raw: dict[str, Any]) -> list[str]:
 
 def _describe(fault: dict[str, Any], root: type[BaseModel]) -> str:
     """`datasets.emblems.teacher_px = 'x': what is wrong`; for a misspelt key, what is allowed."""
-    steps = list(_steps(fault["loc"], root))
-    key = ".".join(str(part) for part, _ in steps)
-    if fault["type"] == "missing":
-        return f"{key}: is missing"
-    if fault["type"] == "extra_forbidden":
-        allowed = ", ".join(steps[-1][1].model_fields)
-        return f"{key}: unknown key; allowed here: {allowed}"
-    if fault["type"].startswith("union_tag"):
-        tag = fault["ctx"].get("tag")
-        given = "" if tag is None else f" = {tag!r}"
-        allowed = ", ".join(fault["ctx"].get("expected_tags", "").replace("'", "").split(", "))
-        wrong = "is missing" if tag is None else f"must be one of {allowed}"
-        return f"{key}.kind{given}: {wrong}"
-    message = fault["msg"][0].lower() + fault["msg"][1:]
-    given = fault["input"]
-    shown = "" if isinstance(given, Mapping) else f" = {given!r}"
-    return f"{key}{shown}: {message}"
+    key, model = _place(fault["loc"], root)
+    match fault["type"]:
+        case "missing":
+            return f"{key}: is missing"
+        case "extra_forbidden":
+            return f"{key}: unknown key; allowed here: {', '.join(model.model_fields)}"
+        case "union_tag_not_found":
+            return f"{key}.kind: is missing"
+        case "union_tag_invalid":
+            given, allowed = fault["ctx"]["tag"], fault["ctx"]["expected_tags"].replace("'", "")
+            return f"{key}.kind = {given!r}: must be one of {allowed}"
+    shown = "" if isinstance(fault["input"], Mapping) else f" = {fault['input']!r}"
+    return f"{key}{shown}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
-def _steps(
-    location: tuple[Any, ...], root: type[BaseModel]
-) -> Iterator[tuple[Any, type[BaseModel]]]:
-    """The keys of a location, each with the model that holds it; tags of unions are no keys."""
-    model = root
-    choices: list[type[BaseModel]] = []
-    names_entry = False
-    for part in location:
-        if part == "[key]":
+def _place(location: tuple[Any, ...], root: type[BaseModel]) -> tuple[str, type[BaseModel]]:
+    """The path of a key, in which the tags of unions are no keys, and the model that holds it."""
+    parts = [part for part in location if part != "[key]"]
+    keys: list[Any] = []
+    holder = model = root
+    while parts:
+        holder = model
+        keys.append(parts.pop(0))
+        field = model.model_fields.get(keys[-1])
+        if field is None:
             continue
-        if len(choices) > 1 and not names_entry:
-            model = next((choice for choice in choices if _kind(choice) == part), model)
-            choices = []
-            continue
-        yield part, model
-        if names_entry or part not in model.model_fields:
-            names_entry = False
-            continue
-        annotation = model.model_fields[part].annotation
-        names_entry = get_origin(annotation) is dict
-        choices = _models_in(annotation)
+        choices = _models_in(field.annotation)
+        if parts and get_origin(field.annotation) is dict:
+            keys.append(parts.pop(0))
+        elif parts and len(choices) > 1:
+            kind = (parts.pop(0),)
+            choices = [
+                one for one in choices if get_args(one.model_fields["kind"].annotation) == kind
+            ]
         model = choices[0] if choices else model
+    return ".".join(map(str, keys)), holder
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -79,17 +75,10 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for inner in get_args(annotation) for model in _models_in(inner)]
 
 
-def _kind(model: type[BaseModel]) -> str | None:
-    field = model.model_fields.get("kind")
-    return get_args(field.annotation)[0] if field else None
-
-
-def well_formed(raw: Any, model: type[Entry]) -> dict[str, Entry]:
+def well_formed(raw: Mapping[Any, Any], model: type[Entry]) -> dict[str, Entry]:
     """The entries of a section that are right by themselves."""
     entries = {}
-    for name, value in raw.items() if isinstance(raw, dict) else ():
-        try:
+    for name, value in raw.items():
+        with suppress(ValidationError):
             entries[str(name)] = model.model_validate(value)
-        except ValidationError:
-            continue
     return entries

@@ -4,24 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
-from ruamel.yaml.reader import ReaderError
 
 from pipeline.config.faults import ConfigurationError, field_faults, well_formed
-from pipeline.config.recipes import (
-    DistillationRecipe,
-    Name,
-    Network,
-    Positive,
-    TripletRecipe,
-)
+from pipeline.config.recipes import DistillationRecipe, Name, Network, Positive, TripletRecipe
 from pipeline.config.sources import EmblemsSource, Model, Source, input_fault
 
 _WHOLE = ("kind", "loss", "backbone")  # what a mapping is, in which the other keys make sense
-_MOST_CHARACTERS = 1 << 20
 
 __all__ = ["ConfigurationError", "Params", "load_params", "parse_params"]
 
@@ -30,7 +22,7 @@ class Dataset(Model):
     source: Source
     teacher_px: Positive
     validation_share: Annotated[float, Field(ge=0, lt=1)]
-    recall_at: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    recall_at: Annotated[tuple[Positive, ...], Field(min_length=1), Strict(False)]
     network: Network
     teacher: TripletRecipe
     distillation: DistillationRecipe
@@ -84,8 +76,8 @@ class Params(Model):
     def student_network(self, key: str) -> Network:
         """The network of student `key`: its data set's, with the student's own values."""
         student = self.students[key]
-        inherited = self.datasets[student.dataset].network.model_dump()
-        return Network.model_validate(merged(inherited, student.network))
+        inherited = self.datasets[student.dataset].network
+        return Network.model_validate(merged(inherited.model_dump(), student.network))
 
     def student_distillation(self, key: str) -> DistillationRecipe:
         """The distillation of student `key`: its data set's, with the student's own values."""
@@ -128,7 +120,7 @@ def parse_params(text: str, path: Path = Path("params.yaml")) -> Params:
 
     Raises ConfigurationError as `load_params` does.
     """
-    raw = _tuples(read_yaml(text, path))
+    raw = read_yaml(text, path)
     faults = [*field_faults(Params, raw), *_relation_faults(raw)]
     if faults:
         raise ConfigurationError(path, faults)
@@ -139,12 +131,10 @@ def read_yaml(text: str, path: Path = Path("params.yaml")) -> dict[str, Any]:
     """The mapping that a text of YAML holds. Raises ConfigurationError; anchors are refused too,
     since a value that several keys share cannot be changed by the path of one.
     """
-    if len(text) > _MOST_CHARACTERS:
-        raise ConfigurationError(path, [f"is longer than {_MOST_CHARACTERS} characters"])
     try:
         aliases = [event for event in YAML().parse(text) if isinstance(event, AliasEvent)]
         raw = None if aliases else YAML(typ="safe").load(text)
-    except (MarkedYAMLError, ReaderError) as error:
+    except YAMLError as error:
         raise ConfigurationError(path, [f"not YAML: {' '.join(str(error).split())}"]) from None
     if aliases:
         line = aliases[0].start_mark.line + 1
@@ -154,20 +144,14 @@ def read_yaml(text: str, path: Path = Path("params.yaml")) -> dict[str, Any]:
     return raw
 
 
-def _tuples(value: Any) -> Any:
-    """Lists as tuples: the models are frozen, and strict about it."""
-    if isinstance(value, Mapping):
-        return {key: _tuples(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return tuple(_tuples(entry) for entry in value)
-    return value
-
-
 def _relation_faults(raw: dict[str, Any]) -> list[str]:
     """Faults between entries that are well formed by themselves."""
-    datasets = well_formed(raw.get("datasets"), Dataset)
-    inputs = raw["inputs"] if isinstance(raw.get("inputs"), dict) else {}
-    known = raw["datasets"] if isinstance(raw.get("datasets"), dict) else {}
+    inputs, known, rows = (
+        raw[name] if isinstance(raw.get(name), dict) else {}
+        for name in ("inputs", "datasets", "students")
+    )
+    datasets, students = well_formed(known, Dataset), well_formed(rows, Student)
+    compute = well_formed({"compute": raw.get("compute")}, Compute)
     faults = [
         f"inputs.{name}: no such data set; known: {', '.join(known)}"
         for name in inputs
@@ -176,31 +160,26 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
     for name, dataset in datasets.items():
         if fault := input_fault(name, dataset.source, given=name in inputs):
             faults.append(fault)
-        faults += _crop_faults(f"datasets.{name}.teacher", dataset.teacher)
-        faults += _crop_faults(f"datasets.{name}.distillation", dataset.distillation)
-    students = well_formed(raw.get("students"), Student)
-    faults += [
-        f for key, one in students.items() for f in _student_faults(key, one, known, datasets)
-    ]
-    faults += _processes_faults(raw.get("compute"), datasets, students)
+        for part, recipe in (("teacher", dataset.teacher), ("distillation", dataset.distillation)):
+            faults += _crop_faults(f"datasets.{name}.{part}", recipe)
+    for key, student in students.items():
+        faults += _student_faults(key, student, known, datasets)
+    if compute and compute["compute"].processes > 1:
+        faults += _batch_norm_faults(compute["compute"].processes, datasets, students)
     return faults
 
 
-def _processes_faults(
-    compute: Any, datasets: Mapping[str, Dataset], students: Mapping[str, Student]
+def _batch_norm_faults(
+    processes: int, datasets: Mapping[str, Dataset], students: Mapping[str, Student]
 ) -> list[str]:
     """Live batch norm in several processes: each would normalise by its part of the batch."""
-    shared = well_formed({"compute": compute}, Compute).get("compute")
-    if shared is None or shared.processes == 1:
-        return []
-    places: dict[str, Any] = {}
-    places |= {f"datasets.{name}": one.network.batch_norm for name, one in datasets.items()}
-    places |= {f"students.{key}": one.network.get("batch_norm") for key, one in students.items()}
+    places: dict[str, Any] = {f"datasets.{key}": one.network for key, one in datasets.items()}
+    places |= {f"students.{key}": one.network for key, one in students.items()}
     return [
         f"{place}.network.batch_norm = 'live': must be frozen where compute.processes = "
-        f"{shared.processes}, as each process would normalise by its part of a batch"
-        for place, batch_norm in places.items()
-        if batch_norm == "live"
+        f"{processes}, as each process would normalise by its part of a batch"
+        for place, network in places.items()
+        if dict(network).get("batch_norm") == "live"
     ]
 
 

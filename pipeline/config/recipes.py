@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from pipeline.config.sources import Model
 
@@ -11,8 +11,9 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-Colour = tuple[Share, Share, Share]
-Deviation = tuple[Rate, Rate, Rate]
+# YAML has lists; what is frozen holds tuples.
+Colour = Annotated[tuple[Share, Share, Share], Strict(False)]
+Deviation = Annotated[tuple[Rate, Rate, Rate], Strict(False)]
 
 
 class Network(Model):
@@ -25,7 +26,7 @@ class Network(Model):
 
 
 class Augmentation(Model):
-    crop_scale: tuple[Share, Share]
+    crop_scale: Annotated[tuple[Share, Share], Strict(False)]
     flip_probability: Share
     brightness: Share
     contrast: Share

@@ -25,31 +25,28 @@ class EmblemsSource(Model):
     seed: Annotated[int, Field(ge=0)]
 
 
-class CubSource(Model):
+class PublishedSource(Model):
+    kind: str
+    layout: str
+    archives: Literal["downloaded", "given"]
+    accept_subset: bool
+    skip_unreadable: bool
+    largest_side_px: LargestSide = None
+
+
+class CubSource(PublishedSource):
     kind: Literal["cub200"]
     layout: Literal["cub"]
-    archives: Literal["downloaded", "given"]
-    accept_subset: bool
-    skip_unreadable: bool
-    largest_side_px: LargestSide = None
 
 
-class CarsSource(Model):
+class CarsSource(PublishedSource):
     kind: Literal["cars196"]
     layout: Literal["cars_whole", "cars_halves", "cars_parquet"]
-    archives: Literal["downloaded", "given"]
-    accept_subset: bool
-    skip_unreadable: bool
-    largest_side_px: LargestSide = None
 
 
-class SopSource(Model):
+class SopSource(PublishedSource):
     kind: Literal["sop"]
     layout: Literal["sop", "sop_parquet"]
-    archives: Literal["downloaded", "given"]
-    accept_subset: bool
-    skip_unreadable: bool
-    largest_side_px: LargestSide = None
 
 
 class FolderSource(Model):
@@ -65,30 +62,27 @@ class CsvSource(Model):
     largest_side_px: LargestSide = None
 
 
-PublishedSource = CubSource | CarsSource | SopSource
-OwnSource = FolderSource | CsvSource
 Source = Annotated[
     EmblemsSource | CubSource | CarsSource | SopSource | FolderSource | CsvSource,
     Field(discriminator="kind"),
 ]
 
 
-def input_fault(
-    name: str, source: EmblemsSource | PublishedSource | OwnSource, *, given: bool
-) -> str | None:
+def input_fault(name: str, source: Model, *, given: bool) -> str | None:
     """What is wrong with there being, or not being, an entry of `inputs` for data set `name`."""
+    entry, archives = f"inputs.{name}:", f"datasets.{name}.source.archives"
     match source:
         case EmblemsSource() if given:
-            return f"inputs.{name}: emblems are rendered; they read no file"
+            return f"{entry} emblems are rendered; they read no file"
         case FolderSource() | CsvSource() if not given:
             return (
-                f"inputs.{name}: is missing: must be the folder of the images "
+                f"{entry} is missing: must be the folder of the images "
                 f"(`l2s select {name} --path FOLDER` writes it)"
             )
-        case CubSource() | CarsSource() | SopSource():
-            key = f"datasets.{name}.source.archives = {source.archives!r}"
-            if given and source.archives == "downloaded":
-                return f"inputs.{name}: is not read with {key}: must be given to be read"
-            if not given and source.archives == "given":
-                return f"inputs.{name}: is missing with {key}: must be the archive or its folder"
+        case PublishedSource(archives="downloaded") if given:
+            return f"{entry} is not read with {archives} = 'downloaded': must be given to be read"
+        case PublishedSource(archives="given") if not given:
+            return (
+                f"{entry} is missing with {archives} = 'given': must be the archive or its folder"
+            )
     return None

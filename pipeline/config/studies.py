@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,9 @@ def select_studies(
             return preset_text(name)
         return text if name in active else saved[name].read_text(encoding="utf-8")
 
-    leaving = {name: _joined([(name, text)]) for name in active if name not in names}
+    leaving = {name: _joined({name: text}) for name in active if name not in names}
     stays = set(names) == set(active) and not original
-    changed = text if stays else _joined([(name, source(name)) for name in names])
+    changed = text if stays else _joined({name: source(name) for name in names})
     changed = set_values(changed, settings or {})
     parse_params(changed, path)
     for name, own in leaving.items():
@@ -101,27 +102,31 @@ def set_values(text: str, settings: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def _joined(sources: Sequence[tuple[str, str]]) -> str:
-    """One text of several studies, each out of its text; what is no study's is the first one's."""
-    parts = [_own_blocks(name, text) for name, text in sources]
+def _joined(sources: Mapping[str, str]) -> str:
+    """One text of several studies, each out of its text; what is no study's is the first one's.
+
+    Raises ValueError unless the text holds each study as its source does.
+    """
+    parts = [_own_blocks(name, text) for name, text in sources.items()]
     lines: list[str] = []
     for section, entry, own in parts[0]:
         if entry:
             continue
-        if section not in _SECTIONS:
-            lines += own
-            continue
-        entries = [
-            line
-            for blocks in parts
-            for of, name, block in blocks
-            if of == section and name
-            for line in block
-        ]
-        lines += [_section_key(line, is_empty=not entries) for line in own]
-        lines += entries
+        blocks = [block for part in parts for of, name, block in part if of == section and name]
+        if section in _SECTIONS:
+            own = [_section_key(line, is_empty=not blocks) for line in own]
+        lines += chain(own, *blocks)
     text = "\n".join(lines) + "\n"
-    _require_same(text, sources)
+    try:
+        found = read_yaml(text)
+    except ConfigurationError:
+        found = {}
+    for name, source in sources.items():
+        if _entries(found, name) != _entries(read_yaml(source), name):
+            raise ValueError(
+                f"params.yaml: the entries of {name} cannot be moved as lines: each must be a "
+                "block, one key a line, without braces around it"
+            )
     return text
 
 
@@ -163,20 +168,6 @@ def _blocks(text: str) -> list[Block]:
             blocks[-1][2].extend([*waiting, line])
         waiting = []
     return blocks
-
-
-def _require_same(text: str, sources: Sequence[tuple[str, str]]) -> None:
-    """Raise ValueError unless the joined text holds each study as its source does."""
-    try:
-        found = read_yaml(text)
-    except ConfigurationError:
-        found = {}
-    for name, source in sources:
-        if _entries(found, name) != _entries(read_yaml(source), name):
-            raise ValueError(
-                f"params.yaml: the entries of {name} cannot be moved as lines: each must be a "
-                "block, one key a line, without braces around it"
-            )
 
 
 def _entries(values: Mapping[str, Any], name: str) -> list[Any]:

@@ -112,9 +112,11 @@ def evaluate_queries(
             f"none of the {len(metrics)} queries has a positive: retrieval metrics need at least "
             "one class with a second image"
         )
-    *means, _ = included.mean(axis=0).tolist()
+    mean, trapezoid, at_r, _ = included.mean(axis=0).tolist()
     return RetrievalResult(
-        *means,
+        map=mean,
+        map_trapezoid=trapezoid,
+        map_at_r=at_r,
         recall_at={k: float((included[:, -1] <= k).mean()) for k in recall_at},
         excluded_queries=len(metrics) - len(included),
         query_metrics=dict(zip(COLUMNS, metrics.T, strict=True)),

@@ -108,7 +108,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no cut-offs": (
         {"datasets.emblems.recall_at": []},
-        "datasets.emblems.recall_at = (): tuple should have at least 1 item",
+        "datasets.emblems.recall_at = []: tuple should have at least 1 item",
     ),
     "a cut-off of zero": (
         {"datasets.emblems.recall_at": [1, 0]},
@@ -117,7 +117,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no students": ({"students": {}}, "students: dictionary should have at least 1 item"),
     "a list for a section": (
         {"students": ["a"]},
-        "students = ('a',): input should be a valid dictionary",
+        "students = ['a']: input should be a valid dictionary",
     ),
     "an unknown data set": (
         {"students": {"a": {"dataset": "cub", "query_px": 32}}},
