@@ -15,7 +15,7 @@ from pipeline.devices import resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups, student_setups
 from pipeline.evaluation.cost import query_latency_ms
-from pipeline.evaluation.examples import draw_examples, find_examples
+from pipeline.evaluation.examples import draw_examples
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, read_json, replacing, write_json
 from pipeline.models.embedder import Embedder
@@ -63,8 +63,8 @@ def evaluate(key: str) -> None:
         }
         precision = {role: r.query_metrics["average_precision"] for role, r in results.items()}
         precision["teacher"] = teacher
-        examples = find_examples(queries, database, precision, labels.numpy(), params.seed)
-        shown |= draw_examples(pack, examples, student.query_px)
+        px, seed = student.query_px, params.seed
+        shown |= draw_examples(pack, queries, precision, query_px=px, seed=seed)
     else:
         shown["pack"] = read_json(paths.pack_summary)
     write_json(paths.report_part(cell), shown)

@@ -6,7 +6,6 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
@@ -79,78 +78,62 @@ def first_results(
     return found
 
 
-def find_examples(
-    queries: Mapping[str, Float[Tensor, "query dim"]],
-    database: Float[Tensor, "query dim"],
-    precision: Mapping[str, Float[np.ndarray, " query"]],
-    labels: Int[np.ndarray, " query"],
-    seed: int,
-) -> list[dict[str, Any]]:
-    """The chosen queries with the `answers` to them, of which `results` are rows of the database.
-
-    queries: embeddings by role, of the roles of `precision`; all search in `database`, of which
-        row i is the same image as query i.
-    """
-    chosen = choose_queries(precision, labels, each=QUERIES_EACH, seed=seed)
-    rows = [row for of_reason in chosen.values() for row in of_reason]
-    with torch.no_grad():
-        results = {
-            role: first_results(own, database, labels, rows, RESULTS_EACH)
-            for role, own in queries.items()
-        }
-    return [
-        {
-            "reason": reason,
-            "query": row,
-            "answers": [
-                {"role": role, "average_precision": float(precision[role][row]), "results": of[row]}
-                for role, of in results.items()
-            ],
-        }
-        for reason, of_reason in chosen.items()
-        for row in of_reason
-    ]
-
-
 def draw_examples(
-    pack: Pack, examples: Sequence[Mapping[str, Any]], query_px: int
+    pack: Pack,
+    queries: Mapping[str, Float[Tensor, "query dim"]],
+    precision: Mapping[str, Float[np.ndarray, " query"]],
+    *,
+    query_px: int,
+    seed: int,
 ) -> dict[str, Any]:
-    """The examples that `find_examples` found, with names, classes and pictures, as JSON values.
+    """The chosen queries, what each role finds for them, and the pictures, as JSON values.
 
     `images` holds the picture of each row of the pack once, however often it is shown; a query's
     `shown` are the rows of its own picture and of its results', `small` is what the student sees.
+
+    queries: embeddings of the test images by role; those of the teacher are the database, which
+        all search. precision: average precision of each query by role, of these roles at least.
+    query_px: the student's size. seed: of the queries drawn at random.
     """
     test = pack.rows("test")
+    labels = pack.labels[test]
+    chosen = choose_queries(precision, labels, each=QUERIES_EACH, seed=seed)
+    rows = [row for of_reason in chosen.values() for row in of_reason]
+    found = {
+        role: first_results(own, queries["teacher"], labels, rows, RESULTS_EACH)
+        for role, own in queries.items()
+    }
 
     def labelled(row: int) -> dict[str, Any]:
-        name = pack.class_names[int(pack.labels[row])]
-        return {"image": row, "name": pack.names[row], "class": name}
+        image, name = int(test[row]), pack.class_names[int(labels[row])]
+        return {"image": image, "name": pack.names[image], "class": name}
 
-    queries = []
-    for example in examples:
-        row = int(test[example["query"]])
-        shown = {row}
-        answers = []
-        for answer in example["answers"]:
-            found = test[answer["results"]].tolist()
-            hits = (pack.labels[found] == pack.labels[row]).tolist()
-            results = [labelled(one) | {"hit": hit} for one, hit in zip(found, hits, strict=True)]
-            answers.append({**answer, "results": results})
-            shown.update(found)
-        queries.append(
-            {
-                **labelled(row),
-                "reason": example["reason"],
-                "shown": sorted(shown),
-                "small": encode_view(evaluation_view(pack.image(row), query_px)),
-                "answers": answers,
-            }
-        )
+    def answer(role: str, row: int) -> dict[str, Any]:
+        results = [
+            labelled(one) | {"hit": bool(labels[one] == labels[row])} for one in found[role][row]
+        ]
+        precise = float(precision[role][row])
+        return {"role": role, "average_precision": precise, "results": results}
+
+    examples = []
+    for reason, of_reason in chosen.items():
+        for row in of_reason:
+            shown = test[[row, *(one for results in found.values() for one in results[row])]]
+            small = encode_view(evaluation_view(pack.image(int(test[row])), query_px))
+            examples.append(
+                labelled(row)
+                | {
+                    "reason": reason,
+                    "shown": np.unique(shown).tolist(),
+                    "small": small,
+                    "answers": [answer(role, row) for role in queries],
+                }
+            )
     images = {
         str(row): encode_view(evaluation_view(pack.image(row), THUMBNAIL_PX))
-        for row in sorted({row for query in queries for row in query["shown"]})
+        for row in sorted({row for example in examples for row in example["shown"]})
     }
-    return {"queries": queries, "images": images}
+    return {"queries": examples, "images": images}
 
 
 def encode_view(view: UInt8[Tensor, "channel height width"]) -> str:

@@ -17,7 +17,6 @@ from pipeline.evaluation.examples import (
     choose_queries,
     draw_examples,
     encode_view,
-    find_examples,
     first_results,
 )
 from pipeline.evaluation.ranking import evaluate_retrieval
@@ -90,33 +89,6 @@ def test_ties_stand_as_the_metrics_count_them() -> None:
     assert result.per_query["first_hit_rank"][0] == 3
 
 
-def test_examples_hold_each_role_of_each_chosen_query() -> None:
-    generator = torch.Generator().manual_seed(1)
-    labels = torch.arange(5).repeat_interleave(6)
-    database = torch.randn(30, 8, generator=generator)
-    queries = {
-        "teacher": database,
-        "asymmetric": database + torch.randn(30, 8, generator=generator),
-        "naive": database + 2 * torch.randn(30, 8, generator=generator),
-    }
-    precision = {
-        role: evaluate_retrieval(embedded, database, labels).query_metrics["average_precision"]
-        for role, embedded in queries.items()
-    }
-    examples = find_examples(queries, database, precision, labels.numpy(), seed=0)
-    assert len(examples) == len({example["query"] for example in examples}) == 9
-    reasons = [example["reason"] for example in examples]
-    assert reasons == 3 * ["above_naive"] + 3 * ["below_teacher"] + 3 * ["at_random"]
-    for example in examples:
-        row = example["query"]
-        assert [answer["role"] for answer in example["answers"]] == list(queries)
-        for answer in example["answers"]:
-            assert answer["average_precision"] == precision[answer["role"]][row]
-            assert len(answer["results"]) == 5
-            assert row not in answer["results"]
-    assert examples == find_examples(queries, database, precision, labels.numpy(), seed=0)
-
-
 @pytest.mark.parametrize("count", [1, 5, 50])
 def test_no_more_results_than_there_are(count: int) -> None:
     points = torch.eye(4)
@@ -141,43 +113,57 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     return open_pack(path)
 
 
-FOUND = {
-    "reason": "above_naive",
-    "query": 5,
-    "answers": [
-        {"role": "teacher", "average_precision": 0.25, "results": [4, 6, 0]},
-        {"role": "asymmetric", "average_precision": 0.25, "results": [7, 11, 4]},
-        {"role": "naive", "average_precision": 0.25, "results": [0, 1, 2]},
-    ],
-}
+def searched(pack: Pack) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]:
+    """Embeddings of the test images by role, and the average precision of each."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.from_numpy(pack.labels[pack.rows("test")])
+    database = torch.randn(12, 8, generator=generator)
+    queries = {
+        "teacher": database,
+        "asymmetric": database + torch.randn(12, 8, generator=generator),
+        "naive": database + 2 * torch.randn(12, 8, generator=generator),
+    }
+    precision = {
+        role: evaluate_retrieval(embedded, database, labels).query_metrics["average_precision"]
+        for role, embedded in queries.items()
+    }
+    return queries, precision
 
 
 def test_drawn_examples_hold_names_hits_and_pictures(pack: Pack) -> None:
-    drawn = draw_examples(pack, [FOUND], 32)
+    queries, precision = searched(pack)
+    drawn = draw_examples(pack, queries, precision, query_px=32, seed=0)
+    assert drawn == draw_examples(pack, queries, precision, query_px=32, seed=0)
     json.dumps(drawn, allow_nan=False)
-    (query,) = drawn["queries"]
-    # Test rows begin at row 8 of the pack: query 5 is its row 13, the second of class3.
-    assert (query["image"], query["name"], query["class"]) == (13, "class3/1.png", "class3")
-    hits = {
-        answer["role"]: [result["hit"] for result in answer["results"]]
-        for answer in query["answers"]
-    }
-    assert hits == {
-        "teacher": [True, True, False],
-        "asymmetric": [True, False, True],
-        "naive": [False, False, False],
-    }
-    assert query["shown"] == [8, 9, 10, 12, 13, 14, 15, 19]
-    assert set(drawn["images"]) == {str(image) for image in query["shown"]}
-    assert drawn == draw_examples(pack, [FOUND], 32)
+    labels = pack.labels[8:]  # test rows begin at row 8 of the pack
+    chosen = choose_queries(precision, labels, each=3, seed=0)
+    listed = [(reason, row) for reason, rows in chosen.items() for row in rows]
+    assert [(query["reason"], query["image"] - 8) for query in drawn["queries"]] == listed
+    assert {reason for reason, _ in listed} == {"above_naive", "below_teacher", "at_random"}
+    for query, (_, row) in zip(drawn["queries"], listed, strict=True):
+        assert query["name"] == f"class{2 + row // 4}/{row % 4}.png"
+        assert query["class"] == f"class{2 + row // 4}"
+        assert [answer["role"] for answer in query["answers"]] == list(queries)
+        seen = {8 + row}
+        for answer in query["answers"]:
+            role = answer["role"]
+            assert answer["average_precision"] == precision[role][row]
+            found = first_results(queries[role], queries["teacher"], labels, [row], 5)[row]
+            assert [result["image"] - 8 for result in answer["results"]] == found
+            hits = [result["hit"] for result in answer["results"]]
+            assert hits == [one // 4 == row // 4 for one in found]
+            seen |= {8 + one for one in found}
+        assert query["shown"] == sorted(seen)
+    shown = {image for query in drawn["queries"] for image in query["shown"]}
+    assert set(drawn["images"]) == {str(image) for image in shown}
 
 
 def test_the_small_picture_is_what_the_student_sees(pack: Pack) -> None:
-    (query,) = draw_examples(pack, [FOUND], 32)["queries"]
-    shown = np.asarray(Image.open(io.BytesIO(decoded(query["small"]))).convert("RGB"))
-    view = evaluation_view(pack.image(13), 32).permute(1, 2, 0).numpy()
-    assert shown.shape == (32, 32, 3)
-    np.testing.assert_array_equal(shown, view)
+    for query in draw_examples(pack, *searched(pack), query_px=32, seed=0)["queries"]:
+        shown = np.asarray(Image.open(io.BytesIO(decoded(query["small"]))).convert("RGB"))
+        view = evaluation_view(pack.image(query["image"]), 32).permute(1, 2, 0).numpy()
+        assert shown.shape == (32, 32, 3)
+        np.testing.assert_array_equal(shown, view)
 
 
 @pytest.mark.parametrize(
