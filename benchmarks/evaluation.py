@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.evaluation.ranking import BLOCK_BYTES, evaluate_queries, evaluate_retrieval
+from pipeline.evaluation.ranking import evaluate_queries, evaluate_retrieval
+from pipeline.evaluation.ranks import BLOCK_BYTES
 
 MIB = 2**20
 

@@ -26,7 +26,8 @@ from benchmarks.distillation import (
 from benchmarks.evaluation import SOP, bare_product, unit_rows
 from pipeline.datasets.packs import Pack
 from pipeline.evaluation.cost import query_cost
-from pipeline.evaluation.ranking import BLOCK_BYTES, evaluate_retrieval
+from pipeline.evaluation.ranking import evaluate_retrieval
+from pipeline.evaluation.ranks import BLOCK_BYTES
 from pipeline.models.embedder import Embedder
 from pipeline.views.coupled import Decode, cached_decoder
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from pipeline.evaluation.ranks import Positives, full_precision, rank_blocks
 
-BLOCK_BYTES = 256 * 2**20  # of similarities at a time; one query is the least block
 COLUMNS = (
     "average_precision",
     "average_precision_trapezoid",
@@ -97,14 +96,14 @@ def evaluate_queries(
     _check_embeddings(query, database)
     if any(k < 1 for k in recall_at):
         raise ValueError(f"recall_at = {tuple(recall_at)}: every k must be at least 1")
-    positives = Positives.of_labels(
+    positives = Positives(
         _checked_indices(query_labels, "query_labels", query),
         _checked_indices(database_labels, "database_labels", database),
         None if excluded_row is None else _checked_indices(excluded_row, "excluded_row", query),
     )
     metrics = np.full((len(query), len(COLUMNS)), np.nan)
     with torch.no_grad(), torch.autocast(query.device.type, enabled=False), full_precision():
-        for rows, ranks in rank_blocks(query, database, positives, BLOCK_BYTES):
+        for rows, ranks in rank_blocks(query, database, positives):
             metrics[rows] = _metrics_of_ranks(ranks, positives.count[rows, None])
     included = metrics[~np.isnan(metrics[:, 0])]
     if not len(included):

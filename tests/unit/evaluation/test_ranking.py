@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.evaluation import ranking, ranks
+from pipeline.evaluation import ranks
 from pipeline.evaluation.ranking import RetrievalResult, evaluate_queries, evaluate_retrieval
 
 REFERENCE = Path(__file__).resolve().parents[3].parent / "shared" / "reference" / "retrieval.npz"
@@ -224,7 +224,7 @@ def test_block_size_does_not_matter(monkeypatch: pytest.MonkeyPatch, block_bytes
     query, database, labels = random_embeddings(rows=90)
     query, database = (3 * query).round().float(), (3 * database).round().float()
     expected = evaluate_retrieval(query, database, labels)
-    monkeypatch.setattr(ranking, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(ranks, "BLOCK_BYTES", block_bytes)
     result = evaluate_retrieval(query, database, labels)
     np.testing.assert_array_equal(table(result), table(expected))
     assert result.map == expected.map
