@@ -71,7 +71,8 @@ def evaluate(key: str) -> None:
     write_json(paths.cell(cell), rows)
     latencies = _latencies(setups)
     write_json(paths.timings(cell), latencies)
-    _record(params, paths, key, rows, latencies)
+    measured = {role: row | {"latency_ms": latencies[role]} for role, row in rows.items()}
+    _record(params, paths, key, measured)
 
 
 def _setups(
@@ -112,13 +113,7 @@ def _latencies(setups: Sequence[RetrievalSetup]) -> dict[str, float]:
     return {one.role: measured[one.card.backbone, one.card.size_px] for one in setups}
 
 
-def _record(
-    params: Params,
-    paths: DatasetPaths,
-    key: str,
-    rows: dict[str, dict[str, Any]],
-    latencies: dict[str, float],
-) -> None:
+def _record(params: Params, paths: DatasetPaths, key: str, rows: dict[str, dict[str, Any]]) -> None:
     """One run a row in the tracking store; its training's run gets the figures to compare by."""
     trained = {"asymmetric": paths.student(key), "baseline": paths.baseline(key)}
     used = [paths.teacher, *(trained[role] for role in rows if role in trained)]
@@ -143,7 +138,7 @@ def _record(
             run.set_tags({"output_md5": file_md5(paths.cell(row["network"]))})
             if role in trained:
                 run.set_tags({"network_md5": file_md5(trained[role])})
-            run.log_results({**metrics, "latency_ms": latencies[role]})
+            run.log_results(metrics)
 
 
 if __name__ == "__main__":

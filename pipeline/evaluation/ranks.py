@@ -7,7 +7,7 @@ block at a time, so that memory is bounded by the block.
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -27,14 +27,11 @@ POSITIVE_BYTES = 64
 def full_precision() -> Iterator[None]:
     """Float32 products in float32, whatever a training run has set (TF32 would reorder results)."""
     backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    given = [backend.fp32_precision for backend in backends]
-    try:
+    with ExitStack() as given_back:
         for backend in backends:
+            given_back.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
             backend.fp32_precision = "ieee"
         yield
-    finally:
-        for backend, precision in zip(backends, given, strict=True):
-            backend.fp32_precision = precision
 
 
 class Positives:
