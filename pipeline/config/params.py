@@ -108,10 +108,8 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigurationError(path, ["the file is missing"]) from None
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(path, [f"not UTF-8 text: {error.reason}"]) from None
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise ConfigurationError(path, [f"cannot be read: {error}"]) from None
     return parse_params(text, path)
 
 

@@ -60,10 +60,8 @@ def draw_panel(rows: Sequence[Row], width: int, height: int) -> dict[str, Any]:
 
 def draw_tradeoff(rows: Sequence[Row], title: str) -> str:
     """The figure of one data set as an SVG file; the same rows give the same text."""
-    style = (FOLDER / "figure.css").read_text(encoding="utf-8")
     template = environment().get_template("tradeoff.svg.j2")
-    panel = draw_panel(rows, *WIDE)
-    return template.render(panel=panel, title=title, roles=roles_of(rows), style=style)
+    return template.render(panel=draw_panel(rows, *WIDE), title=title, roles=roles_of(rows))
 
 
 def environment() -> Environment:

@@ -68,13 +68,10 @@ def write_tradeoff(paths: DatasetPaths, rows: Sequence[Row]) -> None:
     """
     subset = " (subset)" if tradeoff.is_subset(rows) else ""
     title = f"{paths.dataset}{subset}: accuracy and cost of a query"
-    texts = {
-        "csv": tradeoff.csv_text(tradeoff.with_latencies(paths, rows)),
-        "md": tradeoff.markdown_table(rows),
-        "svg": draw_tradeoff(rows, title),
-    }
-    for suffix, text in texts.items():
-        write_text(paths.results / f"tradeoff.{suffix}", text)
+    table = tradeoff.csv_text(tradeoff.with_latencies(paths, rows))
+    write_text(paths.results / "tradeoff.csv", table)
+    write_text(paths.results / "tradeoff.md", tradeoff.markdown_table(rows))
+    write_text(paths.results / "tradeoff.svg", draw_tradeoff(rows, title))
 
 
 def render_report(
@@ -100,31 +97,26 @@ def render_report(
         part["dataset"]: {name: draw_panel(part["rows"], *size) for name, size in sizes.items()}
         for part in numbered
     }
-    files = ("figure.css", "report.css", "report.js")
-    drawing, style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in files)
+    script = (FOLDER / "report.js").read_text(encoding="utf-8")
     results = json.dumps([part["rows"] for part in parts], sort_keys=True)
     versions = {name: version(name) for name in ("large-to-small", *PACKAGES)}
-    return (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            parts=shown,
-            left_out=left_out,
-            panels=panels,
-            others=any(not mark["own"] for p in panels.values() for mark in p["wide"]["marks"]),
-            rows=rows,
-            roles=tradeoff.roles_of(rows),
-            reasons=REASONS,
-            subset_note=tradeoff.SUBSET_NOTE,
-            parameters=_yaml(parameters),
-            versions={"Python": platform.python_version()} | versions,
-            results_mark=hashlib.sha256(results.encode()).hexdigest()[:16],
-            confidence=confidence,
-            style=Markup(drawing + style),  # noqa: S704  (our own files)
-            script=Markup(script),  # noqa: S704
-            # What the page's policy allows to run: this script and no other.
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        )
+    template = environment().get_template("report.html.j2")
+    return template.render(
+        parts=shown,
+        left_out=left_out,
+        panels=panels,
+        others=any(not mark["own"] for p in panels.values() for mark in p["wide"]["marks"]),
+        rows=rows,
+        roles=tradeoff.roles_of(rows),
+        reasons=REASONS,
+        subset_note=tradeoff.SUBSET_NOTE,
+        parameters=_yaml(parameters),
+        versions={"Python": platform.python_version()} | versions,
+        results_mark=hashlib.sha256(results.encode()).hexdigest()[:16],
+        confidence=confidence,
+        script=Markup(script),  # noqa: S704  (our own file)
+        # What the page's policy allows to run: this script and no other.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 

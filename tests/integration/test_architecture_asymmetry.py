@@ -20,7 +20,11 @@ from tests.integration.workspace import ROOT, TINY, set_params
 LIGHT = "timm/test_vit"
 STUDENTS = {
     "small-16": {"dataset": "emblems", "query_px": 16},
-    "light-32": {"dataset": "emblems", "query_px": 32, "network": {"backbone": LIGHT}},
+    "light-32": {
+        "dataset": "emblems",
+        "query_px": 32,
+        "network": {"backbone": LIGHT, "weights": "random", "batch_norm": "live", "dim": 16},
+    },
 }
 Row = dict[str, str]
 
