@@ -125,10 +125,9 @@ class LockConflictError(ValueError):
     """dvc.lock holds the marks that git leaves where two sides of a merge differ."""
 
 
-def parse_lock(text: str, *, for_update: bool = False) -> Any:
+def parse_lock(text: str) -> dict[str, Any]:
     """The content of a dvc.lock; empty where it holds no entries.
 
-    for_update: keep what is needed to write it again as it stood.
     Raises LockConflictError, and any other ValueError where it is no YAML.
     """
     from ruamel.yaml import YAML
@@ -140,7 +139,7 @@ def parse_lock(text: str, *, for_update: bool = False) -> Any:
             f"`git checkout --ours {LOCK}`; then `l2s study` makes what it lacks"
         )
     try:
-        data = YAML(typ="rt" if for_update else "safe").load(text)
+        data = YAML(typ="safe").load(text)
     except YAMLError as error:
         raise ValueError(f"{LOCK}: no YAML: {error}") from error
     return data if isinstance(data, dict) else {}

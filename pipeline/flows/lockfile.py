@@ -5,8 +5,11 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+from ruamel.yaml import YAML
 
 from pipeline.files import write_text
 from pipeline.paths import LOCK, WORK, LockConflictError, parse_lock
@@ -22,15 +25,17 @@ def sorted_lock(text: str, order: Sequence[str], without: Collection[str] = ()) 
 
     Entries that `order` does not know come last; those in `without` are left out.
     """
-    data = parse_lock(text, for_update=True)
+    data = parse_lock(text)
     entries = data.get("stages") or {}
-    names = [name for name in order if name in entries]
-    names += [name for name in entries if name not in set(order)]
-    kept = {name: entries[name] for name in names if name not in without}
-    for name in list(entries):
-        del entries[name]
-    entries.update(kept)
-    return _dump(data)
+    names = dict.fromkeys([*order, *entries])
+    data["stages"] = {
+        name: entries[name] for name in names if name in entries and name not in without
+    }
+    yaml = YAML()
+    yaml.default_flow_style = False
+    stream = io.StringIO()
+    yaml.dump(data, stream)
+    return stream.getvalue()
 
 
 def normalise_lock(order: Sequence[str]) -> None:
@@ -64,14 +69,9 @@ def heal_locks() -> list[str]:
         else:
             LOCK.unlink()
         healed.append("dvc.lock was written half: its last sound state is restored")
-    if _is_broken(PATH_LOCKS, _is_json):
+    if _is_broken(PATH_LOCKS, _is_in_use):
         PATH_LOCKS.unlink()
-        healed.append(f"{PATH_LOCKS} was written half: removed")
-    elif PATH_LOCKS.exists():
-        held = json.loads(PATH_LOCKS.read_text(encoding="utf-8"))
-        if dead := _drop_dead(held):
-            write_text(PATH_LOCKS, json.dumps(held))
-            healed.append(f"released what a run that was stopped here had locked: {dead} paths")
+        healed.append("released what a run that was stopped here had locked")
     _keep_copy()
     return healed
 
@@ -84,27 +84,17 @@ def _is_broken(path: Path, is_whole: Callable[[Path], bool]) -> bool:
     return path.exists() and not is_whole(path)
 
 
-def _is_json(path: Path) -> bool:
+def _is_in_use(path: Path) -> bool:
+    """Whether DVC's locks of paths can be read, and a process that lives holds one, or none does.
+
+    DVC itself ignores those of dead processes, unless their number is that of another one now.
+    """
     try:
-        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+        held = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return False
-
-
-def _drop_dead(held: dict[str, Any]) -> int:
-    """Remove the locks whose process number is not, or no longer, that of a DVC process."""
-    dead = 0
-    for path in list(held.get("write", {})):
-        if not _is_living_dvc(held["write"][path]):
-            del held["write"][path]
-            dead += 1
-    for path, readers in list(held.get("read", {}).items()):
-        living = [reader for reader in readers if _is_living_dvc(reader)]
-        dead += len(readers) - len(living)
-        held["read"][path] = living
-        if not living:
-            del held["read"][path]
-    return dead
+    holders = [*held.get("write", {}).values(), *chain(*held.get("read", {}).values())]
+    return not holders or any(map(_is_living_dvc, holders))
 
 
 def _is_living_dvc(holder: Mapping[str, Any]) -> bool:
@@ -124,14 +114,3 @@ def _is_sound(path: Path) -> bool:
     return isinstance(entries, dict) and all(
         isinstance(entry, dict) and "cmd" in entry for entry in entries.values()
     )
-
-
-def _dump(data: Any) -> str:
-    """YAML text in the form in which DVC writes dvc.lock."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.default_flow_style = False
-    stream = io.StringIO()
-    yaml.dump(data, stream)
-    return stream.getvalue()
