@@ -5,9 +5,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -33,13 +33,17 @@ def start_mark(pid: int) -> str | None:
         return None
 
 
-def own_name() -> dict[str, str]:
-    """What this process leaves behind, for others to ask after it."""
-    pid = os.getpid()
+def process_name(pid: int) -> dict[str, str]:
+    """What tells a process of this machine, for others to ask after it."""
     return {"host": socket.gethostname(), "pid": str(pid), "process_start": start_mark(pid) or ""}
 
 
-def is_dead(name: dict[str, str]) -> bool:
+def own_name() -> dict[str, str]:
+    """The name of this process."""
+    return process_name(os.getpid())
+
+
+def is_dead(name: Mapping[str, Any]) -> bool:
     """Whether the process of that name has ended; never said of one on another machine."""
     if name.get("host") != socket.gethostname() or not name.get("pid", "").isdigit():
         return False
@@ -52,20 +56,6 @@ def command_of(pid: int) -> str | None:
         return " ".join(psutil.Process(pid).cmdline()).strip()
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
-
-
-@dataclass(frozen=True)
-class GroupRecord:
-    """A process group, led by the process of the same number in a session of its own.
-
-    `owner` is the process that started it and looks after it, told apart by `owner_started`.
-    """
-
-    name: str
-    group: int
-    started: str
-    owner: int = 0
-    owner_started: str = ""
 
 
 def group_members(group: int) -> list[int]:
@@ -81,18 +71,20 @@ def _group_of(pid: int) -> int | None:
 
 
 def record_group(name: str, pid: int) -> Path:
-    """Note a process that leads its own session; the file goes when the group has ended."""
+    """Note a process that leads its own session, and that this process looks after it.
+
+    The file goes when the group has ended.
+    """
     path = FOLDER / f"{name}.json"
-    own = os.getpid()
-    record = GroupRecord(name, pid, start_mark(pid) or "", own, start_mark(own) or "")
-    write_json(path, asdict(record))
+    write_json(path, {"leader": process_name(pid), "owner": own_name()})
     return path
 
 
 def end_group(group: int, patience: Callable[[], bool] = lambda: True) -> None:
     """End a process group: SIGINT, then SIGTERM, then SIGKILL. `patience()` False: at once."""
     for number, seconds in SIGNALS:
-        if not patience() and number != signal.SIGKILL:
+        is_last = number == signal.SIGKILL
+        if not (is_last or patience()):
             continue
         if not group_members(group):
             return
@@ -100,12 +92,8 @@ def end_group(group: int, patience: Callable[[], bool] = lambda: True) -> None:
             os.killpg(group, number)
         except ProcessLookupError:
             return
-        until = time.monotonic() + seconds
-        while (
-            group_members(group)
-            and time.monotonic() < until
-            and (patience() or number == signal.SIGKILL)
-        ):
+        until_s = time.monotonic() + seconds
+        while (is_last or patience()) and time.monotonic() < until_s and group_members(group):
             time.sleep(0.05)
 
 
@@ -117,32 +105,27 @@ def end_leftovers(keep: Collection[str] = (), *, own: bool = True) -> list[str]:
     """
     ended = []
     for path in sorted(FOLDER.glob("*.json")):
-        if path.stem in keep:
+        record = json.loads(path.read_text())
+        is_own = own and record["owner"] == own_name()
+        if path.stem in keep or not (is_own or is_dead(record["owner"])):
             continue
-        record = GroupRecord(**json.loads(path.read_text()))
-        if (not own or record.owner != os.getpid()) and _has_owner(record):
-            continue
-        if _is_ours(record):
-            end_group(record.group)
-            ended.append(record.name)
+        if _is_ours(record["leader"]):
+            end_group(int(record["leader"]["pid"]))
+            ended.append(path.stem)
         path.unlink(missing_ok=True)
     return ended
 
 
-def _has_owner(record: GroupRecord) -> bool:
-    return record.owner != 0 and start_mark(record.owner) == record.owner_started
-
-
-def _is_ours(record: GroupRecord) -> bool:
-    """Whether the group still is the one that was recorded.
+def _is_ours(leader: Mapping[str, str]) -> bool:
+    """Whether the group of that leader still is the one that was recorded.
 
     A number is not given anew while its group lives. So either the leader is the recorded process,
     or it is gone and what is left of the group works in this folder.
     """
-    leader = start_mark(record.group)
-    if leader is not None:
-        return leader == record.started
-    return any(_folder_of(pid) == str(Path.cwd()) for pid in group_members(record.group))
+    pid = int(leader["pid"])
+    if start_mark(pid) is not None:
+        return not is_dead(leader)
+    return any(_folder_of(member) == str(Path.cwd()) for member in group_members(pid))
 
 
 def _folder_of(pid: int) -> str | None:

@@ -17,6 +17,7 @@ from pipeline.processes import (
     end_group,
     end_leftovers,
     group_members,
+    process_name,
     record_group,
     start_mark,
 )
@@ -110,11 +111,14 @@ def test_groups_of_a_living_owner_stay(groups: list["subprocess.Popen[str]"]) ->
     path = record_group("distill@a-64", family.pid)
     assert end_leftovers(own=False) == []
     record = json.loads(path.read_text())
-    parent = {"owner": os.getppid(), "owner_started": start_mark(os.getppid())}
-    path.write_text(json.dumps({**record, **parent}))
+    parent = process_name(os.getppid())
+    path.write_text(json.dumps({**record, "owner": parent}))
     assert end_leftovers() == []
     assert len(group_members(family.pid)) == 2
-    path.write_text(json.dumps({**record, **parent, "owner_started": "another boot 1"}))
+    path.write_text(json.dumps({**record, "owner": {**parent, "host": "another", "pid": "1"}}))
+    assert end_leftovers() == []
+    dead = {**parent, "process_start": "another boot 1"}
+    path.write_text(json.dumps({**record, "owner": dead}))
     assert end_leftovers(own=False) == ["distill@a-64"]
     assert group_members(family.pid) == []
 
@@ -135,7 +139,9 @@ def test_number_given_to_another_process_is_left_alone(
 ) -> None:
     family = start_family(groups)
     path = record_group("distill@a-64", family.pid)
-    path.write_text(json.dumps({**json.loads(path.read_text()), "started": "another boot 1"}))
+    record = json.loads(path.read_text())
+    record["leader"]["process_start"] = "another boot 1"
+    path.write_text(json.dumps(record))
     assert end_leftovers() == []
     assert len(group_members(family.pid)) == 2
     assert not path.exists()
