@@ -112,7 +112,7 @@ def retrain_flow(
     request, stop = Request(dataset, with_teacher, tolerance, force, across_backbones), Stop()
     with _cancellation_stops(stop):
         result = retrain(request, _advance_as_tasks, stop, _begin)
-    publish_retraining(result.verdicts, result.lines)
+    publish_retraining(result.lines)
     message = "\n".join(result.lines)
     if result.stop_reason:
         return Cancelled(message=message, data=result)
@@ -134,11 +134,11 @@ def cell_flow(stage: str, inputs: list[str], params: str, lock: str, code: str) 
 def _run_as_flow(study: Study) -> State[Any]:
     """Run the rest of a planned study within the flow that runs now; the flow's final state."""
     _begin(study.state)
-    publish_plan(study.graph, study.dirty)
+    publish_plan(study)
     with signals_stop(study.stop), _cancellation_stops(study.stop):
         _advance_as_tasks(study)
     study.finish()
-    publish_results(study.graph, study.outcomes, study.not_run)
+    publish_results(study)
     message = "\n".join(study.lines())
     if study.stop.event.is_set():
         return Cancelled(message=message)
@@ -178,10 +178,10 @@ def _advance_as_tasks(study: Study) -> None:
     @task(cache_policy=NO_CACHE, persist_result=False)
     def stage_task(stage: str) -> State[Any]:
         logger = get_run_logger()
-        run = study.run(stage)
-        for line in iter(run.lines.get, None):
+        told = study.run(stage)
+        while isinstance(line := told.get(), str):
             logger.info("%s", line)
-        return _state_of(run.outcome.result())
+        return _state_of(line)
 
     def submit(stage: str) -> None:
         upstreams = [futures[name] for name in study.scheduler.upstreams[stage] if name in futures]

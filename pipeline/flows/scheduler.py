@@ -1,7 +1,6 @@
 """What starts when, and with which cores and GPUs, while stages run side by side."""
 
 import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,13 +82,6 @@ class Scheduler:
         return False
 
 
-def available_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def study_shares() -> tuple[int, int]:
     """With how many threads each process of a stage computes, and how many processes it has.
 
@@ -112,11 +104,8 @@ def share_cores(asked: int | None, each: int, cores: int) -> tuple[int, str]:
         return min(fitting, DEFAULT_JOBS), ""
     if asked <= fitting:
         return asked, ""
-    return fitting, (
-        f"{fitting} at a time instead of {asked}: each computes with {each} "
-        f"{'thread' if each == 1 else 'threads'} (threads x compute.processes in params.yaml), "
-        f"the cores are {cores}"
-    )
+    each_has = f"threads x compute.processes = {each} in params.yaml"
+    return fitting, f"{fitting} at a time instead of {asked}: {each_has}, the cores are {cores}"
 
 
 def visible_gpus() -> list[str]:
@@ -124,19 +113,12 @@ def visible_gpus() -> list[str]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
-    if shutil.which("nvidia-smi") is None:
-        return []
+    command = ["nvidia-smi", "-L"]
     try:
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"],  # noqa: S607
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        ).stdout
-    except subprocess.TimeoutExpired:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)  # noqa: S603
+    except (FileNotFoundError, subprocess.TimeoutExpired):
         return []
-    count = sum(line.startswith("GPU ") for line in listed.splitlines())
+    count = sum(line.startswith("GPU ") for line in done.stdout.splitlines())
     return [str(number) for number in range(count)]
 
 

@@ -7,12 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from queue import SimpleQueue
 from types import FrameType
 from typing import IO, Literal
 
@@ -20,7 +18,7 @@ from pipeline.processes import end_group, record_group
 
 Result = Literal["ran", "restored", "unchanged", "failed", "stopped"]
 SUCCESSES = ("ran", "restored", "unchanged")
-REFUSED = "exited with 2"  # DVC's words for a stage's exit code
+REFUSED = "exited with 2"  # DVC's words where a stage refused what it was given
 LOCK_TROUBLE = ("is busy, it is being blocked by", "Unable to acquire lock")
 ATTEMPTS = 5
 RETRY_AFTER_S = 1.0  # the first time; each time longer by as much
@@ -98,18 +96,13 @@ class Outcome:
     def is_success(self) -> bool:
         return self.result in SUCCESSES
 
-    @property
-    def is_refusal(self) -> bool:
-        """Whether it failed for what it was given, such as a damaged archive: exit code 2."""
-        return self.result == "failed" and any(REFUSED in line for line in self.tail)
-
 
 def exit_code_of(outcomes: Iterable[Outcome]) -> int:
     """What a command whose stages ended like this ends with: 0, 2 for refusals alone, else 1."""
-    failed = [outcome for outcome in outcomes if outcome.result == "failed"]
-    if failed and all(outcome.is_refusal for outcome in failed):
+    tails = [" ".join(outcome.tail) for outcome in outcomes if outcome.result == "failed"]
+    if tails and all(REFUSED in tail for tail in tails):
         return 2
-    return int(bool(failed))
+    return int(bool(tails))
 
 
 def outcome_now(stage: str, result: Result, since_s: float, tail: tuple[str, ...] = ()) -> Outcome:
@@ -122,37 +115,23 @@ def now_text() -> str:
     return datetime.now().astimezone().isoformat("T", "seconds")
 
 
-@dataclass
-class StageRun:
-    """A stage on its way. Its lines come for one reader, and end with None; then its outcome."""
-
-    lines: "SimpleQueue[str | None]" = field(default_factory=SimpleQueue)
-    outcome: "Future[Outcome]" = field(default_factory=Future)
-
-
 def reproduce_stage(
     stage: str,
-    *,
-    force: bool,
     environment: Mapping[str, str],
     stop: Stop,
     on_line: Callable[[str], None],
+    options: Iterable[str] = (),
 ) -> Outcome:
-    """Run one stage by DVC; again only where DVC could not have a lock."""
+    """Run one stage by DVC; again only where DVC could not have a lock.
+
+    options: of `dvc repro`, such as --force.
+    """
     since_s = time.monotonic()
-    options = ["--force"] if force else []
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", *options, stage]
-    lines: list[str] = []
     for attempt in range(ATTEMPTS):
         if stop.event.is_set():
-            return outcome_now(stage, "stopped", since_s)
-        lines = []
-
-        def take(line: str, lines: list[str] = lines) -> None:
-            lines.append(line)
-            on_line(line)
-
-        code = run_group(stage, command, environment, stop, take)
+            break
+        code, lines = run_group(stage, command, environment, stop, on_line)
         if code == 0:
             return outcome_now(stage, _result_of(lines), since_s)
         is_lock_trouble = any(words in line for line in lines for words in LOCK_TROUBLE)
@@ -182,8 +161,10 @@ def run_group(
     environment: Mapping[str, str],
     stop: Stop,
     on_line: Callable[[str], None],
-) -> int:
-    """Run a command in a session of its own until it and all it started have ended; its exit code.
+) -> tuple[int, list[str]]:
+    """Run a command in a session of its own until it and all it started have ended.
+
+    Returns its exit code and its lines, each of which `on_line` has got as it came.
 
     The command waits for a line of ours, which comes after its group is on disk: a study that is
     killed in between leaves no process that nobody knows of.
@@ -199,30 +180,27 @@ def run_group(
     assert process.stdin is not None
     assert process.stdout is not None
     record = record_group(name, process.pid)
-    reader = threading.Thread(target=_read_lines, args=(process.stdout, on_line), daemon=True)
+    lines: list[str] = []
+    reading = (process.stdout, lines, on_line)
+    reader = threading.Thread(target=_read_lines, args=reading, daemon=True)
     reader.start()
-    try:
+    with suppress(BrokenPipeError):  # it was ended already; its exit code tells
         process.stdin.write(b"go\n")
         process.stdin.close()
-    except BrokenPipeError:
-        pass  # it was ended already; its exit code tells
-    while True:
-        try:
-            process.wait(timeout=0.1)
-            break
-        except subprocess.TimeoutExpired:
-            if stop.event.is_set():
-                end_group(process.pid, lambda: stop.is_patient)
+    while process.poll() is None:
+        if stop.event.wait(0.05):
+            end_group(process.pid, lambda: stop.is_patient)
     end_group(process.pid, lambda: stop.is_patient)  # what a killed dvc has left
     reader.join(timeout=5.0)
     record.unlink(missing_ok=True)
-    return process.returncode
+    return process.returncode, lines
 
 
-def _read_lines(stream: IO[bytes], on_line: Callable[[str], None]) -> None:
+def _read_lines(stream: IO[bytes], lines: list[str], on_line: Callable[[str], None]) -> None:
     with stream:
         for line in stream:
-            on_line(line.decode(errors="replace").rstrip())
+            lines.append(line.decode(errors="replace").rstrip())
+            on_line(lines[-1])
 
 
 def stage_environment(threads: int, gpu: str | None = None) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A study: the stages of dvc.yaml that are out of date, planned, run side by side, and settled."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,29 +9,9 @@ from queue import SimpleQueue
 
 from pipeline.flows.graph import StageGraph, read_graph
 from pipeline.flows.lockfile import normalise_lock
-from pipeline.flows.run_state import (
-    RunState,
-    last_outcomes,
-    note_outcome,
-    stage_states,
-    workspace,
-)
-from pipeline.flows.scheduler import (
-    Gpus,
-    Scheduler,
-    available_cores,
-    share_cores,
-    study_shares,
-    visible_gpus,
-)
-from pipeline.flows.stage_runs import (
-    Outcome,
-    StageRun,
-    Stop,
-    outcome_now,
-    reproduce_stage,
-    stage_environment,
-)
+from pipeline.flows.run_state import RunState, last_outcomes, note_outcome, stage_states, workspace
+from pipeline.flows.scheduler import Gpus, Scheduler, share_cores, study_shares, visible_gpus
+from pipeline.flows.stage_runs import Outcome, Stop, outcome_now, reproduce_stage, stage_environment
 from pipeline.flows.terminal import Terminal, summary
 from pipeline.paths import locked_outputs
 from pipeline.training.work_folders import delete_spent_work
@@ -57,7 +38,7 @@ class Study:
         self.state, self.stop, self.terminal = state, stop, terminal
         self.targets: list[str] = []
         self._threads, processes = study_shares()
-        cores = available_cores()
+        cores = len(os.sched_getaffinity(0))
         self.jobs, self.why_fewer = share_cores(jobs, self._threads * processes, cores)
         self.dirty = graph.dirty(force=fresh)
         runs = last_outcomes()
@@ -69,25 +50,29 @@ class Study:
         self._gpus = Gpus(visible_gpus(), processes)
         self._ended: SimpleQueue[Outcome] = SimpleQueue()
         self._outputs = locked_outputs()
-        self._runs: dict[str, StageRun] = {}
-        before = stage_states(whole, runs)
-        state.note(jobs=self.jobs, plan=self.dirty, before=[[one, *before[one]] for one in before])
+        self._runs: dict[str, SimpleQueue[str | Outcome]] = {}
+        self.before = stage_states(whole, runs)
+        before = [(name, *told) for name, told in self.before.items()]
+        state.note(jobs=self.jobs, plan=self.dirty, before=before)
         terminal.width = max(map(len, self.dirty), default=0)
 
-    def run(self, stage: str) -> StageRun:
-        """The run of a stage, which starts here unless it has started before."""
+    def run(self, stage: str) -> SimpleQueue[str | Outcome]:
+        """The lines of a stage, for one reader, and then its outcome.
+
+        It starts here unless it has started before.
+        """
         if stage not in self._runs:
             self.terminal.started(stage)
             self.state.note_stage(stage, "running")
-            run = self._runs[stage] = StageRun()
-            threading.Thread(target=self._reproduce, args=(stage, run), daemon=True).start()
+            self._runs[stage] = SimpleQueue()
+            threading.Thread(target=self._reproduce, args=(stage,), daemon=True).start()
         return self._runs[stage]
 
-    def _reproduce(self, stage: str, run: StageRun) -> None:
+    def _reproduce(self, stage: str) -> None:
         """Run a stage and tell everyone how it ended; a fault of ours is its failure, too."""
         since_s = time.monotonic()
         try:
-            outcome = self._outcome_of(stage, run.lines.put, since_s)
+            outcome = self._outcome_of(stage, since_s)
         except Exception as error:
             fault = f"{type(error).__name__}: {error}"
             outcome = outcome_now(stage, "failed", since_s, (fault,))
@@ -96,25 +81,20 @@ class Study:
             self.state.note_stage(stage, outcome.result)
             self.terminal.ended(outcome)
         finally:
-            run.lines.put(None)
-            run.outcome.set_result(outcome)
+            self._runs[stage].put(outcome)
             self._ended.put(outcome)
 
-    def _outcome_of(self, stage: str, on_line: Callable[[str], None], since_s: float) -> Outcome:
+    def _outcome_of(self, stage: str, since_s: float) -> Outcome:
         def take(line: str) -> None:
-            on_line(line)
+            self._runs[stage].put(line)
             self.terminal.line(stage, line)
 
         if self._has_same_inputs(stage):
             return outcome_now(stage, "unchanged", since_s)
         with self._gpus.some() as gpus:
-            return reproduce_stage(
-                stage,
-                force=self.fresh,
-                environment=stage_environment(self._threads, gpus),
-                stop=self.stop,
-                on_line=take,
-            )
+            environment = stage_environment(self._threads, gpus)
+            options = ["--force"] if self.fresh else []
+            return reproduce_stage(stage, environment, self.stop, take, options)
 
     def _has_same_inputs(self, stage: str) -> bool:
         """Whether a stage was to run only because of upstreams, which came out as they were.
@@ -136,13 +116,8 @@ class Study:
         until: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Run what can run, each stage begun by `start` or else by `run`; whether all is over."""
-        return self.scheduler.advance(
-            self.jobs,
-            start or self.run,
-            self._ended,
-            draining=self.stop.event.is_set,
-            until=until,
-        )
+        start, draining = start or self.run, self.stop.event.is_set
+        return self.scheduler.advance(self.jobs, start, self._ended, draining=draining, until=until)
 
     def settle(self) -> None:
         """Leave dvc.lock as a serial `dvc repro` would, and no work folder of what is done."""

@@ -135,8 +135,7 @@ def test_threads_do_not_outnumber_cores(
 def test_message_names_what_to_change() -> None:
     _, message = share_cores(8, 2, 4)
     assert message == (
-        "2 at a time instead of 8: each computes with 2 threads "
-        "(threads x compute.processes in params.yaml), the cores are 4"
+        "2 at a time instead of 8: threads x compute.processes = 2 in params.yaml, the cores are 4"
     )
 
 

@@ -49,9 +49,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_group(program: str, stop: Stop | None = None) -> tuple[int, list[str]]:
-    lines: list[str] = []
+    seen: list[str] = []
     command = [sys.executable, "-c", program]
-    code = stage_runs.run_group("a@b", command, os.environ, stop or Stop(), lines.append)
+    code, lines = stage_runs.run_group("a@b", command, os.environ, stop or Stop(), seen.append)
+    assert seen == lines
     return code, lines
 
 
@@ -63,17 +64,14 @@ def reproduce(
 
     def answer(
         name: str, command: list[str], environment: object, stop: Stop, on_line: Callable[..., None]
-    ) -> int:
+    ) -> tuple[int, list[str]]:
         nonlocal asked
-        code, lines = answers[min(asked, len(answers) - 1)]
         asked += 1
-        for line in lines:
-            on_line(line)
         assert command[1:] == ["-m", "dvc", "--wait-for-lock", "repro", "-s", "a"]
-        return code
+        return answers[min(asked, len(answers)) - 1]
 
     monkeypatch.setattr(stage_runs, "run_group", answer)
-    outcome = reproduce_stage("a", force=False, environment={}, stop=Stop(), on_line=print)
+    outcome = reproduce_stage("a", {}, Stop(), print)
     return outcome, asked
 
 
@@ -111,7 +109,7 @@ def test_other_trouble_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stopped_before_it_began() -> None:
     stop = Stop()
     stop.ask("SIGINT", 2)
-    outcome = reproduce_stage("a", force=True, environment={}, stop=stop, on_line=print)
+    outcome = reproduce_stage("a", {}, stop, print, ["--force"])
     assert outcome.result == "stopped"
 
 
@@ -141,16 +139,14 @@ def test_stop_ends_the_group_in_order() -> None:
         "try:\n    print('up', flush=True)\n    time.sleep(60)\n"
         "except KeyboardInterrupt:\n    print('tidied up')\n"
     )
-    lines: list[str] = []
 
     def take(line: str) -> None:
-        lines.append(line)
         if line == "up":  # asked a second time, it would be killed before it ends in order
             stop.ask("SIGTERM", 15)
 
     command = [sys.executable, "-c", program]
-    assert stage_runs.run_group("a", command, os.environ, stop, take) == 0
-    assert lines == ["up", "tidied up"]
+    told = stage_runs.run_group("a", command, os.environ, stop, take)
+    assert told == (0, ["up", "tidied up"])
 
 
 def test_every_group_has_a_session_of_its_own() -> None:

@@ -38,7 +38,13 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     with run_state.hold_workspace() as state:
 
         def make(reproduce: Reproduce, *, fresh: bool = False) -> Study:
-            def run(stage: str, *, on_line: Callable[[str], None], **_: object) -> Outcome:
+            def run(
+                stage: str,
+                environment: object,
+                stop: Stop,
+                on_line: Callable[[str], None],
+                _: object,
+            ) -> Outcome:
                 return reproduce(stage, on_line)
 
             monkeypatch.setattr(study, "reproduce_stage", run)
@@ -79,9 +85,8 @@ def test_what_changes_is_passed_on(made: Callable[..., Study]) -> None:
     one = made(reproduce)
     one.advance()
     assert results(one) == {"a": "ran", "b": "ran", "c": "unchanged"}
-    run = one.run("b")
-    assert list(iter(run.lines.get, None)) == ["b: one line"]
-    assert run.outcome.result() is one.outcomes["b"]
+    told = one.run("b")
+    assert [told.get(), told.get()] == ["b: one line", one.outcomes["b"]]
     state = run_state.read_state()
     assert state is not None
     assert state["stages"]["b"]["state"] == "ran"
