@@ -1,12 +1,9 @@
 """The stages of dvc.yaml as a graph, read from DVC itself: never a second list."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from dvc.repo import Repo
+from itertools import chain
+from typing import Any
 
 
 class GraphError(ValueError):
@@ -32,11 +29,11 @@ class StageGraph:
 
     def dirty(self, *, force: bool = False) -> list[str]:
         """The stages to run: changed, or downstream of one that is; all of them by force."""
-        found: set[str] = set()
+        found: dict[str, None] = {}
         for name, upstreams in self.upstreams.items():
-            if force or name in self.changes or not found.isdisjoint(upstreams):
-                found.add(name)
-        return [name for name in self.upstreams if name in found]
+            if force or name in self.changes or not found.keys().isdisjoint(upstreams):
+                found[name] = None
+        return list(found)
 
     def named(self, targets: Iterable[str]) -> list[str]:
         """The stages that the targets name: each a stage or a group of stages.
@@ -81,72 +78,38 @@ def read_graph() -> StageGraph:
 
     Raises GraphError when dvc.yaml is faulty or another DVC process holds what is needed.
     """
-    from dvc.repo import lock_repo
-
-    with _open_repo() as repo, lock_repo(repo):
-        stages, edges = _stages(repo)
-        status = {stage.addressing: stage.status().get(stage.addressing, []) for stage in stages}
-        return StageGraph(
-            edges,
-            {name: tuple(_reasons(changes)) for name, changes in status.items() if changes},
-            frozenset(stage.addressing for stage in stages if _is_locked(stage)),
-        )
-
-
-def read_edges() -> dict[str, tuple[str, ...]]:
-    """The stages and their upstreams alone; works while stages run."""
-    with _open_repo() as repo:
-        return _stages(repo)[1]
-
-
-@contextmanager
-def _open_repo() -> Iterator["Repo"]:
-    """The DVC project of this folder; its errors in one sentence."""
     import logging
 
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    logging.getLogger("dvc").setLevel(logging.ERROR)
-    try:
-        with Repo() as repo:
-            yield repo
-    except DvcException as error:
-        raise GraphError(f"dvc: {' '.join(str(error).split())}") from error
-
-
-def _stages(repo: "Repo") -> tuple[list[Any], dict[str, tuple[str, ...]]]:
-    """Stages in the order of `dvc repro`, which is also the order of entries of its dvc.lock."""
+    from dvc.repo import Repo, lock_repo
     from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
-    graph = get_active_graph(repo.index.graph)
-    stages = plan_repro(graph, collect_stages(repo, ["dvc.yaml"]))
-    place = {stage.addressing: number for number, stage in enumerate(stages)}
-    edges = {
-        stage.addressing: tuple(
-            sorted((other.addressing for other in graph.successors(stage)), key=place.__getitem__)
-        )
-        for stage in stages
-    }
-    return stages, edges
-
-
-def _is_locked(stage: Any) -> bool:
-    return any(out.hash_info for out in stage.outs)
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    upstreams, changes = {}, {}
+    try:
+        with Repo() as repo, lock_repo(repo):
+            graph = get_active_graph(repo.index.graph)
+            # In the order of `dvc repro`, which is also that of the entries of its dvc.lock.
+            stages = plan_repro(graph, collect_stages(repo, ["dvc.yaml"]))
+            for stage in stages:
+                name, needed = stage.addressing, set(graph.successors(stage))
+                upstreams[name] = tuple(one.addressing for one in stages if one in needed)
+                if told := stage.status().get(name):
+                    changes[name] = tuple(_reasons(told))
+            locked = {stage.addressing for stage in stages if any(o.hash_info for o in stage.outs)}
+    except DvcException as error:
+        raise GraphError(f"dvc: {' '.join(str(error).split())}") from error
+    return StageGraph(upstreams, changes, frozenset(locked))
 
 
 def _reasons(changes: Iterable[Any]) -> Iterator[str]:
     """DVC's account of a stage, such as {"changed deps": {PATH: "modified"}}, in short lines."""
     for change in changes:
-        if not isinstance(change, Mapping):
-            yield str(change)
+        if isinstance(change, str):  # such as "changed command"
+            yield change
             continue
-        for kind, paths in change.items():
-            if not isinstance(paths, Mapping):
-                yield f"{kind}: {paths}"
-                continue
-            for path, how in paths.items():
-                if isinstance(how, Mapping):
-                    yield from (f"{path}: {key} {state}" for key, state in how.items())
-                else:
-                    yield f"{path} {how}"
+        for path, how in chain.from_iterable(paths.items() for paths in change.values()):
+            if isinstance(how, Mapping):
+                yield from (f"{path}: {key} {state}" for key, state in how.items())
+            else:
+                yield f"{path} {how}"

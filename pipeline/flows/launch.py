@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from pipeline.flows.retraining import Request, RetrainResult, retrain
-from pipeline.flows.run_state import WorkspaceHeldError, running_study
+from pipeline.flows.run_state import holder, running_study
 from pipeline.flows.server import ServerError, prefect_server
 from pipeline.flows.study import Study, planned_study
 from pipeline.flows.terminal import Terminal
@@ -63,7 +63,7 @@ def _start_without(study: Study, is_ready: Callable[[], bool]) -> bool:
 def run_retrain(request: Request) -> RetrainResult:
     """Retrain under Prefect's eyes; without them where its server does not start."""
     if (other := running_study()) is not None:
-        raise WorkspaceHeldError(f"a study runs here already: process {other['pid']}")
+        raise ValueError(f"a study runs here already: {holder(other)}")
     with prefect_server() as server:
         try:
             server.wait()

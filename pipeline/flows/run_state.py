@@ -1,10 +1,8 @@
 """What runs leave on disk: who holds the workspace, how far he is, how stages ended."""
 
 import json
-import os
-import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -16,15 +14,11 @@ from pipeline.flows.graph import StageGraph
 from pipeline.flows.lockfile import heal_locks
 from pipeline.flows.stage_runs import SUCCESSES, Outcome, Stop, now_text, signals_stop
 from pipeline.paths import WORK
-from pipeline.processes import end_leftovers, start_mark
+from pipeline.processes import end_leftovers, is_dead, own_name
 
 LOCK = WORK / "study.lock"
 STATE = WORK / "study.json"
 RUNS = WORK / "runs"
-
-
-class WorkspaceHeldError(ValueError):
-    """Another study runs in this workspace."""
 
 
 class RunState:
@@ -34,9 +28,7 @@ class RunState:
         self.previous = previous  # of a run that was killed
         self._guard = threading.Lock()
         self._facts: dict[str, Any] = {
-            "pid": os.getpid(),
-            "started": start_mark(os.getpid()),
-            "host": socket.gethostname(),
+            **own_name(),
             "since": now_text(),
             "ended": None,
             "stages": {},
@@ -58,7 +50,7 @@ class RunState:
 def workspace(stop: Stop, note: Callable[[str], None]) -> Iterator[RunState]:
     """The workspace for what runs stages: held, mended after a kill, and left in order.
 
-    Meanwhile signals ask for the stop. Raises WorkspaceHeldError, and LockConflictError for a
+    Meanwhile signals ask for the stop. Raises ValueError where a study runs here, and for a
     dvc.lock that nobody can mend but its owner.
     """
     with signals_stop(stop), hold_workspace() as state:
@@ -75,18 +67,17 @@ def workspace(stop: Stop, note: Callable[[str], None]) -> Iterator[RunState]:
 
 @contextmanager
 def hold_workspace() -> Iterator[RunState]:
-    """One study a workspace. Raises WorkspaceHeldError that says who holds it.
+    """One study a workspace. Raises ValueError that says who holds it.
 
     The lock ends with its process, however that ends. An error is an end, too: only what was
     killed leaves a state that has not ended.
     """
     WORK.mkdir(exist_ok=True)
-    lock = FileLock(LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(LOCK).acquire(timeout=0)
     except Timeout:
-        raise WorkspaceHeldError(f"a study runs here already: {_who(read_state())}") from None
-    try:
+        raise ValueError(f"a study runs here already: {holder(read_state())}") from None
+    with lock:
         found = read_state()
         state = RunState(found if found and not found["ended"] else None)
         state.note()
@@ -94,16 +85,11 @@ def hold_workspace() -> Iterator[RunState]:
             yield state
         finally:
             state.note(ended=now_text())
-    finally:
-        lock.release()
 
 
 def read_state() -> dict[str, Any] | None:
     """The state of what holds or last held the workspace."""
-    try:
-        return json.loads(STATE.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
+    return json.loads(STATE.read_text(encoding="utf-8")) if STATE.exists() else None
 
 
 def running_study() -> dict[str, Any] | None:
@@ -112,22 +98,17 @@ def running_study() -> dict[str, Any] | None:
     That of another machine, which shares the folder, counts as running until it says otherwise.
     """
     state = read_state()
-    if state is None or state["ended"]:
-        return None
-    if state["host"] == socket.gethostname() and start_mark(state["pid"]) != state["started"]:
-        return None
-    return state
+    return None if state is None or state["ended"] or is_dead(state) else state
 
 
 def at_work() -> str | None:
     """Who runs a study or retraining in this workspace now, in words; None where nobody does."""
     study = running_study()
-    if study is None:
-        return None
-    return f"a study or retraining runs here (process {study['pid']}, since {study['since']})"
+    return None if study is None else f"a study or retraining runs here ({holder(study)})"
 
 
-def _who(state: Mapping[str, Any] | None) -> str:
+def holder(state: Mapping[str, Any] | None) -> str:
+    """Who holds the workspace, by his state."""
     if state is None:
         return "by a process that has not said its name yet"
     return f"process {state['pid']} on {state['host']}, since {state['since']}"
@@ -154,19 +135,15 @@ def stage_states(graph: StageGraph, runs: Mapping[str, Outcome]) -> dict[str, tu
         if name not in dirty:
             rows[name] = ("fresh", "")
         elif name in runs and runs[name].result == "failed":
-            rows[name] = ("failed", _failure(runs[name].tail) or why)
+            tail = runs[name].tail
+            messages = [line for line in tail if line.startswith("error: ")]
+            rows[name] = ("failed", [why, *tail, *messages][-1])
         elif name not in graph.locked:
             rows[name] = ("not yet run", "")
         else:
             after = ", ".join(other for other in upstreams if other in dirty)
             rows[name] = ("stale", why or f"after {after}")
     return rows
-
-
-def _failure(tail: Sequence[str]) -> str:
-    """The line that says why a stage failed: its own message, or the last line of all."""
-    messages = [line for line in tail if line.startswith("error: ")]
-    return messages[-1] if messages else (tail[-1] if tail else "")
 
 
 def states_of_running(state: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -1,21 +1,18 @@
 """A study on the terminal: a line where something happens, a summary, and all stages' states."""
 
+import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.config.params import load_params
-from pipeline.flows.graph import GraphError, read_edges, read_graph
-from pipeline.flows.run_state import (
-    last_outcomes,
-    read_state,
-    running_study,
-    stage_states,
-    states_of_running,
-)
+from pipeline.flows import run_state
+from pipeline.flows.graph import GraphError, read_graph
 from pipeline.flows.stage_runs import Outcome
 from pipeline.paths import teacher_origin
 
@@ -34,21 +31,11 @@ STATE_STYLES = {
     "waiting": "cyan",
     "failed": "bold red",
     "not yet run": "dim",
-    "unknown": "dim",
 }
 # What DVC says around every stage.
-CHATTER = (
-    "Running stage '",
-    "Stage '",
-    "> ",
-    "Updating lock file",
-    "Generating lock file",
-    "To track the changes",
-    "\tgit add",
-    "To enable auto staging",
-    "\tdvc config",
-    "Use `dvc push`",
-    "Data and pipelines are up to date.",
+CHATTER = re.compile(
+    "Running stage '|Stage '|> |Updating lock file|Generating lock file|To track the changes"
+    "|\tgit add|To enable auto staging|\tdvc config|Use `dvc push`|Data and pipelines are up to"
 )
 
 
@@ -56,17 +43,16 @@ def duration(seconds: float) -> str:
     """Seconds as one reads them: 4.2 s, 3 min 05 s, 2 h 07 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
-    )
+    minutes, rest_s = divmod(round(seconds), 60)
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest:02} min" if hours else f"{minutes} min {rest_s:02} s"
 
 
 class Terminal:
     """Writes lines of stages that run side by side; any thread may call it."""
 
-    def __init__(self, names: Sequence[str] = ()) -> None:
-        self.width = max(map(len, names), default=0)
+    def __init__(self) -> None:
+        self.width = 0  # of the stages' names
         self.console = Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
 
     def note(self, text: str, style: str = "") -> None:
@@ -77,7 +63,7 @@ class Terminal:
 
     def line(self, stage: str, text: str) -> None:
         """A line of a stage's own, unless it is what DVC says around every stage."""
-        if text.strip() and not text.startswith(CHATTER):
+        if text.strip() and not CHATTER.match(text):
             self._line(stage, f"| {text}")
 
     def ended(self, outcome: Outcome) -> None:
@@ -93,11 +79,8 @@ def summary(
     outcomes: Mapping[str, Outcome], not_run: Sequence[str], reason: str, seconds: float
 ) -> list[str]:
     """The end of a study in lines: what happened to how many stages, and which did not work."""
-    counts = {
-        word: sum(outcome.result == result for outcome in outcomes.values())
-        for result, word in WORDS.items()
-    }
-    counted = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    counts: Counter[str] = Counter(outcome.result for outcome in outcomes.values())
+    counted = ", ".join(f"{counts[one]} {word}" for one, word in WORDS.items() if counts[one])
     own_s = sum(outcome.seconds for outcome in outcomes.values())
     how = f"stopped ({reason})" if reason else "ended"
     lines = [f"study {how} after {duration(seconds)}: {counted or 'no stage ended'}"]
@@ -114,10 +97,20 @@ def summary(
 
 def show_status() -> None:
     """Print the stages, and who runs a study here; starts nothing, waits for nothing."""
-    runs = last_outcomes()
+    runs = run_state.last_outcomes()
     rows, headline = _states_now(runs)
     console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(_table(rows, runs))
+    table = Table(title="stages", title_justify="left")
+    for column in ("stage", "state", "last run", "took", "ended"):
+        table.add_column(column, justify="right" if column == "took" else "left", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for name, (state, why) in rows.items():
+        last = ("", "", "")
+        if run := runs.get(name):
+            ended = run.ended[:19].replace("T", " ")
+            last = (WORDS[run.result], duration(run.seconds), ended)
+        table.add_row(name, Text(state, STATE_STYLES.get(state, "")), *last, why)
+    console.print(table)
     console.print(headline, highlight=False)
     for name in load_params().datasets:
         if line := kept_teacher_line(name):
@@ -126,19 +119,18 @@ def show_status() -> None:
 
 def _states_now(runs: Mapping[str, Outcome]) -> tuple[dict[str, tuple[str, str]], str]:
     """For each stage its state and the reason of it; and a sentence on the study as a whole."""
-    if (state := running_study()) is not None:
-        rows = states_of_running(state)
-        rows = rows or dict.fromkeys(read_edges(), ("unknown", "the study is being planned"))
-        by = f"process {state['pid']} on {state['host']}, since {state['since']}"
-        return rows, f"a study runs: {by}, {state.get('jobs', 1)} at a time"
+    if (state := run_state.running_study()) is not None:
+        at_a_time = f"{state['jobs']} at a time" if "jobs" in state else "being planned"
+        headline = f"a study runs: {run_state.holder(state)}, {at_a_time}"
+        return run_state.states_of_running(state), headline
     headline = "no study runs"
-    if (last := read_state()) is not None:
+    if (last := run_state.read_state()) is not None:
         how = f"ended {last['ended']}" if last["ended"] else "was killed"
         headline += f"; the last one began {last['since']}, and {how}"
     try:
-        return stage_states(read_graph(), runs), headline
+        return run_state.stage_states(read_graph(), runs), headline
     except GraphError as error:  # DVC at work by other hands
-        return dict.fromkeys(read_edges(), ("unknown", "")), f"{headline}; {error}"
+        return {}, f"{headline}; {error}"
 
 
 def kept_teacher_line(dataset: str) -> str | None:
@@ -150,21 +142,3 @@ def kept_teacher_line(dataset: str) -> str | None:
         f"{dataset}: `l2s retrain` kept the teacher, which learned from an older pack; it and what "
         "hangs on it stay stale until `l2s study` or `l2s retrain --with-teacher`"
     )
-
-
-def _table(rows: Mapping[str, tuple[str, str]], runs: Mapping[str, Outcome]) -> Table:
-    table = Table(title="stages", title_justify="left")
-    for column in ("stage", "state", "last run", "took", "ended"):
-        table.add_column(column, justify="right" if column == "took" else "left", no_wrap=True)
-    table.add_column("why", overflow="fold")
-    for name, (state, why) in rows.items():
-        run = runs.get(name)
-        table.add_row(
-            name,
-            f"[{STATE_STYLES[state]}]{state}[/]" if state in STATE_STYLES else state,
-            WORDS[run.result] if run else "",
-            duration(run.seconds) if run else "",
-            run.ended[:19].replace("T", " ") if run else "",
-            why,
-        )
-    return table

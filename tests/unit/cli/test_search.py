@@ -338,7 +338,7 @@ def test_what_a_running_study_has_taken_away_is_told(study: Path, photo: Path) -
         record.note()
         beside = l2s("search", photo)
         assert beside.exit_code == 2
-        assert f"runs here (process {os.getpid()}, since " in beside.stderr
+        assert f"runs here (process {os.getpid()} on " in beside.stderr
         assert "try again when it has ended" in beside.stderr
         params = Path("params.yaml").read_bytes()
         refused = l2s("select", "cub200")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.flows.graph import GraphError, StageGraph, read_edges, read_graph
+from pipeline.flows.graph import GraphError, StageGraph, read_graph
 from tests.sleepy_study import make_sleepy_study, serial_lock, write_students
 
 # Of DVC's own dependencies.
@@ -41,7 +41,6 @@ def test_graph_is_that_of_dvc_yaml(project: Path, monkeypatch: pytest.MonkeyPatc
     assert graph.changes == {}
     assert graph.dirty() == []
     assert graph.locked == frozenset(ORDER)
-    assert read_edges() == graph.upstreams
 
 
 def test_order_is_that_of_the_lock_of_a_serial_run(project: Path) -> None:

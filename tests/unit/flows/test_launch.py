@@ -85,6 +85,6 @@ def test_a_retraining_goes_on_without_a_server_and_is_refused_beside_a_study(
     launch.run_retrain(Request("own"))
     assert asked == [Request("own")]
     held = "a study runs here already: process"
-    with run_state.hold_workspace(), pytest.raises(run_state.WorkspaceHeldError, match=held):
+    with run_state.hold_workspace(), pytest.raises(ValueError, match=held):
         launch.run_retrain(Request("own"))
     assert asked == [Request("own")]

@@ -42,7 +42,8 @@ def test_summary_counts_and_names() -> None:
 
 
 def test_lines_have_their_stage_and_no_chatter() -> None:
-    terminal = Terminal(["teach@a", "distill@a-64"])
+    terminal = Terminal()
+    terminal.width = len("distill@a-64")
     stream = io.StringIO()
     terminal.console = Console(file=stream, width=40, markup=False, highlight=False, soft_wrap=True)
     terminal.started("teach@a")
