@@ -45,28 +45,26 @@ class Timetable:
         return f"by cron {self.cron!r} in {self.zone}" if self.cron else f"every {self.every}"
 
     def prefect_schedule(self) -> "Schedule":
-        """As Prefect takes it. Raises ValueError for a cron expression that is none."""
+        """As Prefect takes it."""
         from prefect.schedules import Cron, Interval
 
-        if self.cron is None:
-            span = timedelta(seconds=every_seconds(self.every))
-            return Interval(span, anchor_date=datetime.fromisoformat(self.since))
-        try:
+        if self.cron is not None:
             return Cron(self.cron, timezone=self.zone)
-        except ValueError as error:
-            raise ValueError(f"--cron {self.cron!r}: {error}") from None
+        span = timedelta(seconds=every_seconds(self.every))
+        return Interval(span, anchor_date=datetime.fromisoformat(self.since))
 
-    async def coming(self) -> tuple[str, ...]:
+    async def coming(self) -> list[str]:
         """The next three times, ISO 8601. Raises ValueError where there is none."""
         from prefect.server.schemas.schedules import CronSchedule, IntervalSchedule
 
-        schedule = self.prefect_schedule()
-        if schedule.interval is not None:
-            times = IntervalSchedule(interval=schedule.interval, anchor_date=schedule.anchor_date)
-            return tuple(time.isoformat() for time in await times.get_dates(3))
         try:
-            crons = CronSchedule(cron=schedule.cron or "", timezone=schedule.timezone)
-            return tuple(time.isoformat() for time in await crons.get_dates(3))
+            one = self.prefect_schedule()
+            if one.interval:
+                interval = IntervalSchedule(interval=one.interval, anchor_date=one.anchor_date)
+                times = await interval.get_dates(3)
+            else:
+                times = await CronSchedule(cron=one.cron, timezone=one.timezone).get_dates(3)
+            return [time.isoformat() for time in times]
         except ValueError as error:
             raise ValueError(f"--cron {self.cron!r}: no date ever meets it ({error})") from None
 
@@ -86,13 +84,12 @@ def read_timetable(cron: str | None, every: str | None) -> Timetable:
 def every_seconds(text: str) -> int:
     """Seconds of a span such as 90s, 30m, 6h, 7d or 1h30m."""
     parts = re.findall(r"(\d+)([smhd])", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(
-            f"--every {text!r}: must be numbers with s, m, h or d, such as 6h or 1h30m"
-        )
     seconds = sum(int(number) * UNITS[unit] for number, unit in parts)
-    if seconds < SHORTEST_S:
-        raise ValueError(f"--every {text!r}: must be {SHORTEST_S} s at least")
+    if seconds < SHORTEST_S or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(
+            f"--every {text!r}: must be numbers with s, m, h or d, such as 6h or 1h30m, and "
+            f"{SHORTEST_S} s at least"
+        )
     return seconds
 
 
@@ -105,7 +102,7 @@ def local_zone() -> str:
     given = os.environ.get("TZ")
     place = str(Path("/etc/localtime").resolve()) if given is None else given.removeprefix(":")
     name = place.rpartition("zoneinfo/")[2] or "UTC"
-    if given is None and not Path("/etc/localtime").exists():
+    if given is None and not Path(place).exists():
         name = "UTC"  # as the system takes it
     try:
         return ZoneInfo(name).key
@@ -124,7 +121,7 @@ def running_schedule() -> dict[str, Any] | None:
     """
     try:
         record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except FileNotFoundError:
         return None
     return None if is_dead(record["owner"]) else record
 
@@ -157,27 +154,25 @@ def run_schedule(
     set_up_prefect()
     asyncio.run(timetable.coming())
     LOCK.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(LOCK).acquire(timeout=0)
     except Timeout:
         other = running_schedule()
-        owner = other["owner"] if other else {}
-        who = f": process {owner['pid']} on {owner['host']}" if owner else ""
+        who = f": process {other['owner']['pid']} on {other['owner']['host']}" if other else ""
         raise ValueError(f"a schedule runs here already{who}") from None
     stop, note = Stop(), Terminal().note
-    try:
-        with signals_stop(stop), prefect_server(port) as server:
-            note("waiting for the Prefect server ...")
-            if server.wait(stop.event.is_set):
-                # Signals come to this thread, and Prefect's loop would set handlers of its own.
-                with ThreadPoolExecutor(1) as pool:
-                    serving = _serve(timetable, parameters, server.url, stop, note)
-                    pool.submit(asyncio.run, serving).result()
-    finally:
-        end_leftovers(own=False)
-        RECORD.unlink(missing_ok=True)
-        lock.release()
+    with lock:
+        try:
+            with signals_stop(stop), prefect_server(port) as server:
+                note("waiting for the Prefect server ...")
+                if server.wait(stop.event.is_set):
+                    # Signals come to this thread; Prefect's loop would set handlers of its own.
+                    with ThreadPoolExecutor(1) as pool:
+                        serving = _serve(timetable, parameters, server.url, stop, note)
+                        pool.submit(asyncio.run, serving).result()
+        finally:
+            end_leftovers(own=False)
+            RECORD.unlink(missing_ok=True)
     return stop.number
 
 
@@ -196,15 +191,11 @@ async def _serve(
 
     flow: Any = scheduled_study if parameters is None else retrain_flow
     name = Path.cwd().name  # the workspace's folder, so that several can share a server
-    record = {"what": flow.name, "when": str(timetable), "owner": own_name(), "coming": ()}
+    record = {"what": flow.name, "when": str(timetable), "owner": own_name(), "coming": []}
     with temporary_settings({PREFECT_API_URL: url}):
         runner = Runner(name=name, limit=1)
-        await runner.aadd_flow(
-            flow,
-            name=name,
-            schedule=timetable.prefect_schedule(),
-            parameters=dict(parameters or {}),
-        )
+        schedule, given = timetable.prefect_schedule(), dict(parameters or {})
+        await runner.aadd_flow(flow, name=name, schedule=schedule, parameters=given)
         serving = asyncio.create_task(runner.start())
         note(f"serving {flow.name} {timetable}; pages: {url.removesuffix('/api')}")
         while not serving.done() and not (stop.event.is_set() and runner.started):

@@ -8,9 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlsplit
 
 from pipeline.processes import end_group, end_leftovers, record_group
@@ -107,16 +105,12 @@ def prefect_server(port: int | None = None) -> Iterator[Server]:
 
 def _start_server(name: str, url: str, environment: Mapping[str, str]) -> Process:
     HOME.mkdir(exist_ok=True)
-    package = find_spec("prefect")
-    assert package is not None
-    assert package.origin is not None
-    port = str(urlsplit(url).port)
-    command = ["uvicorn", "--app-dir", str(Path(package.origin).parent), "--factory"]
-    command += ["prefect.server.api.server:create_app", "--lifespan", "on"]
-    command += ["--host", "127.0.0.1", "--port", port, "--log-level", "error"]
+    command = [sys.executable, "-m", "uvicorn", "prefect.server.api.server:create_app"]
+    command += ["--factory", "--lifespan", "on", "--log-level", "error"]
+    command += ["--host", "127.0.0.1", "--port", str(urlsplit(url).port)]
     with (HOME / f"{name}.log").open("wb") as log:
         return subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", *command],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -130,7 +124,7 @@ def answers(url: str, patience_s: float = 0.5) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=patience_s) as answer:  # noqa: S310
             return bool(answer.status == 200)
-    except (URLError, OSError, ValueError):
+    except (OSError, ValueError):
         return False
 
 
