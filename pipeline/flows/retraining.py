@@ -6,16 +6,15 @@ them: their stages are left out, so that dvc.lock goes on naming the pack they w
 `--with-teacher` brings them up to date.
 """
 
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from pipeline.config.params import Params, load_params
 from pipeline.config.sources import CsvSource, FolderSource
-from pipeline.files import write_json
+from pipeline.files import read_json, write_text
 from pipeline.flows.graph import StageGraph, read_graph
 from pipeline.flows.run_state import RunState, workspace
 from pipeline.flows.stage_runs import Outcome, Stop
@@ -31,8 +30,6 @@ KEPT = ("train_teacher", "train_baseline")  # stages that a retraining of studen
 NOTICING = ("inputs", "hash_inputs")
 READING_IMAGES = ("prepare", "distill")  # by whose changes new images are seen
 
-# Why stages are retrained: for new images, by --force; or not, as no image is new; or not known.
-Cause = Literal["images", "force", "none", "unknown"]
 # Runs the stages of a planned study until none can start.
 Advance = Callable[[Study], object]
 # Runs the out-of-date stages of the first graph, a part of the second, which is all of dvc.yaml.
@@ -52,40 +49,17 @@ class Request:
     across_backbones: bool = False
 
 
-@dataclass(frozen=True)
-class ImageChanges:
-    """How many images are new, have another content or place, or are gone."""
-
-    added: int
-    changed: int
-    removed: int
-
-    def __str__(self) -> str:
-        return f"{self.added} new images, {self.changed} changed, {self.removed} gone"
-
-
 @dataclass
 class Retraining:
-    """What a retraining of one data set came to, and for which cause its stages ran."""
+    """What a retraining of one data set came to, and for which cause its stages ran or did not."""
 
-    dataset: str
-    cause: Cause
-    changes: ImageChanges | None = None
+    cause: str = "whether images are new could not be found out"
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     not_run: list[str] = field(default_factory=list)
 
     @property
     def is_success(self) -> bool:
         return not self.not_run and all(one.is_success for one in self.outcomes.values())
-
-    def line(self) -> str:
-        messages = {
-            "images": str(self.changes or "the images have changed"),
-            "force": "the images are the same, but it was asked for (--force)",
-            "none": "no image is new or changed",
-            "unknown": "whether images are new could not be found out",
-        }
-        return f"{self.dataset}: {messages[self.cause]}"
 
 
 @dataclass
@@ -151,7 +125,7 @@ def retrain(
             terminal.note(f"{name}: looking for new images")
             done = retrain_stages(params, name, request, run_stages)
             result.retrainings.append(done)
-            note(done.line())
+            note(f"{name}: {done.cause}")
             if stop.event.is_set() or not done.is_success:
                 spent_s = time.monotonic() - began_s
                 for line in summary(done.outcomes, done.not_run, stop.reason, spent_s):
@@ -196,29 +170,36 @@ def retrain_stages(
     Raises ValueError where there is no teacher to learn from yet.
     """
     students = {key for key, one in params.students.items() if one.dataset == name}
-    done = Retraining(name, "unknown")
+    done = Retraining()
 
-    def run(groups: tuple[str, ...] = ()) -> None:
-        chosen = {stage for stage in own.names if not groups or stage.partition("@")[0] in groups}
-        study = run_stages(own.only(chosen), whole)
+    def plan() -> tuple[StageGraph, StageGraph]:
+        whole = read_graph()
+        return retraining_graph(whole, name, students, with_teacher=request.with_teacher), whole
+
+    def run(own: StageGraph, whole: StageGraph) -> bool:
+        study = run_stages(own, whole)
         done.outcomes |= study.outcomes
         done.not_run = study.not_run
+        return done.is_success
 
-    whole = read_graph()
-    own = retraining_graph(whole, name, students, with_teacher=request.with_teacher)
-    known = _Manifest(name)
-    run(NOTICING)
-    done.changes = known.changes()
-    if not done.is_success:
+    own, whole = plan()
+    # The images that the students know, kept until a retraining is through.
+    given, known = DatasetPaths(name).given, WORK / "retrain" / f"{name}.json"
+    if given.exists() and not known.exists():
+        write_text(known, given.read_text(encoding="utf-8"))
+    noticing = [stage for stage in own.names if stage.partition("@")[0] in NOTICING]
+    if not run(own.only(noticing), whole):
         return done
-    whole = read_graph()
-    own = retraining_graph(whole, name, students, with_teacher=request.with_teacher)
-    done.cause = "images" if has_new_images(own, name) else "force" if request.force else "none"
-    if done.cause == "none":
+    own, whole = plan()
+    if has_new_images(own, name):
+        done.cause = image_changes(known, given)
+    elif request.force:
+        done.cause = "the images are the same, but it was asked for (--force)"
+    else:
+        done.cause = "no image is new or changed"
         return done
-    run()
-    if done.is_success:
-        known.settle()
+    if run(own, whole):
+        known.unlink(missing_ok=True)
     return done
 
 
@@ -252,38 +233,15 @@ def has_new_images(graph: StageGraph, name: str) -> bool:
     )
 
 
-class _Manifest:
-    """The images that the students know, kept until a retraining is through."""
-
-    def __init__(self, name: str) -> None:
-        self._given = DatasetPaths(name).given
-        self._kept = WORK / "retrain" / f"{name}.json"
-        if not self._kept.exists() and self._given.exists():
-            write_json(self._kept, _read(self._given))
-
-    def changes(self) -> ImageChanges | None:
-        """What is new since; None for a data set that is not read from the user's own images."""
-        if not (self._kept.exists() and self._given.exists()):
-            return None
-        before, after = _read(self._kept), _read(self._given)
-        if "images" not in before or "images" not in after:
-            return None
-        return image_changes(before["images"], after["images"])
-
-    def settle(self) -> None:
-        self._kept.unlink(missing_ok=True)
-
-
-def image_changes(before: list[Mapping[str, Any]], after: list[Mapping[str, Any]]) -> ImageChanges:
-    """Two manifests compared, image by image."""
+def image_changes(known: Path, given: Path) -> str:
+    """How many images are new, have another content or place, or are gone, by the two manifests."""
+    before, after = (
+        read_json(path).get("images") if path.exists() else None for path in (known, given)
+    )
+    if before is None or after is None:  # not read from the user's own images
+        return "the images have changed"
     old = {entry["name"]: entry for entry in before}
     new = {entry["name"]: entry for entry in after}
-    return ImageChanges(
-        added=len(new.keys() - old.keys()),
-        changed=sum(old[name] != new[name] for name in old.keys() & new.keys()),
-        removed=len(old.keys() - new.keys()),
-    )
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    changed = sum(old[name] != new[name] for name in old.keys() & new.keys())
+    gone = len(old.keys() - new.keys())
+    return f"{len(new.keys() - old.keys())} new images, {changed} changed, {gone} gone"

@@ -1,11 +1,13 @@
 """Which stages a retraining runs, and what counts as new images."""
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.config.params import load_params
+from pipeline.files import write_json
 from pipeline.flows.graph import StageGraph
 from pipeline.flows.retraining import (
-    ImageChanges,
     Request,
     chosen_datasets,
     has_new_images,
@@ -88,16 +90,18 @@ def test_new_images_are_told_from_other_changes(
     assert has_new_images(graph(changes), "a") is expected
 
 
-def test_manifests_are_compared_image_by_image() -> None:
+def test_manifests_are_compared_image_by_image(tmp_path: Path) -> None:
     def entry(name: str, sha: str, class_name: str = "c") -> dict[str, str]:
         return {"name": name, "sha256": sha, "class_name": class_name}
 
     before = [entry("1", "a"), entry("2", "b"), entry("3", "c"), entry("4", "d")]
     after = [entry("1", "a"), entry("2", "x"), entry("4", "d", "other"), entry("5", "e")]
-    changes = image_changes(before, after)
-    assert changes == ImageChanges(added=1, changed=2, removed=1)
-    assert str(changes) == "1 new images, 2 changed, 1 gone"
-    assert image_changes(before, before) == ImageChanges(0, 0, 0)
+    known, given, none = (tmp_path / f"{name}.json" for name in ("known", "given", "none"))
+    write_json(known, {"images": before})
+    write_json(given, {"images": after})
+    assert image_changes(known, given) == "1 new images, 2 changed, 1 gone"
+    assert image_changes(known, known) == "0 new images, 0 changed, 0 gone"
+    assert image_changes(none, given) == "the images have changed"
 
 
 def test_the_data_set_is_the_one_named_or_the_only_one() -> None:
