@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.config.params import Params
+    from pipeline.flows.stage_runs import Outcome
 
 OBJECTS_BEFORE_COLLECTION = 100_000
 
@@ -46,18 +47,14 @@ class Workspace:
 
 @contextmanager
 def workspace() -> Iterator[Workspace]:
-    """The body of a command: in the folder of the study, errors of the user's in words."""
+    """The body of a command: in the folder of the study, with errors in words.
+
+    An error that a user can cause is one message on stderr and exit code 2.
+    """
     # Imports make many objects and no garbage: looking for it takes a tenth of their time.
     gc.set_threshold(OBJECTS_BEFORE_COLLECTION)
-    with plain_errors():
-        yield Workspace(enter_workspace())
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """An error that a user can cause is one message on stderr and exit code 2."""
     try:
-        yield
+        yield Workspace(enter_workspace())
     except (ValueError, OSError) as error:
         if os.environ.get("L2S_DEBUG"):
             raise
@@ -71,11 +68,21 @@ def _why_missing() -> str | None:
     """Why something may be missing for a while: stages that run have taken their results away."""
     from pipeline.flows.run_state import at_work
 
-    who = at_work()
-    return who and (
-        f"{who} and may be making it anew: try again when it has ended; `l2s status` shows how far "
-        "it is"
-    )
+    told = "may be making it anew: try again when it has ended; `l2s status` shows how far it is"
+    return (who := at_work()) and f"{who} and {told}"
+
+
+def end_flow(
+    what: str, stop_number: int | None, outcomes: "Mapping[str, Outcome]", *, is_success: bool
+) -> None:
+    """Leave with the exit code of what has run stages, unless all went well."""
+    from pipeline.flows.stage_runs import exit_code_of
+
+    if stop_number is not None:
+        raise typer.Exit(128 + stop_number)
+    if not is_success:
+        typer.echo(f"error: the {what} did not finish: see above", err=True)
+        raise typer.Exit(exit_code_of(outcomes.values()) or 1)
 
 
 def enter_workspace() -> Path:

@@ -1,10 +1,12 @@
 """`l2s retrain`, `rollback`, `schedule`, `remote`, `ui`: what keeps a study in service."""
 
+import os
+import sys
 from typing import Annotated
 
 import typer
 
-from pipeline.cli.errors import enter_workspace, plain_errors
+from pipeline.cli.errors import end_flow, workspace
 
 app = typer.Typer()
 
@@ -34,19 +36,12 @@ def retrain(
     ] = False,
 ) -> None:
     """Retrain the students on new or changed images; let them lead only if they are not worse."""
-    from pipeline.flows.launch import run_retrain
-    from pipeline.flows.retraining import Request
-    from pipeline.flows.stage_runs import exit_code_of
+    with workspace():
+        from pipeline.flows.launch import run_retrain
+        from pipeline.flows.retraining import Request
 
-    with plain_errors():
-        enter_workspace()
-        result = run_retrain(Request(dataset, with_teacher, tolerance, force, across_backbones))
-    if result.stop_number is not None:
-        raise typer.Exit(128 + result.stop_number)
-    if not result.is_success:
-        typer.echo("error: the retraining did not finish: see above", err=True)
-        outcomes = (one for done in result.retrainings for one in done.outcomes.values())
-        raise typer.Exit(exit_code_of(outcomes) or 1)
+        done = run_retrain(Request(dataset, with_teacher, tolerance, force, across_backbones))
+        end_flow("retraining", done.stop_number, done.outcomes, is_success=done.is_success)
 
 
 @app.command()
@@ -55,10 +50,9 @@ def rollback(
     query_px: Annotated[int, typer.Argument(help="The query resolution.")],
 ) -> None:
     """Let the champion before the present one lead again."""
-    from pipeline.search.promotion import roll_back_champion
+    with workspace():
+        from pipeline.search.promotion import roll_back_champion
 
-    with plain_errors():
-        enter_workspace()
         now, before = roll_back_champion(dataset, query_px)
     typer.echo(
         f"{now.model}: champion: version {before.version} ({before.network}) again, "
@@ -85,10 +79,9 @@ def schedule(
     ] = 4200,
 ) -> None:
     """Retrain at set times, until Ctrl-C; with a Prefect server of its own where none is set."""
-    from pipeline.flows.schedule import read_timetable, run_schedule
+    with workspace():
+        from pipeline.flows.schedule import read_timetable, run_schedule
 
-    with plain_errors():
-        enter_workspace()
         parameters = {"dataset": dataset, "with_teacher": with_teacher, "tolerance": tolerance}
         number = run_schedule(read_timetable(cron, every), None if study else parameters, port)
     raise typer.Exit(128 + number if number else 0)
@@ -104,16 +97,11 @@ def remote(
     ] = "cell/cell",
 ) -> None:
     """Run cells on other machines: a Prefect work pool, with DVC's remote as the exchange."""
-    from pipeline.flows.remote import run_remote
+    with workspace():
+        from pipeline.flows.remote import run_remote
 
-    with plain_errors():
-        enter_workspace()
         failed, stop_number = run_remote(targets, deployment)
-    if stop_number is not None:
-        raise typer.Exit(128 + stop_number)
-    if failed:
-        typer.echo(f"error: failed: {', '.join(failed)}", err=True)
-        raise typer.Exit(1)
+        end_flow(f"run of {', '.join(failed)}", stop_number, {}, is_success=not failed)
 
 
 @app.command()
@@ -121,13 +109,9 @@ def mlflow(
     port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine only.")] = 5000,
 ) -> None:
     """Show MLflow's pages on this machine: runs, checkpoints, champions."""
-    import os
-    import sys
+    with workspace():
+        from pipeline.tracking.store import require_store, silence_mlflow, tracking_uri
 
-    from pipeline.tracking.store import require_store, silence_mlflow, tracking_uri
-
-    with plain_errors():
-        enter_workspace()
         require_store()
         silence_mlflow()
     uri = tracking_uri()

@@ -30,10 +30,9 @@ KEPT = ("train_teacher", "train_baseline")  # stages that a retraining of studen
 NOTICING = ("inputs", "hash_inputs")
 READING_IMAGES = ("prepare", "distill")  # by whose changes new images are seen
 
-# Runs the stages of a planned study until none can start.
-Advance = Callable[[Study], object]
-# Runs the out-of-date stages of the first graph, a part of the second, which is all of dvc.yaml.
-RunStages = Callable[[StageGraph, StageGraph], Study]
+# Runs the out-of-date stages of the first graph, a part of the second, which is all of dvc.yaml;
+# whether all went well.
+RunStages = Callable[[StageGraph, StageGraph], bool]
 
 
 @dataclass(frozen=True)
@@ -50,23 +49,11 @@ class Request:
 
 
 @dataclass
-class Retraining:
-    """What a retraining of one data set came to, and for which cause its stages ran or did not."""
+class RetrainResult:
+    """What a retraining came to: its stages, the verdicts on each data set, and lines to read."""
 
-    cause: str = "whether images are new could not be found out"
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     not_run: list[str] = field(default_factory=list)
-
-    @property
-    def is_success(self) -> bool:
-        return not self.not_run and all(one.is_success for one in self.outcomes.values())
-
-
-@dataclass
-class RetrainResult:
-    """What a retraining came to, data set by data set."""
-
-    retrainings: list[Retraining] = field(default_factory=list)
     verdicts: "dict[str, list[Verdict]]" = field(default_factory=dict)
     stop_reason: str = ""
     stop_number: int | None = None
@@ -74,17 +61,19 @@ class RetrainResult:
 
     @property
     def is_success(self) -> bool:
-        return not self.stop_reason and all(one.is_success for one in self.retrainings)
+        ended = all(outcome.is_success for outcome in self.outcomes.values())
+        return ended and not (self.not_run or self.stop_reason)
 
 
 def retrain(
     request: Request,
-    advance: Advance = Study.advance,
+    advance: Callable[[Study], object] = Study.advance,
     stop: Stop | None = None,
     begin: Callable[[RunState], None] = lambda state: None,
 ) -> RetrainResult:
     """Notice, retrain, compare, decide; holds the workspace, and ends in order on a signal.
 
+    advance: runs the stages of a planned study until none can start.
     begin: called when the workspace is held, such as to tell Prefect of a run that was killed.
     Raises ValueError and OSError for what a user can cause, before anything runs.
     """
@@ -112,23 +101,23 @@ def retrain(
     with workspace(stop, terminal.note) as state:
         begin(state)
 
-        def run_stages(graph: StageGraph, whole: StageGraph) -> Study:
+        def run_stages(graph: StageGraph, whole: StageGraph) -> bool:
             study = Study(graph, whole, state, stop, terminal)
             if study.dirty:
                 advance(study)
                 study.settle()
-            return study
+            result.outcomes |= study.outcomes
+            result.not_run = study.not_run
+            return result.is_success
 
         for name in names:
             for verdict in name_first_champions(params, name):
                 terminal.note(verdict.line())
             terminal.note(f"{name}: looking for new images")
-            done = retrain_stages(params, name, request, run_stages)
-            result.retrainings.append(done)
-            note(f"{name}: {done.cause}")
-            if stop.event.is_set() or not done.is_success:
+            note(f"{name}: {retrain_stages(params, name, request, run_stages)}")
+            if stop.event.is_set() or not result.is_success:
                 spent_s = time.monotonic() - began_s
-                for line in summary(done.outcomes, done.not_run, stop.reason, spent_s):
+                for line in summary(result.outcomes, result.not_run, stop.reason, spent_s):
                     note(line)
                 break
             for verdict in judge_dataset(params, name, terms):
@@ -162,25 +151,16 @@ def chosen_datasets(params: Params, request: Request) -> list[str]:
     )
 
 
-def retrain_stages(
-    params: Params, name: str, request: Request, run_stages: RunStages
-) -> Retraining:
-    """Bring the students of a data set up to date with its images.
+def retrain_stages(params: Params, name: str, request: Request, run_stages: RunStages) -> str:
+    """Bring the students of a data set up to date with its images; for which cause, or why not.
 
     Raises ValueError where there is no teacher to learn from yet.
     """
     students = {key for key, one in params.students.items() if one.dataset == name}
-    done = Retraining()
 
     def plan() -> tuple[StageGraph, StageGraph]:
         whole = read_graph()
         return retraining_graph(whole, name, students, with_teacher=request.with_teacher), whole
-
-    def run(own: StageGraph, whole: StageGraph) -> bool:
-        study = run_stages(own, whole)
-        done.outcomes |= study.outcomes
-        done.not_run = study.not_run
-        return done.is_success
 
     own, whole = plan()
     # The images that the students know, kept until a retraining is through.
@@ -188,19 +168,18 @@ def retrain_stages(
     if given.exists() and not known.exists():
         write_text(known, given.read_text(encoding="utf-8"))
     noticing = [stage for stage in own.names if stage.partition("@")[0] in NOTICING]
-    if not run(own.only(noticing), whole):
-        return done
+    if not run_stages(own.only(noticing), whole):
+        return "whether images are new could not be found out"
     own, whole = plan()
     if has_new_images(own, name):
-        done.cause = image_changes(known, given)
+        cause = image_changes(known, given)
     elif request.force:
-        done.cause = "the images are the same, but it was asked for (--force)"
+        cause = "the images are the same, but it was asked for (--force)"
     else:
-        done.cause = "no image is new or changed"
-        return done
-    if run(own, whole):
+        return "no image is new or changed"
+    if run_stages(own, whole):
         known.unlink(missing_ok=True)
-    return done
+    return cause
 
 
 def retraining_graph(
