@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from types import TracebackType
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -58,23 +57,15 @@ class Progress:
         rate = (self.done - self.first) / max(elapsed_s, 1e-9)
         left = self.total - self.done
         rest = f", {left / rate:.0f} s left" if left and rate else ""
-        parts = [
-            f"{self.name}: {self.done}/{self.total} {self.unit}",
-            rate_text(rate, self.unit),
-            f"{elapsed_s:.0f} s{rest}",
-        ]
-        sys.stderr.write(", ".join([*parts, *([self.notes] if self.notes else [])]) + "\n")
+        notes = f", {self.notes}" if self.notes else ""
+        told = f"{self.done}/{self.total} {self.unit}, {rate_text(rate, self.unit)}"
+        sys.stderr.write(f"{self.name}: {told}, {elapsed_s:.0f} s{rest}{notes}\n")
         sys.stderr.flush()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
-        elif error is None:
+        elif kind is None:
             self._tell()
 
 

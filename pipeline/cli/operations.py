@@ -14,6 +14,9 @@ Dataset = Annotated[
     str | None,
     typer.Option(help="By default every data set that is read from your own images."),
 ]
+WithTeacher = Annotated[
+    bool, typer.Option("--with-teacher", help="Retrain teacher and baselines too.")
+]
 Tolerance = Annotated[
     float,
     typer.Option(min=0, help="Points of map by which a new champion may be worse, at the most."),
@@ -23,9 +26,7 @@ Tolerance = Annotated[
 @app.command()
 def retrain(
     dataset: Dataset = None,
-    with_teacher: Annotated[
-        bool, typer.Option("--with-teacher", help="Retrain teacher and baselines too.")
-    ] = False,
+    with_teacher: WithTeacher = False,
     tolerance: Tolerance = 0.5,
     force: Annotated[
         bool, typer.Option("--force", help="Also without new images; judge candidates again.")
@@ -70,9 +71,7 @@ def schedule(
         bool, typer.Option("--study", help="Run the whole study instead of a retraining.")
     ] = False,
     dataset: Dataset = None,
-    with_teacher: Annotated[
-        bool, typer.Option("--with-teacher", help="Retrain teacher and baselines too.")
-    ] = False,
+    with_teacher: WithTeacher = False,
     tolerance: Tolerance = 0.5,
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Of the Prefect server that is started.")

@@ -1,7 +1,7 @@
 """The Prefect flows: of a study, a retraining, a cell. Imports prefect, which takes two seconds."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
 from typing import Any
@@ -113,11 +113,8 @@ def retrain_flow(
     with _cancellation_stops(stop):
         result = retrain(request, _advance_as_tasks, stop, _begin)
     publish_retraining(result.lines)
-    message = "\n".join(result.lines)
-    if result.stop_reason:
-        return Cancelled(message=message, data=result)
-    how = Completed if result.is_success else Failed
-    return how(message=message, data=result)
+    how = _kind_of_end(result.stop_reason, is_success=result.is_success)
+    return how(message="\n".join(result.lines), data=result)
 
 
 @flow(name="cell", **OPTIONS)
@@ -139,11 +136,12 @@ def _run_as_flow(study: Study) -> State[Any]:
         _advance_as_tasks(study)
     study.finish()
     publish_results(study)
-    message = "\n".join(study.lines())
-    if study.stop.event.is_set():
-        return Cancelled(message=message)
-    how = Completed if study.is_success else Failed
-    return how(message=message)
+    how = _kind_of_end(study.stop.reason, is_success=study.is_success)
+    return how(message="\n".join(study.lines()))
+
+
+def _kind_of_end(stop_reason: str, *, is_success: bool) -> Callable[..., State[Any]]:
+    return Cancelled if stop_reason else Completed if is_success else Failed
 
 
 def _begin(state: RunState) -> None:
@@ -198,13 +196,11 @@ def _advance_as_tasks(study: Study) -> None:
 
 
 def _state_of(outcome: Outcome) -> State[Any]:
-    message = f"{outcome.result} in {outcome.seconds:.1f} s"
+    message = "; ".join([f"{outcome.result} in {outcome.seconds:.1f} s", *outcome.tail[-3:]])
     if outcome.is_success:
         name = {"restored": "Cached", "unchanged": "Unchanged"}.get(outcome.result, "Completed")
         return Completed(name=name, message=message)
-    if outcome.result == "stopped":
-        return Cancelled(message=message)
-    return Failed(message="; ".join([message, *outcome.tail[-3:]]))
+    return Cancelled(message=message) if outcome.result == "stopped" else Failed(message=message)
 
 
 @contextmanager

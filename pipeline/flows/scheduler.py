@@ -4,7 +4,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 
 from pipeline.flows.stage_runs import Outcome
@@ -45,13 +45,9 @@ class Scheduler:
 
     def ready(self) -> list[str]:
         """Stages that may start; those before the longest chain of work first."""
-        free = [
-            name for name in self.not_started if all(map(self._succeeded, self.upstreams[name]))
-        ]
+        done = {name for name, outcome in self.outcomes.items() if outcome.is_success}
+        free = [name for name in self.not_started if done.issuperset(self.upstreams[name])]
         return sorted(free, key=lambda name: -self._chain_s[name])
-
-    def _succeeded(self, name: str) -> bool:
-        return name in self.outcomes and self.outcomes[name].is_success
 
     def advance(
         self,
@@ -74,11 +70,9 @@ class Scheduler:
                     start(name)
             if not self.running:
                 return True
-            try:
+            with suppress(Empty):
                 outcome = ended.get(timeout=LOOK_EVERY_S)
-            except Empty:
-                continue
-            self.outcomes[outcome.stage] = outcome
+                self.outcomes[outcome.stage] = outcome
         return False
 
 

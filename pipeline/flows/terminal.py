@@ -23,8 +23,10 @@ WORDS = {
     "failed": "FAILED",
     "stopped": "stopped",
 }
-STYLES = {"failed": "bold red", "stopped": "yellow", "unchanged": "dim"}
-STATE_STYLES = {
+# Of results, and of states.
+STYLES = {
+    "stopped": "yellow",
+    "unchanged": "dim",
     "fresh": "green",
     "stale": "yellow",
     "running": "bold cyan",
@@ -109,7 +111,7 @@ def show_status() -> None:
         if run := runs.get(name):
             ended = run.ended[:19].replace("T", " ")
             last = (WORDS[run.result], duration(run.seconds), ended)
-        table.add_row(name, Text(state, STATE_STYLES.get(state, "")), *last, why)
+        table.add_row(name, Text(state, STYLES.get(state, "")), *last, why)
     console.print(table)
     console.print(headline, highlight=False)
     for name in load_params().datasets:
