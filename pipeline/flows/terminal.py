@@ -57,8 +57,8 @@ class Terminal:
         self.width = 0  # of the stages' names
         self.console = Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
 
-    def note(self, text: str, style: str = "") -> None:
-        self.console.print(text, style=style)
+    def note(self, text: str) -> None:
+        self.console.print(text)
 
     def started(self, stage: str) -> None:
         self._line(stage, "starts", "dim")
