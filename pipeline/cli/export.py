@@ -59,15 +59,13 @@ def export(
     leads = f" (champion, version {named.champion.version})" if named.champion else ""
     typer.echo(f"exported {named.key}{leads} to {target}")
     typer.echo(
-        f"parity with PyTorch on {parity.float32.images} test images: numbers differ by at most "
-        f"{parity.float32.largest_difference:.1e}, {parity.float32.ties} ties"
+        f"parity with PyTorch on {parity['images']} test images: numbers differ by at most "
+        f"{parity['largest_difference']:.1e}, {parity['ties']} ties"
     )
-    if parity.int8:
+    if int8:
         typer.echo(
-            f"in 8 bits {parity.int8.same_first_share:.1%} of them find the same image first, "
-            f"least cosine {parity.int8.least_cosine:.4f}"
+            f"in 8 bits {parity['int8']['same_first_share']:.1%} of them find the same image "
+            f"first, least cosine {parity['int8']['least_cosine']:.4f}"
         )
-    typer.echo(
-        f"serve it with: mlflow models serve -m {target / 'mlflow_model'} --env-manager local "
-        "--port 5001"
-    )
+    model = target / "mlflow_model"
+    typer.echo(f"serve it with: mlflow models serve -m {model} --env-manager local --port 5001")

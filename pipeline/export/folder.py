@@ -2,21 +2,22 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from pipeline.config.params import Params
 from pipeline.datasets.packs import Pack, open_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.export.card import ExportedNetwork, describe_network, model_card
+from pipeline.export.card import describe_network, model_card
 from pipeline.export.onnx import write_onnx
-from pipeline.export.parity import LARGEST_DIFFERENCE, Parity, embedding_parity
+from pipeline.export.parity import LARGEST_DIFFERENCE, embedding_parity
 from pipeline.export.quantisation import quantise_onnx
 from pipeline.files import replacing, replacing_folder, write_json, write_text
 from pipeline.models.query_encoder import QueryEncoder
@@ -37,14 +38,6 @@ CONTENT = ("README.md", "database", "encoder.onnx", INT8, "mlflow_model", "parit
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class ExportParity:
-    """How far from PyTorch the exported encoder is, and the one in 8 bits where there is one."""
-
-    float32: Parity
-    int8: Parity | None
-
-
 def export_network(
     params: Params,
     named: NamedNetwork,
@@ -54,8 +47,8 @@ def export_network(
     force: bool,
     index: str | None = None,
     int8: bool = False,
-) -> ExportParity:
-    """Write the folder `target`, whole or not at all.
+) -> dict[str, Any]:
+    """Write the folder `target`, whole or not at all; returns what its parity.json holds.
 
     with_database: also the vectors of the study's test images, or of `index`, made by `l2s index`.
 
@@ -69,16 +62,16 @@ def export_network(
     torch.set_num_threads(params.threads)
     network = open_network(named, CPU)
     studied = open_study_database(named.dataset)
-    exported = describe_network(params, named, network)
-    vectors = open_database(named.dataset, index) if with_database else None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{target}: cannot be made here ({error.strerror})") from None
+    described = describe_network(params, named, network)
+    database = open_database(named.dataset, index) if with_database else None
     with replacing_folder(target) as folder:
-        if vectors is not None:
-            write_database(folder / "database", vectors)
-        return _fill(folder, exported, network, studied, vectors, int8=int8)
+        if database is not None:
+            write_database(folder / "database", database)
+        parity = _write_encoders(folder, network, studied, int8=int8)
+        write_json(folder / "parity.json", parity)
+        vectors = None if database is None else database.vectors
+        write_text(folder / "README.md", model_card(described, parity, vectors))
+    return parity
 
 
 def _check_target(target: Path, *, force: bool) -> None:
@@ -91,66 +84,51 @@ def _check_target(target: Path, *, force: bool) -> None:
         raise ValueError(f"{target}: is there already: --force replaces it")
 
 
-def _fill(
-    folder: Path,
-    exported: ExportedNetwork,
-    network: QueryNetwork,
-    studied: Database,
-    vectors: Database | None,
-    *,
-    int8: bool,
-) -> ExportParity:
-    """Write everything but the database, and hold the encoder to PyTorch's embeddings."""
+def _write_encoders(
+    folder: Path, network: QueryNetwork, studied: Database, *, int8: bool
+) -> dict[str, Any]:
+    """Write the encoders and the MLflow model, and hold them to PyTorch's embeddings.
+
+    These are of test images spread over the database, 200 or all.
+    """
     onnx = folder / "encoder.onnx"
     write_onnx(onnx, network.network, network.size_px)
     package = write_served_package(folder / "code")
-    save_served_model(folder / "mlflow_model", onnx, package, exported.card.dim)
+    save_served_model(folder / "mlflow_model", onnx, package, studied.vectors.shape[1])
     shutil.rmtree(folder / "code")  # the model has its own copy
     pack = open_pack(DatasetPaths(studied.dataset).pack)
-    rows, reference = _embed_sample(network, pack)
+    test = pack.rows("test")
+    rows = _spread(len(test), PARITY_IMAGES)
+    views = EvaluationViews(pack, test[rows], network.size_px)
+    told = "embedding with PyTorch"
+    reference = embed_views(network.network, views, network.device, name=told).numpy()
 
-    def parity_of(embed: Callable[[Sequence[bytes]], np.ndarray]) -> Parity:
+    def parity_of(embed: Callable[[Sequence[bytes]], np.ndarray]) -> dict[str, Any]:
         batches = np.array_split(rows, -(-len(rows) // 50))
         shown = track(batches, "embedding with ONNX", len(batches), "batch")
         parts = [embed([studied.read(int(row)) for row in batch]) for batch in shown]
         return embedding_parity(reference, np.concatenate(parts), studied.vectors, rows)
 
     parity = parity_of(load_served_model(folder / "mlflow_model"))
-    if not parity.holds:
+    if parity["largest_difference"] > LARGEST_DIFFERENCE or parity["other_first_hits"]:
         raise ValueError(
-            f"the exported {exported.key} does not embed as PyTorch does: numbers differ by up to "
-            f"{parity.largest_difference:.1e} (allowed: {LARGEST_DIFFERENCE:.0e}), and "
-            f"{parity.other_first_hits} of {parity.images} images find another first; nothing is "
+            f"the exported {network.name} does not embed as PyTorch does: numbers differ by up to "
+            f"{parity['largest_difference']:.1e} (allowed: {LARGEST_DIFFERENCE:.0e}), and "
+            f"{parity['other_first_hits']} of {len(rows)} images find another first; nothing is "
             "exported"
         )
-    eight = None
     if int8:
         quantise_onnx(onnx, folder / INT8, calibration_views(pack, network.size_px))
         eight = parity_of(QueryEncoder(folder / INT8, threads=torch.get_num_threads()).encode)
+        eight["same_first_share"] = 1 - eight["other_first_hits"] / len(rows)
+        parity["int8"] = eight
     versions = {name: version(name) for name in ("torch", "onnx", "onnxruntime", "mlflow")}
-    told = {"int8": asdict(eight) | {"same_first_share": eight.same_first_share}} if eight else {}
-    write_json(folder / "parity.json", asdict(parity) | told | {"versions": versions})
-    card = model_card(
-        exported, parity, versions, int8=eight, vectors=vectors.vectors if vectors else None
-    )
-    write_text(folder / "README.md", card)
-    return ExportParity(parity, eight)
+    return parity | {"versions": versions}
 
 
 def _spread(length: int, count: int) -> Int[np.ndarray, " row"]:
     """`count` numbers below `length` at equal distances, or all of them."""
     return np.linspace(0, length - 1, min(count, length)).round().astype(np.int64)
-
-
-def _embed_sample(
-    network: QueryNetwork, pack: Pack
-) -> tuple[Int[np.ndarray, " query"], Float[np.ndarray, "query dim"]]:
-    """Rows of test images spread over the database, 200 or all, and PyTorch's embeddings."""
-    test = pack.rows("test")
-    rows = _spread(len(test), PARITY_IMAGES)
-    views = EvaluationViews(pack, test[rows], network.size_px)
-    reference = embed_views(network.network, views, network.device, name="embedding with PyTorch")
-    return rows, reference.numpy()
 
 
 def calibration_views(
@@ -168,19 +146,11 @@ def write_database(folder: Path, database: Database) -> None:
     The table has the columns id (that of `l2s search --json`), name, class_name and vector; row i
     of both files is the same image.
     """
-    import pyarrow.parquet as pq
-
     vectors = np.ascontiguousarray(database.vectors, dtype=np.float32)
-    table = pa.table(
-        {
-            "id": pa.array([image_id(name) for name in database.names], pa.int64()),
-            "name": list(database.names),
-            "class_name": list(database.class_names),
-            "vector": pa.FixedSizeListArray.from_arrays(
-                pa.array(vectors.ravel(), pa.float32()), vectors.shape[1]
-            ),
-        }
-    )
+    numbers = pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1])
+    ids = [image_id(name) for name in database.names]
+    columns = [ids, database.names, database.class_names, numbers]
+    table = pa.table(columns, names=["id", "name", "class_name", "vector"])
     with replacing(folder / "database.parquet") as temporary:
         pq.write_table(table, temporary)
     with replacing(folder / "database.npy") as temporary, temporary.open("wb") as file:

@@ -1,8 +1,9 @@
 """An exported query encoder with its convolutions in 8 bits."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,18 +27,13 @@ def quantise_onnx(
     projection, normalisation), the input's normalisation, and layers of other kinds (the attention
     of a transformer) stay float32. Input and output are those of `source`.
 
-    Raises ValueError for no views, views of another size, and a network without convolutions.
+    Raises ValueError for a network without convolutions.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    if not len(views):
-        raise ValueError("quantisation learns its scales from views of images, and there are none")
-    graph = onnx.load(source).graph
-    needed = tuple(axis.dim_value for axis in graph.input[0].type.tensor_type.shape.dim[1:])
-    if views.shape[1:] != needed:
-        raise ValueError(f"views of {views.shape[1:]} where the encoder takes {needed}")
+    feeds = ({INPUT: view[None]} for view in views)
     with TemporaryDirectory() as folder, replacing(target) as temporary:
         prepared = Path(folder, "prepared.onnx")
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
@@ -47,7 +43,7 @@ def quantise_onnx(
         quantize_static(
             prepared,
             temporary,
-            _Calibration(views),
+            SimpleNamespace(get_next=lambda: next(feeds, None)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_KINDS),
             nodes_to_quantize=nodes,
@@ -68,14 +64,3 @@ def _leading_to_convolutions(nodes: Sequence[Any]) -> list[str]:
             if node.op_type in _KINDS:
                 names.append(node.name)
     return names
-
-
-class _Calibration:
-    """Views one by one, as ONNX Runtime asks for them."""
-
-    def __init__(self, views: UInt8[np.ndarray, "image height width 3"]) -> None:
-        self._views: Iterator[np.ndarray] = iter(views)
-
-    def get_next(self) -> Mapping[str, np.ndarray] | None:
-        view = next(self._views, None)
-        return None if view is None else {INPUT: view[None]}

