@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import export, operations, page, recommend, search
+from pipeline.cli import export, operations, recommend, search
 from pipeline.cli.errors import end_flow, workspace
 
 if TYPE_CHECKING:
@@ -179,7 +179,6 @@ def _setting(text: str) -> tuple[str, Any]:
 
 app.add_typer(search.app)
 app.add_typer(export.app)
-app.add_typer(page.app)
 app.add_typer(recommend.app)
 app.add_typer(operations.app)
 

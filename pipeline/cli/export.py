@@ -24,14 +24,13 @@ def export(
     ] = False,
     index: Annotated[
         str | None,
-        typer.Option(help="The database of --with-database: this index, made by `l2s index`."),
+        typer.Option(help="The database of --with-database: this index, not the study's."),
     ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Also an encoder in 8 bits, encoder_int8.onnx.")
     ] = False,
     newest: Annotated[
-        bool,
-        typer.Option("--newest", help="The student trained last, where a champion leads, too."),
+        bool, typer.Option("--newest", help="The student trained last, even if a champion leads.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
 ) -> None:

@@ -1,18 +1,14 @@
-"""`l2s search` and `l2s index`: pictures in, the most similar ones out."""
+"""`l2s search`, `index` and `ui`: pictures in, the most similar ones out."""
 
+import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from pipeline.cli.errors import printable, workspace
-
-if TYPE_CHECKING:
-    from pipeline.search.databases import Database
-    from pipeline.search.page.sheet import AnsweredQuery
-    from pipeline.search.search import QueryNetwork
+from pipeline.files import write_text
 
 app = typer.Typer()
 
@@ -20,19 +16,15 @@ app = typer.Typer()
 @app.command()
 def search(
     images: Annotated[
-        list[str],
-        typer.Argument(help="Files, folders, globs, or - for a list on standard input."),
+        list[str], typer.Argument(help="Files, folders, globs, or - for a list on standard input.")
     ],
     network: Annotated[
         str | None,
-        typer.Option(
-            help="A key of params.students, or teacher; by default the data set's first student."
-        ),
+        typer.Option(help="A key of params.students, or teacher; by default the first student."),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Results a picture.")] = 10,
     dataset: Annotated[
-        str | None,
-        typer.Option(help="Search its database; by default the network's, or the first one."),
+        str | None, typer.Option(help="Search its database; by default the network's or the first.")
     ] = None,
     index: Annotated[
         str | None, typer.Option(help="Search this index, made by `l2s index`, instead.")
@@ -40,12 +32,10 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page of pictures.")] = None,
     reduced_decode: Annotated[
-        bool,
-        typer.Option("--reduced-decode", help="Decode large JPEGs to a fraction: faster, inexact."),
+        bool, typer.Option("--reduced-decode", help="Decode large JPEGs smaller: faster, inexact.")
     ] = False,
     newest: Annotated[
-        bool,
-        typer.Option("--newest", help="The student trained last, where a champion leads, too."),
+        bool, typer.Option("--newest", help="The student trained last, even if a champion leads.")
     ] = False,
 ) -> None:
     """Find the pictures of the database that are most similar to these.
@@ -53,118 +43,68 @@ def search(
     Exit code 0: all were searched; 1: some could not be read; 2: none could, or a wrong usage.
     """
     with workspace() as study:
-        from pipeline.search.pictures import name_pictures
-        from pipeline.search.search import open_search
+        from pipeline.search.databases import open_database
+        from pipeline.search.index import require_card
+        from pipeline.search.pictures import name_pictures, read_file
+        from pipeline.search.search import choose_network, open_network, search_file
 
-        listed = sys.stdin if "-" in images else ()
-        pictures = name_pictures(images, study.here, listed)
-        target = study.path(html) if html else None
-        if target and not target.parent.is_dir():
-            raise ValueError(f"--html {html}: there is no folder {target.parent}")
-        opened, database = open_search(
-            study.params, network, dataset, index, study.device, newest=newest
-        )
+        here = study.here
+        names = name_pictures(images, here, sys.stdin if "-" in images else ())
+        owner = dataset or (require_card(index).dataset if index is not None else None)
+        named = choose_network(study.params, network, owner, newest=newest)
+        opened = open_network(named, study.device)
+        database = open_database(named.dataset, index)
         queries = [
-            _answer(picture, study.here, opened, database, k, reduced_decode=reduced_decode)
-            for picture in pictures
+            search_file(here / name, name, opened, database, k, reduced_decode=reduced_decode)
+            for name in names
         ]
-        if target:
-            from pipeline.files import write_text
+        if html:
             from pipeline.search.page.sheet import picture_sheet
 
             title = f"{len(queries)} pictures by {opened.name} in {database.name}"
-            write_text(target, picture_sheet(queries, database, title))
-    if as_json:
-        _print_json(queries, opened, database)
-    else:
-        _print_tables(queries, opened, database)
-    for query in queries:
-        if query.error is not None:
-            typer.echo(f"error: {printable(query.name)}: {printable(query.error)}", err=True)
-    if target:
-        typer.echo(f"pictures  {html}", err=True)
-    failed = sum(query.error is not None for query in queries)
-    if failed:
-        typer.echo(f"{failed} of {len(queries)} pictures could not be searched", err=True)
-        raise typer.Exit(2 if failed == len(queries) else 1)
 
+            def read_query(name: str) -> bytes:
+                return read_file(here / name, name)
 
-def _answer(
-    picture: Path,
-    here: Path,
-    network: "QueryNetwork",
-    database: "Database",
-    k: int,
-    *,
-    reduced_decode: bool,
-) -> "AnsweredQuery":
-    from pipeline.datasets.decode import UnreadableImage
-    from pipeline.search.page.sheet import AnsweredQuery
-    from pipeline.search.pictures import read_file
-    from pipeline.search.search import search_picture
-
-    name = str(picture.relative_to(here) if picture.is_relative_to(here) else picture)
-    try:
-        encoded = read_file(picture, name)
-        answer = search_picture(encoded, name, network, database, k, reduced_decode=reduced_decode)
-    except UnreadableImage as failure:
-        return AnsweredQuery(name, b"", (), failure.reason)
-    return AnsweredQuery(name, encoded, answer.hits)
-
-
-def _print_json(
-    queries: "Sequence[AnsweredQuery]", network: "QueryNetwork", database: "Database"
-) -> None:
-    import json
-    from dataclasses import asdict
-
-    def entry(query: "AnsweredQuery") -> dict[str, Any]:
-        if query.error is not None:
-            return {"image": query.name, "error": query.error}
-        return {"image": query.name, "results": [asdict(hit) for hit in query.hits]}
-
+            write_text(study.path(html), picture_sheet(queries, read_query, database.read, title))
     found = {
-        "network": network.name,
-        "champion_version": network.version,
-        "query_px": network.size_px,
+        "network": opened.name,
+        "champion_version": opened.version,
+        "query_px": opened.size_px,
         "database": database.name,
         "database_images": len(database),
-        "queries": [entry(query) for query in queries],
+        "queries": queries,
     }
-    typer.echo(json.dumps(found, indent=2))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        _print_tables(found, database.what)
+    failures = [query for query in queries if "error" in query]
+    for query in failures:
+        typer.echo(f"error: {printable(query['image'])}: {printable(query['error'])}", err=True)
+    if html:
+        typer.echo(f"pictures  {html}", err=True)
+    if failures:
+        typer.echo(f"{len(failures)} of {len(queries)} pictures could not be searched", err=True)
+        raise typer.Exit(2 if len(failures) == len(queries) else 1)
 
 
-def _print_tables(
-    queries: "Sequence[AnsweredQuery]", network: "QueryNetwork", database: "Database"
-) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    leads = f", champion version {network.version}" if network.version else ""
-    console.print(
-        f"{network.name} ({network.size_px} px{leads}) in {database.name}, "
-        f"{len(database)} {database.what}",
-        highlight=False,
-        markup=False,
+def _print_tables(found: dict[str, Any], what: str) -> None:
+    version = found["champion_version"]
+    leads = f", champion version {version}" if version else ""
+    typer.echo(
+        f"{found['network']} ({found['query_px']} px{leads}) in {found['database']}, "
+        f"{found['database_images']} {what}"
     )
-    for query in queries:
-        if query.error is not None:
-            continue
-        table = Table(title=Text(printable(query.name)), title_justify="left")
-        for column in ("rank", "similarity", "class", "image"):
-            table.add_column(
-                column, justify="right" if column in ("rank", "similarity") else "left"
-            )
-        for hit in query.hits:
-            table.add_row(
-                str(hit.rank),
-                f"{hit.similarity:.4f}",
-                Text(printable(hit.class_name)),
-                Text(printable(hit.name)),
-            )
-        console.print(table)
+    for query in found["queries"]:
+        if hits := query.get("results"):
+            width = max(5, *(len(hit["class_name"]) for hit in hits))
+            typer.echo(f"\n{printable(query['image'])}")
+            typer.echo(f"rank  similarity  {'class':{width}}  image")
+            for hit in hits:
+                class_name, name = printable(hit["class_name"]), printable(hit["name"])
+                place = f"{hit['rank']:4}  {hit['similarity']:10.4f}"
+                typer.echo(f"{place}  {class_name:{width}}  {name}")
 
 
 @app.command()
@@ -197,9 +137,10 @@ def index(
 
         named = choose_network(study.params, TEACHER, dataset)
         place = study.path(folder).resolve()
+        name = place.name if name is None else name
         report = index_folder(
             place,
-            place.name if name is None else name,
+            name,
             named,
             open_network(named, study.device),
             kind=kind,
@@ -214,6 +155,27 @@ def index(
         f"{report.replaced} replaced, {report.unchanged} unchanged, "
         f"{len(report.failures)} unreadable"
     )
-    typer.echo(f"search them with: l2s search IMAGE --index {name or place.name}")
+    typer.echo(f"search them with: l2s search IMAGE --index {name}")
     if report.failures:
         raise typer.Exit(1)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8765,
+) -> None:
+    """Open a page on this machine: drop a picture, see what a network finds, and the teacher.
+
+    It listens on loopback only, and ends with Ctrl-C. MLflow's pages are those of `l2s mlflow`.
+    """
+    with workspace() as study:
+        from pipeline.search.page.server import HOST, create_app, listen, serve
+        from pipeline.search.page.service import SearchService
+
+        service = SearchService(study.params, study.device)
+        if not service.catalogue():
+            raise ValueError("there is no database to search yet: run `l2s study`")
+        with listen(port) as listener:
+            typer.echo(f"search page  http://{HOST}:{listener.getsockname()[1]}")
+            typer.echo("Ctrl-C ends it")
+            serve(create_app(service), listener)

@@ -23,7 +23,6 @@ from pipeline.models.weights import read_card
 from pipeline.paths import DatasetPaths, locked_dependencies, locked_outputs
 from pipeline.search.search import TEACHER, NamedNetwork, QueryNetwork
 
-TEMPLATE = Path(__file__).with_name("card.md.j2")
 COUNTS = ("images_train", "classes_train", "images_test", "classes_test")
 
 
@@ -72,7 +71,7 @@ def model_card(
     that goes out with the encoder, if one does.
     """
     template = Template(
-        TEMPLATE.read_text(encoding="utf-8"),
+        Path(__file__).with_name("card.md.j2").read_text(encoding="utf-8"),
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from pipeline.files import replacing
 from pipeline.models.query_encoder import INPUT, OUTPUT
 
-_PROBE_IMAGES = 2  # a batch of one would be taken for a constant
-
 
 class RawImageEncoder(nn.Module):
     """Raw RGB pixels to unit vectors: an embedder with the division by 255 in front."""
@@ -30,7 +28,8 @@ def write_onnx(path: Path, network: nn.Module, size_px: int) -> None:
     Raises ValueError for a network that cannot be written as ONNX.
     """
     encoder = RawImageEncoder(network).cpu().eval()
-    image = torch.zeros(_PROBE_IMAGES, size_px, size_px, 3, dtype=torch.uint8)
+    # Two images: a batch of one would be taken for a constant.
+    image = torch.zeros(2, size_px, size_px, 3, dtype=torch.uint8)
     try:
         program = torch.onnx.export(
             encoder,

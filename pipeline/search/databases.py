@@ -11,20 +11,8 @@ from jaxtyping import Float, Int
 
 from pipeline.datasets.packs import open_pack
 from pipeline.paths import DatasetPaths
-from pipeline.search.index import (
-    IndexCard,
-    file_sha256,
-    index_home,
-    read_content,
-    read_index,
-    require_card,
-)
+from pipeline.search.index import file_sha256, index_home, read_content, read_index, require_card
 from pipeline.search.pictures import read_file
-
-# An approximate index proposes so many times more than asked for; the best of them by their exact
-# similarity are the result.
-CANDIDATES_PER_RESULT = 4
-LEAST_CANDIDATES = 64
 
 
 def image_id(name: str) -> int:
@@ -81,7 +69,9 @@ class Database:
                 f"the query has {len(query)} numbers and {self.name} {dim}: they come from "
                 "different networks; run `l2s study`"
             )
-        wanted = k if self.is_exact else max(CANDIDATES_PER_RESULT * k, LEAST_CANDIDATES)
+        # An approximate index proposes more than asked for; the best of them by their exact
+        # similarity are the result.
+        wanted = k if self.is_exact else max(4 * k, 64)
         similarities, ids = self.index.search(query[None], min(wanted, len(self)))
         found = ids[0] >= 0  # fewer than asked for are filled up with -1
         rows = np.searchsorted(self.ids, ids[0][found])
@@ -90,17 +80,11 @@ class Database:
             scores = self.vectors[rows] @ query
             best = np.argsort(-scores, kind="stable")[:k]
             rows, scores = rows[best], scores[best]
-        return [
-            Hit(
-                rank=rank,
-                similarity=float(score),
-                id=image_id(self.names[row]),
-                class_name=self.class_names[row],
-                name=self.names[row],
-                row=int(row),
-            )
-            for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1)
-        ]
+        hits = []
+        for rank, (row, score) in enumerate(zip(rows.tolist(), scores.tolist(), strict=True), 1):
+            name = self.names[row]
+            hits.append(Hit(rank, score, image_id(name), self.class_names[row], name, row))
+        return hits
 
 
 def open_database(dataset: str, index: str | None) -> Database:
@@ -112,7 +96,7 @@ def open_database(dataset: str, index: str | None) -> Database:
         return open_study_database(dataset)
     if (owner := require_card(index).dataset) != dataset:
         raise ValueError(f"--index {index} belongs to {owner}, not to {dataset}")
-    return open_image_index(index, DatasetPaths(dataset).teacher)
+    return open_image_index(index)
 
 
 def open_study_database(dataset: str) -> Database:
@@ -147,44 +131,38 @@ def open_study_database(dataset: str) -> Database:
     )
 
 
-def open_image_index(name: str, teacher: Path) -> Database:
+def open_image_index(name: str) -> Database:
     """An index by its name, for searching.
 
-    teacher: the file of the data set's teacher, which must be the one that embedded the index.
-    Raises ValueError when there is no such index, it is damaged, or of another teacher.
+    Raises ValueError when there is no such index, it is damaged, or it was embedded by another
+    teacher than the present one of its data set.
     """
     card = require_card(name)
+    teacher = DatasetPaths(card.dataset).teacher
     if not teacher.exists() or file_sha256(teacher) != card.teacher_sha256:
         raise ValueError(
             f"index {name} was embedded by another teacher than {teacher}: `l2s index FOLDER "
             f"--name {name} --rebuild` embeds it anew"
         )
-    try:
-        return _open_generation(name, card)
-    except (ValueError, OSError):
-        newer = require_card(name)
-        if newer == card:
-            raise
-        return _open_generation(name, newer)  # a writer has put it in force in between
-
-
-def _open_generation(name: str, card: IndexCard) -> Database:
     home = index_home(name)
-    content = read_content(home, card)
-    index = read_index(home / str(card.generation) / "index.faiss")
-    if (index.ntotal, index.d) != content.vectors.shape:
+    try:
+        images, vectors = read_content(home, card)
+        index = read_index(home / str(card.generation) / "index.faiss")
+    except (ValueError, OSError):
+        if require_card(name) == card:
+            raise
+        return open_image_index(name)  # a writer has put another generation in force
+    if (index.ntotal, index.d) != vectors.shape:
         raise ValueError(f"{home}: its files do not fit together; index with --rebuild")
-    names, class_names, folders = (
-        content.images[column].to_pylist() for column in ("name", "class_name", "folder")
-    )
+    names, folders = images["name"].to_pylist(), images["folder"].to_pylist()
     return Database(
         name=name,
         dataset=card.dataset,
         index=index,
         is_exact=card.kind == "exact",
-        vectors=content.vectors,
-        ids=content.ids,
+        vectors=vectors,
+        ids=images["id"].to_numpy(),
         names=names,
-        class_names=class_names,
+        class_names=images["class_name"].to_pylist(),
         read=lambda row: read_file(Path(folders[row], names[row]), names[row]),
     )

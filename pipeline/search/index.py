@@ -12,40 +12,30 @@ A new one is written beside it, then index.json is replaced: a reader sees the o
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from pipeline.files import replacing, write_json
+from pipeline.files import replacing, replacing_folder, write_json
 
 IndexKind = Literal["exact", "hnsw", "ivfpq"]
 INDEXES = Path("indexes")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 IMAGE_COLUMNS = pa.schema(
     [("id", pa.int64())]
     + [(name, pa.string()) for name in ("name", "class_name", "sha256", "folder")]
 )
 
-_HNSW_NEIGHBOURS = 32  # links a vector; the graph takes 8 bytes a link
-_HNSW_BREADTH = 128  # candidates kept while searching; more finds more and takes longer
-_CODEBOOK = 256  # centroids of a product quantiser of 8 bits, and so the least training set
-_PROBED_SHARE = 8  # one list of the inverted file in so many is searched,
-_MOST_PROBED = 128  # and no more than so many
-_POINTS_PER_LIST = 64  # that the lists' centres are learnt from: a quarter of faiss's own limit
-
 
 def write_exact_index(path: Path, vectors: Float[Tensor, "database dim"]) -> None:
     """An exact inner-product index, ids being the rows."""
-    import faiss
-
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors.float().cpu().numpy())
     with replacing(path) as temporary:
@@ -66,8 +56,6 @@ def write_image_index(
     lists of an inverted file, 128 at most, at vectors of one byte for four numbers. threads: with
     one, equal vectors give equal files. Raises ValueError for ivfpq on fewer than 256 vectors.
     """
-    import faiss
-
     faiss.omp_set_num_threads(threads)
     structure = _structure(vectors, kind)
     index = faiss.IndexIDMap(structure)  # IndexIDMap2 builds a table of all ids when it is opened
@@ -78,25 +66,22 @@ def write_image_index(
 
 def _structure(vectors: Float[np.ndarray, "database dim"], kind: IndexKind) -> Any:
     """An empty index of the kind, trained where it must be."""
-    import faiss
-
     rows, dim = vectors.shape
+    flat = faiss.IndexFlatIP(dim)
     if kind == "exact":
-        return faiss.IndexFlatIP(dim)
-    if kind == "hnsw":
-        graph = faiss.IndexHNSWFlat(dim, _HNSW_NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
-        graph.hnsw.efSearch = _HNSW_BREADTH
+        return flat
+    if kind == "hnsw":  # 32 links a vector, of 8 bytes
+        graph = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
+        graph.hnsw.efSearch = 128  # candidates; more finds more and takes longer
         return graph
-    if rows < _CODEBOOK:
-        raise ValueError(f"ivfpq learns from {_CODEBOOK} images or more, and there are {rows}")
+    if rows < 256:  # the centroids of a product quantiser of 8 bits
+        raise ValueError(f"ivfpq learns from 256 images or more, and there are {rows}")
     lists = max(1, min(int(4 * rows**0.5), rows // 39))  # 39 a list, or k-means is ill-founded
     parts = max(part for part in range(1, max(dim // 4, 1) + 1) if dim % part == 0)
-    coded = faiss.IndexIVFPQ(
-        faiss.IndexFlatIP(dim), dim, lists, parts, 8, faiss.METRIC_INNER_PRODUCT
-    )
+    coded = faiss.IndexIVFPQ(flat, dim, lists, parts, 8, faiss.METRIC_INNER_PRODUCT)
     coded.cp.min_points_per_centroid = coded.pq.cp.min_points_per_centroid = 1
-    coded.cp.max_points_per_centroid = _POINTS_PER_LIST
-    coded.nprobe = min(-(-lists // _PROBED_SHARE), _MOST_PROBED)
+    coded.cp.max_points_per_centroid = 64  # a quarter of faiss's own limit
+    coded.nprobe = min(-(-lists // 8), 128)
     coded.train(vectors)
     return coded
 
@@ -106,8 +91,6 @@ def read_index(path: Path) -> Any:
 
     Raises ValueError for a file that is no index.
     """
-    import faiss
-
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:  # also for a file that is not there
@@ -125,21 +108,9 @@ class IndexCard:
     images: int
 
 
-@dataclass(frozen=True)
-class IndexContent:
-    """Images, with the columns `IMAGE_COLUMNS`, and their vectors, row by row."""
-
-    images: pa.Table
-    vectors: Float[np.ndarray, "database dim"]
-
-    @property
-    def ids(self) -> Int[np.ndarray, " database"]:
-        return np.from_dlpack(self.images["id"].combine_chunks())
-
-
 def index_home(name: str) -> Path:
     """The folder of an index. Raises ValueError for a name that is no plain file name."""
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ValueError(f"index {name!r}: must be letters, digits, '_', '.' or '-'")
     return INDEXES / name
 
@@ -152,16 +123,6 @@ def index_names() -> list[str]:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def locked(home: Path) -> Iterator[None]:
-    """One writer of an index at a time; the next waits."""
-    from filelock import FileLock
-
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.with_name(f".{home.name}.lock")):
-        yield
 
 
 def read_card(home: Path) -> IndexCard | None:
@@ -187,49 +148,49 @@ def require_card(name: str) -> IndexCard:
     return card
 
 
-def read_content(home: Path, card: IndexCard) -> IndexContent:
-    """What is indexed, the vectors memory-mapped. Raises ValueError for a damaged file."""
-    import pyarrow.parquet as pq
+def read_content(home: Path, card: IndexCard) -> tuple[pa.Table, Float[np.ndarray, "database dim"]]:
+    """The images, with the columns `IMAGE_COLUMNS`, and row by row their memory-mapped vectors.
 
-    path = home / str(card.generation) / "images.parquet"
+    Raises ValueError for a damaged file.
+    """
+    folder = home / str(card.generation)
     try:
-        images = pq.read_table(path, columns=IMAGE_COLUMNS.names).cast(IMAGE_COLUMNS)
-        path = path.with_name("vectors.npy")
-        vectors = np.load(path, mmap_mode="r")
+        images = pq.read_table(folder / "images.parquet").cast(IMAGE_COLUMNS)
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     except (ValueError, OSError, EOFError) as error:  # pyarrow's errors are of these
-        raise ValueError(f"{path}: cannot be read; index with --rebuild ({error})") from error
+        raise ValueError(f"{folder}: cannot be read; index with --rebuild ({error})") from error
     if len(images) != len(vectors):
         raise ValueError(f"{home}: its files do not fit together; index with --rebuild")
-    return IndexContent(images, vectors)
+    return images, vectors
 
 
-def write_generation(home: Path, card: IndexCard, content: IndexContent, *, threads: int) -> None:
+def write_generation(
+    home: Path,
+    card: IndexCard,
+    images: pa.Table,
+    vectors: Float[np.ndarray, "database dim"],
+    *,
+    threads: int,
+) -> None:
     """Write the generation of `card` and put it in force; the earlier ones are deleted.
 
-    Raises ValueError where two names share an id, or for a kind that needs more images; the index
-    in force then stays.
+    images, vectors: as from `read_content`, in any order. Raises ValueError where two names share
+    an id, or for a kind that needs more images; the index in force then stays.
     """
-    import pyarrow.parquet as pq
-
-    order = np.argsort(content.ids, kind="stable")
-    images = content.images.take(pa.array(order))
-    vectors = np.ascontiguousarray(content.vectors[order], dtype=np.float32)
-    ids = content.ids[order]
+    order = np.argsort(images["id"].to_numpy(), kind="stable")
+    images = images.take(order)
+    vectors = np.ascontiguousarray(vectors[order], dtype=np.float32)
+    ids = images["id"].to_numpy()
     if len(clashing := np.flatnonzero(ids[1:] == ids[:-1])):
-        names = images["name"].take(pa.array(np.union1d(clashing, clashing + 1))).to_pylist()
+        names = images["name"][clashing[0] : clashing[0] + 2].to_pylist()
         raise ValueError(f"these images share an id: {', '.join(names)}; rename one")
-    folder = home / str(card.generation)
-    shutil.rmtree(folder, ignore_errors=True)  # left by a writer that was killed
-    try:
+    with replacing_folder(home / str(card.generation)) as folder:
         write_image_index(folder / "index.faiss", vectors, ids, card.kind, threads=threads)
         with replacing(folder / "vectors.npy") as temporary, temporary.open("wb") as file:
             np.save(file, vectors)
         with replacing(folder / "images.parquet") as temporary:
             pq.write_table(images, temporary)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     write_json(home / "index.json", asdict(card))
     for other in home.iterdir():
-        if other.is_dir() and other != folder:
+        if other.is_dir() and other.name != str(card.generation):
             shutil.rmtree(other, ignore_errors=True)

@@ -2,24 +2,24 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock
 
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.reader import enumerate_names
-from pipeline.embedding.embeddings import EmbeddedPictures, embed_pictures
+from pipeline.embedding.embeddings import embed_pictures
 from pipeline.search.databases import image_id
 from pipeline.search.index import (
     IMAGE_COLUMNS,
     IndexCard,
-    IndexContent,
     IndexKind,
     file_sha256,
     index_home,
-    locked,
     read_card,
     read_content,
     write_generation,
@@ -63,43 +63,51 @@ def index_folder(
     names = image_names(folder)
     if not names:
         raise ValueError(f"{folder}: this folder holds no image")
-    card = IndexCard(1, named.dataset, file_sha256(named.path), kind or "exact", 0)
-    with locked(home):
-        present = read_card(home)
-        if present is not None:
-            card = replace(card, generation=present.generation + 1, kind=kind or present.kind)
-        base = None if rebuild else present
-        old = _empty_content()
-        if base is not None:
-            _check_origin(name, base, card)
-            old = read_content(home, base)
+    teacher_sha256 = file_sha256(named.path)
+    home.parent.mkdir(exist_ok=True)
+    with FileLock(home.with_name(f".{name}.lock")):  # the next writer waits
+        present = read_card(home) or IndexCard(0, named.dataset, teacher_sha256, "exact", 0)
+        kind = kind or present.kind
+        is_new = rebuild or not present.generation
+        if is_new:
+            images, vectors = IMAGE_COLUMNS.empty_table(), np.empty((0, 0), dtype=np.float32)
+        else:
+            if (present.dataset, present.teacher_sha256) != (named.dataset, teacher_sha256):
+                raise ValueError(
+                    f"index {name} was embedded by another teacher of {present.dataset}: "
+                    f"--rebuild embeds the folder anew, by that of {named.dataset}; another "
+                    "--name keeps both"
+                )
+            images, vectors = read_content(home, present)
         digests, failures = _read_digests(folder, names)
-        noted = dict(zip(*(old.images[key].to_pylist() for key in ("name", "sha256")), strict=True))
-        changed = {n for n, digest in digests.items() if noted.get(n, digest) != digest}
+        noted = dict(zip(images["name"].to_pylist(), images["sha256"].to_pylist(), strict=True))
+        wanted = [n for n, digest in digests.items() if noted.get(n) != digest]
+        changed = noted.keys() & wanted
         if changed and not take_changed:
             raise ValueError(
                 f"index {name} holds other images of these names: "
                 f"{enumerate_names(sorted(changed))}; --replace takes the new ones, another --name "
                 "keeps both"
             )
-        wanted = [n for n, digest in digests.items() if noted.get(n) != digest]
-        new = embed_pictures(
-            teacher.network,
-            wanted,
-            lambda n: read_file(folder / n, n),
-            teacher.size_px,
-            teacher.device,
-        )
+
+        def read(image: str) -> bytes:
+            return read_file(folder / image, image)
+
+        new = embed_pictures(teacher.network, wanted, read, teacher.size_px, teacher.device)
         failures += new.failures
-        if len(failures) == len(names) or not (new.names or noted):
-            first = f"{failures[0].name} {failures[0].reason}"
-            raise ValueError(f"{folder}: no image can be read ({len(names)} tried; {first})")
-        if base is not None and not new.names and base.kind == card.kind:
-            card = base
-        else:
-            content = _merged(old, new, folder, digests)
-            card = replace(card, images=len(content.images))
-            write_generation(home, card, content, threads=threads)
+        if len(failures) == len(names):
+            raise ValueError(f"{folder}: no image can be read ({len(names)} tried; {failures[0]})")
+        card = present
+        if is_new or new.names or kind != present.kind:
+            taken = set(new.names)
+            kept = np.array([n not in taken for n in noted], dtype=bool)
+            added = [_entry(n, digests[n], folder) for n in new.names]
+            rows = pa.Table.from_pylist(added, schema=IMAGE_COLUMNS)
+            images = pa.concat_tables([images.filter(kept), rows])
+            parts = [part for part in (vectors[kept], new.vectors) if len(part)]
+            generation = present.generation + 1
+            card = IndexCard(generation, named.dataset, teacher_sha256, kind, len(images))
+            write_generation(home, card, images, np.concatenate(parts), threads=threads)
     replaced = len(changed.intersection(new.names))
     return IndexingReport(
         card,
@@ -108,23 +116,6 @@ def index_folder(
         unchanged=len(digests) - len(wanted),
         failures=failures,
     )
-
-
-def _check_origin(name: str, present: IndexCard, card: IndexCard) -> None:
-    if present.dataset != card.dataset:
-        raise ValueError(
-            f"index {name} belongs to {present.dataset}, not to {card.dataset}: choose another "
-            "--name"
-        )
-    if present.teacher_sha256 != card.teacher_sha256:
-        raise ValueError(
-            f"index {name} was embedded by another teacher of {card.dataset}: --rebuild embeds the "
-            "folder anew"
-        )
-
-
-def _empty_content() -> IndexContent:
-    return IndexContent(IMAGE_COLUMNS.empty_table(), np.empty((0, 0), dtype=np.float32))
 
 
 def _read_digests(
@@ -144,26 +135,12 @@ def _read_digests(
     return digests, failures
 
 
-def _merged(
-    old: IndexContent, new: EmbeddedPictures, folder: Path, digests: dict[str, str]
-) -> IndexContent:
-    """Both, the new images in place of the old ones of their names."""
-    place = str(folder.resolve())
-    rows = [
-        {
-            "id": image_id(name),
-            "name": name,
-            "class_name": name.partition("/")[0] if "/" in name else "",
-            "sha256": digests[name],
-            "folder": place,
-        }
-        for name in new.names
-    ]
-    taken = set(new.names)
-    kept = np.array([name not in taken for name in old.images["name"].to_pylist()], dtype=bool)
-    return IndexContent(
-        pa.concat_tables(
-            [old.images.filter(pa.array(kept)), pa.Table.from_pylist(rows, schema=IMAGE_COLUMNS)]
-        ),
-        np.concatenate([part for part in (old.vectors[kept], new.vectors) if len(part)]),
-    )
+def _entry(name: str, sha256: str, folder: Path) -> dict[str, Any]:
+    """A row of the table of images."""
+    return {
+        "id": image_id(name),
+        "name": name,
+        "class_name": name.partition("/")[0] if "/" in name else "",
+        "sha256": sha256,
+        "folder": str(folder.resolve()),
+    }

@@ -10,43 +10,40 @@ from pipeline.datasets.decode import UnreadableImage, decode_image
 from pipeline.datasets.reader import is_image_name, natural_key
 
 MAX_FILE_BYTES = 256 << 20
-STANDARD_INPUT = "-"
 
 
-def name_pictures(arguments: Iterable[str], folder: Path, listed: Iterable[str]) -> list[Path]:
+def name_pictures(arguments: Iterable[str], folder: Path, listed: Iterable[str]) -> list[str]:
     """The files that arguments name: a file, a folder (all below it), a glob, or - for `listed`.
 
-    Relative names refer to `folder`. A file that is named stands in the result even where it does
-    not exist: reading it says so. Raises ValueError for a folder, a glob or a list without images.
+    Relative names refer to `folder`, in the result too. A file that is named stands in it even
+    where there is none: reading it says so. Raises ValueError for a folder, a glob or a list
+    without images.
     """
     pictures: dict[Path, None] = {}
     for argument in arguments:
-        if argument == STANDARD_INPUT:
-            lines = [line.rstrip("\r\n") for line in listed]
-            found = [folder / line for line in lines if line.strip()]
-            where = "standard input names no image"
+        if argument == "-":
+            found = [folder / line.rstrip("\r\n") for line in listed if line.strip()]
         else:
-            found, where = _found(argument, folder)
+            found = _found(argument, folder)
         if not found:
-            raise ValueError(where)
+            raise ValueError(
+                f"IMAGE = {argument!r}: names no image; give a file, a folder, a glob, or - for a "
+                "list on standard input"
+            )
         pictures |= dict.fromkeys(found)
-    return list(pictures)
+    return [str(p.relative_to(folder) if p.is_relative_to(folder) else p) for p in pictures]
 
 
-def _found(argument: str, folder: Path) -> tuple[list[Path], str]:
-    """The files of one argument, and what to say when there is none."""
-    if not argument or "\0" in argument:
-        raise ValueError(f"IMAGE = {argument!r}: must be a file, a folder, a glob or -")
+def _found(argument: str, folder: Path) -> list[Path]:
+    """The files of one argument; none for the empty one."""
     path = folder / Path(argument).expanduser()
-    if path.is_dir():
-        names = [path / name for name in image_names(path)]
-        return names, f"{argument!r}: this folder holds no image"
-    if not path.exists() and glob.has_magic(argument):
-        matches = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207
+    if argument and path.is_dir():
+        return [path / name for name in image_names(path)]
+    if glob.has_magic(argument) and not path.exists():
+        matches = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
         files = [match for match in matches if match.is_file() and is_image_name(match.name)]
-        ordered = sorted(files, key=lambda file: natural_key(str(file)))
-        return ordered, f"{argument!r}: this pattern matches no image"
-    return [path], ""
+        return sorted(files, key=lambda file: natural_key(str(file)))
+    return [path] if argument else []
 
 
 def image_names(folder: Path) -> list[str]:
@@ -60,19 +57,14 @@ def image_names(folder: Path) -> list[str]:
     names = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        names += [
-            (Path(place) / name).relative_to(folder).as_posix()
-            for name in files
-            if not name.startswith(".") and is_image_name(name)
-        ]
+        images = [name for name in files if not name.startswith(".") and is_image_name(name)]
+        names += [Path(place, name).relative_to(folder).as_posix() for name in images]
     return sorted(names, key=natural_key)
 
 
 def read_file(path: Path, name: str) -> bytes:
     """The bytes of a picture's file. Raises UnreadableImage, which names it."""
     try:
-        if path.is_dir():
-            raise UnreadableImage(name, "is a folder")
         if not path.is_file():  # a pipe or a device would block, or never end
             reason = "is not a plain file" if path.exists() else "there is no such file"
             raise UnreadableImage(name, reason)

@@ -1,9 +1,9 @@
 """One picture to its results: decoded, viewed, embedded by the chosen network, searched."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.datasets.decode import MAX_PIXELS, decode_image
+from pipeline.datasets.decode import MAX_PIXELS, UnreadableImage, decode_image
 from pipeline.models.embedder import Embedder, unit_range
 from pipeline.models.query_encoder import least_decoded_px
 from pipeline.models.weights import load_network
 from pipeline.paths import DatasetPaths
 from pipeline.search.champions import Champion, kept_champion
-from pipeline.search.databases import Database, Hit, open_database
-from pipeline.search.index import require_card
+from pipeline.search.databases import Database, Hit
+from pipeline.search.pictures import read_file
 from pipeline.views.evaluation import evaluation_view
 
 TEACHER = "teacher"
@@ -55,27 +55,26 @@ def choose_network(
 
     Raises ValueError for names that are not there or do not agree.
     """
-    if dataset is not None and dataset not in params.datasets:
-        raise ValueError(
-            f"--dataset {dataset!r}: no such data set; known: {', '.join(params.datasets)}"
-        )
-    student = params.students.get(network) if network else None
-    if student is not None and dataset not in (None, student.dataset):
-        raise ValueError(
-            f"--network {network!r} belongs to {student.dataset}, not to {dataset}: "
-            f"choose one of {', '.join(networks_of(params, str(dataset)))}"
-        )
-    if network is not None and network != TEACHER and student is None:
+    if dataset not in (None, *params.datasets):
+        known = ", ".join(params.datasets)
+        raise ValueError(f"--dataset {dataset!r}: no such data set; known: {known}")
+    if network not in (None, TEACHER, *params.students):
         known = ", ".join([TEACHER, *params.students])
         raise ValueError(f"--network {network!r}: no such network; known: {known}")
-    owner = student.dataset if student else dataset or next(iter(params.datasets))
-    named = NamedNetwork(network or networks_of(params, owner)[0], owner)
-    return named if newest else answering(named)
+    student = params.students.get(network or "")
+    owner = dataset or (student.dataset if student else next(iter(params.datasets)))
+    if student and student.dataset != owner:
+        raise ValueError(
+            f"--network {network!r} belongs to {student.dataset}, not to {owner}: "
+            f"choose one of {', '.join(networks_of(params, owner))}"
+        )
+    key = network or networks_of(params, owner)[0]
+    return NamedNetwork(key, owner) if newest else leading_network(key, owner)
 
 
-def answering(named: NamedNetwork) -> NamedNetwork:
+def leading_network(key: str, dataset: str) -> NamedNetwork:
     """The network, or the champion that stands for it."""
-    return replace(named, champion=kept_champion(named.dataset, named.key))
+    return NamedNetwork(key, dataset, kept_champion(dataset, key))
 
 
 def networks_of(params: Params, dataset: str) -> list[str]:
@@ -117,34 +116,12 @@ def open_network(named: NamedNetwork, device: torch.device) -> QueryNetwork:
     return QueryNetwork(named.key, network, card.size_px, device, version)
 
 
-def open_search(
-    params: Params,
-    network: str | None,
-    dataset: str | None,
-    index: str | None,
-    device: torch.device,
-    *,
-    newest: bool = False,
-) -> tuple[QueryNetwork, Database]:
-    """A network, and the database or the index that it searches.
-
-    Names as for `choose_network`; the data set is by default the index's. Raises ValueError for
-    names that are not there or do not agree, and for what cannot be opened.
-    """
-    owner = require_card(index).dataset if index is not None else None
-    if owner is not None and dataset not in (None, owner):
-        raise ValueError(f"--index {index} belongs to {owner}, not to --dataset {dataset}")
-    named = choose_network(params, network, dataset or owner, newest=newest)
-    opened = open_network(named, device)
-    return opened, open_database(named.dataset, index)
-
-
 @dataclass(frozen=True)
 class Answer:
     """The results of one picture, and how long each step took: decode, view, embed, search."""
 
     hits: list[Hit]
-    times_ms: Mapping[str, float]
+    times_ms: dict[str, float]
 
 
 def search_picture(
@@ -176,3 +153,24 @@ def search_picture(
     marks_s.append(time.perf_counter())
     steps_ms = (1000 * np.diff(marks_s)).tolist()
     return Answer(hits, dict(zip(("decode", "view", "embed", "search"), steps_ms, strict=True)))
+
+
+def search_file(
+    file: Path,
+    name: str,
+    network: QueryNetwork,
+    database: Database,
+    k: int,
+    *,
+    reduced_decode: bool = False,
+) -> dict[str, Any]:
+    """What `l2s search --json` says of a picture: its `image` name, and `results` or `error`.
+
+    Arguments as for `search_picture`.
+    """
+    try:
+        encoded = read_file(file, name)
+        answer = search_picture(encoded, name, network, database, k, reduced_decode=reduced_decode)
+    except UnreadableImage as failure:
+        return {"image": name, "error": failure.reason}
+    return {"image": name, "results": [asdict(hit) for hit in answer.hits]}

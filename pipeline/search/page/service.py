@@ -1,23 +1,22 @@
 """What the page can search: databases and networks, opened when first asked for."""
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
 
 import torch
+from fastapi import HTTPException
 
 from pipeline.config.params import Params
 from pipeline.paths import DatasetPaths
-from pipeline.search.databases import Database, open_image_index, open_study_database
-from pipeline.search.index import index_names, require_card
+from pipeline.search.databases import Database, open_database
+from pipeline.search.index import index_home, index_names, require_card
 from pipeline.search.search import (
     TEACHER,
-    Answer,
     NamedNetwork,
     QueryNetwork,
-    answering,
+    leading_network,
     networks_of,
     open_network,
     search_picture,
@@ -25,36 +24,33 @@ from pipeline.search.search import (
 
 EXAMPLES = 8
 MAX_UPLOAD_PIXELS = 40_000_000
-
-Opened = TypeVar("Opened")
-
-
-class UnknownNameError(ValueError):
-    """There is no database, network or picture of this name."""
+MAX_OPEN = 32  # databases, and networks, those replaced on disk since included
 
 
-@dataclass
 class SearchService:
     """One search at a time. What has changed on disk since it was opened is opened again."""
 
-    params: Params
-    device: torch.device
-    max_pixels: int = MAX_UPLOAD_PIXELS
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _databases: dict[str, tuple[int, Database]] = field(default_factory=dict)
-    _networks: dict[Path, tuple[int, QueryNetwork]] = field(default_factory=dict)
+    def __init__(self, params: Params, device: torch.device) -> None:
+        self.params = params
+        self.device = device
+        self._lock = threading.Lock()
+        self._open_network = lru_cache(MAX_OPEN)(_open_network)
+        self._open_database = lru_cache(MAX_OPEN)(_open_database)
 
-    def owners(self) -> dict[str, str]:
-        """The data set of each database that is there: those of the study, then the indexes."""
-        studied = {name: name for name in self.params.datasets if DatasetPaths(name).index.exists()}
-        indexed = {f"index {name}": require_card(name).dataset for name in index_names()}
-        return studied | {n: owner for n, owner in indexed.items() if owner in self.params.datasets}
+    def databases(self) -> dict[str, tuple[str, str | None]]:
+        """Data set and index of each database that is there: the study's, which have no index,
+        then the indexes.
+        """
+        datasets = self.params.datasets
+        studied = {name: (name, None) for name in datasets if DatasetPaths(name).index.exists()}
+        indexed = {f"index {name}": (require_card(name).dataset, name) for name in index_names()}
+        return studied | {name: found for name, found in indexed.items() if found[0] in datasets}
 
-    def networks(self, dataset: str) -> list[NamedNetwork]:
+    def networks(self, dataset: str) -> dict[str, NamedNetwork]:
         """The trained networks of a data set, the teacher last."""
         keys = networks_of(self.params, dataset)
-        named = [answering(NamedNetwork(key, dataset)) for key in keys]
-        return [network for network in named if network.path.exists()]
+        named = [leading_network(key, dataset) for key in keys]
+        return {network.key: network for network in named if network.path.exists()}
 
     def catalogue(self) -> list[dict[str, Any]]:
         """What the page offers to choose from."""
@@ -62,78 +58,70 @@ class SearchService:
             {
                 "name": name,
                 "images": len(database),
-                "networks": [network.key for network in self.networks(owner)],
+                "networks": list(self.networks(database.dataset)),
                 "examples": sorted({i * len(database) // EXAMPLES for i in range(EXAMPLES)}),
             }
-            for name, owner in self.owners().items()
-            for database in [self.database(name)]
+            for name, database in ((name, self.database(name)) for name in self.databases())
         ]
 
     def database(self, name: str) -> Database:
-        """Raises UnknownNameError, or ValueError for a database that cannot be opened."""
-        owners = self.owners()
-        if name not in owners:
-            raise UnknownNameError(f"no database is called {name!r}; known: {', '.join(owners)}")
-        paths = DatasetPaths(owners[name])
-        if name in self.params.datasets:
-            stamp = paths.index.stat().st_mtime_ns
-            return _reopened(self._databases, name, stamp, lambda: open_study_database(name))
-        index = name.removeprefix("index ")
-        stamp = require_card(index).generation
-        return _reopened(
-            self._databases, name, stamp, lambda: open_image_index(index, paths.teacher)
-        )
+        """Raises HTTPException 404, or ValueError for a database that cannot be opened."""
+        known = self.databases()
+        if name not in known:
+            raise HTTPException(404, f"no database is called {name!r}; known: {', '.join(known)}")
+        dataset, index = known[name]
+        file = index_home(index) / "index.json" if index else DatasetPaths(dataset).index
+        return self._open_database(dataset, index, file.stat().st_mtime_ns)
 
     def picture(self, database: str, row: int) -> bytes:
-        """The encoded picture of a row. Raises UnknownNameError, UnreadableImage."""
+        """The encoded picture of a row. Raises HTTPException 404, UnreadableImage."""
         opened = self.database(database)
         if not 0 <= row < len(opened):
-            raise UnknownNameError(f"{database} has no picture {row}: it has {len(opened)}")
+            raise HTTPException(404, f"{database} has no picture {row}: it has {len(opened)}")
         return opened.read(row)
 
-    def search(
-        self, encoded: bytes, database: str, network: str, k: int
-    ) -> dict[str, tuple[QueryNetwork, Answer]]:
-        """The answers of the network and of the teacher.
+    def search(self, encoded: bytes, database: str, network: str, k: int) -> dict[str, Any]:
+        """The answers of the network and of the teacher, as the page shows them.
 
-        Raises UnknownNameError, UnreadableImage for the picture, ValueError for files that do not
+        Raises HTTPException 404, UnreadableImage for the picture, ValueError for files that do not
         fit together.
         """
         with self._lock:
             opened = self.database(database)
-            known = {named.key: named for named in self.networks(opened.dataset)}
+            known = self.networks(opened.dataset)
             if network not in known:
-                raise UnknownNameError(
-                    f"{database} has no network {network!r}; known: {', '.join(known)}"
-                )
+                told = f"{database} has no network {network!r}; known: {', '.join(known)}"
+                raise HTTPException(404, told)
             if TEACHER not in known:
                 raise ValueError(f"the teacher of {opened.dataset} is not there: run `l2s study`")
-            used = {"network": self._open(known[network]), "teacher": self._open(known[TEACHER])}
             return {
-                role: (
-                    found,
-                    search_picture(
-                        encoded, "the picture", found, opened, k, max_pixels=self.max_pixels
-                    ),
-                )
-                for role, found in used.items()
+                role: self._answer(encoded, known[key], opened, k)
+                for role, key in (("network", network), ("teacher", TEACHER))
             }
 
-    def _open(self, named: NamedNetwork) -> QueryNetwork:
-        def opened() -> QueryNetwork:
-            network = open_network(named, self.device)
-            view = torch.zeros(1, 3, network.size_px, network.size_px, dtype=torch.uint8)
-            network.embed(view)  # the first run of a network is slow, and would be timed
-            return network
+    def _answer(
+        self, encoded: bytes, named: NamedNetwork, database: Database, k: int
+    ) -> dict[str, Any]:
+        changed_ns = named.path.stat().st_mtime_ns
+        network = self._open_network(named, self.device, changed_ns)
+        answer = search_picture(
+            encoded, "the picture", network, database, k, max_pixels=MAX_UPLOAD_PIXELS
+        )
+        return {
+            "name": network.name,
+            "champion_version": network.version,
+            "query_px": network.size_px,
+            "times_ms": answer.times_ms,
+            "hits": [asdict(hit) for hit in answer.hits],
+        }
 
-        stamp = named.path.stat().st_mtime_ns
-        return _reopened(self._networks, named.path, stamp, opened)
+
+def _open_database(dataset: str, index: str | None, changed_ns: int) -> Database:
+    return open_database(dataset, index)
 
 
-def _reopened(
-    kept: dict[Any, tuple[int, Opened]], key: object, stamp: int, opened: Callable[[], Opened]
-) -> Opened:
-    """What is kept under `key`, or, where its stamp is another one, what is opened anew."""
-    if key not in kept or kept[key][0] != stamp:
-        kept[key] = (stamp, opened())
-    return kept[key][1]
+def _open_network(named: NamedNetwork, device: torch.device, changed_ns: int) -> QueryNetwork:
+    network = open_network(named, device)
+    view = torch.zeros(1, 3, network.size_px, network.size_px, dtype=torch.uint8)
+    network.embed(view)  # the first run of a network is slow, and would be timed
+    return network

@@ -202,8 +202,7 @@ def test_ids_survive_a_rebuild_and_do_not_depend_on_the_order(
     index_folder(half, "grown", TEACHER_OF_EMBLEMS, teacher)
     grown = index_folder(tmp_path / "all", "grown", TEACHER_OF_EMBLEMS, teacher)
     assert (once.added, grown.added, grown.unchanged, grown.card.images) == (9, 5, 4, 9)
-    path = TEACHER_OF_EMBLEMS.path
-    one, two = open_image_index("once", path), open_image_index("grown", path)
+    one, two = open_image_index("once"), open_image_index("grown")
     assert one.names == two.names
     assert one.ids.tolist() == two.ids.tolist() == [image_id(name) for name in one.names]
     assert one.ids.tolist() == sorted(one.ids.tolist())
@@ -212,7 +211,7 @@ def test_ids_survive_a_rebuild_and_do_not_depend_on_the_order(
         tmp_path / "all", "grown", TEACHER_OF_EMBLEMS, teacher, kind="hnsw", rebuild=True
     )
     assert (rebuilt.added, rebuilt.card.kind, rebuilt.card.generation) == (9, "hnsw", 3)
-    again = open_image_index("grown", path)
+    again = open_image_index("grown")
     assert again.ids.tolist() == one.ids.tolist()
     assert sorted(path.name for path in Path("indexes/grown").iterdir()) == ["3", "index.json"]
     for row in range(9):
@@ -251,7 +250,7 @@ def test_changed_images_need_a_word(study: Path, tmp_path: Path, teacher: QueryN
         index_folder(folder, "a", TEACHER_OF_EMBLEMS, teacher)
     report = index_folder(folder, "a", TEACHER_OF_EMBLEMS, teacher, take_changed=True)
     assert (report.added, report.replaced, report.unchanged, report.card.images) == (0, 1, 2, 3)
-    database = open_image_index("a", TEACHER_OF_EMBLEMS.path)
+    database = open_image_index("a")
     hits = database.search(teacher_vector(teacher, files[0]), 2)
     assert [hit.similarity for hit in hits] == pytest.approx([1, 1], abs=1e-5)
 
@@ -293,9 +292,9 @@ def test_a_failure_while_writing_leaves_the_index_in_force(
         patch.setattr(index, "write_json", full_disk)
         with pytest.raises(OSError, match="No space"):
             index_folder(folder, "a", TEACHER_OF_EMBLEMS, teacher)
-    assert len(open_image_index("a", TEACHER_OF_EMBLEMS.path)) == 2
+    assert len(open_image_index("a")) == 2
     assert index_folder(folder, "a", TEACHER_OF_EMBLEMS, teacher).added == 2
-    assert len(open_image_index("a", TEACHER_OF_EMBLEMS.path)) == 4
+    assert len(open_image_index("a")) == 4
     assert sorted(path.name for path in Path("indexes/a").iterdir()) == ["2", "index.json"]
 
 
@@ -305,7 +304,7 @@ def test_an_open_index_goes_on_while_another_takes_its_place(
     folder = tmp_path / "images"
     files = write_test_images(study, folder, 2)
     index_folder(folder, "a", TEACHER_OF_EMBLEMS, teacher)
-    opened = open_image_index("a", TEACHER_OF_EMBLEMS.path)
+    opened = open_image_index("a")
     write_test_images(study, folder, 5)
     index_folder(folder, "a", TEACHER_OF_EMBLEMS, teacher)
     hits = opened.search(teacher_vector(teacher, files[0]), 5)
@@ -321,7 +320,7 @@ def test_an_index_of_another_teacher_is_not_searched(
     path = TEACHER_OF_EMBLEMS.path
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\1\0")
     with pytest.raises(ValueError, match="embedded by another teacher"):
-        open_image_index("a", path)
+        open_image_index("a")
     with pytest.raises(ValueError, match="another teacher of emblems: --rebuild"):
         index_folder(tmp_path / "images", "a", TEACHER_OF_EMBLEMS, teacher)
     assert (
@@ -365,8 +364,7 @@ def test_pictures_are_named_by_file_folder_glob_and_list(tmp_path: Path) -> None
         file.write_bytes(b"")
 
     def named(*arguments: str, listed: tuple[str, ...] = ()) -> list[str]:
-        found = name_pictures(arguments, tmp_path, listed)
-        return [path.relative_to(tmp_path).as_posix() for path in found]
+        return name_pictures(arguments, tmp_path, listed)
 
     assert named(".") == ["[x].jpg", "b2.jpg", "b10.jpg", "deep/er/c.png"]
     assert named("b*.jpg") == ["b2.jpg", "b10.jpg"]
@@ -377,18 +375,11 @@ def test_pictures_are_named_by_file_folder_glob_and_list(tmp_path: Path) -> None
         "b2.jpg",
         "deep/er/c.png",
     ]
-    for arguments, message in (
-        (["-"], "standard input names no image"),
-        (["*.gif"], "matches no image"),
-        (["deep"], None),
-        ([""], "must be a file"),
-        (["a\0b"], "must be a file"),
-    ):
-        if message:
-            with pytest.raises(ValueError, match=message):
-                name_pictures(arguments, tmp_path, ())
-        else:
-            assert name_pictures(arguments, tmp_path, ())
+    assert named("/elsewhere/a.jpg", str(tmp_path / "b2.jpg")) == ["/elsewhere/a.jpg", "b2.jpg"]
+    assert named("a\0b") == ["a\0b"]  # reading it says what is wrong
+    for argument in ("-", "*.gif", ""):
+        with pytest.raises(ValueError, match="names no image; give a file, a folder"):
+            name_pictures([argument], tmp_path, ())
     with pytest.raises(ValueError, match="is not a folder"):
         image_names(tmp_path / "b2.jpg")
 
@@ -402,7 +393,8 @@ def test_only_plain_files_of_a_sane_size_are_read(tmp_path: Path) -> None:
     for name, reason in (
         ("pipe.jpg", "is not a plain file"),
         ("gone.jpg", "there is no such file"),
-        (".", "is a folder"),
+        ("a\0b", "there is no such file"),
+        (".", "is not a plain file"),
         ("large.jpg", "more than"),
     ):
         with pytest.raises(UnreadableImage, match=reason):
