@@ -40,21 +40,15 @@ def export(
     """
     with workspace() as study:
         from pipeline.export.folder import default_target, export_network
+        from pipeline.search.databases import open_database
         from pipeline.search.search import choose_network
 
         if index is not None and not with_database:
             raise ValueError("--index: names the database of --with-database: give both")
         named = choose_network(study.params, network, dataset, newest=newest)
         target = study.path(output) if output else default_target(named)
-        parity = export_network(
-            study.params,
-            named,
-            target,
-            with_database=with_database,
-            index=index,
-            force=force,
-            int8=int8,
-        )
+        database = open_database(named.dataset, index) if with_database else None
+        parity = export_network(study.params, named, target, database, force=force, int8=int8)
     leads = f" (champion, version {named.champion.version})" if named.champion else ""
     typer.echo(f"exported {named.key}{leads} to {target}")
     typer.echo(

@@ -23,7 +23,7 @@ from pipeline.files import replacing, replacing_folder, write_json, write_text
 from pipeline.models.query_encoder import QueryEncoder
 from pipeline.paths import DatasetPaths
 from pipeline.progress import track
-from pipeline.search.databases import Database, image_id, open_database, open_study_database
+from pipeline.search.databases import Database, image_id, open_study_database
 from pipeline.search.search import TEACHER, NamedNetwork, QueryNetwork, open_network
 from pipeline.tracking.served_package import (
     load_served_model,
@@ -42,15 +42,14 @@ def export_network(
     params: Params,
     named: NamedNetwork,
     target: Path,
+    database: Database | None = None,
     *,
-    with_database: bool,
-    force: bool,
-    index: str | None = None,
+    force: bool = False,
     int8: bool = False,
 ) -> dict[str, Any]:
     """Write the folder `target`, whole or not at all; returns what its parity.json holds.
 
-    with_database: also the vectors of the study's test images, or of `index`, made by `l2s index`.
+    database: of the network's data set, whose vectors go out too.
 
     int8: also an encoder in 8 bits, whose scales come from training images. How far it is from
     PyTorch is told, and holds nothing up.
@@ -63,7 +62,6 @@ def export_network(
     network = open_network(named, CPU)
     studied = open_study_database(named.dataset)
     described = describe_network(params, named, network)
-    database = open_database(named.dataset, index) if with_database else None
     with replacing_folder(target) as folder:
         if database is not None:
             write_database(folder / "database", database)

@@ -43,9 +43,8 @@ def exported(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made)
         params = load_params()
-        export_network(
-            params, STUDENT_OF_EMBLEMS, target, with_database=True, force=False, int8=True
-        )
+        database = open_study_database("emblems")
+        export_network(params, STUDENT_OF_EMBLEMS, target, database, int8=True)
     return target
 
 
@@ -159,9 +158,7 @@ def test_an_encoder_that_embeds_otherwise_is_not_exported(
 
     monkeypatch.setattr(folder, "load_served_model", load_another)
     with pytest.raises(ValueError, match="does not embed as PyTorch does"):
-        export_network(
-            load_params(), STUDENT_OF_EMBLEMS, tmp_path / "x", with_database=False, force=False
-        )
+        export_network(load_params(), STUDENT_OF_EMBLEMS, tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -306,7 +303,7 @@ def test_only_an_export_is_replaced(made: Path, exported: Path, tmp_path: Path) 
     params = load_params(made / "params.yaml")
 
     def export(target: Path, *, force: bool) -> None:
-        export_network(params, STUDENT_OF_EMBLEMS, target, with_database=False, force=force)
+        export_network(params, STUDENT_OF_EMBLEMS, target, force=force)
 
     target = tmp_path / "mine"
     shutil.copytree(exported, target)
@@ -333,6 +330,6 @@ def test_an_export_that_fails_leaves_the_one_before(
 
     monkeypatch.setattr(folder, "write_text", full_disk)  # of the card, which comes last
     with pytest.raises(OSError, match="No space"):
-        export_network(load_params(), STUDENT_OF_EMBLEMS, target, with_database=False, force=True)
+        export_network(load_params(), STUDENT_OF_EMBLEMS, target, force=True)
     assert {file: file.stat().st_mtime_ns for file in target.rglob("*")} == before
     assert list(tmp_path.iterdir()) == [target]
