@@ -10,19 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.datasets.fetching import Patience
 from pipeline.datasets.published import PublishedFile
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 PAGE = b"<html>login</html>"
-HASTE = Patience(attempts=3, backoff_s=0.0, timeout_s=0.5)
 
 
-def published(*addresses: str, content: bytes = CONTENT) -> PublishedFile:
+def published(address: str | None = None, content: bytes = CONTENT) -> PublishedFile:
     """The file of these bytes, of which everything is published."""
     return PublishedFile(
         "file.bin",
-        addresses,
+        address,
         size_bytes=len(content),
         md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
         sha256=hashlib.sha256(content).hexdigest(),

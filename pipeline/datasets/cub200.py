@@ -82,7 +82,7 @@ CUB200 = PublishedDataset(
             files=(
                 PublishedFile(
                     _FILE,
-                    ("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",),
+                    "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
                     size_bytes=1150585339,
                     md5="97eceeb196236b17998738112f37df78",
                     sha256="0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",

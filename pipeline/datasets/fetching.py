@@ -14,6 +14,8 @@ from pipeline.datasets.parquet import split_of
 from pipeline.datasets.published import Archive, PublishedFile
 from pipeline.datasets.transfers import TransferError, drop_part, known_bytes, transfer
 
+ATTEMPTS = 4  # in a row that bring nothing new
+BACKOFF_S = 2.0  # before the second attempt of a row; twice, four times ... that before the next
 _CHUNK_BYTES = 1 << 20
 
 
@@ -35,27 +37,13 @@ class FetchedFile:
     subset: bool = False
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How often and how long an address is tried.
-
-    `attempts` in a row that bring nothing new are the last: one that makes the part longer than it
-    ever was is the first of a new row. Those of a row come `backoff_s`, twice, four times ... that
-    apart. `timeout_s` is the longest silence.
-    """
-
-    attempts: int = 4
-    backoff_s: float = 2.0
-    timeout_s: float = 60.0
-
-
 def download_files(
     archive: Archive, folder: Path, *, archives_dir: Path | None, accept_subset: bool
 ) -> dict[str, FetchedFile]:
     """The files of an archive by their published names, each from the first place that has it.
 
-    The places: `archives_dir` (files are used where they lie), `folder` (of earlier downloads), the
-    addresses. Two processes that want one file wait for each other.
+    The places: `archives_dir` (files are used where they lie), `folder` (of earlier downloads), its
+    address. Two processes that want one file wait for each other.
 
     Raises FetchError, which names the pages that offer the files.
     """
@@ -148,67 +136,47 @@ def take_file(file: PublishedFile, path: Path, *, accept_subset: bool) -> Fetche
     return replace(found, subset=True)
 
 
-def fetch_file(file: PublishedFile, folder: Path, patience: Patience | None = None) -> FetchedFile:
+def fetch_file(file: PublishedFile, folder: Path) -> FetchedFile:
     """The published file in `folder`: that of an earlier call, or downloaded; verified.
 
-    The addresses are tried in their order. A part with a wrong checksum is removed. Where a server
-    sends the whole file again, the part gives way only to what is longer or verified.
+    `ATTEMPTS` in a row that bring nothing new are the last: one that makes the part longer than it
+    ever was is the first of a new row. A part with a wrong checksum is removed.
 
-    Raises FetchError, which names every address and why it did not give the file.
+    Raises FetchError, which names the address and why it did not give the file.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     final = folder / file.name
     if final.is_file():
         there = _describe(final)
         if _difference(there, file) is None:
             return there
-    folder.mkdir(parents=True, exist_ok=True)
+    remedy = "a copy of it is taken from the folder of archives"
+    if file.address is None:
+        raise FetchError(f"{file.name}: could not be had: no address is known; {remedy}")
     part = folder / f"{file.name}.part"
-    _check_room(file, part)
-    reasons = []
-    for address in file.addresses:
-        try:
-            fetched = _try_address(address, file, part, patience or Patience())
-        except TransferError as failure:
-            reasons.append(f"{address}: {failure}")
-            continue
-        fetched.path.replace(final)
-        drop_part(part)
-        return replace(fetched, path=final)
-    tried = "; ".join(reasons) or "no address is known"
-    raise FetchError(
-        f"{file.name}: could not be had: {tried}; a copy of it is taken from the folder of archives"
-    )
-
-
-def _try_address(address: str, file: PublishedFile, part: Path, patience: Patience) -> FetchedFile:
-    """The verified file. Raises TransferError with the last reason and the number of attempts."""
-    longest, in_a_row, attempts = known_bytes(part), 0, 0
+    longest = known_bytes(part)
+    free_bytes, missing = shutil.disk_usage(folder).free, (file.size_bytes or 0) - longest
+    if free_bytes < missing:
+        raise FetchError(f"{folder}: {missing} bytes are needed, {free_bytes} are free")
+    in_a_row = 0
     while True:
-        attempts += 1
         try:
-            whole, resumed = transfer(
-                address, part, size_bytes=file.size_bytes, timeout_s=patience.timeout_s
-            )
-            return _verify(whole, part, file, resumed=resumed)
+            resumed = transfer(file.address, part, file.size_bytes)
+            fetched = _describe(part)
+            difference = _difference(fetched, file)
+            if difference is None:
+                part.replace(final)
+                drop_part(part)
+                return replace(fetched, path=final)
+            drop_part(part)
+            raise TransferError(f"gave another file: {difference}", again=resumed)
         except TransferError as failure:
             in_a_row = 1 if known_bytes(part) > longest else in_a_row + 1
             longest = max(longest, known_bytes(part))
-            if not failure.again or in_a_row >= patience.attempts:
-                reason = f"{failure} ({attempts} attempt{'s' if attempts > 1 else ''})"
-                raise TransferError(reason, again=False) from failure
-        time.sleep(patience.backoff_s * 2 ** (in_a_row - 1))
-
-
-def _verify(whole: Path, part: Path, file: PublishedFile, *, resumed: bool) -> FetchedFile:
-    """The file's description. A wrong one is removed; after a resumed one, a fresh may be right."""
-    found = _describe(whole)
-    difference = _difference(found, file)
-    if difference is None:
-        return found
-    if whole == part:
-        drop_part(part)
-    whole.unlink(missing_ok=True)
-    raise TransferError(f"gave another file: {difference}", again=resumed)
+            if not failure.again or in_a_row >= ATTEMPTS:
+                reason = f"could not be had: {file.address}: {failure}; {remedy}"
+                raise FetchError(f"{file.name}: {reason}") from failure
+        time.sleep(BACKOFF_S * 2 ** (in_a_row - 1))
 
 
 def _describe(path: Path) -> FetchedFile:
@@ -222,15 +190,8 @@ def _describe(path: Path) -> FetchedFile:
 
 def _difference(found: FetchedFile, file: PublishedFile) -> str | None:
     """The first property in which a file is not the published one."""
-    for name, unit in (("size_bytes", "{} bytes"), ("md5", "md5 {}"), ("sha256", "sha256 {}")):
+    for name in ("size_bytes", "md5", "sha256"):
         value, expected = getattr(found, name), getattr(file, name)
         if expected not in (None, value):
-            return f"{unit.format(value)}, expected {expected}"
+            return f"{name} {value}, expected {expected}"
     return None
-
-
-def _check_room(file: PublishedFile, part: Path) -> None:
-    there = part.stat().st_size if part.is_file() else 0
-    free_bytes, missing = shutil.disk_usage(part.parent).free, (file.size_bytes or 0) - there
-    if free_bytes < missing:
-        raise FetchError(f"{part.parent}: {missing} bytes are needed, {free_bytes} are free")

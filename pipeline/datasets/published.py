@@ -15,10 +15,10 @@ NON_COMMERCIAL = "non-commercial research and education only; the images are not
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A published file. `addresses` (HTTP) stand in order of preference; None: not published."""
+    """A published file and its HTTP address; None: not published."""
 
     name: str
-    addresses: tuple[str, ...] = ()
+    address: str | None = None
     size_bytes: int | None = None
     md5: str | None = None
     sha256: str | None = None

@@ -106,7 +106,7 @@ SOP = PublishedDataset(
             files=(
                 PublishedFile(
                     _FILE,
-                    ("http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",),
+                    "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
                     size_bytes=3083860082,
                     md5="7f73d41a2f44250d4779881525aea32e",
                     sha256="b04fa78210e69fab050ce73939550e1cd0f96890bdd98ec9fee732c3b756ef48",
@@ -117,7 +117,7 @@ SOP = PublishedDataset(
         "sop_parquet": Archive(
             read_sop_parquet,
             files=tuple(
-                PublishedFile(name, (_PARQUET + name,), sha256=sha256)
+                PublishedFile(name, _PARQUET + name, sha256=sha256)
                 for half, sums in _PARQUET_SHA256.items()
                 for index, sha256 in enumerate(sums)
                 for name in (f"{half}-{index:05d}-of-{len(sums):05d}.parquet",)

@@ -52,7 +52,7 @@ def published_as(
     files = tuple(
         PublishedFile(
             path.name,
-            (f"{address}/gone/{path.name}", f"{address}/{path.name}"),
+            f"{address}/{path.name}",
             path.stat().st_size,
             hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest(),
             hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -14,7 +14,6 @@ import pytest
 from pipeline.datasets.cars196 import read_cars_halves
 from pipeline.datasets.fetching import (
     FetchError,
-    Patience,
     describe_files,
     download_files,
     fetch_file,
@@ -23,7 +22,7 @@ from pipeline.datasets.fetching import (
 )
 from pipeline.datasets.published import Archive, PublishedFile
 from pipeline.datasets.sources import DATASETS
-from tests.loopback_web import CONTENT, HASTE, Website, names_in, published
+from tests.loopback_web import CONTENT, Website, names_in, published
 
 
 def test_a_whole_download(website: Website, tmp_path: Path) -> None:
@@ -47,8 +46,7 @@ def test_an_earlier_download_is_verified_and_kept(website: Website, tmp_path: Pa
 
 def test_slow_is_no_failure(website: Website, tmp_path: Path) -> None:
     website.behaviours = ["slow"]
-    patience = Patience(attempts=1, timeout_s=0.5)
-    fetch_file(published(website.address()), tmp_path, patience=patience)
+    fetch_file(published(website.address()), tmp_path)
     assert website.ranges == [None]
 
 
@@ -56,63 +54,64 @@ def test_a_silent_server_is_given_up_and_the_next_attempt_succeeds(
     website: Website, tmp_path: Path
 ) -> None:
     website.behaviours = ["stall"]
-    patience = Patience(attempts=2, backoff_s=0.0, timeout_s=0.2)
-    assert fetch_file(published(website.address()), tmp_path, patience=patience).size_bytes
+    assert fetch_file(published(website.address()), tmp_path).size_bytes
     assert len(website.ranges) == 2
 
 
 def test_unknown_length(website: Website, tmp_path: Path) -> None:
     website.behaviours = ["no_length"]
-    file = PublishedFile("file.bin", (website.address(),), md5=published().md5)
+    file = PublishedFile("file.bin", website.address(), md5=published().md5)
     assert fetch_file(file, tmp_path).size_bytes == len(CONTENT)
 
 
-def test_wrong_bytes_leave_nothing_and_the_next_address_is_tried(
+def test_wrong_bytes_leave_nothing_and_are_not_asked_for_again(
     website: Website, tmp_path: Path
 ) -> None:
     website.content = bytes(len(CONTENT))
-    file = published(website.address("a"), website.address("b"))
+    file = published(website.address())
     with pytest.raises(FetchError) as caught:
-        fetch_file(file, tmp_path, patience=HASTE)
+        fetch_file(file, tmp_path)
     assert names_in(tmp_path) == []
-    assert len(website.ranges) == 2  # wrong bytes are not asked for again
+    assert len(website.ranges) == 1
     message = str(caught.value)
-    for address in file.addresses:
-        assert f"{address}: gave another file: md5 " in message
+    assert f"{file.address}: gave another file: md5 " in message
     assert "\n" not in message
 
 
-def test_every_address_and_reason_is_named(website: Website, tmp_path: Path) -> None:
+def test_the_address_and_the_reason_are_named(website: Website, tmp_path: Path) -> None:
     closed = socket.create_server(("127.0.0.1", 0))
     dead = f"http://127.0.0.1:{closed.getsockname()[1]}/x"
     closed.close()
-    website.behaviours = ["404", "503", "503", "503", "no_length"]
     website.content = b"an error page"
-    addresses = [website.address(name) for name in ("gone", "busy", "page")]
-    with pytest.raises(FetchError) as caught:
-        fetch_file(published(*addresses, dead), tmp_path, patience=HASTE)
-    message = str(caught.value)
-    assert f"{addresses[0]}: HTTP 404 Not Found (1 attempt); " in message
-    assert f"{addresses[1]}: HTTP 503 Service Unavailable (3 attempts); " in message
-    assert f"{addresses[2]}: offers 13 bytes, expected 1048576 (2 attempts); " in message
-    assert f"{dead}: [Errno 111] Connection refused (3 attempts); " in message
-    assert not (tmp_path / "file.bin").exists()
+    for behaviours, address, reason, requests in (
+        (["404"], website.address(), "HTTP 404 Not Found", 1),
+        (["503"] * 3, website.address(), "HTTP 503 Service Unavailable", 3),
+        ([], website.address(), "offers 13 bytes, expected 1048576", 1),
+        ([], dead, "[Errno 111] Connection refused", 0),
+    ):
+        website.behaviours, before = behaviours, len(website.ranges)
+        with pytest.raises(FetchError) as caught:
+            fetch_file(published(address), tmp_path)
+        assert f"{address}: {reason}; " in str(caught.value)
+        assert len(website.ranges) - before == requests
+        assert not (tmp_path / "file.bin").exists()
 
 
 def test_more_bytes_than_published_are_refused_early(website: Website, tmp_path: Path) -> None:
     website.content = CONTENT * 2
     website.behaviours = ["no_length"]
     with pytest.raises(FetchError, match="sends more than 1048576 bytes"):
-        fetch_file(published(website.address()), tmp_path, patience=HASTE)
+        fetch_file(published(website.address()), tmp_path)
     assert names_in(tmp_path) == []
 
 
 def test_backoff_doubles(website: Website, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr("pipeline.datasets.fetching.time.sleep", waits.append)
+    monkeypatch.setattr("pipeline.datasets.fetching.ATTEMPTS", 4)
+    monkeypatch.setattr("pipeline.datasets.fetching.BACKOFF_S", 1.5)
     website.behaviours = ["500"] * 3
-    patience = Patience(attempts=4, backoff_s=1.5)
-    fetch_file(published(website.address()), tmp_path, patience=patience)
+    fetch_file(published(website.address()), tmp_path)
     assert waits == [1.5, 3.0, 6.0]
 
 
@@ -137,7 +136,7 @@ def test_a_file_on_disk_is_used_where_it_lies(tmp_path: Path) -> None:
 def test_an_altered_archive_is_refused_or_a_subset(tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     for content, reason in (
-        (CONTENT[:-1], "1048575 bytes, expected 1048576"),
+        (CONTENT[:-1], "size_bytes 1048575, expected 1048576"),
         (CONTENT[:-1] + b"?", "md5 "),
     ):
         path.write_bytes(content)
@@ -166,7 +165,7 @@ def test_the_data_sets_are_complete() -> None:
     assert len({file.name for file in files}) == len(files)
     for file in files:
         assert file.md5 is not None or file.sha256 is not None
-        assert all(a.startswith(("https://", "http://")) for a in file.addresses)
+        assert (file.address or "https://").startswith(("https://", "http://"))
     counts = DATASETS["cars196"].counts
     assert counts is not None
     assert counts.train_images + counts.test_images == 16185
@@ -202,7 +201,7 @@ def archive_at(address: str | None) -> Archive:
     files = tuple(
         PublishedFile(
             name,
-            (address + name,) if address else (),
+            address + name if address else None,
             size_bytes=len(content),
             md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
         )
