@@ -23,9 +23,8 @@ def hash_inputs(name: str) -> None:
     given = Path(params.inputs[name])
     source = params.datasets[name].source
     if isinstance(source, FolderSource | CsvSource):
-        table = source.table if isinstance(source, CsvSource) else None
         known = known_classes(paths)
-        reader = list_own_images(given, table, known)
+        reader = list_own_images(given, source)
         found, record, lines = settle_images(str(given), reader, image_manifest(reader), known)
         found["passed_over"] = reader.passed_over
         sys.stderr.writelines(f"{name}: {line}\n" for line in lines)

@@ -11,7 +11,6 @@ import numpy as np
 
 from pipeline.config.params import Params, load_params
 from pipeline.config.sources import CsvSource, EmblemsSource, FolderSource
-from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.fetching import describe_files
 from pipeline.datasets.own_images import hold_to_manifest, list_own_images
@@ -19,7 +18,6 @@ from pipeline.datasets.packs import Pack, open_pack, write_pack
 from pipeline.datasets.published import open_published
 from pipeline.datasets.reader import DatasetReader, read_records
 from pipeline.datasets.sources import DATASETS, find_files
-from pipeline.datasets.splits import manifest_classes
 from pipeline.files import write_json
 from pipeline.paths import WORK, DatasetPaths
 from pipeline.progress import track
@@ -60,10 +58,7 @@ def _open_reader(params: Params, name: str, described: dict[str, Any]) -> Iterat
     if described["origin"] == "given":
         described = json.loads(DatasetPaths(name).given.read_text(encoding="utf-8"))
     if isinstance(source, FolderSource | CsvSource):
-        table = source.table if isinstance(source, CsvSource) else None
-        known = manifest_classes(described)
-        reader = list_own_images(Path(params.inputs[name]), table, known)
-        yield hold_to_manifest(reader, described["images"])
+        yield hold_to_manifest(list_own_images(Path(params.inputs[name]), source), described)
         return
     files = find_files(source, params.inputs.get(name))
     found = describe_files(files)
@@ -88,14 +83,13 @@ def _pack_images(
     reader: DatasetReader, paths: DatasetPaths, *, skip_unreadable: bool, largest_side_px: int
 ) -> dict[str, object]:
     """Write the pack, and say what was left out of it."""
-    skipped: list[UnreadableImage] = []
+    skipped: dict[str, str] = {}
     shrunk: list[str] = []
     records = read_records(
         reader,
-        skip_unreadable=skip_unreadable,
-        on_skip=skipped.append,
         largest_side_px=largest_side_px,
-        on_shrink=shrunk.append,
+        skipped=skipped if skip_unreadable else None,
+        shrunk=shrunk,
     )
     write_pack(
         paths.pack,
@@ -106,7 +100,7 @@ def _pack_images(
     )
     return {
         "subset": reader.subset,
-        "skipped_unreadable": {image.name: image.reason for image in skipped},
+        "skipped_unreadable": skipped,
         "absent": len(reader.absent),
         "passed_over": len(reader.passed_over),
         "largest_side_px": largest_side_px,

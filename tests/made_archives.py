@@ -21,6 +21,7 @@ from pipeline.datasets.own_images import list_csv, list_folder
 from pipeline.datasets.published import open_published
 from pipeline.datasets.reader import Counts, DatasetReader
 from pipeline.datasets.sources import DATASETS
+from pipeline.datasets.splits import assign_reader
 
 CAR_NAMES = ("AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Ram C/V Cargo Van", "Audi TT")
 
@@ -249,8 +250,7 @@ def opened(
 ) -> AbstractContextManager[DatasetReader]:
     """The images of these files in any archive of a published data set, or of the user's own."""
     if layout in ("folder", "csv"):
-        return nullcontext(
-            list_folder(paths[layout]) if layout == "folder" else list_csv(paths[layout])
-        )
+        reader = list_folder(paths[layout]) if layout == "folder" else list_csv(paths[layout])
+        return nullcontext(assign_reader("images", reader, {}, {}))
     (dataset,) = (one for one in DATASETS.values() if layout in one.archives)
     return open_published(replace(dataset, counts=counts), layout, paths, **options)

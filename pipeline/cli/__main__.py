@@ -52,8 +52,7 @@ def study(
 
         params = opened.params
         check_networks(params)
-        for line in check_own_images(params):
-            typer.echo(line, err=True)
+        check_own_images(params)
         require_store()
         check_downloads(params)
         chosen = [target for given in targets or [] for target in given.split(",")]

@@ -28,7 +28,7 @@ from pipeline.datasets.published import (
     PublishedDataset,
     PublishedFile,
 )
-from pipeline.datasets.reader import Counts, DatasetError, Row
+from pipeline.datasets.reader import Counts, DatasetError, ListedImage
 
 _HALVES = ("cars_train.tgz", "cars_test.tgz")
 _TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
@@ -56,7 +56,7 @@ def read_cars_whole(paths: Mapping[str, Path], spool_dir: Path | None) -> Iterat
     class_names = _class_names("cars_annos.mat", annotations)
     rows = _rows("cars_annos.mat", annotations, "relative_im_path", class_names)
     with open_archive(paths["car_ims.tgz"], spool_dir=spool_dir) as members:
-        yield Contents("car_ims.tgz", _in_order(rows), members.read, frozenset(members.names))
+        yield Contents("car_ims.tgz", _in_order(rows), members.read, set(members.names))
 
 
 @contextmanager
@@ -93,32 +93,23 @@ def read_cars_parquet(paths: Mapping[str, Path], spool_dir: Path | None) -> Iter
     where it has them. Raises DatasetError.
     """
     files = with_splits(paths.values())
-    names = _label_names([file for _, file in files])
-    rows: list[Row] = []
+    schemas = [read_label_names(file) for _, file in files]
+    names = max(schemas, key=len, default=[])
+    if any(other and other != names for other in schemas):
+        raise DatasetError("cars196 parquet: the files name their labels differently")
+    rows: list[ListedImage] = []
     for split, file in files:
         first = sum(row.name.startswith(f"{split}/") for row in rows)
         for place, label in enumerate(read_column(file, "label")):
-            if not isinstance(label, int) or label < 0:
+            if not isinstance(label, int) or not 0 <= label < (len(names) or label + 1):
                 raise DatasetError(f"{shown(file)}: row {place} has the label {label!r}")
-            class_name = names.get(label, f"{label + 1:03d}")
-            rows.append(Row(f"{split}/{first + place:06d}", class_name, label + 1))
+            class_name = _class_name(names[label]) if names else f"{label + 1:03d}"
+            rows.append(ListedImage(f"{split}/{first + place:06d}", class_name, label + 1))
     with spool_images(paths.values(), [row.name for row in rows], spool_dir) as members:
-        yield Contents("cars196 parquet", _in_order(rows), members.read)
+        yield Contents("cars196 parquet", _in_order(rows), members.read, set(members.names))
 
 
-def _label_names(files: Sequence[Path]) -> dict[int, str]:
-    """The class names by label, as far as any of the files has them in its schema."""
-    names: dict[int, str] = {}
-    for file in files:
-        for label, name in enumerate(read_label_names(file)):
-            official = _class_name(name)
-            if names.setdefault(label, official) != official:
-                reason = f"label {label} is {official!r}, in an earlier file {names[label]!r}"
-                raise DatasetError(f"{shown(file)}: {reason}")
-    return names
-
-
-def _in_order(rows: Sequence[Row]) -> list[Row]:
+def _in_order(rows: Sequence[ListedImage]) -> list[ListedImage]:
     return sorted(rows, key=lambda row: row.class_number)
 
 
@@ -151,7 +142,7 @@ def _class_names(place: str, content: bytes) -> dict[int, str]:
 
 def _rows(
     place: str, content: bytes, path_field: str, class_names: Mapping[int, str], folder: str = ""
-) -> list[Row]:
+) -> list[ListedImage]:
     """A row for each annotation, whose path stands in `folder`."""
     annotations = _mat_field(place, content, "annotations")
     rows = []
@@ -164,7 +155,7 @@ def _rows(
         if class_number not in class_names:
             reason = f"annotation {number} ({name}) has class {class_number}, of which "
             raise DatasetError(f"{place}: {reason}class_names says nothing")
-        rows.append(Row(name, class_names[class_number], class_number))
+        rows.append(ListedImage(name, class_names[class_number], class_number))
     return rows
 
 

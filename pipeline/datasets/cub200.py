@@ -12,7 +12,7 @@ from pipeline.datasets.published import (
     PublishedDataset,
     PublishedFile,
 )
-from pipeline.datasets.reader import Counts, Row, enumerate_names
+from pipeline.datasets.reader import Counts, ListedImage, enumerate_names
 
 _FILE = "CUB_200_2011.tgz"
 _ROOT = "CUB_200_2011/"
@@ -33,7 +33,7 @@ def read_cub200(paths: Mapping[str, Path], spool_dir: Path | None) -> Iterator[C
         yield Contents(_FILE, rows, lambda name: members.read(_IMAGES + name), held)
 
 
-def _rows(archive: Path, members: OpenArchive) -> list[Row]:
+def _rows(archive: Path, members: OpenArchive) -> list[ListedImage]:
     class_names = _numbered(archive, members, "classes.txt")
     paths = _numbered(archive, members, "images.txt")
     labels = _numbered(archive, members, _LABELS)
@@ -50,7 +50,7 @@ def _rows(archive: Path, members: OpenArchive) -> list[Row]:
             reason = f"image {number} ({path}) has class {class_number}, which it does not list"
             raise ArchiveError(archive, reason, f"{_ROOT}classes.txt")
         class_name = class_names[class_number]
-        rows.append(Row(path, class_name, class_number))
+        rows.append(ListedImage(path, class_name, class_number))
         if is_each_name_once and path.split("/")[0] != class_name:
             wrong.append(f"image {number} ({path}) has the class {class_name}")
     if wrong:

@@ -6,59 +6,44 @@ A manifest says what they were, and reading is held to it.
 import csv
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.sources import CsvSource, OwnSource
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.reader import (
+    SPLITS,
     DatasetError,
     DatasetReader,
-    Row,
+    ListedImage,
     Split,
-    build_reader,
+    check_names,
+    check_split,
     enumerate_names,
     is_image_name,
     natural_key,
 )
-from pipeline.datasets.splits import NO_CLASSES, ClassSplit, assign_reader
-
-_SPLITS: Mapping[str, Split] = {"train": "train", "test": "test"}
 
 
-def list_own_images(
-    folder: Path, table: str | None, known: Mapping[str, ClassSplit] = NO_CLASSES
-) -> DatasetReader:
-    """The images of `folder`, by its sub-folders or by the CSV file `table` in it.
+def list_own_images(folder: Path, source: OwnSource) -> DatasetReader:
+    """The images of `folder`, by its sub-folders or by the CSV file in it that `source` names.
 
-    known: the classes whose splits are settled.
-
-    Raises DatasetError; also for a CSV file that names images outside of the folder, because their
-    changes would go unnoticed.
+    Their splits are those that the file gives, else not settled. Raises DatasetError.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: is not a folder")
-    if table is None:
-        return list_folder(folder, known)
-    reader = list_csv(folder / table, known)
-    outside = [image.name for image in reader.images if not _is_below(image.name)]
-    if outside:
-        raise DatasetError(
-            f"{folder / table}: names files outside of {folder}: {enumerate_names(outside)}"
-        )
-    return reader
+    if isinstance(source, CsvSource):
+        return list_csv(folder / source.table)
+    return list_folder(folder)
 
 
 def image_manifest(reader: DatasetReader) -> list[dict[str, Any]]:
-    """For each image its name, class, split, size and SHA-256; of one that is unreadable, why.
-
-    The splits are the reader's; `splits.settle_images` has the last word.
-    """
+    """For each image its name, class, size and SHA-256; of one that is unreadable, why."""
     manifest = []
     for image in reader.images:
-        entry: dict[str, Any] = vars(image).copy()
+        entry: dict[str, Any] = {"name": image.name, "class_name": image.class_name}
         try:
             content = reader.read(image.name)
         except UnreadableImage as failure:
@@ -70,15 +55,15 @@ def image_manifest(reader: DatasetReader) -> list[dict[str, Any]]:
     return manifest
 
 
-def hold_to_manifest(reader: DatasetReader, manifest: Sequence[Mapping[str, Any]]) -> DatasetReader:
-    """The reader, whose reading refuses images that are not those of the manifest any more.
+def hold_to_manifest(reader: DatasetReader, manifest: Mapping[str, Any]) -> DatasetReader:
+    """The reader with the splits of a manifest, whose reading refuses images that are others now.
 
-    Images that the manifest keeps out are not in it. Raises DatasetError at once where names,
-    classes or splits differ, later for a changed content.
+    Images that the manifest keeps out are not in it. Raises DatasetError at once where names or
+    classes differ, later for a changed content.
     """
-    noted = {entry["name"]: entry for entry in manifest}
-    identities = [(entry["name"], entry["class_name"], entry["split"]) for entry in manifest]
-    if identities != [(i.name, i.class_name, i.split) for i in reader.images]:
+    noted = {entry["name"]: entry for entry in manifest["images"]}
+    identities = [(name, entry["class_name"]) for name, entry in noted.items()]
+    if identities != [(image.name, image.class_name) for image in reader.images]:
         raise DatasetError("the images have changed while the stages ran: run the study again")
 
     def read(name: str) -> bytes:
@@ -87,123 +72,94 @@ def hold_to_manifest(reader: DatasetReader, manifest: Sequence[Mapping[str, Any]
             raise DatasetError(f"{name}: has changed while the stages ran: run the study again")
         return content
 
-    images = tuple(i for i in reader.images if "trained_as" not in noted[i.name])
-    return replace(reader, images=images, read=read)
+    images = tuple(
+        replace(image, split=noted[image.name]["split"])
+        for image in reader.images
+        if "trained_as" not in noted[image.name]
+    )
+    return replace(reader, images=images, read=read, positions=manifest["positions"])
 
 
-def list_folder(root: Path, known: Mapping[str, ClassSplit] = NO_CLASSES) -> DatasetReader:
-    """The images of `root/CLASS/FILE` in natural order, split by `splits.assign_classes`.
+def list_folder(root: Path) -> DatasetReader:
+    """The images of `root/CLASS/FILE` in natural order; names are `CLASS/FILE`.
 
-    Names are `CLASS/FILE`. Hidden files and folders are ignored; files that are no images by their
-    names, and files beside the class folders, are passed over and counted. known: the classes whose
-    splits are settled.
+    Hidden files and folders are ignored; files that are no images by their names, and files beside
+    the class folders, are passed over and counted.
 
-    Raises DatasetError: no folder, a class folder without images, a folder inside a class folder, a
-    pipe or a device with the name of an image, a name that is not UTF-8.
+    Raises DatasetError: a class folder without images, a folder inside a class folder, a name that
+    is not UTF-8.
     """
-    if not root.is_dir():
-        raise DatasetError(f"{root}: is not a folder")
-    rows: list[Row] = []
+    images: list[ListedImage] = []
     passed_over: list[str] = []
-    class_number = 0
-    for entry in _visible(root):
-        if not entry.is_dir():
-            passed_over.append(entry.name)
-            continue
-        class_number += 1
-        names, others = _class_files(entry)
-        _check_regular(entry, entry, names)
-        rows += [Row(f"{entry.name}/{name}", entry.name, class_number) for name in names]
-        passed_over += [f"{entry.name}/{name}" for name in others]
-    if not rows:
+    beside = [entry.name for entry in _visible(root) if not entry.is_dir()]
+    folders = [entry for entry in _visible(root) if entry.is_dir()]
+    for number, folder in enumerate(folders, start=1):
+        entries = _visible(folder)
+        if nested := [entry.name for entry in entries if entry.is_dir()]:
+            reason = f"holds folders ({enumerate_names(nested)}): one sub-folder a class, no deeper"
+            raise DatasetError(f"{folder}: {reason}")
+        names = [f"{folder.name}/{entry.name}" for entry in entries]
+        found = [ListedImage(n, folder.name, number) for n in names if is_image_name(n)]
+        if not found:
+            raise DatasetError(f"{folder}: is a class without images: fill it or remove it")
+        images += found
+        passed_over += [name for name in names if not is_image_name(name)]
+    if not images:
         raise DatasetError(
             f"{root}: holds no class: each class is a sub-folder with its images; "
-            f"{len(passed_over)} files lie beside"
+            f"{len(beside)} files lie beside"
         )
-    reader = build_reader(str(root), rows, _file_reader(root), passed_over=tuple(passed_over))
-    return assign_reader(str(root), reader, known)
+    odd = tuple(passed_over + beside)
+    return DatasetReader(tuple(images), _file_reader(root), passed_over=odd)
 
 
-def list_csv(table: Path, known: Mapping[str, ClassSplit] = NO_CLASSES) -> DatasetReader:
+def list_csv(table: Path) -> DatasetReader:
     """The images of a CSV file with the columns `path`, `class` and, if wanted, `split`.
 
     Order is the file's, and classes are ordered by their first line. Paths are relative to the
-    file's folder, or absolute. `split` is train or test, the same for every image of a class;
-    without the column `splits.assign_classes` splits, as it does a folder.
+    file's folder. `split` is train or test, the same for every image of a class.
 
-    Raises DatasetError that names the line, or the files that are missing, no regular files, or
-    listed under several names.
+    Raises DatasetError that names the line, or the files that are missing, or outside of the
+    folder, where their changes would go unnoticed.
     """
     if not table.is_file():
         raise DatasetError(f"{table}: is not a file")
-    rows: list[Row] = []
+    images: list[ListedImage] = []
     class_numbers: dict[str, int] = {}
     for line, cells in _read_csv(table):
         path, class_name = (cells.get("path") or "").strip(), (cells.get("class") or "").strip()
         if not path or not class_name:
             raise DatasetError(f"{table}, line {line}: path and class must not be empty")
         number = class_numbers.setdefault(class_name, len(class_numbers) + 1)
-        rows.append(Row(path, class_name, number, split=_split(table, line, cells)))
-    missing = [row.name for row in rows if not (table.parent / row.name).exists()]
-    if missing:
-        raise DatasetError(f"{table}: {len(missing)} files are missing: {enumerate_names(missing)}")
-    _check_regular(table, table.parent, [row.name for row in rows])
-    _check_one_name(table, [row.name for row in rows])
-    reader = build_reader(str(table), rows, _file_reader(table.parent))
-    given = any(row.split is not None for row in rows)
-    return assign_reader(str(table), replace(reader, splits_given=given), known)
+        images.append(ListedImage(path, class_name, number, _split(table, line, cells)))
+    check_names(str(table), images)
+    names = [image.name for image in images]
+    outside = [n for n in names if Path(n).is_absolute() or os.path.normpath(n).startswith("..")]
+    if outside:
+        reason = f"names files outside of {table.parent}: {enumerate_names(outside)}"
+        raise DatasetError(f"{table}: {reason}")
+    if missing := [name for name in names if not (table.parent / name).is_file()]:
+        reason = f"files are missing, or are no regular files: {enumerate_names(missing)}"
+        raise DatasetError(f"{table}: {reason}")
+    if any(image.split for image in images):
+        check_split(str(table), images)
+    return DatasetReader(tuple(images), _file_reader(table.parent))
 
 
 def _visible(folder: Path) -> list[Path]:
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    undecoded = [ascii(entry.name) for entry in entries if not _is_text(entry.name)]
-    if undecoded:
-        reason = f"holds names that are not UTF-8: {enumerate_names(sorted(undecoded))}"
+    # Python stands for a byte that is no text with a lone surrogate.
+    odd = [e.name for e in entries if any("\ud800" <= letter <= "\udfff" for letter in e.name)]
+    if odd:
+        reason = f"holds names that are not UTF-8: {enumerate_names(map(ascii, sorted(odd)))}"
         raise DatasetError(f"{folder}: {reason}: rename them")
     return sorted(entries, key=lambda entry: natural_key(entry.name))
 
 
-def _is_text(name: str) -> bool:
-    """Whether the name is text: Python stands for a byte that is none with a lone surrogate."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def _class_files(folder: Path) -> tuple[list[str], list[str]]:
-    """The names of the images in a class folder, and of the files that are no images."""
-    entries = _visible(folder)
-    nested = [entry.name for entry in entries if entry.is_dir()]
-    if nested:
-        reason = f"holds folders ({enumerate_names(nested)}): one sub-folder a class, no deeper"
-        raise DatasetError(f"{folder}: {reason}")
-    names = [entry.name for entry in entries if is_image_name(entry.name)]
-    if not names:
-        raise DatasetError(f"{folder}: is a class without images: fill it or remove it")
-    return names, [entry.name for entry in entries if not is_image_name(entry.name)]
-
-
-def _check_regular(place: Path, folder: Path, names: list[str]) -> None:
-    """Raises DatasetError for what is no regular file: a pipe blocks, a device may never end.
-
-    A link that leads nowhere is left to the reader, for which it is an unreadable image.
-    """
-    odd = [n for n in names if (folder / n).exists() and not (folder / n).is_file()]
-    if odd:
-        reason = "are no regular files, but folders, pipes or devices"
-        raise DatasetError(f"{place}: {len(odd)} images {reason}: {enumerate_names(odd)}")
-
-
-def _check_one_name(table: Path, names: list[str]) -> None:
-    """Raises DatasetError where a file is listed twice, such as `a.jpg` and `./a.jpg`."""
-    names_of: dict[str, list[str]] = {}
-    for name in names:
-        names_of.setdefault(os.path.realpath(table.parent / name), []).append(name)
-    twice = [" = ".join(same) for same in names_of.values() if len(set(same)) > 1]
-    if twice:
-        raise DatasetError(f"{table}: files listed under several names: {enumerate_names(twice)}")
-
-
 def _file_reader(root: Path) -> Callable[[str], bytes]:
     def read(name: str) -> bytes:
+        if not (root / name).is_file():  # a pipe blocks, and a device may never end
+            raise UnreadableImage(name, "is missing, or no regular file")
         try:
             return (root / name).read_bytes()
         except OSError as error:
@@ -221,28 +177,20 @@ def _read_csv(table: Path) -> list[tuple[int, dict[str, str | None]]]:
             lines = [(reader.line_num, cells) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{table}: is not a UTF-8 CSV file: {error}") from error
-    if not {"path", "class"} <= set(columns):
+    if [columns.count(name) for name in ("path", "class")] != [1, 1] or columns.count("split") > 1:
         found = ", ".join(columns) or "nothing"
-        raise DatasetError(
-            f"{table}: the first line must name path, class (and split), not {found}"
-        )
-    twice = [name for name, count in Counter(columns).items() if name and count > 1]
-    if twice:
-        raise DatasetError(f"{table}: the first line names {enumerate_names(twice)} more than once")
-    surplus = [line for line, cells in lines if None in cells]
-    if surplus:
+        reason = f"the first line must name path, class (and split) once, not {found}"
+        raise DatasetError(f"{table}: {reason}")
+    if surplus := [line for line, cells in lines if None in cells]:
         raise DatasetError(f"{table}, line {surplus[0]}: has more columns than the first line")
     return lines
 
 
-def _split(table: Path, line: int, cells: dict[str, str | None]) -> Split | None:
+def _split(table: Path, line: int, cells: Mapping[str, str | None]) -> Split | None:
     if "split" not in cells:
         return None
     word = (cells["split"] or "").strip().lower()
-    if word not in _SPLITS:
-        raise DatasetError(f"{table}, line {line}: split is {word!r}, must be train or test")
-    return _SPLITS[word]
-
-
-def _is_below(name: str) -> bool:
-    return not Path(name).is_absolute() and not os.path.normpath(name).startswith("..")
+    for split in SPLITS:
+        if word == split:
+            return split
+    raise DatasetError(f"{table}, line {line}: split is {word!r}, must be train or test")

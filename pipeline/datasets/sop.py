@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.datasets.archives import ArchiveError, OpenArchive, open_archive, read_table
 from pipeline.datasets.parquet import read_column, shown, spool_images, with_splits
 from pipeline.datasets.published import Archive, Contents, PublishedDataset, PublishedFile
-from pipeline.datasets.reader import Counts, DatasetError, Row, Split
+from pipeline.datasets.reader import Counts, DatasetError, ListedImage, Split
 
 _FILE = "Stanford_Online_Products.zip"
 _ROOT = "Stanford_Online_Products/"
@@ -39,7 +39,7 @@ def read_sop_parquet(paths: Mapping[str, Path], spool_dir: Path | None) -> Itera
 
     Raises DatasetError.
     """
-    rows: list[Row] = []
+    rows: list[ListedImage] = []
     class_numbers: dict[str, int] = {}
     for split, file in with_splits(paths.values()):
         pairs = zip(read_column(file, "image_path"), read_column(file, "item_id"), strict=True)
@@ -48,12 +48,12 @@ def read_sop_parquet(paths: Mapping[str, Path], spool_dir: Path | None) -> Itera
                 reason = f"row {place} has item_id {item!r}, its image_path is {path!r}"
                 raise DatasetError(f"{shown(file)}: {reason}")
             number = class_numbers.setdefault(str(item), len(class_numbers) + 1)
-            rows.append(Row(path, str(item), number, split))
+            rows.append(ListedImage(path, str(item), number, split))
     with spool_images(paths.values(), [row.name for row in rows], spool_dir) as members:
-        yield Contents("sop parquet", rows, members.read)
+        yield Contents("sop parquet", rows, members.read, set(members.names))
 
 
-def _rows(archive: Path, members: OpenArchive, file: str, split: Split) -> list[Row]:
+def _rows(archive: Path, members: OpenArchive, file: str, split: Split) -> list[ListedImage]:
     header, *lines = read_table(archive, members, _ROOT + file, columns=4) or [[]]
     if header != _HEADER:
         reason = f"the first line must be {' '.join(_HEADER)!r}"
@@ -66,7 +66,7 @@ def _rows(archive: Path, members: OpenArchive, file: str, split: Split) -> list[
         if not _product_of(path):
             reason = f"line {number}: {path} is not PRODUCT_VIEW.JPG"
             raise ArchiveError(archive, reason, _ROOT + file)
-        rows.append(Row(path, _product_of(path), int(class_id), split))
+        rows.append(ListedImage(path, _product_of(path), int(class_id), split))
     return rows
 
 

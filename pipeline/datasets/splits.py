@@ -5,9 +5,8 @@ control; the stage hash_inputs alone writes it.
 """
 
 import hashlib
-import json
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +22,8 @@ from pipeline.datasets.reader import (
     check_split,
     enumerate_names,
 )
-from pipeline.files import write_json
+from pipeline.files import read_json, write_json
 from pipeline.paths import DatasetPaths
-
-OWN_KINDS = ("folder", "csv")
-NO_CLASSES: Mapping[str, "ClassSplit"] = {}
 
 
 class ClassSplit(BaseModel):
@@ -85,7 +81,7 @@ def spaced_positions(classes: Sequence[str]) -> dict[str, float]:
 def assign_classes(
     given: Mapping[str, Split | None],
     known: Mapping[str, ClassSplit],
-    moved: Mapping[str, ClassSplit] = NO_CLASSES,
+    moved: Mapping[str, ClassSplit],
 ) -> dict[str, ClassSplit]:
     """The split and the position of each class, by its name.
 
@@ -123,21 +119,18 @@ def assign_reader(
     source: str,
     reader: DatasetReader,
     known: Mapping[str, ClassSplit],
-    moved: Mapping[str, ClassSplit] = NO_CLASSES,
+    moved: Mapping[str, ClassSplit],
 ) -> DatasetReader:
     """The reader with the splits and positions of `assign_classes`.
 
     Raises DatasetError where no class is left for one of the splits.
     """
-    given = {i.class_name: i.split if reader.splits_given else None for i in reader.images}
+    given = {image.class_name: image.split for image in reader.images}
     classes = assign_classes(given, known, moved)
     images = [replace(image, split=classes[image.class_name].split) for image in reader.images]
     check_split(source, images)
-    return replace(
-        reader,
-        images=tuple(images),
-        positions={name: one.position for name, one in classes.items()},
-    )
+    positions = {name: one.position for name, one in classes.items()}
+    return replace(reader, images=tuple(images), positions=positions)
 
 
 def settle_images(
@@ -154,12 +147,22 @@ def settle_images(
 
     Raises DatasetError where no class, or no image, is left for one of the splits.
     """
-    moved, lines = _moved_classes(images, {} if reader.splits_given else known, known)
+    splits_given = any(image.split for image in reader.images)
+    origins = {} if splits_given else _origins(images, known)
+    moved = {
+        key: ClassSplit(split="train", position=known[origin].position)
+        for key, (origin, _) in origins.items()
+    }
+    lines = [
+        f"the new class {key} trains: {count} of its images were trained on ({origin})"
+        for key, (origin, count) in origins.items()
+    ]
     reader = assign_reader(source, reader, known, moved)
     manifest = [
         {**entry, "split": image.split} for entry, image in zip(images, reader.images, strict=True)
     ]
-    record = _recorded(reader, manifest, known)
+    settled = {"images": manifest, "positions": dict(reader.positions)}
+    record = merged(manifest_classes(settled), known)
     trained_as = {content: key for key in sorted(record) for content in record[key].trained}
     for entry in manifest:
         if entry["split"] == "test" and entry.get("sha256") in trained_as:
@@ -173,7 +176,7 @@ def settle_images(
             f"{source}: no image is left for test that was not trained on: {lines[-1]}; to start "
             "anew, give the data set another name in params.yaml"
         )
-    return {"images": manifest, "positions": dict(reader.positions)}, record, lines
+    return settled, record, lines
 
 
 def manifest_classes(manifest: Mapping[str, Any]) -> dict[str, ClassSplit]:
@@ -182,67 +185,55 @@ def manifest_classes(manifest: Mapping[str, Any]) -> dict[str, ClassSplit]:
     One without positions was written before there was a record: its last training classes
     validated. Of names with one key and two splits the training one counts.
     """
-    images = manifest.get("images", [])
-    ordered = sorted(images, key=lambda entry: entry["split"] == "test")  # stable: training first
     splits: dict[str, Split] = {}
-    trained: dict[str, list[str]] = {}
-    for entry in ordered:
+    trained = defaultdict(set)
+    images = manifest.get("images", [])
+    for entry in sorted(images, key=lambda entry: entry["split"] == "test"):  # training first
         key = class_key(entry["class_name"])
         splits.setdefault(key, entry["split"])
         if entry["split"] == "train" and "sha256" in entry:
-            trained.setdefault(key, []).append(entry["sha256"])
-    positions = {class_key(name): at for name, at in manifest.get("positions", {}).items()}
-    return known_before(splits, positions, trained)
-
-
-def known_before(
-    splits: Mapping[str, Split],
-    positions: Mapping[str, float],
-    trained: Mapping[str, Iterable[str]],
-) -> dict[str, ClassSplit]:
-    """Classes of an earlier study by key; without positions, in the order of `splits`."""
+            trained[key].add(entry["sha256"])
     spaced = spaced_positions([key for key, split in splits.items() if split == "train"])
+    positions = spaced | {class_key(n): at for n, at in manifest.get("positions", {}).items()}
     return {
         key: ClassSplit(
             split=split,
-            position=positions.get(key, spaced.get(key, _hashes(key)[1])),
-            trained=tuple(sorted(set(trained.get(key, ())))),
+            position=positions.get(key, _hashes(key)[1]),
+            trained=tuple(sorted(trained[key])),
         )
         for key, split in splits.items()
     }
 
 
-def known_classes(paths: DatasetPaths, *, contents: bool = True) -> dict[str, ClassSplit]:
+def known_classes(paths: DatasetPaths) -> dict[str, ClassSplit]:
     """The classes whose splits are settled, by key: from the record and from the last manifest.
 
     Without a record, as in a workspace that is older than records or in a fresh clone, the pack
-    counts first: its training classes are what the networks know.
-
-    contents: with the images that were trained on, for which such a pack is read whole.
+    counts first: its training classes are what the networks know. It is then read whole, since
+    images are known by their contents.
     """
     recorded = read_record(paths.splits)
-    if not recorded and paths.pack.exists() and _read(paths.pack_summary).get("kind") in OWN_KINDS:
-        recorded = _pack_classes(open_pack(paths.pack), contents=contents)
+    is_own = _read(paths.pack_summary).get("kind") in ("folder", "csv")
+    if not recorded and is_own and paths.pack.exists():
+        recorded = manifest_classes(_pack_manifest(open_pack(paths.pack)))
     return merged(recorded, manifest_classes(_read(paths.given)))
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
-def _pack_classes(pack: Pack, *, contents: bool) -> dict[str, ClassSplit]:
-    """The classes of a pack by key. Images are known by content that lie in it as they were."""
-    keys = [class_key(name) for name in pack.class_names]
-    trained: dict[str, list[str]] = {}
-    splits: dict[str, Split] = dict.fromkeys(keys, "test")
-    for row in pack.rows("train").tolist():
-        key = keys[pack.labels[row]]
-        splits[key] = "train"
-        if contents:
-            trained.setdefault(key, []).append(hashlib.sha256(pack.encoded(row)).hexdigest())
-    return known_before(
-        splits, {class_key(name): at for name, at in pack.positions.items()}, trained
-    )
+def _pack_manifest(pack: Pack) -> dict[str, Any]:
+    """What a manifest would say of a pack; its images may have been other files before."""
+    images = [
+        {
+            "class_name": pack.class_names[pack.labels[row]],
+            "split": "train" if pack.is_train[row] else "test",
+            "sha256": hashlib.sha256(pack.encoded(row)).hexdigest(),
+        }
+        for row in range(len(pack))
+    ]
+    return {"images": images, "positions": pack.positions}
 
 
 def merged(
@@ -265,36 +256,17 @@ def _hashes(key: str) -> tuple[float, float]:
     return split, position
 
 
-def _moved_classes(
-    images: Iterable[Mapping[str, Any]],
-    origins: Mapping[str, ClassSplit],
-    known: Mapping[str, ClassSplit],
-) -> tuple[dict[str, ClassSplit], list[str]]:
-    """New classes with images of known training classes: they train, at the place of the origin
-    of most of these images.
-    """
-    classes_of: dict[str, list[str]] = {}
-    for key in sorted(origins):
-        for content in origins[key].trained:
-            classes_of.setdefault(content, []).append(key)
-    found: dict[str, Counter[str]] = {}
+def _origins(
+    images: Iterable[Mapping[str, Any]], known: Mapping[str, ClassSplit]
+) -> dict[str, tuple[str, int]]:
+    """For each new class with images of known training classes: the one of most, and how many."""
+    classes_of = defaultdict(list)
+    for key in sorted(known):
+        for content in known[key].trained:
+            classes_of[content].append(key)
+    found: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in images:
         key = class_key(entry["class_name"])
         if key not in known and entry.get("sha256") in classes_of:
-            found.setdefault(key, Counter()).update(classes_of[entry["sha256"]])
-    moved, lines = {}, []
-    for key, counts in found.items():
-        origin, count = counts.most_common(1)[0]
-        moved[key] = ClassSplit(split="train", position=known[origin].position)
-        lines.append(
-            f"the new class {key} trains: {count} of its images were trained on ({origin})"
-        )
-    return moved, lines
-
-
-def _recorded(
-    reader: DatasetReader, manifest: Iterable[Mapping[str, Any]], known: Mapping[str, ClassSplit]
-) -> dict[str, ClassSplit]:
-    """The known classes, and those of the reader with the images that train now."""
-    now = manifest_classes({"images": manifest, "positions": reader.positions})
-    return merged(now, known)
+            found[key].update(classes_of[entry["sha256"]])
+    return {key: counts.most_common(1)[0] for key, counts in found.items()}

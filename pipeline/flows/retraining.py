@@ -85,12 +85,10 @@ def retrain(
 
     params = load_params()
     check_networks(params)
-    oddities = check_own_images(params)
+    check_own_images(params)
     names = chosen_datasets(params, request)
     require_store()
     stop, terminal, began_s = stop or Stop(), Terminal(), time.monotonic()
-    for line in oddities:
-        terminal.note(line)
     result = RetrainResult()
     terms = Terms(request.tolerance_points, request.force, request.across_backbones)
 

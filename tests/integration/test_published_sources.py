@@ -133,7 +133,7 @@ def test_every_kind_of_damage_ends_a_stage_with_exit_code_2(
     assert told.count("error: ") == 1
     assert "Traceback" not in told
     assert set(files_of(workspace / "data/emblems")) <= {"source/source.json", "source/input.json"}
-    assert files_of(workspace / ".work") == []
+    assert set(files_of(workspace / ".work")) <= {"accepted_networks"}
 
 
 def source_of(layout: str, paths: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def test_cars_parquet_refuses_two_names_of_a_label(tmp_path: Path) -> None:
     columns: dict[str, list[object]] = {"image": made.image_cells([1]), "label": [0]}
     made.write_parquet(paths["test-00000-of-00001.parquet"], columns, ("Another",))
     with (
-        pytest.raises(DatasetError, match="label 0 is 'Another', in an earlier file 'AM General"),
+        pytest.raises(DatasetError, match="the files name their labels differently"),
         made.opened("cars_parquet", paths),
     ):
         pass

@@ -9,16 +9,13 @@ import pytest
 
 from pipeline.datasets.archives import ArchiveError
 from pipeline.datasets.cub200 import CUB200
-from pipeline.datasets.decode import UnreadableImage
+from pipeline.datasets.published import assign_splits
 from pipeline.datasets.reader import (
     Counts,
     DatasetError,
     DatasetReader,
     ImageRecord,
     ListedImage,
-    Row,
-    UnreadableImagesError,
-    assign_splits,
     natural_key,
     read_records,
 )
@@ -186,23 +183,14 @@ def test_csv_with_a_split_and_a_byte_order_mark(tmp_path: Path) -> None:
     assert splits_of(records) == {"a": "test", "b": "train", "c": "test"}
 
 
-def test_csv_with_absolute_paths(tmp_path: Path) -> None:
-    (tmp_path / "x").mkdir()
-    files = [tmp_path / "x" / f"{k}.jpg" for k in range(2)]
-    for seed, file in enumerate(files):
-        file.write_bytes(made.encode_picture(seed))
-    table = made.write_csv(tmp_path, [(str(f), f"class{k}") for k, f in enumerate(files)])
-    assert [r.name for r in records_of("csv", {"csv": table})] == list(map(str, files))
-
-
 def test_a_missing_class_is_named_unless_a_subset_is_accepted(tmp_path: Path) -> None:
     paths = cub(tmp_path, made.cub_members(classes=4))
     counts = Counts(3, 3, 9, 9)
     with pytest.raises(DatasetError) as caught:
         records_of("cub", paths, counts=counts)
     assert str(caught.value) == (
-        "CUB_200_2011.tgz: train has 2 classes and 6 images, expected 3 and 9; test has 2 classes "
-        "and 6 images, expected 3 and 9; a part of a data set needs accept_subset"
+        "CUB_200_2011.tgz: has 2 + 2 classes and 6 + 6 images (train + test), expected "
+        "3 + 3 classes and 9 + 9 images (train + test); a part of a data set needs accept_subset"
     )
     with made.opened("cub", paths, counts=counts, accept_subset=True) as reader:
         assert reader.subset
@@ -255,45 +243,46 @@ def test_unreadable_images_are_refused_with_all_their_names(tmp_path: Path) -> N
     broken = sorted(name for name in members if name.endswith("jpg"))[::5]
     paths = cub(tmp_path, members | dict.fromkeys(broken, b"broken"))
     with made.opened("cub", paths) as reader:
-        with pytest.raises(UnreadableImagesError) as caught:
+        with pytest.raises(DatasetError) as caught:
             list(read_records(reader))
         for name in broken:
             assert name.removeprefix("CUB_200_2011/images/") in str(caught.value)
-        assert len(caught.value.failures) == len(broken) == 3
-        told: list[UnreadableImage] = []
-        records = list(read_records(reader, skip_unreadable=True, on_skip=told.append))
+        skipped: dict[str, str] = {}
+        records = list(read_records(reader, skipped=skipped))
     assert len(records) == 12 - 3
-    assert {f.name for f in told} == {f.name for f in caught.value.failures}
+    assert skipped.keys() == {name.removeprefix("CUB_200_2011/images/") for name in broken}
 
 
 def test_nothing_is_yielded_after_the_first_failure() -> None:
     contents = {"a": made.encode_picture(1), "b": b"", "c": made.encode_picture(2)}
     reader = DatasetReader(
-        tuple(ListedImage(n, n, "train") for n in contents), contents.__getitem__
+        tuple(ListedImage(n, n, 1, "train") for n in contents), contents.__getitem__
     )
     seen = []
-    with pytest.raises(UnreadableImagesError, match="1 unreadable images: b: is empty"):
+    with pytest.raises(DatasetError, match="1 unreadable images: b: is empty"):
         seen.extend(record.name for record in read_records(reader))
     assert seen == ["a"]
 
 
 def test_a_class_without_a_readable_image_is_never_skipped() -> None:
     contents = {"a": made.encode_picture(1), "b": b""}
-    reader = DatasetReader(tuple(ListedImage(n, f"class {n}", "train") for n in "ab"), contents.get)
+    reader = DatasetReader(
+        tuple(ListedImage(n, f"class {n}", 1, "train") for n in "ab"), contents.get
+    )
     with pytest.raises(DatasetError, match="no readable image is left of the classes class b"):
-        list(read_records(reader, skip_unreadable=True))
+        list(read_records(reader, skipped={}))
 
 
 def test_a_thousand_failures_make_one_line() -> None:
-    error = UnreadableImagesError(
-        tuple(UnreadableImage(f"{k}.jpg", "is empty") for k in range(1000))
-    )
-    assert "99.jpg: is empty; and 900 more" in str(error)
-    assert "\n" not in str(error)
+    images = tuple(ListedImage(f"{k}.jpg", "a", 1, "train") for k in range(1000))
+    with pytest.raises(DatasetError) as caught:
+        list(read_records(DatasetReader(images, lambda _: b"")))
+    assert "99.jpg: is empty (0 bytes) and 900 more" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_middle_class_of_an_odd_count_trains() -> None:
-    rows = [Row(f"{c}", f"class {c}", c) for c in (5, 1, 3, 1)]
+    rows = [ListedImage(f"{c}", f"class {c}", c) for c in (5, 1, 3, 1)]
     rows = [replace(row, name=str(i)) for i, row in enumerate(rows)]
     assert [row.split for row in assign_splits(rows)] == ["test", "train", "train", "train"]
 
@@ -342,7 +331,7 @@ def test_sop_refuses_a_class_of_two_products(tmp_path: Path) -> None:
     file = "Stanford_Online_Products/Ebay_train.txt"
     members[file] = members[file].replace(b"3 2 1 ", b"3 1 1 ").replace(b"4 2 1 ", b"4 1 1 ")
     with (
-        pytest.raises(DatasetError, match=r"share a number: 1 \(111085122883, 111085122896\)"),
+        pytest.raises(DatasetError, match="share a number: 1"),
         made.opened("sop", sop(tmp_path, members), accept_subset=True),
     ):
         pass

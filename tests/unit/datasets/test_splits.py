@@ -27,7 +27,7 @@ Known = dict[str, ClassSplit]
 
 
 def assigned(names: list[str], known: Mapping[str, ClassSplit]) -> Known:
-    return assign_classes(dict.fromkeys(names), known)
+    return assign_classes(dict.fromkeys(names), known, {})
 
 
 def hashed(name: str) -> tuple[float, float]:
@@ -99,9 +99,9 @@ def test_one_name_in_two_normal_forms_is_one_class() -> None:
 
 def test_the_tables_split_holds() -> None:
     given = {name: "test" if name < "m04" else "train" for name in OLD}
-    found = assign_classes(given, assigned(OLD, {}))  # type: ignore[arg-type]
+    found = assign_classes(given, assigned(OLD, {}), {})  # type: ignore[arg-type]
     assert {name: one.split for name, one in found.items()} == given
-    first = assign_classes(given, {})  # type: ignore[arg-type]
+    first = assign_classes(given, {}, {})  # type: ignore[arg-type]
     assert {name: one.split for name, one in first.items()} == given
     assert sorted(first[n].position for n in OLD if n >= "m04") == [0.125, 0.375, 0.625, 0.875]
 
@@ -133,7 +133,7 @@ def test_what_validates_does_not_depend_on_other_classes() -> None:
 def made_listing(classes: Mapping[str, list[str]]) -> tuple[DatasetReader, list[dict[str, Any]]]:
     """A reader whose images are the given contents, and their manifest."""
     images = [
-        ListedImage(f"{name}/{place}.jpg", name, "train")
+        ListedImage(f"{name}/{place}.jpg", name, 1)
         for name, contents in classes.items()
         for place, _ in enumerate(contents)
     ]
