@@ -17,9 +17,7 @@ MAX_SIDE_PX = 65_500  # libjpeg's limit
 JPEG_QUALITY = 95
 # Formats whose decoders are part of Pillow; EPS, for one, would start another program.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
-_JPEG = ("JPEG", "MPO")
 _ORIENTATION_TAG = 0x0112
-_UPRIGHT = 1
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -107,61 +105,53 @@ def normalise_image(
 
 @contextmanager
 def _opened(encoded: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """The image, its size checked, its pixels not yet read."""
+    """The image, its size checked, its pixels not yet read; faults as UnreadableImage."""
     if not encoded:
         raise UnreadableImage(name, "is empty (0 bytes)")
     with warnings.catch_warnings():
         # What Pillow only warns of must not change the result with the caller's filters.
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with _open_image(encoded, name) as image:
-            _check_size(image, name, max_pixels)
-            yield image
-
-
-def _open_image(encoded: bytes, name: str) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(encoded), formats=_FORMATS)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UnreadableImage(name, "has more pixels than are allowed") from error
-    except UnidentifiedImageError as error:
-        raise UnreadableImage(name, "is not an image of a known format") from error
-    except _DECODER_FAULTS as error:
-        raise UnreadableImage(name, f"cannot be opened: {_one_line(error)}") from error
+        try:
+            with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    reason = f"has {width} x {height} pixels, more than {max_pixels}"
+                    raise UnreadableImage(name, reason)
+                if max(width, height) > MAX_SIDE_PX:
+                    reason = f"is {width} x {height}, a side over {MAX_SIDE_PX} pixels"
+                    raise UnreadableImage(name, reason)
+                yield image
+        except UnreadableImage:
+            raise
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise UnreadableImage(name, "has more pixels than are allowed") from error
+        except UnidentifiedImageError as error:
+            raise UnreadableImage(name, "is not an image of a known format") from error
+        except _DECODER_FAULTS as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UnreadableImage(name, f"cannot be decoded: {reason}") from error
 
 
 def _decode(image: Image.Image, name: str, least_px: int | None = None) -> Image.Image:
     """The image upright in RGB; `image` itself where it is an upright RGB JPEG."""
-    try:
-        if least_px is not None:
-            image.draft(None, (least_px, least_px))
-        image.load()
-        turn = _TURNS.get(_orientation(image))
-        if image.format in _JPEG and image.mode == "RGB" and turn is None:
-            return image
-        converted = _to_rgb(image, name)
-    except UnreadableImage:
-        raise
-    except _DECODER_FAULTS as error:
-        raise UnreadableImage(name, f"cannot be decoded: {_one_line(error)}") from error
+    if least_px is not None:
+        image.draft(None, (least_px, least_px))
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    if image.format in ("JPEG", "MPO") and image.mode == "RGB" and turn is None:
+        return image
+    converted = _to_rgb(image, name)
     picture = converted if turn is None else converted.transpose(turn)
     picture.info.clear()  # the colour profile of, say, a CMYK source does not fit any more
     return picture
 
 
-def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise UnreadableImage(name, f"has {width} x {height} pixels, more than {max_pixels}")
-    if max(width, height) > MAX_SIDE_PX:
-        raise UnreadableImage(name, f"is {width} x {height}, a side over {MAX_SIDE_PX} pixels")
-
-
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, _UPRIGHT))
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except _DECODER_FAULTS:
-        return _UPRIGHT
+        return 1
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -186,7 +176,3 @@ def _encode(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

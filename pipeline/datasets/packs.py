@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from pipeline.datasets.decode import decode_image
 from pipeline.datasets.reader import ImageRecord, Split
 from pipeline.files import replacing
 
@@ -38,34 +38,23 @@ class Pack:
     """An open pack. Rows are images in the order of their source.
 
     `labels` number the classes in their official order, by default that of first appearance;
-    `is_train` splits the rows. `facts` are what its source said of itself. `positions`: of each
-    class in [0, 1), where they decide which classes validate; empty where the official order does.
+    `is_train` splits the rows. `is_subset`: the images are a part of a published data set only.
+    `positions`: of each class in [0, 1), where they decide which classes validate; empty where the
+    official order does.
     """
 
-    path: Path
-    facts: Mapping[str, str]
+    is_subset: bool
+    names: list[str]
     class_names: list[str]
     labels: np.ndarray
     is_train: np.ndarray
     widths: np.ndarray
     heights: np.ndarray
-    _names: pa.ChunkedArray
-    _encoded: list[pa.BinaryArray]
-    _starts: np.ndarray
-    positions: Mapping[str, float] = field(default_factory=dict)
+    positions: Mapping[str, float]
+    _encoded: pa.ChunkedArray
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @cached_property
-    def names(self) -> list[str]:
-        """The images' names, read when they are first asked for."""
-        return self._names.to_pylist()
-
-    @property
-    def is_subset(self) -> bool:
-        """Whether the images are a part of a published data set only."""
-        return self.facts.get("subset") == "yes"
 
     def rows(self, split: Split) -> np.ndarray:
         """Rows of one split, ascending."""
@@ -73,8 +62,7 @@ class Pack:
 
     def encoded(self, row: int) -> bytes:
         """The encoded file of one image."""
-        batch = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return bytes(self._encoded[batch][row - int(self._starts[batch])].as_buffer())
+        return bytes(self._encoded[row].as_buffer())
 
     def image(self, row: int) -> Image.Image:
         """One image, decoded to RGB."""
@@ -87,9 +75,7 @@ class Pack:
         full, which saves most of the time; its pixels are not those of a filter such as Lanczos, so
         this is for looking at images, not for evaluation.
         """
-        image = Image.open(BytesIO(self.encoded(row)))
-        image.draft("RGB", (least_px, least_px))
-        return image.convert("RGB")
+        return decode_image(self.encoded(row), self.names[row], least_px=least_px)
 
     def decode(self, row: int) -> UInt8[Tensor, "channel height width"]:
         """One image, decoded to RGB, as a tensor."""
@@ -107,8 +93,8 @@ def write_pack(
     facts: Mapping[str, str] | None = None,
     class_order: Sequence[str] = (),
     positions: Mapping[str, float] | None = None,
-) -> int:
-    """Stream records into a pack, with the facts of their source, and return how many they were.
+) -> None:
+    """Stream records into a pack, with the facts of their source (`subset`: yes or no).
 
     class_order: the names of the classes in official order, where the records have another; some
     of them may have no record. positions: as in `Pack`.
@@ -126,13 +112,14 @@ def write_pack(
         with pa.ipc.new_file(file, _SCHEMA.with_metadata(facts)) as writer:
             for chunk in _chunks(records):
                 for record in chunk:
-                    _check_record(record, names, splits)
-                writer.write_batch(
-                    pa.RecordBatch.from_pylist([vars(record) for record in chunk], schema=_SCHEMA)
-                )
+                    if record.name in names:
+                        raise ValueError(f"{record.name}: this name occurs twice")
+                    names.add(record.name)
+                    if splits.setdefault(record.class_name, record.split) != record.split:
+                        raise ValueError(f"class {record.class_name!r} is in both splits")
+                writer.write_batch(pa.RecordBatch.from_pylist(list(map(vars, chunk)), _SCHEMA))
         if not names:
             raise ValueError("the source holds no image")
-    return len(names)
 
 
 def _chunks(records: Iterable[ImageRecord]) -> Iterator[list[ImageRecord]]:
@@ -150,47 +137,27 @@ def _chunks(records: Iterable[ImageRecord]) -> Iterator[list[ImageRecord]]:
         yield chunk
 
 
-def _check_record(record: ImageRecord, names: set[str], splits: dict[str, Split]) -> None:
-    if record.name in names:
-        raise ValueError(f"{record.name}: this name occurs twice")
-    names.add(record.name)
-    if splits.setdefault(record.class_name, record.split) != record.split:
-        raise ValueError(
-            f"class {record.class_name!r} is in both splits; they must not share a class"
-        )
-
-
 def open_pack(path: Path) -> Pack:
     """Map a pack into memory; only the small columns are read."""
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-    table = pa.Table.from_batches(batches, schema=reader.schema).drop_columns(["encoded"])
-    classes, splits = (
-        table.column(name).combine_chunks().dictionary_encode() for name in ("class_name", "split")
-    )
-    lengths = [batch.num_rows for batch in batches]
-    metadata = reader.schema.metadata or {}
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    classes = table.column("class_name").combine_chunks().dictionary_encode()
+    metadata = table.schema.metadata or {}
     facts = {key.decode(): value.decode() for key, value in metadata.items()}
     class_names, labels = _in_order(
         classes.dictionary.to_pylist(),
         np.from_dlpack(classes.indices).astype(np.int64),
-        json.loads(facts.pop(_CLASS_ORDER, "[]")),
+        json.loads(facts.get(_CLASS_ORDER, "[]")),
     )
-    positions = json.loads(facts.pop(_POSITIONS, "{}"))
     return Pack(
-        path=path,
-        facts=facts,
+        is_subset=facts.get("subset") == "yes",
+        names=table.column("name").to_pylist(),
         class_names=class_names,
         labels=labels,
-        is_train=np.array([split == "train" for split in splits.dictionary.to_pylist()])[
-            np.from_dlpack(splits.indices)
-        ],
+        is_train=np.array([split == "train" for split in table.column("split").to_pylist()]),
         widths=_numbers(table.column("width")),
         heights=_numbers(table.column("height")),
-        _names=table.column("name"),
-        _encoded=[batch.column("encoded") for batch in batches],
-        _starts=np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64),
-        positions=positions,
+        positions=json.loads(facts.get(_POSITIONS, "{}")),
+        _encoded=table.column("encoded"),
     )
 
 

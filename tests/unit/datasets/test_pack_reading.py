@@ -24,22 +24,11 @@ def encoded_record(name: str, side_px: int, file_format: str) -> ImageRecord:
 def test_facts_of_the_source_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "pack.arrow"
     write_pack(path, records(2, 2, px=4))
-    assert open_pack(path).facts == {}
     assert not open_pack(path).is_subset
     write_pack(path, records(2, 2, px=4), {"subset": "yes"})
-    assert open_pack(path).facts == {"subset": "yes"}
     assert open_pack(path).is_subset
     write_pack(path, records(2, 2, px=4), {"subset": "no"})
     assert not open_pack(path).is_subset
-
-
-def test_names_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
-    write_pack(tmp_path / "pack.arrow", records(3, 50, px=4))
-    pack = open_pack(tmp_path / "pack.arrow")
-    assert len(pack) == 150
-    assert "names" not in vars(pack)
-    assert pack.names[149] == "2/49.png"
-    assert pack.names is pack.names
 
 
 @pytest.mark.parametrize(("least_px", "expected_px"), [(1, 32), (32, 32), (33, 64), (256, 256)])
