@@ -8,7 +8,6 @@ Zip archives are read by name directly.
 
 import gzip
 import os
-import shutil
 import stat
 import struct
 import tarfile
@@ -23,6 +22,13 @@ from pathlib import Path
 from typing import Self
 
 _MIB = 1 << 20
+# How much an archive may unpack to, and how many times its own size. The ratio counts only once
+# RATIO_FROM_BYTES are unpacked, since a small archive of text has a high one and does no harm.
+UNPACKED_BYTES = 16 * 1024 * _MIB
+MEMBER_BYTES = 256 * _MIB
+MEMBERS = 500_000
+RATIO = 100
+RATIO_FROM_BYTES = 64 * _MIB
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _ZIP_ENCRYPTED = 0x1
@@ -48,21 +54,6 @@ class ArchiveError(ValueError):
 
 
 @dataclass(frozen=True)
-class ArchiveLimits:
-    """How much an archive may unpack to.
-
-    `ratio` is unpacked bytes over archive bytes; it counts only once `ratio_from_bytes` are
-    unpacked, since a small archive of text has a high ratio and does no harm.
-    """
-
-    unpacked_bytes: int = 16 * 1024 * _MIB
-    member_bytes: int = 256 * _MIB
-    members: int = 500_000
-    ratio: float = 100.0
-    ratio_from_bytes: int = 64 * _MIB
-
-
-@dataclass(frozen=True)
 class OpenArchive:
     """The names of an archive's regular files, and a function that gives a file's bytes.
 
@@ -75,13 +66,11 @@ class OpenArchive:
 
 
 @contextmanager
-def open_archive(
-    archive: Path, *, limits: ArchiveLimits | None = None, spool_dir: Path | None = None
-) -> Iterator[OpenArchive]:
+def open_archive(archive: Path, spool_dir: Path | None = None) -> Iterator[OpenArchive]:
     """The members of a .tgz or .zip file, told apart by their first bytes.
 
-    limits: default `ArchiveLimits()`. spool_dir: where the temporary file of a tar archive lies
-    (default: the system's); it needs as much room as the unpacked archive and leaves nothing.
+    spool_dir: where the temporary file of a tar archive lies (default: the system's); it needs as
+    much room as the unpacked archive and leaves nothing.
 
     Raises ArchiveError: truncated, altered, no archive; a member that points outside, is a link, a
     device or encrypted, or comes twice; more than the limits allow.
@@ -90,9 +79,8 @@ def open_archive(
         raise ArchiveError(archive, "is not a file")
     with archive.open("rb") as file:
         magic = file.read(4)
-    gate = _Gate(archive, limits or ArchiveLimits())
+    gate = _Gate(archive)
     if magic.startswith(_GZIP_MAGIC):
-        _check_room(archive, spool_dir)
         with spool_members(_tar_members(gate), spool_dir) as members:
             yield members
     elif magic in _ZIP_MAGICS:
@@ -150,7 +138,6 @@ class _Gate:
     """Lets the members of one archive through, or says why not: names and limits."""
 
     archive: Path
-    limits: ArchiveLimits
     unpacked_bytes: int = 0
     entries: int = 0
     seen: set[str] = field(default_factory=set)
@@ -158,14 +145,17 @@ class _Gate:
     def check_entry(self, name: str) -> str:
         """Count a file or folder; its name without a leading "./"."""
         self.entries += 1
-        if self.entries > self.limits.members:
-            raise ArchiveError(self.archive, f"has more than {self.limits.members} members")
+        if self.entries > MEMBERS:
+            raise ArchiveError(self.archive, f"has more than {MEMBERS} members")
         parts = name.replace("\\", "/").split("/")
         if name.startswith(("/", "\\")) or (len(parts[0]) == 2 and parts[0][1] == ":"):
             raise ArchiveError(self.archive, "has an absolute path", name)
         if ".." in parts:
             raise ArchiveError(self.archive, "points outside the archive ('..')", name)
-        if "\\" in name or not all(map(_is_shown, name)):
+        # What is printed as itself, blanks of every width included.
+        if "\\" in name or not all(
+            c.isprintable() or unicodedata.category(c) == "Zs" for c in name
+        ):
             reason = "has a backslash, a control character or bytes that are not UTF-8 in its name"
             raise ArchiveError(self.archive, reason, name)
         return "/".join(part for part in parts if part not in ("", "."))
@@ -176,30 +166,16 @@ class _Gate:
         if not checked or checked in self.seen:
             raise ArchiveError(self.archive, "comes twice" if checked else "has no name", name)
         self.seen.add(checked)
-        limits = self.limits
-        most_by_ratio = int(limits.ratio * self.archive.stat().st_size)
-        allowed = min(limits.unpacked_bytes, max(limits.ratio_from_bytes, most_by_ratio))
-        self.unpacked_bytes += size_bytes
-        if size_bytes > limits.member_bytes:
-            reason = f"unpacks to {size_bytes} bytes, more than {limits.member_bytes}"
+        if size_bytes > MEMBER_BYTES:
+            reason = f"unpacks to {size_bytes} bytes, more than {MEMBER_BYTES}"
             raise ArchiveError(self.archive, reason, checked)
+        by_ratio = max(RATIO_FROM_BYTES, RATIO * self.archive.stat().st_size)
+        allowed = min(UNPACKED_BYTES, by_ratio)
+        self.unpacked_bytes += size_bytes
         if self.unpacked_bytes > allowed:
             reason = f"brings the unpacked bytes to more than {allowed} (a bomb?)"
             raise ArchiveError(self.archive, reason, checked)
         return checked
-
-
-def _is_shown(character: str) -> bool:
-    """Whether a character is printed as itself, blanks of every width included."""
-    return character.isprintable() or unicodedata.category(character) == "Zs"
-
-
-def _check_room(archive: Path, spool_dir: Path | None) -> None:
-    place = spool_dir or Path(tempfile.gettempdir())
-    free_bytes, needed_bytes = shutil.disk_usage(place).free, archive.stat().st_size
-    if free_bytes < needed_bytes:
-        reason = f"needs {needed_bytes} bytes for its members in {place}, which has {free_bytes}"
-        raise ArchiveError(archive, reason)
 
 
 class _StrictTarInfo(tarfile.TarInfo):
@@ -225,59 +201,56 @@ class _StrictTarInfo(tarfile.TarInfo):
 
 def _tar_members(gate: _Gate) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the regular files of a .tgz file, in archive order."""
-    last_name = None
-    with gzip.open(gate.archive) as stream:
-        with _named_faults(gate.archive, last_name):
+    name = None
+    try:
+        with gzip.open(gate.archive) as stream:
             tar = tarfile.TarFile(
                 fileobj=stream, tarinfo=_StrictTarInfo, encoding="utf-8", errors="surrogateescape"
             )
-        while True:
-            with _named_faults(gate.archive, last_name):
-                info = tar.next()
-            if info is None:
-                break
-            tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
-            last_name = info.name
-            if info.isdir():
-                gate.check_entry(info.name)
-                continue
-            if not info.isreg() or info.issparse() or "GNU.sparse.major" in info.pax_headers:
-                reason = "is a link, a device or a special file"
-                raise ArchiveError(gate.archive, reason, info.name)
-            if not (size := info.pax_headers.get("size", "0")).isdecimal():
-                raise ArchiveError(gate.archive, f"has the size {size!r}", info.name)
-            name = gate.admit_file(info.name, info.size)
-            with _named_faults(gate.archive, name):
+            while info := tar.next():
+                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
+                name = info.name
+                if info.isdir():
+                    gate.check_entry(name)
+                    continue
+                if not info.isreg() or info.issparse() or "GNU.sparse.major" in info.pax_headers:
+                    reason = "is a link, a device or a special file"
+                    raise ArchiveError(gate.archive, reason, name)
+                if not (size := info.pax_headers.get("size", "0")).isdecimal():
+                    raise ArchiveError(gate.archive, f"has the size {size!r}", name)
+                name = gate.admit_file(name, info.size)
                 opened = tar.extractfile(info)
                 assert opened is not None, "it is a regular file"
-                content = opened.read()
-            yield name, content
-        with _named_faults(gate.archive, None):
+                yield name, opened.read()
+            name = None
             padding = stream.read(_MIB + 1)  # to the end of the gzip stream, which checks its sum
-        if len(padding) > _MIB or padding.count(0) != len(padding):
-            raise ArchiveError(gate.archive, "has data after its end marker")
-
-
-@contextmanager
-def _named_faults(archive: Path, member: str | None) -> Iterator[None]:
-    """Faults of the libraries, as ArchiveErrors."""
-    try:
-        yield
+            if len(padding) > _MIB or padding.count(0) != len(padding):
+                raise ArchiveError(gate.archive, "has data after its end marker")
+    except ArchiveError:
+        raise
     except _FAULTS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ArchiveError(archive, f"is truncated or damaged: {reason}", member) from error
+        raise _damaged(gate.archive, error, name) from error
+
+
+def _damaged(archive: Path, error: BaseException, member: str | None = None) -> ArchiveError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ArchiveError(archive, f"is truncated or damaged: {reason}", member)
 
 
 @contextmanager
 def _open_zip(gate: _Gate) -> Iterator[OpenArchive]:
-    with _named_faults(gate.archive, None):
+    try:
         opened = zipfile.ZipFile(gate.archive)
+    except _FAULTS as error:
+        raise _damaged(gate.archive, error) from error
     with opened:
         members = _zip_members(opened, gate)
 
         def read(name: str) -> bytes:
-            with _named_faults(gate.archive, name):
+            try:
                 return opened.read(members[name])
+            except _FAULTS as error:
+                raise _damaged(gate.archive, error, name) from error
 
         yield OpenArchive(tuple(members), read)
 

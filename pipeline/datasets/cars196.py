@@ -55,7 +55,7 @@ def read_cars_whole(paths: Mapping[str, Path], spool_dir: Path | None) -> Iterat
     annotations = _read_file(paths["cars_annos.mat"])
     class_names = _class_names("cars_annos.mat", annotations)
     rows = _rows("cars_annos.mat", annotations, "relative_im_path", class_names)
-    with open_archive(paths["car_ims.tgz"], spool_dir=spool_dir) as members:
+    with open_archive(paths["car_ims.tgz"], spool_dir) as members:
         yield Contents("car_ims.tgz", _in_order(rows), members.read, set(members.names))
 
 
@@ -66,7 +66,7 @@ def read_cars_halves(paths: Mapping[str, Path], spool_dir: Path | None) -> Itera
     car_devkit.tgz annotates the training half, cars_test_annos_withlabels.mat the test half.
     Raises ArchiveError or DatasetError.
     """
-    with open_archive(paths["car_devkit.tgz"], spool_dir=spool_dir) as kit:
+    with open_archive(paths["car_devkit.tgz"], spool_dir) as kit:
         for file in (_META, _TRAIN_ANNOTATIONS):
             if file not in kit.names:
                 raise DatasetError(f"car_devkit.tgz: {file} is missing")
@@ -76,9 +76,7 @@ def read_cars_halves(paths: Mapping[str, Path], spool_dir: Path | None) -> Itera
     test = _read_file(paths[_TEST_ANNOTATIONS])
     rows += _rows(_TEST_ANNOTATIONS, test, "fname", class_names, "cars_test/")
     with ExitStack() as stack:
-        opened = [
-            stack.enter_context(open_archive(paths[half], spool_dir=spool_dir)) for half in _HALVES
-        ]
+        opened = [stack.enter_context(open_archive(paths[half], spool_dir)) for half in _HALVES]
         readers = {name: half.read for half in opened for name in half.names}
         yield Contents(
             " and ".join(_HALVES), _in_order(rows), lambda n: readers[n](n), readers.keys()

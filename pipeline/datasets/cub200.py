@@ -27,7 +27,7 @@ def read_cub200(paths: Mapping[str, Path], spool_dir: Path | None) -> Iterator[C
     Raises ArchiveError, also for a text file that is missing, damaged or contradictory.
     """
     archive = paths[_FILE]
-    with open_archive(archive, spool_dir=spool_dir) as members:
+    with open_archive(archive, spool_dir) as members:
         held = {n.removeprefix(_IMAGES) for n in members.names if n.startswith(_IMAGES)}
         rows = _rows(archive, members)
         yield Contents(_FILE, rows, lambda name: members.read(_IMAGES + name), held)

@@ -27,7 +27,7 @@ def read_sop(paths: Mapping[str, Path], spool_dir: Path | None) -> Iterator[Cont
     damaged.
     """
     archive = paths[_FILE]
-    with open_archive(archive, spool_dir=spool_dir) as members:
+    with open_archive(archive, spool_dir) as members:
         held = {n.removeprefix(_ROOT) for n in members.names if n.startswith(_ROOT)}
         rows = [row for file, split in _LISTS for row in _rows(archive, members, file, split)]
         yield Contents(_FILE, rows, lambda name: members.read(_ROOT + name), held)
