@@ -52,7 +52,7 @@ def read_cars_whole(paths: Mapping[str, Path], spool_dir: Path | None) -> Iterat
 
     Raises ArchiveError or DatasetError.
     """
-    annotations = _read_file(paths["cars_annos.mat"])
+    annotations = paths["cars_annos.mat"].read_bytes()
     class_names = _class_names("cars_annos.mat", annotations)
     rows = _rows("cars_annos.mat", annotations, "relative_im_path", class_names)
     with open_archive(paths["car_ims.tgz"], spool_dir) as members:
@@ -73,7 +73,7 @@ def read_cars_halves(paths: Mapping[str, Path], spool_dir: Path | None) -> Itera
         class_names = _class_names(_META, kit.read(_META))
         train = kit.read(_TRAIN_ANNOTATIONS)
     rows = _rows(_TRAIN_ANNOTATIONS, train, "fname", class_names, "cars_train/")
-    test = _read_file(paths[_TEST_ANNOTATIONS])
+    test = paths[_TEST_ANNOTATIONS].read_bytes()
     rows += _rows(_TEST_ANNOTATIONS, test, "fname", class_names, "cars_test/")
     with ExitStack() as stack:
         opened = [stack.enter_context(open_archive(paths[half], spool_dir)) for half in _HALVES]
@@ -114,12 +114,6 @@ def _in_order(rows: Sequence[ListedImage]) -> list[ListedImage]:
 def _class_name(official: str) -> str:
     """The class name with "-" for "/", as copies in folders have it."""
     return official.strip().replace("/", "-")
-
-
-def _read_file(path: Path) -> bytes:
-    if not path.is_file():
-        raise DatasetError(f"{path}: is not a file")
-    return path.read_bytes()
 
 
 def _mat_field(place: str, content: bytes, variable: str) -> np.ndarray:

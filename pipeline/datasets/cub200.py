@@ -43,7 +43,6 @@ def _rows(archive: Path, members: OpenArchive) -> list[ListedImage]:
         file = _LABELS if number in paths else "images.txt"
         raise ArchiveError(archive, f"has no line for image {number} ({where})", _ROOT + file)
     rows, wrong = [], []
-    is_each_name_once = len(set(class_names.values())) == len(class_names)
     for number, path in paths.items():
         class_number = int(labels[number])
         if class_number not in class_names:
@@ -51,7 +50,7 @@ def _rows(archive: Path, members: OpenArchive) -> list[ListedImage]:
             raise ArchiveError(archive, reason, f"{_ROOT}classes.txt")
         class_name = class_names[class_number]
         rows.append(ListedImage(path, class_name, class_number))
-        if is_each_name_once and path.split("/")[0] != class_name:
+        if path.split("/")[0] != class_name:
             wrong.append(f"image {number} ({path}) has the class {class_name}")
     if wrong:
         reason = f"labels contradict the folders of the images: {enumerate_names(wrong)}"

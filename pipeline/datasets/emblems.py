@@ -78,18 +78,14 @@ def render_emblems(
     families: number of families, 2 or more; the first `families // 2` train, the rest test.
     members: classes a family, 1 to 12.
     images_per_class: images a class, 1 or more.
-    image_px: side of the square images, 16 to 1024.
+    image_px: side of the square images, 16 or more.
     jpeg_quality: Pillow's JPEG quality, 1 to 100.
     seed: 0 or more.
 
-    Raises ValueError for an argument out of range, before the first image is rendered.
+    Raises ValueError for more members, before the first image is rendered.
     """
-    _check_range("families", families, 2, 10_000)
-    _check_range("members", members, 1, MAX_MEMBERS)
-    _check_range("images_per_class", images_per_class, 1, 10_000)
-    _check_range("image_px", image_px, 16, 1024)
-    _check_range("jpeg_quality", jpeg_quality, 1, 100)
-    _check_range("seed", seed, 0, 2**63 - 1)
+    if members > MAX_MEMBERS:
+        raise ValueError(f"members = {members}: must be from 1 to {MAX_MEMBERS}")
     return (
         ImageRecord(
             name=f"family{family:02d}-member{member}/{instance:04d}.jpg",
@@ -172,11 +168,6 @@ def _family_hue(seed: int, family: int) -> float:
 
 def _generator(seed: int, *key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-
-
-def _check_range(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} = {value}: must be from {low} to {high}")
 
 
 def _muted_colour(generator: np.random.Generator) -> Colour:

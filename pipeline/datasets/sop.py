@@ -60,11 +60,8 @@ def _rows(archive: Path, members: OpenArchive, file: str, split: Split) -> list[
         raise ArchiveError(archive, reason, _ROOT + file)
     rows = []
     for number, (image_id, class_id, _, path) in enumerate(lines, start=2):
-        if not (image_id.isdecimal() and class_id.isdecimal()):
-            reason = f"line {number}: image_id and class_id must be numbers"
-            raise ArchiveError(archive, reason, _ROOT + file)
-        if not _product_of(path):
-            reason = f"line {number}: {path} is not PRODUCT_VIEW.JPG"
+        if not (image_id.isdecimal() and class_id.isdecimal() and _product_of(path)):
+            reason = f"line {number}: is not two numbers, a group and PRODUCT_VIEW.JPG ({path})"
             raise ArchiveError(archive, reason, _ROOT + file)
         rows.append(ListedImage(path, _product_of(path), int(class_id), split))
     return rows

@@ -240,13 +240,11 @@ def merged(
     first: Mapping[str, ClassSplit], second: Mapping[str, ClassSplit]
 ) -> dict[str, ClassSplit]:
     """All classes of both; the first decides on a class of both, whose trained images add up."""
-    both = {
-        key: first[key].model_copy(
-            update={"trained": tuple(sorted({*first[key].trained, *second[key].trained}))}
-        )
-        for key in first.keys() & second.keys()
-    }
-    return {**second, **first, **both}
+    found = {**second, **first}
+    for key in first.keys() & second.keys():
+        trained = {*first[key].trained, *second[key].trained}
+        found[key] = first[key].model_copy(update={"trained": tuple(sorted(trained))})
+    return found
 
 
 def _hashes(key: str) -> tuple[float, float]:

@@ -20,7 +20,6 @@ from pipeline.views.evaluation import (
     draw_mix_weights,
     draw_view_parameters,
     mean_luma,
-    mix,
 )
 from pipeline.views.resampling import crop_views_together, stack_images
 
@@ -193,5 +192,5 @@ def _made(
             plain.make(some, views, levels)
             partners.make(some, others, levels)
             for own, other in zip(views, others, strict=True):
-                mix(own, other, weight, out=own)
+                torch.lerp(other, own, weight.to(own)[:, None, None, None], out=own)
     return tuple(results)

@@ -165,16 +165,6 @@ def adjust_colours(
     return flat.clamp_(0, 1).view(views.shape)
 
 
-def mix(
-    views: Float[Tensor, "view channel height width"],
-    partners: Float[Tensor, "view channel height width"],
-    weight: Float[Tensor, "view"],
-    out: Float[Tensor, "view channel height width"] | None = None,
-) -> Float[Tensor, "view channel height width"]:
-    """Mixup in input space: weight * view + (1 - weight) * partner."""
-    return torch.lerp(partners, views, weight.to(views)[:, None, None, None], out=out)
-
-
 def draw_mix_weights(views: int, alpha: float, generator: torch.Generator) -> Float[Tensor, "view"]:
     """Mixup weights from Beta(alpha, alpha); alpha = 0 gives 1, no mixing.
 

@@ -13,7 +13,6 @@ from pipeline.views.evaluation import (
     colour_maps,
     draw_mix_weights,
     mean_luma,
-    mix,
 )
 from tests.made_training import picture
 
@@ -95,13 +94,6 @@ def test_mean_luma_by_hand() -> None:
     view[0, 1] = 255  # green
     view[1, :, 0] = 255  # the upper half white
     assert mean_luma(view).tolist() == pytest.approx([0.587, 0.5], rel=1e-6)
-
-
-def test_mix_by_hand() -> None:
-    views, partners = torch.ones(2, 3, 2, 2), torch.zeros(2, 3, 2, 2)
-    mixed = mix(views, partners, torch.tensor([0.25, 1.0], dtype=torch.float64))
-    assert mixed[0].unique().tolist() == [0.25]
-    assert mixed[1].unique().tolist() == [1.0]
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.2, 1.0, 3.0])
