@@ -8,7 +8,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,6 @@ from pipeline.datasets.published import (
 )
 from pipeline.datasets.reader import Counts, DatasetError, ListedImage
 
-_HALVES = ("cars_train.tgz", "cars_test.tgz")
 _TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
 _META = "devkit/cars_meta.mat"
 _TRAIN_ANNOTATIONS = "devkit/cars_train_annos.mat"
@@ -75,12 +74,12 @@ def read_cars_halves(paths: Mapping[str, Path], spool_dir: Path | None) -> Itera
     rows = _rows(_TRAIN_ANNOTATIONS, train, "fname", class_names, "cars_train/")
     test = paths[_TEST_ANNOTATIONS].read_bytes()
     rows += _rows(_TEST_ANNOTATIONS, test, "fname", class_names, "cars_test/")
-    with ExitStack() as stack:
-        opened = [stack.enter_context(open_archive(paths[half], spool_dir)) for half in _HALVES]
-        readers = {name: half.read for half in opened for name in half.names}
-        yield Contents(
-            " and ".join(_HALVES), _in_order(rows), lambda n: readers[n](n), readers.keys()
-        )
+    with (
+        open_archive(paths["cars_train.tgz"], spool_dir) as first,
+        open_archive(paths["cars_test.tgz"], spool_dir) as second,
+    ):
+        readers = {name: half.read for half in (first, second) for name in half.names}
+        yield Contents("Cars196", _in_order(rows), lambda n: readers[n](n), readers.keys())
 
 
 @contextmanager

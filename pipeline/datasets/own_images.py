@@ -46,11 +46,10 @@ def image_manifest(reader: DatasetReader) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"name": image.name, "class_name": image.class_name}
         try:
             content = reader.read(image.name)
+            digest = hashlib.sha256(content).hexdigest()
+            entry |= {"size_bytes": len(content), "sha256": digest}
         except UnreadableImage as failure:
             entry["unreadable"] = failure.reason
-        else:
-            entry["size_bytes"] = len(content)
-            entry["sha256"] = hashlib.sha256(content).hexdigest()
         manifest.append(entry)
     return manifest
 

@@ -145,23 +145,20 @@ class _Views:
 
         Colours change by the mean of the first size, the largest.
         """
-        self._crop(some, levels)
-        mean = mean_luma(levels[0])
-        for views, floats in zip(out, levels, strict=True):
-            adjust_colours(floats, self.maps[some], mean, out=views)
-
-    def _crop(self, some: slice, out: Sequence[Tensor]) -> None:
         images, boxes, flips = self.images[some], self.boxes[some], self.parameters.flip[some]
         if _made_together(self.device):
             for part, stack in stack_images(images, self.device):
-                for size_px, levels in zip(self.sizes_px, out, strict=True):
+                for size_px, floats in zip(self.sizes_px, levels, strict=True):
                     views = crop_views_together(stack, boxes[part], flips[part], size_px)
-                    levels[part].copy_(views)
-            return
-        for size_px, levels in zip(self.sizes_px, out, strict=True):
-            views_of = zip(levels, images, boxes, flips.tolist(), strict=True)
-            for level, image, box, flip in views_of:
-                level.copy_(crop_view(image, box, flip=flip, size_px=size_px))
+                    floats[part].copy_(views)
+        else:
+            for size_px, floats in zip(self.sizes_px, levels, strict=True):
+                views_of = zip(floats, images, boxes, flips.tolist(), strict=True)
+                for level, image, box, flip in views_of:
+                    level.copy_(crop_view(image, box, flip=flip, size_px=size_px))
+        mean = mean_luma(levels[0])
+        for views, floats in zip(out, levels, strict=True):
+            adjust_colours(floats, self.maps[some], mean, out=views)
 
 
 def _made_together(device: torch.device) -> bool:

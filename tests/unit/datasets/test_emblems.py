@@ -137,7 +137,7 @@ def test_images_of_one_class_differ() -> None:
 
 
 def test_more_members_than_there_are_medallions_are_refused_before_rendering() -> None:
-    with pytest.raises(ValueError, match="^members = 13: must be from 1 to 12"):
+    with pytest.raises(ValueError, match=r"^members = 13: must be from 1 to 12"):
         render_emblems(**(VALID | {"members": MAX_MEMBERS + 1}))
 
 
