@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from pipeline.config.params import load_params
-from pipeline.config.sources import CsvSource, EmblemsSource, FolderSource
+from pipeline.config.sources import EmblemsSource, OwnSource
 from pipeline.datasets.fetching import describe_files
 from pipeline.datasets.own_images import image_manifest, list_own_images
 from pipeline.datasets.sources import find_files
@@ -22,7 +22,7 @@ def hash_inputs(name: str) -> None:
     params, paths = load_params(), DatasetPaths(name)
     given = Path(params.inputs[name])
     source = params.datasets[name].source
-    if isinstance(source, FolderSource | CsvSource):
+    if isinstance(source, OwnSource):
         known = known_classes(paths)
         reader = list_own_images(given, source)
         found, record, lines = settle_images(str(given), reader, image_manifest(reader), known)

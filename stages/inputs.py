@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.config.params import Dataset, load_params
-from pipeline.config.sources import CsvSource, EmblemsSource, FolderSource
+from pipeline.config.sources import EmblemsSource, OwnSource
 from pipeline.datasets.fetching import describe_files
 from pipeline.datasets.sources import DATASETS, find_files
 from pipeline.files import write_json
@@ -33,7 +33,7 @@ def _describe(dataset: Dataset) -> dict[str, object]:
     found: dict[str, object] = {"kind": source.kind}
     if isinstance(source, EmblemsSource):
         return found | {"origin": "rendered", "licence": "drawn by this program: the user's own"}
-    if isinstance(source, FolderSource | CsvSource):
+    if isinstance(source, OwnSource):
         return found | {"origin": "given", "licence": "the user's own images"}
     found |= {"origin": source.archives, "licence": DATASETS[source.kind].licence}
     # What is given is described by the stage `hash_inputs`, which DVC runs when it changes.

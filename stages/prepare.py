@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.params import load_params
-from pipeline.config.sources import (
-    CsvSource,
-    EmblemsSource,
-    FolderSource,
-    OwnSource,
-    PublishedSource,
-)
+from pipeline.config.sources import EmblemsSource, OwnSource, PublishedSource
 from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.fetching import describe_files
 from pipeline.datasets.own_images import hold_to_manifest, list_own_images
@@ -65,7 +59,7 @@ def prepare(name: str) -> None:
             "largest_side_px": dataset.largest_side_px,
             "shrunk_to_largest_side": len(shrunk),
         }
-        if isinstance(source, FolderSource | CsvSource):
+        if isinstance(source, OwnSource):
             # The test images that are none, since they were trained on, and in which classes.
             images = seen["images"]
             notes["kept_out_of_test"] = {
@@ -79,7 +73,7 @@ def _open_reader(
     name: str, source: PublishedSource | OwnSource, given: str | None, seen: dict[str, Any]
 ) -> Iterator[DatasetReader]:
     """The images of a data set, held to what the earlier stages have `seen` of them."""
-    if isinstance(source, FolderSource | CsvSource):
+    if isinstance(source, OwnSource):
         assert given is not None, "load_params refuses it"
         yield hold_to_manifest(list_own_images(Path(given), source), seen)
         return

@@ -13,21 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.datasets import parquet
 from pipeline.datasets.archives import open_archive
-from pipeline.datasets.parquet import (
-    read_column,
-    read_label_names,
-    shown,
-    spool_images,
-    with_splits,
-)
-from pipeline.datasets.published import (
-    NON_COMMERCIAL,
-    Archive,
-    Contents,
-    PublishedDataset,
-    PublishedFile,
-)
+from pipeline.datasets.published import RESEARCH, Archive, Contents, PublishedDataset, PublishedFile
 from pipeline.datasets.reader import Counts, DatasetError, ListedImage
 
 _TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
@@ -89,20 +77,20 @@ def read_cars_parquet(paths: Mapping[str, Path], spool_dir: Path | None) -> Iter
     Names are `train/000000` and so on. Labels count from 0, and the schema's class names are taken
     where it has them. Raises DatasetError.
     """
-    files = with_splits(paths.values())
-    schemas = [read_label_names(file) for _, file in files]
+    files = parquet.with_splits(paths.values())
+    schemas = [parquet.read_label_names(file) for _, file in files]
     names = max(schemas, key=len, default=[])
     if any(other and other != names for other in schemas):
         raise DatasetError("cars196 parquet: the files name their labels differently")
     rows: list[ListedImage] = []
     for split, file in files:
         first = sum(row.name.startswith(f"{split}/") for row in rows)
-        for place, label in enumerate(read_column(file, "label")):
+        for place, label in enumerate(parquet.read_column(file, "label")):
             if not isinstance(label, int) or not 0 <= label < (len(names) or label + 1):
-                raise DatasetError(f"{shown(file)}: row {place} has the label {label!r}")
+                raise DatasetError(f"{parquet.shown(file)}: row {place} has the label {label!r}")
             class_name = _class_name(names[label]) if names else f"{label + 1:03d}"
             rows.append(ListedImage(f"{split}/{first + place:06d}", class_name, label + 1))
-    with spool_images(paths.values(), [row.name for row in rows], spool_dir) as members:
+    with parquet.spool_images(paths.values(), [row.name for row in rows], spool_dir) as members:
         yield Contents("cars196 parquet", _in_order(rows), members.read, set(members.names))
 
 
@@ -156,7 +144,7 @@ _PAGES = (f"{_PARQUET_PAGE} (as parquet files, for which set layout: cars_parque
 # Every ai.stanford.edu address has been dead since April 2023: the files come from the user's disk.
 CARS196 = PublishedDataset(
     name="cars196",
-    licence=NON_COMMERCIAL,
+    licence=RESEARCH,
     counts=Counts(98, 98, 8054, 8131),
     archives={
         "cars_whole": Archive(

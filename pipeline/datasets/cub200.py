@@ -5,13 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.datasets.archives import ArchiveError, OpenArchive, open_archive, read_table
-from pipeline.datasets.published import (
-    NON_COMMERCIAL,
-    Archive,
-    Contents,
-    PublishedDataset,
-    PublishedFile,
-)
+from pipeline.datasets.published import RESEARCH, Archive, Contents, PublishedDataset, PublishedFile
 from pipeline.datasets.reader import Counts, ListedImage, enumerate_names
 
 _FILE = "CUB_200_2011.tgz"
@@ -73,7 +67,7 @@ def _numbered(archive: Path, members: OpenArchive, file: str) -> dict[int, str]:
 
 CUB200 = PublishedDataset(
     name="cub200",
-    licence=NON_COMMERCIAL,
+    licence=RESEARCH,
     counts=Counts(100, 100, 5864, 5924),
     archives={
         "cub": Archive(

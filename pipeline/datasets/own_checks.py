@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.config.params import ConfigurationError, Dataset, Params
-from pipeline.config.sources import CsvSource, FolderSource
+from pipeline.config.sources import OwnSource
 from pipeline.datasets.own_images import list_own_images
 from pipeline.datasets.packs import validating_classes
 from pipeline.datasets.reader import DatasetError, DatasetReader
@@ -24,7 +24,7 @@ def check_own_images(params: Params) -> None:
     """
     faults = []
     for name, dataset in params.datasets.items():
-        if not isinstance(dataset.source, FolderSource | CsvSource):
+        if not isinstance(dataset.source, OwnSource):
             continue
         given = params.inputs[name]
         try:

@@ -20,7 +20,7 @@ from pipeline.datasets.reader import (
     is_image_name,
 )
 
-NON_COMMERCIAL = "non-commercial research and education only; the images are not redistributed"
+RESEARCH = "non-commercial research and education only; the images are not redistributed"
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pipeline.datasets.packs import Pack
-from pipeline.views.evaluation import (
-    ViewParameters,
-    adjust_colours,
-    colour_maps,
-    crop_boxes,
-    crop_view,
-    draw_mix_weights,
-    draw_view_parameters,
-    mean_luma,
-)
+from pipeline.views import evaluation
 from pipeline.views.resampling import crop_views_together, stack_images
 
 Decode = Callable[[int], UInt8[Tensor, "channel height width"]]
@@ -85,14 +76,14 @@ def coupled_views(
     never its own partner where there is another. All randomness comes from `generator`. `part`:
     the places in `rows` of the images whose views are made, as they are among those of all.
     """
-    parameters = draw_view_parameters(
+    parameters = evaluation.draw_view_parameters(
         len(rows) * recipe.views,
         generator,
         crop_scale=recipe.crop_scale,
         flip_probability=recipe.flip_probability,
         colour_ranges=recipe.colour_ranges,
     )
-    weights = draw_mix_weights(len(parameters), recipe.mixup_alpha, generator)
+    weights = evaluation.draw_mix_weights(len(parameters), recipe.mixup_alpha, generator)
     weights = weights.where(weights > NEGLIGIBLE, 0).where(weights < 1 - NEGLIGIBLE, 1)
     own = np.repeat(rows, recipe.views)
     wanted = np.arange(len(own)).reshape(len(rows), recipe.views)[part].ravel()
@@ -127,7 +118,7 @@ class _Views:
         self,
         decode: Decode,
         rows: np.ndarray,
-        parameters: ViewParameters,
+        parameters: evaluation.ViewParameters,
         sizes_px: tuple[int, ...],
         device: torch.device,
     ) -> None:
@@ -137,8 +128,8 @@ class _Views:
         self.sizes_px = sizes_px
         self.device = device
         sides = torch.tensor([image.shape[1:] for image in self.images]).view(-1, 2)
-        self.boxes = crop_boxes(parameters, sides[:, 0], sides[:, 1])
-        self.maps = colour_maps(parameters.colour)
+        self.boxes = evaluation.crop_boxes(parameters, sides[:, 0], sides[:, 1])
+        self.maps = evaluation.colour_maps(parameters.colour)
 
     def make(self, some: slice, out: Sequence[Tensor], levels: Sequence[Tensor]) -> None:
         """Some of the views at each size, into `out`. `levels` are there to be written over.
@@ -155,10 +146,10 @@ class _Views:
             for size_px, floats in zip(self.sizes_px, levels, strict=True):
                 views_of = zip(floats, images, boxes, flips.tolist(), strict=True)
                 for level, image, box, flip in views_of:
-                    level.copy_(crop_view(image, box, flip=flip, size_px=size_px))
-        mean = mean_luma(levels[0])
+                    level.copy_(evaluation.crop_view(image, box, flip=flip, size_px=size_px))
+        mean = evaluation.mean_luma(levels[0])
         for views, floats in zip(out, levels, strict=True):
-            adjust_colours(floats, self.maps[some], mean, out=views)
+            evaluation.adjust_colours(floats, self.maps[some], mean, out=views)
 
 
 def _made_together(device: torch.device) -> bool:

@@ -189,7 +189,7 @@ def test_a_share_of_under_half_a_grey_level_is_none(
 
     def given(weight: float) -> Tensor:
         weights = torch.full((4,), weight, dtype=torch.float64)
-        monkeypatch.setattr(coupled, "draw_mix_weights", lambda *_: weights)
+        monkeypatch.setattr(coupled.evaluation, "draw_mix_weights", lambda *_: weights)
         recipe = replace(CROPS, views=2, mixup_alpha=0.2, mixup_partner=partner)
         return views_of(recipe, decode=decode, rows=(3, 7))[0][:, 0, 0, 0] * 255 / 20
 
