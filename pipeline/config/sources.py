@@ -62,8 +62,9 @@ class CsvSource(Model):
     largest_side_px: LargestSide = None
 
 
+OwnSource = FolderSource | CsvSource
 Source = Annotated[
-    EmblemsSource | CubSource | CarsSource | SopSource | FolderSource | CsvSource,
+    EmblemsSource | CubSource | CarsSource | SopSource | OwnSource,
     Field(discriminator="kind"),
 ]
 
