@@ -41,7 +41,7 @@ def run(folder: Path, pack_file: Path) -> None:
 
         teacher = tiny_embedder(seed=1).eval().requires_grad_(False)
         objectives = {
-            "batch": triplet_objective(pack, negative_pool="batch", recipe=ONE_VIEW, group=group),
+            "batch": triplet_objective(pack, negative_pool="batch", views=ONE_VIEW, group=group),
             "dataset": triplet_objective(pack, embed_pool=embed_pool, group=group),
             # Five images a batch of twelve: the last batch is smaller than a group of three.
             "student": distillation_objective(pack, teacher, images_per_batch=5, group=group),

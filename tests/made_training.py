@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from pipeline.config.recipes import DistillationRecipe, TripletRecipe
 from pipeline.datasets.packs import Pack, open_pack, write_pack
 from pipeline.datasets.reader import ImageRecord, Split
 from pipeline.models.backbones import Backbone
@@ -95,18 +96,22 @@ def triplet_objective(pack: Pack, **changes: object) -> TripletObjective:
         with torch.no_grad():
             return network(images.float() / 255)
 
-    values: dict[str, object] = {
-        "decode": pack.decode,
-        "labels": pack.labels,
-        "rows": rows,
-        "size_px": 16,
-        "recipe": PLAIN,
+    recipe = {
         "classes_per_batch": 2,
         "images_per_class": 2,
         "margin": 0.7,
         "negatives_per_anchor": 2,
         "negative_pool": "dataset",
         "distance_floor": 0.5,
+    }
+    recipe = {name: changes.pop(name, value) for name, value in recipe.items()}
+    values: dict[str, object] = {
+        "decode": pack.decode,
+        "labels": pack.labels,
+        "rows": rows,
+        "size_px": 16,
+        "recipe": TripletRecipe.model_construct(**recipe),
+        "views": PLAIN,
         "embed_pool": embed_pool,
         "seed": 0,
         "device": CPU,
@@ -116,17 +121,16 @@ def triplet_objective(pack: Pack, **changes: object) -> TripletObjective:
 
 def distillation_objective(pack: Pack, teacher: nn.Module, **changes: object):
     """Four images a batch, from 24 px (teacher) to 16 px (student)."""
+    recipe = {"images_per_batch": 4, "images_per_epoch": None, "lambda_ts": 0.7, "lambda_ss": 0.7}
+    recipe = {name: changes.pop(name, value) for name, value in recipe.items()}
     values: dict[str, object] = {
         "decode": pack.decode,
         "rows": pack.rows("train"),
         "teacher": teacher,
         "teacher_px": 24,
         "student_px": 16,
-        "recipe": AUGMENTED,
-        "images_per_batch": 4,
-        "images_per_epoch": None,
-        "lambda_ts": 0.7,
-        "lambda_ss": 0.7,
+        "recipe": DistillationRecipe.model_construct(**recipe),
+        "views": AUGMENTED,
         "seed": 0,
         "device": CPU,
     }

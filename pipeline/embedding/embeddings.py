@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -21,18 +21,19 @@ from pipeline.views.evaluation import evaluation_view
 
 KEPT_VIEWS_BYTES = 1 << 30
 BATCH_IMAGES = 64
-BATCHES_AHEAD = 2  # of views that wait to be embedded
+VIEWS_AHEAD = 128  # which wait to be embedded
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
 def made_ahead(
-    items: Iterable[Item], make: Callable[[Item], Made], *, threads: int, ahead: int
+    items: Iterable[Item], make: Callable[[Item], Made], threads: int, ahead: int
 ) -> Iterator[Made]:
     """`make` of each item, in order, by `threads` threads; by the caller's own with none.
 
-    At most `ahead` results wait while one is used. An error of `make` is raised in its turn.
+    At most `ahead` results wait while one is used. The first is made alone: what it compiles is
+    there for the others. An error of `make` is raised in its turn.
     """
     if threads == 0:
         yield from map(make, items)
@@ -40,8 +41,10 @@ def made_ahead(
     pool = ThreadPoolExecutor(threads)
     waiting: deque[Future[Made]] = deque()
     try:
-        for item in items:
+        for number, item in enumerate(items):
             waiting.append(pool.submit(make, item))
+            if number == 0:
+                wait(waiting)
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
@@ -51,54 +54,41 @@ def made_ahead(
 
 
 class EvaluationViews:
-    """The evaluation views of some rows of a pack, kept in memory if they fit in `limit_bytes`."""
+    """The evaluation views of some rows of a pack, by their places among `rows`.
 
-    def __init__(
-        self, pack: Pack, rows: np.ndarray, size_px: int, limit_bytes: int = KEPT_VIEWS_BYTES
-    ) -> None:
+    They are kept in memory if all of them fit in `KEPT_VIEWS_BYTES`.
+    """
+
+    def __init__(self, pack: Pack, rows: np.ndarray, size_px: int) -> None:
         self.pack = pack
         self.rows = rows
         self.size_px = size_px
-        self._keep = len(rows) * 3 * size_px**2 <= limit_bytes
+        self._keep = len(rows) * 3 * size_px**2 <= KEPT_VIEWS_BYTES
         self._kept: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batches(
-        self, batch_size: int, threads: int = 0
-    ) -> Iterator[UInt8[Tensor, "batch channel size size"]]:
-        """All the views in the order of the rows, made ahead by `threads` threads."""
-        ahead = BATCHES_AHEAD * batch_size
-        views = made_ahead(self.rows.tolist(), self._view, threads=threads, ahead=ahead)
-        return _batches(views, batch_size)
-
-    def _view(self, row: int) -> UInt8[Tensor, "channel size size"]:
-        if row in self._kept:
-            return self._kept[row]
-        view = evaluation_view(self.pack.image(row), self.size_px)
-        if self._keep:
-            self._kept[row] = view
+    def __getitem__(self, place: int) -> UInt8[Tensor, "channel size size"]:
+        view = self._kept.get(place)
+        if view is None:
+            view = evaluation_view(self.pack.image(int(self.rows[place])), self.size_px)
+            if self._keep:
+                self._kept[place] = view
         return view
 
 
 def embed_views(
-    network: nn.Module,
-    views: EvaluationViews,
-    device: torch.device,
-    *,
-    batch_size: int = BATCH_IMAGES,
-    name: str | None = None,
-    threads: int | None = None,
+    network: nn.Module, views: EvaluationViews, device: torch.device, *, name: str | None = None
 ) -> Float[Tensor, "image dim"]:
     """Unit embeddings of the views, in their order, float32 on the CPU.
 
-    `name` is what the progress bar is called; without one there is no bar. `threads` decode ahead,
-    by default those of `loading_threads`; the result is the same with any number.
+    `name` is what the progress bar is called; without one there is no bar. The threads of
+    `loading_threads` decode ahead; the result is the same with any number of them.
     """
-    threads = loading_threads(device) if threads is None else threads
+    made = made_ahead(range(len(views)), views.__getitem__, loading_threads(device), VIEWS_AHEAD)
     with Progress(name or "", len(views), unit="image", shown=name is not None) as progress:
-        return _embed(network, views.batches(batch_size, threads), device, progress)
+        return _embed(network, made, device, progress)
 
 
 @dataclass(frozen=True)
@@ -116,58 +106,47 @@ def embed_pictures(
     read: Callable[[str], bytes],
     size_px: int,
     device: torch.device,
-    *,
-    threads: int | None = None,
 ) -> EmbeddedPictures:
     """Embed encoded pictures under the evaluation view; those that are unreadable are left out.
 
     read: gives the encoded picture of a name, or raises UnreadableImage, as decoding it may.
-    threads: as for `embed_views`.
     """
-    threads = loading_threads(device) if threads is None else threads
-    found = EmbeddedPictures([], np.empty((0, 0), dtype=np.float32), [])
-    if not names:
-        return found
+    embedded: list[str] = []
+    failures: list[UnreadableImage] = []
 
-    def view_of(name: str) -> tuple[str, Tensor | UnreadableImage]:
+    def view_of(name: str) -> Tensor | UnreadableImage:
         try:
-            return name, evaluation_view(decode_image(read(name), name), size_px)
+            return evaluation_view(decode_image(read(name), name), size_px)
         except UnreadableImage as failure:
-            return name, failure
+            return failure
 
-    def readable(progress: Progress) -> Iterator[Tensor]:
-        ahead = BATCHES_AHEAD * BATCH_IMAGES
-        for name, view in made_ahead(names, view_of, threads=threads, ahead=ahead):
+    def readable() -> Iterator[Tensor]:
+        made = made_ahead(names, view_of, loading_threads(device), VIEWS_AHEAD)
+        for name, view in zip(names, made, strict=True):
             if isinstance(view, UnreadableImage):
-                found.failures.append(view)
+                failures.append(view)
                 progress.advance()
             else:
-                found.names.append(name)
+                embedded.append(name)
                 yield view
 
-    with Progress("embedding images", len(names), unit="image") as progress:
-        batches = _batches(readable(progress), BATCH_IMAGES)
-        vectors = _embed(network, batches, device, progress)
-    return EmbeddedPictures(found.names, vectors.numpy(), found.failures)
-
-
-def _batches(
-    views: Iterator[UInt8[Tensor, "channel size size"]], batch_size: int
-) -> Iterator[UInt8[Tensor, "batch channel size size"]]:
-    while batch := list(islice(views, batch_size)):
-        yield torch.stack(batch)
+    shown = len(names) > 0
+    with Progress("embedding images", len(names), unit="image", shown=shown) as progress:
+        vectors = _embed(network, readable(), device, progress).numpy()
+    return EmbeddedPictures(embedded, vectors, failures)
 
 
 def _embed(
     network: nn.Module,
-    batches: Iterable[UInt8[Tensor, "batch channel size size"]],
+    views: Iterator[UInt8[Tensor, "channel size size"]],
     device: torch.device,
     progress: Progress,
 ) -> Float[Tensor, "image dim"]:
     parts = []
     with torch.inference_mode():
-        for batch in batches:
-            parts.append(network(unit_range(batch, device)).float().cpu())
+        while batch := list(islice(views, BATCH_IMAGES)):
+            images = unit_range(torch.stack(batch), device)
+            parts.append(network(images).float().cpu())
             progress.advance(len(batch))
     # Outside of inference mode: a plain tensor, which can take part in a later loss.
     return torch.cat(parts).clone() if parts else torch.empty(0, 0)

@@ -135,7 +135,7 @@ def calibration_views(
     """Evaluation views of training images spread over the data set."""
     train = pack.rows("train")
     views = EvaluationViews(pack, train[_spread(len(train), images)], size_px)
-    return torch.cat(list(views.batches(64))).permute(0, 2, 3, 1).numpy()
+    return torch.stack([views[i] for i in range(len(views))]).permute(0, 2, 3, 1).numpy()
 
 
 def write_database(folder: Path, database: Database) -> None:

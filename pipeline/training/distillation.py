@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.config.recipes import DistillationRecipe
 from pipeline.training.losses import absolute_distillation, relational_distillation
 from pipeline.training.process_group import ALONE, ProcessGroup
 from pipeline.training.samplers import seeded_generator, shuffled_batches
@@ -29,7 +30,7 @@ class StudentBatch:
 class DistillationObjective:
     """L_abs + lambda_ts L_ts + lambda_ss L_ss between a student and `teacher` (METHOD section 4).
 
-    `rows` are the training images, `images_per_epoch` bounds how many of them an epoch visits.
+    `rows` are the training images; the recipe bounds how many of them an epoch visits.
     The teacher runs without a graph, in the loading threads, side by side with the student.
     """
 
@@ -38,46 +39,39 @@ class DistillationObjective:
     teacher: nn.Module
     teacher_px: int
     student_px: int
-    recipe: ViewRecipe
-    images_per_batch: int
-    images_per_epoch: int | None
-    lambda_ts: float
-    lambda_ss: float
+    recipe: DistillationRecipe
+    views: ViewRecipe
     seed: int
     device: torch.device
     group: ProcessGroup = ALONE
 
     def batches(self, epoch: int) -> list[np.ndarray]:
+        size, limit = self.recipe.images_per_batch, self.recipe.images_per_epoch
         generator = seeded_generator(self.seed, "order", epoch)
-        return shuffled_batches(self.rows, self.images_per_batch, generator, self.images_per_epoch)
+        return shuffled_batches(self.rows, size, generator, limit)
 
     def begin_epoch(self, epoch: int, network: nn.Module) -> None:
         """Nothing depends on the student's state."""
 
     def load(self, epoch: int, number: int, rows: np.ndarray) -> StudentBatch:
+        generator = seeded_generator(self.seed, "views", epoch, number)
+        sizes, part = (self.teacher_px, self.student_px), self.group.part(len(rows))
         with torch.no_grad():  # not inference mode: the student's graph keeps its views
-            large, small = coupled_views(
-                self.decode,
-                rows,
-                self.rows,
-                (self.teacher_px, self.student_px),
-                self.recipe,
-                seeded_generator(self.seed, "views", epoch, number),
-                self.device,
-                self.group.part(len(rows)),
+            made = coupled_views(
+                self.decode, rows, self.rows, sizes, self.views, generator, self.device, part
             )
-            views = small.contiguous(memory_format=torch.channels_last)
+            large, small = (views.contiguous(memory_format=torch.channels_last) for views in made)
             with torch.inference_mode():
-                targets = self.teacher(large.contiguous(memory_format=torch.channels_last))
-            return StudentBatch(views, targets.clone(), len(rows))
+                targets = self.teacher(large)
+            return StudentBatch(small, targets.clone(), len(rows))
 
     def terms(self, network: nn.Module, loaded: StudentBatch) -> dict[str, Float[Tensor, ""]]:
         own = network(loaded.views), loaded.targets
-        shape = (loaded.images, self.recipe.views)
+        shape = (loaded.images, self.views.views)
         embeddings, targets = (self.group.gather(rows, *shape).unflatten(0, shape) for rows in own)
         to_teacher, to_student = relational_distillation(embeddings, targets)
         return {
             "absolute": absolute_distillation(embeddings, targets),
-            "relational_ts": self.lambda_ts * to_teacher,
-            "relational_ss": self.lambda_ss * to_student,
+            "relational_ts": self.recipe.lambda_ts * to_teacher,
+            "relational_ss": self.recipe.lambda_ss * to_student,
         }

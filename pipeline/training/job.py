@@ -1,23 +1,23 @@
 """One training from its settings to a saved network: resumable and recorded."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.config.params import Compute, Params
-from pipeline.config.recipes import DistillationRecipe, Network, TripletRecipe
+from pipeline.config.recipes import DistillationRecipe, TripletRecipe
 from pipeline.datasets.packs import Pack, open_pack, validation_split
 from pipeline.devices import loading_threads, resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.ranking import evaluate_retrieval
-from pipeline.files import file_md5, write_text
+from pipeline.files import file_md5, read_json, write_text
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import NetworkCard, build_embedder, save_network, weights_files
 from pipeline.paths import WORK, DatasetPaths, history_path
@@ -30,32 +30,34 @@ from pipeline.training.schedule import Schedule
 from pipeline.training.work_folders import close_work_folder, open_work_folder
 from pipeline.views.coupled import ViewRecipe
 
-Recipe = TripletRecipe | DistillationRecipe
+Role = Literal["teacher", "student", "baseline"]
 
 
-@dataclass(frozen=True)
 class TrainingJob:
-    """What is trained, by which values of `params`, and where the network goes.
+    """Which network is trained, how, from which `inputs`, and where it goes: by params.yaml.
 
-    `stage` and `key` say which training it is, `role` what its network is for. Besides the pack and
-    the file of weights the result depends on `reads`.
+    `key` names the data set of a teacher; the student itself, or the one whose baseline it is.
+    `inputs` are the files that the result depends on, the pack first. Raises KeyError for a key
+    that `params` does not have.
     """
 
-    params: Params
-    stage: str
-    key: str
-    role: str
-    dataset: str
-    network: Network
-    size_px: int
-    recipe: Recipe
-    output: Path
-    reads: tuple[Path, ...] = ()
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """The files that the result depends on, the pack first."""
-        return (DatasetPaths(self.dataset).pack, *self.reads, *weights_files(self.network.weights))
+    def __init__(self, params: Params, role: Role, key: str) -> None:
+        self.params, self.role, self.key = params, role, key
+        student = None if role == "teacher" else params.students[key]
+        self.dataset = student.dataset if student else key
+        dataset, self.paths = params.datasets[self.dataset], DatasetPaths(self.dataset)
+        self.network = params.student_network(key) if student else dataset.network
+        self.size_px = student.query_px if student else dataset.teacher_px
+        self.recipe: TripletRecipe | DistillationRecipe = dataset.teacher
+        reads = [self.paths.pack]
+        if role == "student":
+            self.stage, self.output = "distill", self.paths.student(key)
+            self.recipe = params.student_distillation(key)
+            reads.append(self.paths.teacher)
+        else:
+            self.stage = f"train_{role}"
+            self.output = self.paths.baseline(key) if student else self.paths.teacher
+        self.inputs = (*reads, *weights_files(self.network.weights))
 
     @property
     def settings(self) -> dict[str, object]:
@@ -104,14 +106,15 @@ class TrainingData:
 
 
 @contextmanager
-def training_data(params: Params, dataset: str) -> Iterator[TrainingData]:
-    """The data set's pack, opened in each of the processes that params.yaml asks for."""
+def training_data(job: TrainingJob) -> Iterator[TrainingData]:
+    """The job's pack, opened in each of the processes that params.yaml asks for."""
+    params = job.params
     start_processes(params.compute.processes)
     device = resolve_device(params.threads)
     with joined_group(params.compute.processes, device) as group:
-        pack = open_pack(DatasetPaths(dataset).pack)
-        train_rows, val_rows = validation_split(pack, params.datasets[dataset].validation_share)
-        yield TrainingData(pack, train_rows, val_rows, device, group)
+        pack = open_pack(job.paths.pack)
+        rows = validation_split(pack, params.datasets[job.dataset].validation_share)
+        yield TrainingData(pack, *rows, device, group)
 
 
 def run_training(
@@ -130,12 +133,7 @@ def run_training(
     params, given = job.params, job.network
     card = NetworkCard(given.backbone, dim, job.size_px, given.mean, given.std)
     network = build_embedder(
-        card.backbone,
-        dim,
-        weights=given.weights,
-        seed=params.seed,
-        mean=card.mean,
-        std=card.std,
+        given.backbone, dim, weights=given.weights, seed=params.seed, mean=given.mean, std=given.std
     )
     run_epochs = partial(
         train,
@@ -151,19 +149,15 @@ def run_training(
         return
     mark = fingerprint(job.settings, job.inputs)
     folder = open_work_folder(job.stage, job.key, mark)
+    about = {"backbone": card.backbone, "query_px": card.size_px}
     with tracked_run(
         stage=job.stage,
         key=job.key,
         role=job.role,
         fingerprint=mark,
-        facts={
-            "dataset": job.dataset,
-            "network": job.key,
-            "backbone": card.backbone,
-            "query_px": card.size_px,
-        },
+        facts={"dataset": job.dataset, "network": job.key, **about},
         settings=job.settings,
-        dataset=_dataset_facts(job.dataset),
+        dataset=_dataset_facts(job),
         keep_best=params.tracking.keep_best,
     ) as run:
 
@@ -171,9 +165,11 @@ def run_training(
             save_network(path, network, card)
 
         if checkpoint := load_checkpoint(folder):  # its epoch may have missed the record
-            network.load_state_dict(checkpoint.network)
-            for row in checkpoint.history:
-                run.log_epoch(row, save if row["epoch"] == checkpoint.epochs else None)
+            network.load_state_dict(checkpoint["network"])
+            *earlier, last = checkpoint["history"]
+            for row in earlier:
+                run.log_epoch(row)
+            run.log_epoch(last, save)
         history = run_epochs(folder=folder, on_epoch=lambda row: run.log_epoch(row, save))
         write_text(history_path(job.output), _table(history))
         save(job.output)
@@ -199,13 +195,12 @@ def _validate(views: EvaluationViews, database: Tensor | None, network: nn.Modul
     return {"validation_map": found.map}
 
 
-def _dataset_facts(name: str) -> DatasetFacts:
+def _dataset_facts(job: TrainingJob) -> DatasetFacts:
     """What the record says of the data set that was read, with the hash that dvc.lock has too."""
-    paths = DatasetPaths(name)
-    summary = paths.pack_summary
-    profile = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {}
+    pack, summary = job.paths.pack, job.paths.pack_summary
+    profile = read_json(summary) if summary.exists() else {}
     counts = {fact: value for fact, value in profile.items() if isinstance(value, int | float)}
-    return DatasetFacts(name, str(paths.pack), file_md5(paths.pack), counts)
+    return DatasetFacts(job.dataset, str(pack), file_md5(pack), counts)
 
 
 def _table(history: list[Row]) -> str:

@@ -1,86 +1,57 @@
-"""Batches made ready ahead of the training, in threads that on a GPU work on streams of their own.
+"""Batches made ready ahead of the training, on a GPU on streams of their own.
 
 On the stream of the training a thread's smallest copy would wait for every step asked for so far.
 A batch is handed over by an event, and its memory stays until the training has used it.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.embedding.embeddings import made_ahead
+
 LOADED_AHEAD = 2  # batches made ready for each loading thread
-
-Load = Callable[[int, np.ndarray], Any]
-
-
-def loading_pool(threads: int, device: torch.device) -> ThreadPoolExecutor:
-    """`threads` threads, at least one, for a training on `device`."""
-    begin = partial(_use_own_stream, device) if device.type == "cuda" else None
-    return ThreadPoolExecutor(max(1, threads), initializer=begin)
-
-
-def _use_own_stream(device: torch.device) -> None:
-    torch.cuda.set_stream(torch.cuda.Stream(device))  # a thread's stream is its own affair
 
 
 def loaded_ahead(
-    load: Load,
+    load: Callable[[int, np.ndarray], Any],
     batches: list[np.ndarray],
-    loaders: ThreadPoolExecutor,
     threads: int,
     device: torch.device,
 ) -> Iterator[Any]:
     """What `load` makes of each batch's number and rows, in order, a few batches ahead of the need.
 
-    loaders: from `loading_pool`; with 0 threads all is made in the caller's thread instead. On a
-    GPU `load` must give a dataclass whose fields hold all tensors that others are to use.
+    With 0 threads all is made in the caller's thread. On a GPU `load` must give a dataclass whose
+    fields hold all tensors that others are to use.
     """
-    if threads == 0:
-        yield from (load(number, rows) for number, rows in enumerate(batches))
-        return
-    begun = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-    waiting: deque[Future[tuple[Any, torch.cuda.Event | None]]] = deque()
-    try:
-        for number, rows in enumerate(batches):
-            waiting.append(loaders.submit(_load, load, number, rows, begun, device))
-            if number == 0:  # alone, or each thread compiles the same network
-                wait(waiting)
-            if len(waiting) > LOADED_AHEAD * threads:
-                yield _hand_over(*waiting.popleft().result(), device)
-        while waiting:
-            yield _hand_over(*waiting.popleft().result(), device)
-    finally:
-        for future in waiting:
-            future.cancel()
+    numbered, ahead = enumerate(batches), LOADED_AHEAD * threads
+    if device.type != "cuda" or threads == 0:
+        return made_ahead(numbered, lambda item: load(*item), threads, ahead)
+    training, streams = torch.cuda.current_stream(device), _streams(device, threads)
+    begun = training.record_event()
 
+    def make(item: tuple[int, np.ndarray]) -> tuple[Any, torch.cuda.Event]:
+        stream = streams[item[0] % threads]
+        with torch.cuda.stream(stream):
+            stream.wait_event(begun)  # what the training's stream has made for all batches
+            return load(*item), stream.record_event()
 
-def _load(
-    load: Load,
-    number: int,
-    rows: np.ndarray,
-    begun: torch.cuda.Event | None,
-    device: torch.device,
-) -> tuple[Any, torch.cuda.Event | None]:
-    """A batch and, on a GPU, the event after which its tensors are there."""
-    if begun is None:
-        return load(number, rows), None
-    stream = torch.cuda.current_stream(device)
-    stream.wait_event(begun)  # what the training's stream has made for all batches
-    return load(number, rows), stream.record_event()
-
-
-def _hand_over(loaded: Any, ready: torch.cuda.Event | None, device: torch.device) -> Any:
-    """The batch, for use on the caller's stream."""
-    if ready is not None:
-        stream = torch.cuda.current_stream(device)
-        stream.wait_event(ready)
+    def hand_over(made: tuple[Any, torch.cuda.Event]) -> Any:
+        loaded, ready = made
+        training.wait_event(ready)
         for value in vars(loaded).values():
             if isinstance(value, Tensor) and value.is_cuda:
-                value.record_stream(stream)  # its memory may be needed after its last reference
-    return loaded
+                value.record_stream(training)  # its memory may be needed after its last reference
+        return loaded
+
+    return map(hand_over, made_ahead(numbered, make, threads, ahead))
+
+
+@lru_cache
+def _streams(device: torch.device, threads: int) -> list[torch.cuda.Stream]:
+    """The same ones in every epoch: memory that a stream has used is kept for that stream."""
+    return [torch.cuda.Stream(device) for _ in range(threads)]

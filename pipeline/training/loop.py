@@ -15,14 +15,10 @@ from torch import Tensor, nn
 from pipeline.models.embedder import freeze_batch_norm
 from pipeline.progress import Progress
 from pipeline.training.checkpoints import Row, load_checkpoint, save_checkpoint
-from pipeline.training.loading import loaded_ahead, loading_pool
+from pipeline.training.loading import loaded_ahead
 from pipeline.training.process_group import ALONE, ProcessGroup
 from pipeline.training.samplers import seeded_generator
-from pipeline.training.schedule import Schedule, build_optimiser, current_rate
-
-
-class DivergedError(ArithmeticError):
-    """A loss term was not finite; the last checkpoint is from before."""
+from pipeline.training.schedule import Schedule, build_optimiser
 
 
 class Objective(Protocol):
@@ -59,44 +55,43 @@ def train(
     Returns a row an epoch: the mean of each loss term and of their sum, the learning rate after the
     epoch, and what `validate` measures. A resumed training ends with the same weights as an
     undisturbed one. Of a group only the main process measures, reports and writes.
-    Raises DivergedError for a loss that is not finite.
+    Raises FloatingPointError for a loss that is not finite; the last checkpoint is from before.
     """
     plans = [len(objective.batches(epoch)) for epoch in range(schedule.epochs)]
     steps = sum(math.ceil(count / schedule.accumulation_steps) for count in plans)
     optimiser, rates = build_optimiser(network, schedule, steps)
+    parts: dict[str, Any] = {"network": network, "optimiser": optimiser, "schedule": rates}
     history: list[Row] = []
     if checkpoint := group.share(load_checkpoint(folder) if group.is_main else None):
-        network.load_state_dict(checkpoint.network)
-        optimiser.load_state_dict(checkpoint.optimiser)
-        rates.load_state_dict(checkpoint.schedule)
-        history = checkpoint.history
+        history = checkpoint["history"]
+        for name, part in parts.items():
+            part.load_state_dict(checkpoint[name])
         if group.is_main:
-            sys.stderr.write(f"resuming after epoch {checkpoint.epochs} of {schedule.epochs}\n")
+            sys.stderr.write(f"resuming after epoch {len(history)} of {schedule.epochs}\n")
     done = sum(plans[: len(history)])
     progress = Progress("training", sum(plans), done=done, unit="batch", shown=group.is_main)
     device = next(network.parameters()).device
-    loaders = loading_pool(loading_threads, device)
-    with torch.random.fork_rng(devices=_gpus(device)), progress, loaders:
+    gpus = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus), progress:
         for epoch in range(len(history), schedule.epochs):
-            _seed_layers(schedule.seed, epoch, group.rank)
+            # For layers that draw, such as dropout; each process draws for its own images.
+            drawn = seeded_generator(schedule.seed, "layers", epoch, group.rank)
+            torch.manual_seed(drawn.initial_seed())
             objective.begin_epoch(epoch, network)
             network.train()
             if schedule.batch_norm_frozen:
                 freeze_batch_norm(network)
-            batches = objective.batches(epoch)
-            load = partial(objective.load, epoch)
-            loaded = loaded_ahead(load, batches, loaders, loading_threads, device)
-            totals = [
-                _step(network, objective, window, loaded, rates, progress, group)
-                for window in _windows(batches, schedule.accumulation_steps)
-            ]
-            rate = current_rate(optimiser)
+            batches, size = objective.batches(epoch), schedule.accumulation_steps
+            loaded = loaded_ahead(partial(objective.load, epoch), batches, loading_threads, device)
+            step = partial(_step, network, objective, loaded, rates, progress, group)
+            totals = [step(batches[first : first + size]) for first in range(0, len(batches), size)]
+            rate = float(rates.get_last_lr()[0])
             row = _mean_terms(totals) | {"epoch": epoch + 1, "learning_rate": rate}
+            history.append(row)
             network.eval()
-            row |= validate(network) if group.is_main else {}
-            history = [*history, row]
             if group.is_main:
-                save_checkpoint(folder, network, optimiser, rates, history)
+                row |= validate(network)
+                save_checkpoint(folder, parts, history)
                 on_epoch(row)
                 shown = ("epoch", "loss", "validation_map")
                 progress.note({name: row[name] for name in shown if name in row})
@@ -104,29 +99,14 @@ def train(
     return history
 
 
-def _seed_layers(seed: int, epoch: int, rank: int) -> None:
-    """For layers that draw: dropout, stochastic depth; each process draws for its own images."""
-    torch.manual_seed(seeded_generator(seed, "layers", epoch, rank).initial_seed())
-
-
-def _gpus(device: torch.device) -> list[int]:
-    """The GPU whose random state training moves, if it runs on one."""
-    return [device.index or 0] if device.type == "cuda" else []
-
-
-def _windows(batches: list[np.ndarray], size: int) -> list[list[np.ndarray]]:
-    """Groups of `size`; the last one is shorter, and is not lost."""
-    return [batches[start : start + size] for start in range(0, len(batches), size)]
-
-
 def _step(
     network: nn.Module,
     objective: Objective,
-    window: list[np.ndarray],
     loaded: Iterator[Any],
     rates: torch.optim.lr_scheduler.LRScheduler,
     progress: Progress,
     group: ProcessGroup,
+    window: list[np.ndarray],
 ) -> tuple[int, Row]:
     """One step of the optimiser on the mean loss over the images of the window.
 
@@ -144,18 +124,17 @@ def _step(
             sums[name] = sums.get(name, 0) + value.detach() * share
         progress.advance()
     parameters = [p for part in optimiser.param_groups for p in part["params"]]
-    group.sum_gradients(parameters)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    group.sum_gradients(gradients)
     norm = nn.utils.get_total_norm(gradients)
     # The one place of a step that waits for a GPU, however many batches the step has.
     *values, norm_value = torch.stack([*sums.values(), norm]).tolist()
     means = dict(zip(sums, values, strict=True))
-    measured = {f"the loss term {name!r}": mean for name, mean in means.items()}
-    for what, value in (measured | {"the gradient's norm": norm_value}).items():
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"{what} is {value} at step {rates.last_epoch + 1}, learning rate "
-                f"{current_rate(optimiser):.3g}; the checkpoint of the last finished epoch is kept"
+    for name, measured in (means | {"norm of the gradient": norm_value}).items():
+        if not math.isfinite(measured):
+            raise FloatingPointError(
+                f"the {name!r} is {measured} at step {rates.last_epoch + 1}, learning rate "
+                f"{rates.get_last_lr()[0]:.3g}; the checkpoint of the last finished epoch is kept"
             )
     optimiser.step()
     rates.step()

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.config.recipes import TripletRecipe
 from pipeline.training.process_group import ALONE, ProcessGroup
 from pipeline.training.samplers import class_balanced_batches, seeded_generator
 from pipeline.training.triplet import draw_negatives, form_triplets, triplet_loss
@@ -33,7 +33,7 @@ class TripletBatch:
 class TripletObjective:
     """Triplet loss with distance-weighted negatives (METHOD section 3).
 
-    `rows` are the training images of the pack, `labels` those of all its images. With
+    `rows` are the training images of the pack, `labels` those of all its images. With the recipe's
     `negative_pool` "dataset" the negatives come from all of `rows`, embedded by `embed_pool` at the
     start of each epoch; with "batch" they come from the batch itself.
     """
@@ -42,13 +42,8 @@ class TripletObjective:
     labels: np.ndarray
     rows: np.ndarray
     size_px: int
-    recipe: ViewRecipe
-    classes_per_batch: int
-    images_per_class: int
-    margin: float
-    negatives_per_anchor: int
-    negative_pool: Literal["dataset", "batch"]
-    distance_floor: float
+    recipe: TripletRecipe
+    views: ViewRecipe
     embed_pool: Callable[[nn.Module], Float[Tensor, "image dim"]]
     seed: int
     device: torch.device
@@ -56,16 +51,12 @@ class TripletObjective:
     _pool: Tensor | None = field(default=None, init=False)
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        return class_balanced_batches(
-            self.labels,
-            self.rows,
-            self.classes_per_batch,
-            self.images_per_class,
-            seeded_generator(self.seed, "order", epoch),
-        )
+        sizes = self.recipe.classes_per_batch, self.recipe.images_per_class
+        generator = seeded_generator(self.seed, "order", epoch)
+        return class_balanced_batches(self.labels, self.rows, *sizes, generator)
 
     def begin_epoch(self, epoch: int, network: nn.Module) -> None:
-        if self.negative_pool == "dataset":
+        if self.recipe.negative_pool == "dataset":
             pool = self.embed_pool(network.eval())
             self._pool = pool.double()  # once an epoch: the draw for each batch computes in it
 
@@ -73,55 +64,40 @@ class TripletObjective:
         generator = seeded_generator(self.seed, "views", epoch, number)
         negative = None
         images = rows
-        if self.negative_pool == "dataset":
-            chosen = self._negatives_of(rows, generator)
+        if self.recipe.negative_pool == "dataset":
+            assert self._pool is not None
+            anchors = self._pool[np.searchsorted(self.rows, rows)]
+            differs = self.labels[rows][:, None] != self.labels[self.rows]
+            places = self._draw(anchors, self._pool, torch.from_numpy(differs), generator)
+            chosen = self.rows[places.numpy()]
             others, place = np.unique(chosen, return_inverse=True)
             negative = torch.from_numpy(place.reshape(chosen.shape) + len(rows))
             images = np.concatenate([rows, others])
-        views = coupled_views(
-            self.decode,
-            images,
-            self.rows,
-            (self.size_px,),
-            self.recipe,
-            generator,
-            self.device,
-            self.group.part(len(images)),
-        )[0]
-        return TripletBatch(
-            views=views.contiguous(memory_format=torch.channels_last),
-            labels=torch.from_numpy(self.labels[images]),
-            anchors=len(rows),
-            negative=negative,
-            generator=generator,
+        part = self.group.part(len(images))
+        sizes = (self.size_px,)
+        (views,) = coupled_views(
+            self.decode, images, self.rows, sizes, self.views, generator, self.device, part
         )
-
-    def _negatives_of(self, rows: np.ndarray, generator: torch.Generator) -> np.ndarray:
-        """Rows of the pack, of other classes than the anchors', [anchor, negative]."""
-        assert self._pool is not None
-        anchors = self._pool[np.searchsorted(self.rows, rows)]
-        differs = self.labels[rows][:, None] != self.labels[self.rows]
-        chosen = draw_negatives(
-            anchors,
-            self._pool,
-            torch.from_numpy(differs).to(anchors.device),
-            negatives=self.negatives_per_anchor,
-            floor=self.distance_floor,
-            generator=generator,
-        )
-        return self.rows[chosen.numpy()]
+        views = views.contiguous(memory_format=torch.channels_last)
+        labels = torch.from_numpy(self.labels[images])
+        return TripletBatch(views, labels, len(rows), negative, generator)
 
     def terms(self, network: nn.Module, loaded: TripletBatch) -> dict[str, Float[Tensor, ""]]:
         embeddings = self.group.gather(network(loaded.views), len(loaded.labels))
         negative = loaded.negative
         if negative is None:
-            negative = draw_negatives(
-                embeddings.detach(),
-                embeddings.detach(),
-                (loaded.labels[:, None] != loaded.labels).to(embeddings.device),
-                negatives=self.negatives_per_anchor,
-                floor=self.distance_floor,
-                generator=loaded.generator,
-            )
+            pool = embeddings.detach()
+            differs = loaded.labels[:, None] != loaded.labels
+            negative = self._draw(pool, pool, differs, loaded.generator)
         triplets = form_triplets(loaded.labels, loaded.anchors, negative)
-        return {"triplet": triplet_loss(embeddings, triplets, self.margin)}
+        return {"triplet": triplet_loss(embeddings, *triplets, self.recipe.margin)}
+
+    def _draw(
+        self, anchors: Tensor, pool: Tensor, is_negative: Tensor, generator: torch.Generator
+    ) -> Int[Tensor, "anchor negative"]:
+        """Rows of `pool` for each anchor, as the recipe says."""
+        drawn, floor = self.recipe.negatives_per_anchor, self.recipe.distance_floor
+        differs = is_negative.to(pool.device)
+        return draw_negatives(
+            anchors, pool, differs, negatives=drawn, floor=floor, generator=generator
+        )

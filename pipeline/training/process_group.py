@@ -9,7 +9,7 @@ are drawn by each process for its own images.
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +18,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 Shared = TypeVar("Shared")
 VALIDATION_PATIENCE = timedelta(hours=2)  # the others wait while the main one validates
@@ -58,9 +58,8 @@ class ProcessGroup:
         rows[self.rank] = own
         return torch.cat(rows)
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def sum_gradients(self, gradients: Sequence[Tensor]) -> None:
         """Replace each gradient by its sum over the processes."""
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.size == 1 or not gradients:
             return
         flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -71,10 +70,9 @@ class ProcessGroup:
 
     def share(self, value: Shared) -> Shared:
         """What the main process has, in all processes."""
-        if self.size == 1:
-            return value
         held = [value]
-        dist.broadcast_object_list(held, src=0)
+        if self.size > 1:
+            dist.broadcast_object_list(held, src=0)
         return held[0]
 
 
@@ -88,8 +86,8 @@ def start_processes(processes: int) -> None:
     many of the processes are here. The same command is then started on each machine.
     """
     if processes > 1 and "WORLD_SIZE" not in os.environ:
-        given = shlex.split(os.environ.get("L2S_TORCHRUN", ""))
-        options = given or ["--standalone", f"--nproc-per-node={processes}"]
+        here = f"--standalone --nproc-per-node={processes}"
+        options = shlex.split(os.environ.get("L2S_TORCHRUN") or here)
         launcher = [sys.executable, "-m", "torch.distributed.run", *options]
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # or torchrun sets it, and warns of it
         os.execv(sys.executable, [*launcher, *sys.orig_argv[1:]])  # noqa: S606

@@ -52,7 +52,10 @@ def class_balanced_batches(
 def _fill_batches(
     groups: list[tuple[int, np.ndarray]], classes_per_batch: int
 ) -> list[dict[int, np.ndarray]]:
-    """Each group in the first batch with room that comes after the last one of its class."""
+    """Each group in the first batch with room that comes after the last one of its class.
+
+    A group that is left alone joins the smallest batch without its class, if there is any.
+    """
     batches: list[dict[int, np.ndarray]] = []
     first_with_room = 0
     next_of_class: dict[int, int] = {}
@@ -67,17 +70,11 @@ def _fill_batches(
         while first_with_room < len(batches) and len(batches[first_with_room]) == classes_per_batch:
             first_with_room += 1
     full = [batch for batch in batches if len(batch) > 1]
-    for batch in batches:
-        if len(batch) == 1:
-            _join(full, *batch.popitem())
+    for number, group in (one.popitem() for one in batches if len(one) == 1):
+        others = [batch for batch in full if number not in batch]
+        if others:
+            min(others, key=len)[number] = group
     return full
-
-
-def _join(batches: list[dict[int, np.ndarray]], number: int, group: np.ndarray) -> None:
-    """Add a group to the smallest batch without its class, if there is any."""
-    others = [batch for batch in batches if number not in batch]
-    if others:
-        min(others, key=len)[number] = group
 
 
 def _groups(

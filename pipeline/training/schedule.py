@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
@@ -39,8 +38,3 @@ def build_optimiser(network: nn.Module, schedule: Schedule, steps: int) -> tuple
         optimiser, peak, steps, pct_start=warmup_share, div_factor=schedule.initial_division
     )
     return optimiser, rates
-
-
-def current_rate(optimiser: torch.optim.Optimizer) -> float:
-    """The learning rate of the next step."""
-    return float(optimiser.param_groups[0]["lr"])

@@ -1,31 +1,25 @@
 """The supervised loss of teacher and baseline, and the negatives it is given."""
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Triplets:
-    """Rows into one set of embeddings: anchor, positive and negative of each triplet."""
-
-    anchor: Int[Tensor, "triplet"]
-    positive: Int[Tensor, "triplet"]
-    negative: Int[Tensor, "triplet"]
-
-
 def triplet_loss(
-    embeddings: Float[Tensor, "batch dim"], triplets: Triplets, margin: float
+    embeddings: Float[Tensor, "batch dim"],
+    anchor: Int[Tensor, "triplet"],
+    positive: Int[Tensor, "triplet"],
+    negative: Int[Tensor, "triplet"],
+    margin: float,
 ) -> Float[Tensor, ""]:
     """Mean over triplets of max(0, |a - p|^2 - |a - n|^2 + margin), squared Euclidean distances.
 
+    anchor, positive, negative: rows of `embeddings`, one of each a triplet.
     Source: Schroff et al., CVPR 2015, eq. 2, averaged over all triplets, the satisfied ones too.
     """
-    anchor = embeddings[triplets.anchor]
-    to_positive = (anchor - embeddings[triplets.positive]).square().sum(1)
-    to_negative = (anchor - embeddings[triplets.negative]).square().sum(1)
+    anchors = embeddings[anchor]
+    to_positive = (anchors - embeddings[positive]).square().sum(1)
+    to_negative = (anchors - embeddings[negative]).square().sum(1)
     return (to_positive - to_negative + margin).clamp(min=0).mean()
 
 
@@ -68,14 +62,11 @@ def draw_negatives(
 
 def form_triplets(
     labels: Int[Tensor, "batch"], anchors: int, negative: Int[Tensor, "anchor negative"]
-) -> Triplets:
+) -> tuple[Int[Tensor, "triplet"], Int[Tensor, "triplet"], Int[Tensor, "triplet"]]:
     """Every pair of the first `anchors` rows with one label, with each negative of its anchor."""
     chosen = labels[:anchors]
     same = (chosen[:, None] == chosen) & ~torch.eye(anchors, dtype=torch.bool)
     anchor, positive = same.nonzero(as_tuple=True)
     count = negative.shape[1]
-    return Triplets(
-        anchor=anchor.repeat_interleave(count),
-        positive=positive.repeat_interleave(count),
-        negative=negative[anchor].flatten(),
-    )
+    repeated = anchor.repeat_interleave(count), positive.repeat_interleave(count)
+    return *repeated, negative[anchor].flatten()

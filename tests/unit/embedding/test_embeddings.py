@@ -12,7 +12,6 @@ from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.packs import Pack
 from pipeline.embedding import embeddings
 from pipeline.embedding.embeddings import (
-    BATCHES_AHEAD,
     EvaluationViews,
     embed_pictures,
     embed_views,
@@ -27,10 +26,11 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     return made_pack(tmp_path_factory.mktemp("pack"), 3, 4)
 
 
-def test_equals_one_image_after_the_other(pack: Pack) -> None:
+def test_equals_one_image_after_the_other(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings, "BATCH_IMAGES", 2)
     network = tiny_embedder(batch_norm=True).eval()
     rows = np.array([7, 0, 11, 3, 4])
-    ours = embed_views(network, EvaluationViews(pack, rows, 16), CPU, batch_size=2)
+    ours = embed_views(network, EvaluationViews(pack, rows, 16), CPU)
     assert ours.shape == (5, 8)
     assert ours.dtype == torch.float32
     for place, row in enumerate(rows.tolist()):
@@ -41,12 +41,13 @@ def test_equals_one_image_after_the_other(pack: Pack) -> None:
     torch.testing.assert_close(ours.norm(dim=1), torch.ones(5))
 
 
-def test_batches_do_not_matter(pack: Pack) -> None:
+def test_batches_do_not_matter(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny_embedder(batch_norm=True).eval()
     views = EvaluationViews(pack, np.arange(12), 16)
-    first = embed_views(network, views, CPU, batch_size=1)
-    for batch_size in (5, 12, 64):
-        other = embed_views(network, views, CPU, batch_size=batch_size)
+    first = embed_views(network, views, CPU)
+    for batch_size in (1, 5, 12):
+        monkeypatch.setattr(embeddings, "BATCH_IMAGES", batch_size)
+        other = embed_views(network, views, CPU)
         torch.testing.assert_close(first, other, rtol=1e-5, atol=1e-6)
 
 
@@ -61,9 +62,10 @@ def test_views_are_kept_where_they_fit_and_are_equal_either_way(
         return evaluation_view(image, size_px)
 
     monkeypatch.setattr(embeddings, "evaluation_view", counted)
-    views = EvaluationViews(pack, np.arange(6), 16, limit_bytes=limit)
-    first, second = torch.cat(list(views.batches(4))), torch.cat(list(views.batches(6)))
+    monkeypatch.setattr(embeddings, "KEPT_VIEWS_BYTES", limit)
+    views = EvaluationViews(pack, np.arange(6), 16)
     assert len(views) == 6
+    first, second = (torch.stack([views[place] for place in range(6)]) for _ in range(2))
     assert torch.equal(first, second)
     assert first.shape == (6, 3, 16, 16)
     assert calls == [16] * decoded
@@ -86,7 +88,7 @@ def test_it_tells_of_its_progress_only_with_a_name(
     views = EvaluationViews(pack, np.arange(5), 16)
     embed_views(tiny_embedder().eval(), views, CPU)
     assert capsys.readouterr().err == ""
-    embed_views(tiny_embedder().eval(), views, CPU, batch_size=2, name="embedding")
+    embed_views(tiny_embedder().eval(), views, CPU, name="embedding")
     assert "embedding: 5/5 image" in capsys.readouterr().err
 
 
@@ -148,22 +150,21 @@ def test_any_number_of_threads_gives_the_same_bits(
     unit_range = embeddings.unit_range
     monkeypatch.setattr(embeddings, "evaluation_view", counted)
     monkeypatch.setattr(embeddings, "unit_range", taken)
-    found = [
-        embed_views(
-            network,
-            EvaluationViews(pack, rows, 16, limit_bytes=limit),
-            CPU,
-            batch_size=2,
-            threads=threads,
-        )
-        for threads in (0, 1, 3)
-        for limit in (0, 10**9)
-    ]
+    monkeypatch.setattr(embeddings, "BATCH_IMAGES", 2)
+    monkeypatch.setattr(embeddings, "VIEWS_AHEAD", 4)
+    found = []
+    for threads in (0, 1, 3):
+        monkeypatch.setenv("L2S_LOADING_THREADS", str(threads))
+        for limit in (0, 10**9):
+            monkeypatch.setattr(embeddings, "KEPT_VIEWS_BYTES", limit)
+            found.append(embed_views(network, EvaluationViews(pack, rows, 16), CPU))
     assert all(torch.equal(found[0], other) for other in found[1:])
-    assert 2 < most <= 2 * (BATCHES_AHEAD + 1)
+    assert 2 < most <= 2 + 4
 
 
-def test_pictures_are_embedded_as_the_rows_of_a_pack(pack: Pack) -> None:
+def test_pictures_are_embedded_as_the_rows_of_a_pack(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = tiny_embedder(batch_norm=True).eval()
     names = [pack.names[row] for row in (5, 0, 7)]
     rows = {name: row for row, name in enumerate(pack.names)}
@@ -174,9 +175,10 @@ def test_pictures_are_embedded_as_the_rows_of_a_pack(pack: Pack) -> None:
         return b"text" if name == "text" else pack.encoded(rows[name])
 
     expected = embed_views(network, EvaluationViews(pack, np.array([5, 0, 7]), 16), CPU)
-    for threads in (0, 2):
+    for threads in ("0", "2"):
+        monkeypatch.setenv("L2S_LOADING_THREADS", threads)
         asked = [names[0], "gone", *names[1:], "text"]
-        found = embed_pictures(network, asked, read, 16, CPU, threads=threads)
+        found = embed_pictures(network, asked, read, 16, CPU)
         assert found.names == names
         np.testing.assert_array_equal(found.vectors, expected.numpy())
         assert [failure.name for failure in found.failures] == ["gone", "text"]

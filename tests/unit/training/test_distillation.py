@@ -91,7 +91,7 @@ def test_images_per_epoch_bounds_an_epoch(pack: Pack) -> None:
 def test_it_overfits_eight_images(pack: Pack, tmp_path: Path) -> None:
     rows = pack.rows("train")[:8]
     objective = distillation_objective(
-        pack, fixed_teacher(), rows=rows, recipe=replace(PLAIN, views=1)
+        pack, fixed_teacher(), rows=rows, views=replace(PLAIN, views=1)
     )
     student = tiny_embedder(seed=1)
     history = run(student, objective, tmp_path, epochs=60, learning_rate=2e-2)
@@ -106,7 +106,7 @@ def test_it_learns_the_relations_too(pack: Pack, tmp_path: Path) -> None:
         images = torch.stack([pack.decode(row) for row in range(12)]).float() / 255
         centre = teacher.pooled(images).mean(0)
         teacher.projection.bias.copy_(-(teacher.projection.weight @ centre))
-    objective = distillation_objective(pack, teacher, recipe=recipe)
+    objective = distillation_objective(pack, teacher, views=recipe)
     history = run(tiny_embedder(seed=1), objective, tmp_path, epochs=30, learning_rate=2e-2)
     for name in ("absolute", "relational_ts", "relational_ss"):
         assert history[-1][name] < history[0][name] / 3
@@ -213,7 +213,7 @@ def test_the_partners_come_from_the_training_rows(pack: Pack) -> None:
 
     rows = np.array([1, 2, 5, 8])
     objective = distillation_objective(
-        pack, fixed_teacher(), decode=decode, rows=rows, recipe=replace(AUGMENTED, views=8)
+        pack, fixed_teacher(), decode=decode, rows=rows, views=replace(AUGMENTED, views=8)
     )
     for number in range(6):
         objective.load(0, number, rows[:2])

@@ -17,28 +17,13 @@ def params() -> Params:
     return load_params(PARAMS)
 
 
-def job(params: Params, role: str) -> TrainingJob:
-    dataset = params.datasets["emblems"]
-    recipe = params.student_distillation(KEY) if role == "student" else dataset.teacher
-    return TrainingJob(
-        params,
-        stage="distill",
-        key=KEY,
-        role=role,
-        dataset="emblems",
-        network=params.student_network(KEY),
-        size_px=40,
-        recipe=recipe,
-        output=Path("network.safetensors"),
-        reads=(Path("teacher.safetensors"),) if role == "student" else (),
-    )
-
-
 def test_labels_are_learned_from_one_plain_view_and_students_from_coupled_ones(
     params: Params,
 ) -> None:
     recipe = params.datasets["emblems"].distillation
-    student, baseline = job(params, "student").view_recipe, job(params, "baseline").view_recipe
+    student, baseline = (
+        TrainingJob(params, role, KEY).view_recipe for role in ("student", "baseline")
+    )
     assert (student.views, student.mixup_alpha) == (recipe.views, recipe.mixup_alpha)
     assert student.mixup_partner == recipe.mixup_partner
     assert student.crop_scale == recipe.augmentation.crop_scale
@@ -55,13 +40,16 @@ def test_labels_are_learned_from_one_plain_view_and_students_from_coupled_ones(
 
 
 def test_every_value_that_shapes_a_result_is_in_its_settings(params: Params) -> None:
-    made = job(params, "student")
+    made = TrainingJob(params, "student", KEY)
     for group in (made.network, made.recipe, params.compute):
         assert group.model_dump().items() <= made.settings.items()
     assert made.settings["seed"] == made.schedule.seed == params.seed
     assert made.settings["size_px"] == 40
     assert {"threads", "validation_share"} <= made.settings.keys()
-    assert made.inputs == (Path("data/emblems/pack.arrow"), Path("teacher.safetensors"))
+    assert made.inputs == (
+        Path("data/emblems/pack.arrow"),
+        Path("models/emblems/teacher.safetensors"),
+    )
     assert made.schedule.epochs == made.recipe.optimisation.epochs
     assert made.schedule.batch_norm_frozen is (made.network.batch_norm == "frozen")
 

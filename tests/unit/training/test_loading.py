@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.training.loading import LOADED_AHEAD, loaded_ahead, loading_pool
+from pipeline.training.loading import LOADED_AHEAD, loaded_ahead
 from tests.made_training import CPU
 
 BATCHES = [np.array([number, number + 1]) for number in range(9)]
@@ -24,10 +26,9 @@ def test_batches_come_in_order_and_only_so_many_ahead(threads: int) -> None:
         time.sleep(0.01 * (number % 2))
         return number, int(rows.sum())
 
-    with loading_pool(threads, CPU) as loaders:
-        for number, loaded in enumerate(loaded_ahead(load, BATCHES, loaders, threads, CPU)):
-            assert loaded == (number, 2 * number + 1)
-            assert len(begun) <= number + 1 + LOADED_AHEAD * threads
+    for number, loaded in enumerate(loaded_ahead(load, BATCHES, threads, CPU)):
+        assert loaded == (number, 2 * number + 1)
+        assert len(begun) <= number + 1 + LOADED_AHEAD * threads
     assert number == 8
     assert sorted(begun) == list(range(9))
 
@@ -44,8 +45,7 @@ def test_the_first_batch_is_loaded_alone() -> None:
             beside_first.extend(begun)
         return number
 
-    with loading_pool(4, CPU) as loaders:
-        assert list(loaded_ahead(load, BATCHES, loaders, 4, CPU)) == list(range(9))
+    assert list(loaded_ahead(load, BATCHES, 4, CPU)) == list(range(9))
     assert beside_first == [0]
 
 
@@ -57,10 +57,9 @@ def test_what_is_not_wanted_any_more_is_not_loaded() -> None:
         time.sleep(0.02)
         return number
 
-    with loading_pool(1, CPU) as loaders:
-        batches = loaded_ahead(load, BATCHES, loaders, 1, CPU)
-        assert next(batches) == 0
-        batches.close()
+    batches = loaded_ahead(load, BATCHES, 1, CPU)
+    assert next(batches) == 0
+    del batches
     assert len(begun) <= 3
 
 
@@ -102,7 +101,7 @@ class Batch:
     ready: Event | None = None
 
 
-def test_threads_have_streams_of_their_own_and_hand_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_has_streams_of_its_own_and_hands_over(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda", 0)
     own = threading.local()
     own.stream = training = Stream()
@@ -113,8 +112,14 @@ def test_threads_have_streams_of_their_own_and_hand_over(monkeypatch: pytest.Mon
         made.append(Stream())
         return made[-1]
 
+    @contextmanager
+    def using(stream: Stream) -> Iterator[None]:
+        own.stream = stream
+        yield
+        own.stream = None
+
     monkeypatch.setattr(torch.cuda, "Stream", new_stream)
-    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: setattr(own, "stream", stream))
+    monkeypatch.setattr(torch.cuda, "stream", using)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: own.stream)
     both = threading.Barrier(2, timeout=30)
 
@@ -126,17 +131,16 @@ def test_threads_have_streams_of_their_own_and_hand_over(monkeypatch: pytest.Mon
         tensors = [torch.zeros(1).as_subclass(OnGpu) for _ in range(2)]
         return Batch(*tensors, torch.zeros(1), number, stream)
 
-    with loading_pool(2, gpu) as loaders:
-        batches = loaded_ahead(load, BATCHES, loaders, 2, gpu)
-        for number, batch in enumerate(batches):
+    for epoch in (1, 2):
+        for number, batch in enumerate(loaded_ahead(load, BATCHES, 2, gpu)):
             assert batch.number == number
             assert training.waited[-1] in batch.stream.events
             assert batch.views.used_by == batch.targets.used_by == [training]
             assert "used_by" not in batch.labels.__dict__
-    assert number == 8
-    assert len(made) == 2
-    assert all(stream is not training for stream in made)
-    # One event of the training's stream an epoch, and each batch's own waited for once.
-    assert len(training.events) == 1
-    assert len(set(map(id, training.waited))) == len(training.waited) == 9
-    assert sorted(len(stream.events) for stream in made) == [4, 5]
+        assert number == 8
+        assert len(made) == 2  # those of the first epoch
+        assert all(stream is not training for stream in made)
+        # One event of the training's stream an epoch, and each batch's own waited for once.
+        assert len(training.events) == epoch
+        assert len(set(map(id, training.waited))) == len(training.waited) == 9 * epoch
+        assert [len(stream.events) for stream in made] == [5 * epoch, 4 * epoch]

@@ -79,7 +79,7 @@ def test_the_views_are_those_of_the_rows_that_the_labels_name(pack: Pack) -> Non
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_the_loss_is_that_of_the_triplets(pack: Pack, pool: str) -> None:
-    objective = triplet_objective(pack, negative_pool=pool, recipe=CROPS)
+    objective = triplet_objective(pack, negative_pool=pool, views=CROPS)
     network = tiny_embedder()
     objective.begin_epoch(0, network)
     loaded = objective.load(0, 0, objective.batches(0)[0])
@@ -91,8 +91,8 @@ def test_the_loss_is_that_of_the_triplets(pack: Pack, pool: str) -> None:
     if pool == "dataset":
         embedded = network(loaded.views)
         triplets = form_triplets(loaded.labels, loaded.anchors, loaded.negative)
-        assert loss["triplet"].item() == triplet_loss(embedded, triplets, 0.7).item()
-        assert len(triplets.anchor) == 2 * 2 * 1 * 2  # classes x anchors x positives x negatives
+        assert loss["triplet"].item() == triplet_loss(embedded, *triplets, 0.7).item()
+        assert len(triplets[0]) == 2 * 2 * 1 * 2  # classes x anchors x positives x negatives
     else:
         assert loaded.negative is None
         loaded.generator.set_state(state)
@@ -134,7 +134,7 @@ def test_two_runs_and_any_number_of_loading_threads_are_bit_equal(
     for number, threads in enumerate((1, 1, 3, 0)):
         torch.manual_seed(number)
         network = tiny_embedder(seed=1, batch_norm=True)
-        objective = triplet_objective(pack, negative_pool=pool, recipe=CROPS)
+        objective = triplet_objective(pack, negative_pool=pool, views=CROPS)
         run(network, objective, tmp_path / str(number), loading_threads=threads)
         networks.append(network)
     assert equal_states(networks[0], networks[1])
@@ -146,7 +146,7 @@ def test_two_runs_and_any_number_of_loading_threads_are_bit_equal(
 @pytest.mark.parametrize("pool", POOLS)
 def test_resumed_is_uninterrupted(pack: Pack, tmp_path: Path, pool: str) -> None:
     def objective() -> TripletObjective:
-        return triplet_objective(pack, negative_pool=pool, recipe=CROPS)
+        return triplet_objective(pack, negative_pool=pool, views=CROPS)
 
     straight = tiny_embedder(seed=1, batch_norm=True)
     expected = run(straight, objective(), tmp_path / "a", epochs=4)

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pipeline.training.triplet import (
-    Triplets,
     draw_negatives,
     form_triplets,
     sampling_log_weights,
@@ -27,39 +26,39 @@ def units(rows: int, dim: int, seed: int = 0) -> Tensor:
     return normalize(torch.randn(rows, dim, generator=generator(seed), dtype=torch.float64), dim=1)
 
 
-def triplets(*rows: tuple[int, int, int]) -> Triplets:
-    anchor, positive, negative = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3).unbind(1)
-    return Triplets(anchor, positive, negative)
+def triplets(*rows: tuple[int, int, int]) -> tuple[Tensor, ...]:
+    """Anchors, positives and negatives."""
+    return torch.tensor(rows, dtype=torch.int64).reshape(-1, 3).unbind(1)
 
 
 def test_loss_by_hand() -> None:
     # On the circle, at 0, 90 and 180 degrees: squared distances 2 (neighbours) and 4 (opposite).
     points = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
-    assert triplet_loss(points, triplets((0, 1, 2)), 0.7).item() == 0  # 2 - 4 + 0.7 < 0
-    assert triplet_loss(points, triplets((0, 2, 1)), 0.7).item() == pytest.approx(2.7)
-    assert triplet_loss(points, triplets((1, 0, 2)), 0.7).item() == pytest.approx(0.7)
+    assert triplet_loss(points, *triplets((0, 1, 2)), 0.7).item() == 0  # 2 - 4 + 0.7 < 0
+    assert triplet_loss(points, *triplets((0, 2, 1)), 0.7).item() == pytest.approx(2.7)
+    assert triplet_loss(points, *triplets((1, 0, 2)), 0.7).item() == pytest.approx(0.7)
     # A satisfied triplet counts in the mean.
     both = triplets((0, 1, 2), (0, 2, 1))
-    assert triplet_loss(points, both, 0.7).item() == pytest.approx(1.35)
+    assert triplet_loss(points, *both, 0.7).item() == pytest.approx(1.35)
 
 
 def test_loss_equals_plain_loops_and_is_turned_without_change() -> None:
     points = units(9, 5)
     drawn = torch.randint(9, (40, 3), generator=generator(1))
-    rows = Triplets(*drawn.unbind(1))
+    rows = drawn.unbind(1)
     total = 0.0
     for a, p, n in drawn.tolist():
         to_positive = sum((points[a, k] - points[p, k]).item() ** 2 for k in range(5))
         to_negative = sum((points[a, k] - points[n, k]).item() ** 2 for k in range(5))
         total += max(0.0, to_positive - to_negative + 0.3)
-    assert triplet_loss(points, rows, 0.3).item() == pytest.approx(total / 40, rel=1e-12)
+    assert triplet_loss(points, *rows, 0.3).item() == pytest.approx(total / 40, rel=1e-12)
     turn = torch.linalg.qr(units(5, 5, 2)).Q
-    assert triplet_loss(points @ turn, rows, 0.3).item() == pytest.approx(total / 40, rel=1e-12)
+    assert triplet_loss(points @ turn, *rows, 0.3).item() == pytest.approx(total / 40, rel=1e-12)
 
 
 def test_coinciding_points_cost_the_margin_and_have_a_finite_gradient() -> None:
     points = units(1, 4).repeat(3, 1).requires_grad_()
-    loss = triplet_loss(points, triplets((0, 1, 2)), 0.7)
+    loss = triplet_loss(points, *triplets((0, 1, 2)), 0.7)
     loss.backward()
     assert loss.item() == pytest.approx(0.7)
     assert points.grad is not None
@@ -173,7 +172,7 @@ def test_triplets_by_hand() -> None:
     labels = torch.tensor([7, 7, 8, 8, 8, 7])
     negative = torch.tensor([[4, 2], [3, 4], [5, 0], [1, 5]])
     formed = form_triplets(labels, 4, negative)
-    rows = list(zip(*(vars(formed)[name].tolist() for name in vars(formed)), strict=True))
+    rows = list(zip(*(part.tolist() for part in formed), strict=True))
     assert rows == [
         (0, 1, 4),
         (0, 1, 2),
@@ -197,4 +196,4 @@ def test_wrong_shapes() -> None:
             generator=generator(),
         )
     with pytest.raises(jaxtyping.TypeCheckError):
-        triplet_loss(units(4, 4)[None], triplets((0, 1, 2)), 0.7)
+        triplet_loss(units(4, 4)[None], *triplets((0, 1, 2)), 0.7)
