@@ -5,8 +5,11 @@ height and width, which a forward pass tells apart.
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.models.late_compiler import compiler_left_out
+from pipeline.models.late_compiler import imported
 from pipeline.models.local_weights import load_local_weights
 from pipeline.models.torchvision_heads import HALF, HALF_SCALED, NATIVE_PX, headless
 
@@ -64,14 +67,10 @@ def check_backbone(name: str) -> None:
     """Raise UnknownBackboneError unless `name` is one of its library's; builds nothing."""
     library, _, model = name.partition("/")
     if library == "timm":
-        with compiler_left_out():
-            import timm
-
+        timm = imported("timm")
         known = [*timm.list_models(), *timm.list_pretrained()]
     elif library == "torchvision":
-        with compiler_left_out():
-            from torchvision import models
-
+        models = imported("torchvision.models")
         known = models.list_models(module=models)  # not detection, segmentation, video, or 8 bits
     else:
         raise UnknownBackboneError(f"{name!r}: must be timm/NAME or torchvision/NAME")
@@ -87,7 +86,7 @@ def reason_of(error: Exception) -> str:
 
 def _build_timm(model: str, pretrained: bool, weights_file: Path | None) -> Backbone:
     network, pooled = _create_timm(model, pretrained)
-    config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]  # a plain dict
+    config = network.pretrained_cfg
     if weights_file is not None:
         heads = config.get("classifier") or ()
         load_local_weights(network, weights_file, (heads,) if isinstance(heads, str) else heads)
@@ -102,31 +101,22 @@ def _build_timm(model: str, pretrained: bool, weights_file: Path | None) -> Back
     )
 
 
-def _create_timm(model: str, pretrained: bool) -> tuple[nn.Module, bool]:
+def _create_timm(model: str, pretrained: bool) -> tuple[Any, bool]:
     """The network without its head, and whether it is one that cannot do without its pooling.
 
-    One that can take images of any size does.
+    One that can take images of any size does; only transformers know the setting.
     """
-    with compiler_left_out():
-        from timm import create_model
-
-    settings: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0}
-    try:
-        try:
-            network = create_model(model, dynamic_img_size=True, global_pool="", **settings)
-        except TypeError:  # only transformers know the setting
-            network = create_model(model, global_pool="", **settings)
-    except (AssertionError, TypeError):
-        return create_model(model, **settings), True
-    return network, False
+    create = partial(imported("timm").create_model, model, pretrained=pretrained, num_classes=0)
+    for settings in ({"dynamic_img_size": True}, {}):
+        with suppress(AssertionError, TypeError):
+            return create(global_pool="", **settings), False
+    return create(), True
 
 
 def _build_torchvision(model: str, pretrained: bool, weights_file: Path | None) -> Backbone:
-    with compiler_left_out():
-        from torchvision.models import get_model
-
-    own: dict[str, Any] = {"init_weights": True} if model in HALF_SCALED and not pretrained else {}
-    network = get_model(model, weights="DEFAULT" if pretrained else None, **own)
+    own = {"init_weights": True} if model in HALF_SCALED and not pretrained else {}
+    weights = "DEFAULT" if pretrained else None
+    network = imported("torchvision.models").get_model(model, weights=weights, **own)
     body, kept = headless(network)
     if weights_file is not None:
         heads = [child for child, _ in network.named_children() if child not in kept]
@@ -195,14 +185,12 @@ def _as_backbone(
     leave a grid. patch_px: what the sides are known to be multiples of. Raises
     UnknownBackboneError.
     """
-    training = network.training
     network.eval()
     try:
         shape, sides = _probe(network, native_px, patch_px)
     except LIBRARY_FAULTS as error:
         raise UnknownBackboneError(f"{name} cannot be run ({reason_of(error)})") from error
-    finally:
-        network.train(training)
+    network.train()
     if len(shape) == 3:
         grid = _token_grid(shape[1], sides, prefix_tokens)
         if grid is None:
@@ -224,13 +212,12 @@ def _probe(
     network: nn.Module, native_px: int, patch_px: int
 ) -> tuple[tuple[int, ...], tuple[int, int]]:
     """The shape of the output, and the height and width of the image that it is of."""
-    device = next(network.parameters()).device
     height, width = (math.ceil(px / patch_px) * patch_px for px in _PROBE_PX)
     try:
-        output = network(torch.zeros(1, 3, height, width, device=device))
+        output = network(torch.zeros(1, 3, height, width))
     except LIBRARY_FAULTS:  # it takes one size only, or none as small
         height = width = native_px
-        output = network(torch.zeros(1, 3, height, width, device=device))
+        output = network(torch.zeros(1, 3, height, width))
     if not isinstance(output, Tensor):
         raise TypeError(f"gives a {type(output).__name__}, not one map")
     return tuple(output.shape), (height, width)
@@ -246,10 +233,9 @@ def _token_grid(
 ) -> tuple[int, int] | None:
     """How many tokens are no patches, and the pixels between neighbouring patches."""
     height, width = sides
-    strides = [px for px in range(1, min(sides)) if height % px == 0 and width % px == 0]
     extras = range(_MOST_EXTRA_TOKENS + 1) if prefix_tokens is None else [prefix_tokens]
-    for extra in extras:
-        for stride_px in strides:
-            if (height // stride_px) * (width // stride_px) == tokens - extra:
-                return extra, stride_px
+    for extra, px in product(extras, range(1, min(sides))):
+        fits = height % px == 0 and width % px == 0
+        if fits and (height // px) * (width // px) == tokens - extra:
+            return extra, px
     return None

@@ -47,7 +47,7 @@ def size_fault(backbone: str, size_px: int) -> str | None:
         return f"must be a multiple of {built.patch_px} for {backbone}"
     try:
         device = next(built.features.parameters()).device
-        output = built.features(torch.empty(1, 3, size_px, size_px, device=device))
+        output = built.features.eval()(torch.empty(1, 3, size_px, size_px, device=device))
     except LIBRARY_FAULTS as error:
         return f"{backbone} cannot take it ({reason_of(error).lower()})"
     if 0 in output.shape:
@@ -55,28 +55,22 @@ def size_fault(backbone: str, size_px: int) -> str | None:
     return None
 
 
-@lru_cache(maxsize=8)
-def _built(backbone: str) -> Backbone:
-    built = _without_values(backbone)
-    built.features.eval()
-    return built
-
-
 def _without_values(backbone: str, weights_file: Path | None = None) -> Backbone:
     """The backbone on the meta device, or, where its library needs values to build it, with them.
 
     Raises UnknownBackboneError, with the library's own reason where it fails, or WeightsError.
     """
-    try:
-        with torch.device("meta"):
-            return build_backbone(backbone, pretrained=False, weights_file=weights_file)
-    except WeightsError:
-        raise
-    except LIBRARY_FAULTS:
-        pass  # said again, or not at all, where the values are there
-    try:
-        return build_backbone(backbone, pretrained=False, weights_file=weights_file)
-    except (UnknownBackboneError, WeightsError):
-        raise
-    except LIBRARY_FAULTS as error:
-        raise UnknownBackboneError(f"{backbone} cannot be built ({reason_of(error)})") from error
+    for device in ("meta", "cpu"):
+        try:
+            with torch.device(device):
+                return build_backbone(backbone, pretrained=False, weights_file=weights_file)
+        except WeightsError:
+            raise
+        except LIBRARY_FAULTS as error:
+            fault = error  # of the first try no matter: said again where the values are there
+    if isinstance(fault, UnknownBackboneError):
+        raise fault
+    raise UnknownBackboneError(f"{backbone} cannot be built ({reason_of(fault)})") from fault
+
+
+_built = lru_cache(maxsize=8)(_without_values)

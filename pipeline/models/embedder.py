@@ -38,10 +38,8 @@ class Embedder(nn.Module):
         self.features = backbone.features
         self.p = nn.Parameter(torch.tensor(3.0))
         self.projection = nn.Linear(backbone.channels, dim)
-        mean = torch.tensor(backbone.mean).view(3, 1, 1)
-        std = torch.tensor(backbone.std).view(3, 1, 1)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        for name, colour in (("mean", backbone.mean), ("std", backbone.std)):
+            self.register_buffer(name, torch.tensor(colour).view(3, 1, 1), persistent=False)
         self.mean: Tensor
         self.std: Tensor
 

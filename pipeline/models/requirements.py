@@ -4,7 +4,6 @@ PyTorch and the libraries of networks are imported where there is something to b
 study whose networks were accepted before.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -40,10 +39,8 @@ def network_faults(params: Params) -> list[str]:
     """
     from pipeline.models.checks import faults_of
 
-    faults: dict[str, None] = {}
-    for owner, network, _, sizes in _trained(params):
-        faults |= dict.fromkeys(faults_of(owner, network, sizes) if sizes else ())
-    return list(faults)
+    checked = [(owner, network, sizes) for owner, network, _, sizes in _trained(params) if sizes]
+    return list(dict.fromkeys(fault for one in checked for fault in faults_of(*one)))
 
 
 def check_downloads(params: Params, path: Path = Path("params.yaml")) -> None:
@@ -80,28 +77,22 @@ def _trained(params: Params) -> Iterator[tuple[str, Network, Path, dict[str, int
     """
     for name, dataset in params.datasets.items():
         paths = DatasetPaths(name)
-        sizes = {
-            f"students.{key}.query_px": student.query_px
-            for key, student in params.students.items()
-            if student.dataset == name
-        }
-        smaller = {key: px for key, px in sizes.items() if px < dataset.teacher_px}
-        all_sizes = {f"datasets.{name}.teacher_px": dataset.teacher_px} | smaller
-        yield f"datasets.{name}", dataset.network, paths.teacher, all_sizes
-        for key, student in params.students.items():
-            if student.dataset == name:
-                network, own = params.student_network(key), f"students.{key}.query_px"
-                unchecked = {} if network == dataset.network else {own: student.query_px}
-                yield f"students.{key}", network, paths.student(key), unchecked
+        students = {key: one for key, one in params.students.items() if one.dataset == name}
+        sizes = {f"students.{key}.query_px": one.query_px for key, one in students.items()}
+        teacher = {f"datasets.{name}.teacher_px": dataset.teacher_px}
+        yield f"datasets.{name}", dataset.network, paths.teacher, teacher | sizes
+        for key in students:
+            network, place = params.student_network(key), f"students.{key}.query_px"
+            own = {} if network == dataset.network else {place: sizes[place]}
+            yield f"students.{key}", network, paths.student(key), own
 
 
 def _mark(params: Params) -> str:
-    """A hash of what an answer depends on: settings, files of weights, libraries, this folder."""
+    """What an answer depends on: settings, files of weights, libraries, this folder."""
     trained = list(_trained(params))
     networks = [(owner, network.model_dump(), sizes) for owner, network, _, sizes in trained]
     weights = {Path(network.weights) for _, network, _, _ in trained}
     files = sorted({*weights, *Path(__file__).parent.glob("*.py")})
     hashes = [file_md5(file) for file in files if file.is_file()]
     versions = [version(library) for library in LIBRARIES]
-    text = json.dumps([networks, hashes, versions], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps([networks, hashes, versions])
