@@ -14,9 +14,8 @@ from stages import run_stage
 
 
 def embed_database(name: str) -> None:
-    params = load_params()
     paths = DatasetPaths(name)
-    device = resolve_device(params.threads)
+    device = resolve_device(load_params().threads)
     pack = open_pack(paths.pack)
     teacher, card = load_network(paths.teacher, device)
     views = EvaluationViews(pack, pack.rows("test"), card.size_px)

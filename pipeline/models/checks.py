@@ -6,13 +6,7 @@ from pathlib import Path
 import torch
 
 from pipeline.config.recipes import Network
-from pipeline.models.backbones import (
-    LIBRARY_FAULTS,
-    Backbone,
-    UnknownBackboneError,
-    build_backbone,
-    reason_of,
-)
+from pipeline.models import backbones
 from pipeline.models.local_weights import WeightsError
 from pipeline.models.weights import weights_fault, weights_files
 
@@ -26,7 +20,7 @@ def faults_of(owner: str, network: Network, sizes: dict[str, int]) -> list[str]:
         _built(network.backbone)
         for file in weights_files(network.weights):
             _without_values(network.backbone, file)
-    except UnknownBackboneError as error:
+    except backbones.UnknownBackboneError as error:
         return [*faults, f"{owner}.network.backbone = {network.backbone!r}: {error}"]
     except WeightsError as error:
         faults.append(f"{weights_key}: {str(error).removeprefix(f'{network.weights}: ')}")
@@ -41,21 +35,21 @@ def size_fault(backbone: str, size_px: int) -> str | None:
     """Why `backbone` cannot take square images of `size_px`, or None: tried on meta tensors."""
     try:
         built = _built(backbone)
-    except UnknownBackboneError as error:
+    except backbones.UnknownBackboneError as error:
         return str(error)
     if size_px % built.patch_px:
         return f"must be a multiple of {built.patch_px} for {backbone}"
     try:
         device = next(built.features.parameters()).device
         output = built.features.eval()(torch.empty(1, 3, size_px, size_px, device=device))
-    except LIBRARY_FAULTS as error:
-        return f"{backbone} cannot take it ({reason_of(error).lower()})"
+    except backbones.LIBRARY_FAULTS as error:
+        return f"{backbone} cannot take it ({backbones.reason_of(error).lower()})"
     if 0 in output.shape:
         return f"{backbone} leaves no feature map of so small an image"
     return None
 
 
-def _without_values(backbone: str, weights_file: Path | None = None) -> Backbone:
+def _without_values(backbone: str, file: Path | None = None) -> backbones.Backbone:
     """The backbone on the meta device, or, where its library needs values to build it, with them.
 
     Raises UnknownBackboneError, with the library's own reason where it fails, or WeightsError.
@@ -63,14 +57,15 @@ def _without_values(backbone: str, weights_file: Path | None = None) -> Backbone
     for device in ("meta", "cpu"):
         try:
             with torch.device(device):
-                return build_backbone(backbone, pretrained=False, weights_file=weights_file)
+                return backbones.build_backbone(backbone, pretrained=False, weights_file=file)
         except WeightsError:
             raise
-        except LIBRARY_FAULTS as error:
+        except backbones.LIBRARY_FAULTS as error:
             fault = error  # of the first try no matter: said again where the values are there
-    if isinstance(fault, UnknownBackboneError):
+    if isinstance(fault, backbones.UnknownBackboneError):
         raise fault
-    raise UnknownBackboneError(f"{backbone} cannot be built ({reason_of(fault)})") from fault
+    reason = backbones.reason_of(fault)
+    raise backbones.UnknownBackboneError(f"{backbone} cannot be built ({reason})") from fault
 
 
 _built = lru_cache(maxsize=8)(_without_values)

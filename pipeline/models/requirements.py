@@ -14,8 +14,6 @@ from pipeline.config.recipes import Network
 from pipeline.files import file_md5, write_text
 from pipeline.paths import WORK, DatasetPaths
 
-LIBRARIES = ("torch", "torchvision", "timm")
-
 
 def check_networks(
     params: Params, path: Path = Path("params.yaml"), others: Sequence[str] = ()
@@ -94,5 +92,5 @@ def _mark(params: Params) -> str:
     weights = {Path(network.weights) for _, network, _, _ in trained}
     files = sorted({*weights, *Path(__file__).parent.glob("*.py")})
     hashes = [file_md5(file) for file in files if file.is_file()]
-    versions = [version(library) for library in LIBRARIES]
+    versions = [version(library) for library in ("torch", "torchvision", "timm")]
     return json.dumps([networks, hashes, versions])

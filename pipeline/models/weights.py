@@ -61,11 +61,8 @@ def build_embedder(
         raise ValueError(f"weights = {weights!r}: {fault}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = build_backbone(
-            backbone,
-            pretrained=weights == "pretrained",
-            weights_file=next(iter(weights_files(weights)), None),
-        )
+        file = next(iter(weights_files(weights)), None)
+        built = build_backbone(backbone, pretrained=weights == "pretrained", weights_file=file)
         network = Embedder(replace(built, mean=mean or built.mean, std=std or built.std), dim)
     return network.to(memory_format=torch.channels_last)
 

@@ -135,17 +135,14 @@ def run_training(
     network = build_embedder(
         given.backbone, dim, weights=given.weights, seed=params.seed, mean=given.mean, std=given.std
     )
+    validate = partial(_validate, EvaluationViews(data.pack, data.val, job.size_px), database)
+    set_up(network, params.compute, data.device)
+    threads = loading_threads(data.device)
     run_epochs = partial(
-        train,
-        set_up(network, params.compute, data.device),
-        objective,
-        job.schedule,
-        validate=partial(_validate, EvaluationViews(data.pack, data.val, job.size_px), database),
-        loading_threads=loading_threads(data.device),
-        group=data.group,
+        train, network, objective, job.schedule, validate=validate, loading_threads=threads
     )
     if not data.group.is_main:
-        run_epochs(folder=WORK, on_epoch=lambda _: None)
+        run_epochs(folder=WORK, on_epoch=lambda _: None, group=data.group)
         return
     mark = fingerprint(job.settings, job.inputs)
     folder = open_work_folder(job.stage, job.key, mark)
@@ -170,7 +167,8 @@ def run_training(
             for row in earlier:
                 run.log_epoch(row)
             run.log_epoch(last, save)
-        history = run_epochs(folder=folder, on_epoch=lambda row: run.log_epoch(row, save))
+        log = partial(run.log_epoch, save=save)
+        history = run_epochs(folder=folder, on_epoch=log, group=data.group)
         write_text(history_path(job.output), _table(history))
         save(job.output)
         run.set_tags({"output_md5": file_md5(job.output)})

@@ -6,8 +6,7 @@ import torch
 
 def seeded_generator(*keys: int | str) -> torch.Generator:
     """A generator that depends on `keys` and nothing else, so that any epoch can be drawn alone."""
-    text = "/".join(str(key) for key in keys)
-    entropy = np.frombuffer(text.encode(), dtype=np.uint8).tolist()
+    entropy = list("/".join(str(key) for key in keys).encode())
     low, high = np.random.SeedSequence(entropy).generate_state(2)
     return torch.Generator().manual_seed((int(high) << 31) ^ int(low))
 
