@@ -1,6 +1,5 @@
 """One folder that takes a query encoder into a service: ONNX, MLflow model, card, database."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -25,11 +24,7 @@ from pipeline.paths import DatasetPaths
 from pipeline.progress import track
 from pipeline.search.databases import Database, image_id, open_study_database
 from pipeline.search.search import TEACHER, NamedNetwork, QueryNetwork, open_network
-from pipeline.tracking.served_package import (
-    load_served_model,
-    save_served_model,
-    write_served_package,
-)
+from pipeline.tracking.served_package import load_served_model, save_served_model
 
 PARITY_IMAGES = 200
 CALIBRATION_IMAGES = 128
@@ -91,15 +86,13 @@ def _write_encoders(
     """
     onnx = folder / "encoder.onnx"
     write_onnx(onnx, network.network, network.size_px)
-    package = write_served_package(folder / "code")
-    save_served_model(folder / "mlflow_model", onnx, package, studied.vectors.shape[1])
-    shutil.rmtree(folder / "code")  # the model has its own copy
+    save_served_model(folder / "mlflow_model", onnx, studied.vectors.shape[1])
     pack = open_pack(DatasetPaths(studied.dataset).pack)
     test = pack.rows("test")
     rows = _spread(len(test), PARITY_IMAGES)
     views = EvaluationViews(pack, test[rows], network.size_px)
-    told = "embedding with PyTorch"
-    reference = embed_views(network.network, views, network.device, name=told).numpy()
+    title = "embedding with PyTorch"
+    reference = embed_views(network.network, views, network.device, name=title).numpy()
 
     def parity_of(embed: Callable[[Sequence[bytes]], np.ndarray]) -> dict[str, Any]:
         batches = np.array_split(rows, -(-len(rows) // 50))
