@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.models.weights import NetworkCard, build_embedder, save_network
-from pipeline.tracking.record import DatasetFacts
 from pipeline.tracking.runs import tracked_run
 
 DIM = 128
@@ -49,7 +48,7 @@ def main() -> None:
                 fingerprint=what,
                 facts={"dataset": "emblems"},
                 settings={"seed": 0},
-                dataset=DatasetFacts("emblems", "pack.arrow", "0" * 32),
+                dataset={"name": "emblems", "path": "a", "digest": "0" * 32, "profile": {}},
                 keep_best=2,
             ) as run:
                 opened_ms = (time.perf_counter() - opened_s) * 1000

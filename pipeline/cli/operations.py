@@ -56,7 +56,7 @@ def rollback(
 
         now, before = roll_back_champion(dataset, query_px)
     typer.echo(
-        f"{now.model}: champion: version {before.version} ({before.network}) again, "
+        f"{now.model}: champion: version {before.version} ({before.tag('network')}) again, "
         f"in place of version {now.version}"
     )
 

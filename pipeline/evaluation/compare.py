@@ -21,13 +21,15 @@ LEAST_SPREAD = 0.01  # of unit embeddings; untrained networks reach 0.1
 
 @dataclass(frozen=True)
 class Comparison:
-    """The gain in map of a candidate over a champion, and its interval, as fractions of 1."""
+    """The map of a candidate, its gain over a champion's, and the interval of that gain at a
+    confidence `level`, as fractions of 1.
+    """
 
-    candidate_map: float
+    map: float
     champion_map: float
-    mean: float
-    low: float
-    high: float
+    map_gain: float
+    map_gain_low: float
+    map_gain_high: float
     level: float
     queries: int
 
@@ -57,8 +59,8 @@ def compare_networks(
 ) -> Comparison | Incompatible | Unfit | None:
     """Search with both networks for every test image, leave-one-out, in the teacher's database.
 
-    What keeps them from it is found in their cards, before anything is embedded. An error says
-    nothing of either network, and none is caught here. None: it is fit, and there is no champion.
+    A wrong dimension is found in their cards, before anything is embedded. An error says nothing
+    of either network, and none is caught here. None: it is fit, and there is no champion.
 
     candidate, champion: files of the networks; None where nobody leads.
     same_teacher: whether the champion learned from the teacher that embedded the database.
@@ -67,31 +69,28 @@ def compare_networks(
     """
     database = torch.from_numpy(np.load(paths.database))
     dim = database.shape[1]
-    if (own_dim := read_card(candidate).dim) != dim:
-        return Unfit(f"its embeddings have dimension {own_dim}, those of the database {dim}")
-    incompatible = (
-        find_incompatibility(champion, dim, same_teacher=same_teacher) if champion else None
-    )
+    wrong_dims = {
+        path: f"its embeddings have dimension {own_dim}, those of the database {dim}"
+        for path in (candidate, champion)
+        if path and (own_dim := read_card(path).dim) != dim
+    }
+    if candidate in wrong_dims:
+        return Unfit(wrong_dims[candidate])
     pack = open_pack(paths.pack)
     queries = _embed_queries(pack, candidate, device)
     if fault := find_fault(queries):
         return Unfit(fault)
-    if champion is None or incompatible:
-        return incompatible
+    if champion is None:
+        return None
+    if champion in wrong_dims:
+        return Incompatible(wrong_dims[champion])
+    if not same_teacher:
+        return Incompatible("it learned from another teacher than the one of the database")
     theirs = _embed_queries(pack, champion, device)
     if fault := find_fault(theirs):
         raise ValueError(f"the champion cannot be compared with: {fault}: see `l2s rollback`")
     labels = torch.from_numpy(pack.labels[pack.rows("test")])
     return compare_queries(queries, theirs, database, labels, bootstrap)
-
-
-def find_incompatibility(champion: Path, dim: int, *, same_teacher: bool) -> Incompatible | None:
-    """Whether a champion's embeddings lie in another space than a database of that dimension."""
-    if (its_dim := read_card(champion).dim) != dim:
-        return Incompatible(f"its embeddings have dimension {its_dim}, those of the database {dim}")
-    if not same_teacher:
-        return Incompatible("it learned from another teacher than the one of the database")
-    return None
 
 
 def find_fault(queries: Float[Tensor, "query dim"]) -> str:
@@ -104,9 +103,8 @@ def find_fault(queries: Float[Tensor, "query dim"]) -> str:
         return f"{broken} of {len(queries)} embeddings hold NaN or infinite values"
     spread = float((queries - queries.mean(dim=0)).square().sum(dim=1).mean().sqrt())
     if spread < LEAST_SPREAD:
-        return (
-            f"all {len(queries)} embeddings are the same (they spread {spread:.1g} at unit length)"
-        )
+        all_same = f"all {len(queries)} embeddings are the same"
+        return f"{all_same} (they spread {spread:.1g} at unit length)"
     return ""
 
 
@@ -131,12 +129,6 @@ def compare_queries(
         theirs.query_metrics["average_precision"],
         **asdict(bootstrap),
     )
-    return Comparison(
-        candidate_map=ours.map,
-        champion_map=theirs.map,
-        mean=gain.mean,
-        low=gain.low,
-        high=gain.high,
-        level=bootstrap.level,
-        queries=len(labels) - ours.excluded_queries,
-    )
+    queries = len(labels) - ours.excluded_queries
+    interval = (gain.mean, gain.low, gain.high, bootstrap.level)
+    return Comparison(ours.map, theirs.map, *interval, queries)

@@ -60,10 +60,8 @@ def choose_candidate(
     is no champion: the kind of the first student of params.yaml. The others are the second value.
     """
     paths = DatasetPaths(name)
-    backbones = {
-        key: read_card(paths.student(key)).backbone
-        for key in trained_students(params, name, query_px)
-    }
+    students = trained_students(params, name, query_px)
+    backbones = {key: read_card(paths.student(key)).backbone for key in students}
     if backbone is None:
         backbone = next(iter(backbones.values()), None)
     scores = {
@@ -77,5 +75,4 @@ def choose_candidate(
 
 def _validation_map(history: Path) -> float:
     table = pd.read_csv(history) if history.exists() else pd.DataFrame()
-    known = "validation_map" in table
-    return float(table["validation_map"].fillna(-1.0).iloc[-1]) if known else -1.0
+    return float(table.get("validation_map", pd.Series([-1.0])).fillna(-1.0).iloc[-1])

@@ -5,10 +5,10 @@ MLflow's registry says who leads; these are copies of it, so that a search asks 
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from pipeline.files import file_md5, replacing, write_json
 from pipeline.paths import DatasetPaths
@@ -41,19 +41,17 @@ def keep_champion(champion: Champion, network: Path) -> None:
 
     The copy of the one before it stays, for whoever has read its card and opens it now.
     """
-    card = _card(champion.dataset, champion.query_px)
-    try:
+    card = card_path(champion.dataset, champion.query_px)
+    with suppress(FileNotFoundError, ValueError):
         before = _read(card).path
-    except (FileNotFoundError, ValueError):
-        before = champion.path
+        if before != champion.path:
+            copies = champion.path.parent.glob(f"{champion.query_px}px-*.safetensors")
+            for other in set(copies) - {before, champion.path}:
+                other.unlink()
     if not _is_intact(champion):
         with replacing(champion.path) as temporary:
             shutil.copyfile(network, temporary)
     write_json(card, asdict(champion))
-    if before != champion.path:
-        for other in champion.path.parent.glob(f"{champion.query_px}px-*.safetensors"):
-            if other not in (champion.path, before):
-                other.unlink()
 
 
 def kept_champion(dataset: str, key: str) -> Champion | None:
@@ -77,9 +75,9 @@ def kept_champion(dataset: str, key: str) -> Champion | None:
     return None
 
 
-def has_kept(dataset: str, query_px: int) -> bool:
-    """Whether a champion has led at a query resolution, as far as the workspace knows."""
-    return _card(dataset, query_px).exists()
+def card_path(dataset: str, query_px: int) -> Path:
+    """Where the workspace keeps who leads at a query resolution; there as soon as one has led."""
+    return HOME / dataset / f"{query_px}px.json"
 
 
 def _is_intact(champion: Champion) -> bool:
@@ -99,11 +97,6 @@ def _md5_of_state(path: Path, mtime_ns: int, ctime_ns: int, size: int) -> str:
 
 def _read(card: Path) -> Champion:
     try:
-        fields: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))
-        return Champion(**fields)
+        return Champion(**json.loads(card.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{card}: is damaged ({error}): `l2s retrain` writes it anew") from None
-
-
-def _card(dataset: str, query_px: int) -> Path:
-    return HOME / dataset / f"{query_px}px.json"

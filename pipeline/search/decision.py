@@ -42,24 +42,20 @@ def decide(outcome: Comparison | Incompatible | Unfit | None, tolerance_points: 
 
 
 def _weigh(comparison: Comparison, tolerance_points: float) -> Decision:
-    told = _figures(comparison)
-    low = 100 * comparison.low
-    if low >= -tolerance_points:
-        return Decision("promoted", f"{told}: not worse than {tolerance_points:g} points")
-    if comparison.mean >= -tolerance_points / 100:
-        half = 50 * (comparison.high - comparison.low)
-        return Decision(
-            "refused",
-            f"{told}: it may be worse by up to {-low:.2f} points, and {tolerance_points:g} are "
-            f"allowed; {comparison.queries} queries can tell {half:.2f} points apart",
-        )
-    return Decision("refused", f"{told}: worse by more than {tolerance_points:g} points")
-
-
-def _figures(comparison: Comparison) -> str:
-    return (
-        f"map {100 * comparison.candidate_map:.2f} against {100 * comparison.champion_map:.2f}, "
-        f"a difference of {100 * comparison.mean:+.2f} points, "
-        f"{100 * comparison.level:g} % interval {100 * comparison.low:+.2f} to "
-        f"{100 * comparison.high:+.2f}"
+    gain, low, high = (
+        100 * value
+        for value in (comparison.map_gain, comparison.map_gain_low, comparison.map_gain_high)
     )
+    told = (
+        f"map {100 * comparison.map:.2f} against {100 * comparison.champion_map:.2f}, a difference "
+        f"of {gain:+.2f} points, {100 * comparison.level:g} % interval {low:+.2f} to {high:+.2f}: "
+    )
+    if low >= -tolerance_points:
+        return Decision("promoted", f"{told}not worse than {tolerance_points:g} points")
+    if gain >= -tolerance_points:
+        told += (
+            f"it may be worse by up to {-low:.2f} points, and {tolerance_points:g} are allowed; "
+            f"{comparison.queries} queries can tell {(high - low) / 2:.2f} points apart"
+        )
+        return Decision("refused", told)
+    return Decision("refused", f"{told}worse by more than {tolerance_points:g} points")

@@ -9,7 +9,6 @@ from pipeline.tracking.record import RECORDS, waiting_records
 from pipeline.tracking.store import (
     CHECKED,
     TrackingError,
-    close_dead_runs,
     open_store,
     tracking_errors,
     tracking_uri,
@@ -53,7 +52,7 @@ def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
     }
     current, missing = set(), []
     store = open_store()
-    completed = sync_waiting(store) + close_dead_runs(store)
+    completed = sync_waiting(store)
     for stage, md5 in results.items():
         # Teachers and students are evaluated by one program, which knows itself by one name.
         own = stage.replace("evaluate_teacher@", "evaluate@")
@@ -69,7 +68,7 @@ def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
         "completed now, after a killed process or a lost contact": completed,
         "results of which MLflow has no run, as they were made with another record": missing,
         f"records that still wait for MLflow, in {RECORDS}": [
-            record.name for record in waiting_records()
+            one.name for one in waiting_records()
         ],
     }
     return [f"record: {what}: {', '.join(names)}" for what, names in found.items() if names]

@@ -10,9 +10,6 @@ from pipeline.tracking.store import Store
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
-# Tags of the run that its checkpoints bear, too.
-LINKS = ("dataset", "role", "network", "query_px", "backbone", "fingerprint", "dvc_stage")
-
 
 def log_checkpoint(record: Record, row: Mapping[str, float], store: Store, run_id: str) -> None:
     """One epoch: its model, which is linked to run, data set and metrics, and its metrics.
@@ -32,11 +29,7 @@ def log_checkpoint(record: Record, row: Mapping[str, float], store: Store, run_i
         store.experiment_id,
         name=re.sub(r"[/:.%\"']", "_", f"{role}-{key}"),
         source_run_id=run_id,
-        tags={
-            "epoch": str(epoch),
-            "file": "kept" if file.exists() else "none",
-            **{name: record.tags[name] for name in LINKS if name in record.tags},
-        },
+        tags={**record.tags, "epoch": str(epoch), "file": "kept" if file.exists() else "none"},
         params={"epoch": str(epoch), **record.parameters},
         model_type=role,
     )
@@ -44,15 +37,12 @@ def log_checkpoint(record: Record, row: Mapping[str, float], store: Store, run_i
         client.log_model_artifact(model.model_id, str(file))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, epoch)])
-    data = record.dataset
-    name, digest = (data.name, data.digest) if data else (None, None)
+    data = record.dataset or {}
+    origin = (model.model_id, data.get("name"), data.get("digest"))
+    metrics = {name: float(value) for name, value in row.items() if name != "time_ms"}
     client.log_batch(
         run_id,
-        metrics=[
-            Metric(metric, float(value), int(row["time_ms"]), epoch, model.model_id, name, digest)
-            for metric, value in row.items()
-            if metric != "time_ms"
-        ],
+        [Metric(*metric, int(row["time_ms"]), epoch, *origin) for metric in metrics.items()],
     )
 
 
@@ -71,11 +61,8 @@ def prune_checkpoints(store: Store, run_id: str, keep_best: int) -> None:
 
 
 def _models(store: Store, run_id: str, condition: str) -> "list[LoggedModel]":
-    return list(
-        store.client.search_logged_models(
-            [store.experiment_id], f"source_run_id = '{run_id}' and {condition}"
-        )
-    )
+    own = f"source_run_id = '{run_id}' and {condition}"
+    return list(store.client.search_logged_models([store.experiment_id], own))
 
 
 def _delete_file(model: "LoggedModel") -> None:

@@ -6,7 +6,8 @@ import math
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,6 @@ KNOWN_BY = ("dvc_stage", "role", "fingerprint")  # the tags by which a run is fo
 CODE = ("pipeline", "stages")
 
 
-@dataclass(frozen=True)
-class DatasetFacts:
-    """The data that a run read: the digest is that of the file, `profile` counts what is in it."""
-
-    name: str
-    path: str
-    digest: str
-    profile: Mapping[str, Any] = field(default_factory=dict)
-
-
 @dataclass
 class Record:
     """One run, whether or not MLflow knows it yet.
@@ -38,11 +29,13 @@ class Record:
     `rows` are the metrics of each epoch with the time of their measurement (`time_ms`), `results`
     the metrics of the whole run. `keep_best` is how many checkpoints keep their files beside the
     last one. Among the tags are those that name the run and the process that writes the record.
+    `dataset` is what the run read: its name, the path and digest (MD5) of its file, and `profile`,
+    which counts what is in it.
     """
 
     tags: dict[str, str]
     parameters: dict[str, str]
-    dataset: DatasetFacts | None = None
+    dataset: Mapping[str, Any] | None = None
     keep_best: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
     results: dict[str, float] = field(default_factory=dict)
@@ -62,7 +55,7 @@ class Record:
 
     def write(self) -> None:
         """Leave the record on disk, of the waiting networks those that are worth keeping."""
-        write_text(self.folder / "record.json", json.dumps(asdict(self), indent=1))
+        write_text(self.folder / "record.json", json.dumps(vars(self), indent=1))
         kept = {self.network_file(epoch).parent for epoch in kept_epochs(self.rows, self.keep_best)}
         for other in set(self.folder.glob("epoch-*")) - kept:
             shutil.rmtree(other)
@@ -86,14 +79,10 @@ def waiting_records() -> list[Record]:
     """The records that dead or finished processes left on disk; those of living ones are theirs."""
     found = []
     for path in sorted(RECORDS.glob("*/record.json")):
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:  # sent meanwhile
-            continue
-        dataset = values.pop("dataset")
-        record = Record(**values, dataset=DatasetFacts(**dataset) if dataset else None)
-        if record.status != RUNNING or is_dead(record.tags):
-            found.append(record)
+        with suppress(FileNotFoundError):  # sent meanwhile
+            record = Record(**json.loads(path.read_text(encoding="utf-8")))
+            if record.status != RUNNING or is_dead(record.tags):
+                found.append(record)
     return found
 
 

@@ -15,40 +15,22 @@ CHAMPION = "champion"
 LINE = "line"  # tag of a model: its champions, the first one first, each once
 
 
-class RegistryError(ValueError):
-    """The registry does not hold what was asked for."""
-
-
 @dataclass(frozen=True)
 class Version:
-    """One student network that was, is, or might have been the champion of its resolution."""
+    """One student network that was, is, or might have been the champion of its resolution.
+
+    Its tags are `network`, the key of the student in params.yaml, `md5` of its file, and
+    `teacher_md5` of the teacher that it learned from; `decision` and `reason`, once it was judged.
+    """
 
     model: str
     version: str
     tags: Mapping[str, str]
 
-    @property
-    def md5(self) -> str:
-        return self._tag("md5")
-
-    @property
-    def model_id(self) -> str:
-        """Of the logged model that holds its file; kept as a tag, since MLflow forgets it."""
-        return self._tag("model_id")
-
-    @property
-    def network(self) -> str:
-        """The key of the student in params.yaml."""
-        return self._tag("network")
-
-    @property
-    def teacher_md5(self) -> str:
-        """Of the teacher that it learned from."""
-        return self._tag("teacher_md5")
-
-    def _tag(self, name: str) -> str:
+    def tag(self, name: str) -> str:
+        """A tag that every version of this program has. Raises ValueError where it is missing."""
         if name not in self.tags:
-            raise RegistryError(
+            raise ValueError(
                 f"{self.model} version {self.version}: has no tag {name!r}, so it is none of this "
                 "program's: give the alias back to one of those in MLflow"
             )
@@ -59,16 +41,19 @@ def model_name(dataset: str, query_px: int) -> str:
     return f"{dataset}-{query_px}px"
 
 
+@tracking_errors()
+def champions(store: Store, condition: str | None = None) -> list[Version]:
+    """The versions that lead now, of the models that meet a condition in MLflow's words."""
+    return [
+        _version(store.client.get_model_version(model.name, str(model.aliases[CHAMPION])))
+        for model in store.client.search_registered_models(condition)
+        if CHAMPION in model.aliases
+    ]
+
+
 def find_champion(store: Store, model: str) -> Version | None:
     """The version that leads now."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return _version(store.client.get_model_version_by_alias(model, CHAMPION))
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
+    return next(iter(champions(store, f"name = '{model}'")), None)
 
 
 def find_versions(store: Store, model: str, md5: str) -> list[Version]:
@@ -81,29 +66,19 @@ def add_version(
     store: Store, model: str, network: Path, run_id: str, tags: Mapping[str, str]
 ) -> Version:
     """Register a network with a file of its own, which no pruning of checkpoints touches."""
-    from mlflow.exceptions import MlflowException
-
     client = store.client
-    try:
+    if not client.search_registered_models(f"name = '{model}'"):
         client.create_registered_model(model)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    facts = {"md5": file_md5(network), **tags}
+    tags = {"md5": file_md5(network), "network": network.stem, **tags}
     logged = client.create_logged_model(
-        store.experiment_id, name=model, source_run_id=run_id, tags=facts, model_type="candidate"
+        store.experiment_id, name=model, source_run_id=run_id, tags=tags, model_type="candidate"
     )
-    client.log_model_artifact(logged.model_id, str(network), None)
-    client.set_logged_model_tags(logged.model_id, {"network_file": network.name})
+    client.log_model_artifact(logged.model_id, str(network))
     client.finalize_logged_model(logged.model_id, "READY")
-    made = client.create_model_version(
-        model,
-        logged.artifact_location,
-        run_id=run_id,
-        tags={**facts, "model_id": logged.model_id},
-        model_id=logged.model_id,
+    source = logged.artifact_location
+    return _version(
+        client.create_model_version(model, source, run_id, tags, model_id=logged.model_id)
     )
-    return _version(made)
 
 
 def promote(store: Store, version: Version) -> None:
@@ -114,10 +89,10 @@ def promote(store: Store, version: Version) -> None:
 
 
 def find_previous(store: Store, now: Version) -> Version:
-    """The champion before the present one. Raises RegistryError where there is none."""
+    """The champion before the present one. Raises ValueError where there is none."""
     before = _line_before(store, now)
     if not before:
-        raise RegistryError(f"{now.model}: version {now.version} is the first champion of its size")
+        raise ValueError(f"{now.model}: version {now.version} is the first champion of its size")
     return _version(store.client.get_model_version(now.model, before[-1]))
 
 
@@ -139,35 +114,24 @@ def _line_before(store: Store, now: Version) -> list[str]:
     return line[: line.index(now.version)] if now.version in line else line
 
 
-def fetch_network(store: Store, version: Version, folder: Path) -> Path:
-    """The network of a version, in `folder`. Raises RegistryError when it is not what it was."""
+def fetch_network(store: Store, version: Version, folder: str) -> Path:
+    """The network of a version, in `folder`. Raises ValueError when it is not what it was."""
     from mlflow.artifacts import download_artifacts
 
-    logged = store.client.get_logged_model(version.model_id)
-    fetched = download_artifacts(
-        artifact_uri=f"{logged.artifact_location}/{logged.tags['network_file']}",
-        dst_path=str(folder),
-        tracking_uri=store.client.tracking_uri,
+    source = store.client.get_model_version_download_uri(version.model, version.version)
+    path = Path(
+        download_artifacts(
+            artifact_uri=f"{source}/{version.tag('network')}.safetensors",
+            dst_path=folder,
+            tracking_uri=store.client.tracking_uri,
+        )
     )
-    path = Path(fetched)
-    if file_md5(path) != version.md5:
-        raise RegistryError(
-            f"{version.model} version {version.version}: its file in {logged.artifact_location} "
-            f"has changed: put one of MD5 {version.md5} back (champions/ may hold a copy)"
+    if file_md5(path) != version.tag("md5"):
+        raise ValueError(
+            f"{version.model} version {version.version}: its file in {source} has changed: put one "
+            f"of MD5 {version.tag('md5')} back (champions/ may hold a copy)"
         )
     return path
-
-
-def champions(store: Store) -> list[tuple[str, Version]]:
-    """Each registered resolution and its champion."""
-    models = store.client.search_registered_models()
-    found = ((model.name, find_champion(store, model.name)) for model in models)
-    return [(name, version) for name, version in found if version is not None]
-
-
-def known_champions(store: Store) -> str:
-    """Their names, for the words of an error."""
-    return ", ".join(sorted(name for name, _ in champions(store))) or "none"
 
 
 def champion_lines() -> list[str]:
@@ -176,13 +140,11 @@ def champion_lines() -> list[str]:
     if not has_store():
         return none
     try:
-        with tracking_errors():
-            found = champions(open_store())
+        found = champions(open_store())
     except TrackingError as error:
         return [f"champions: {error}"]
     return [
-        f"champion of {name}: version {version.version}, {version.network}"
-        for name, version in found
+        f"champion of {one.model}: version {one.version}, {one.tag('network')}" for one in found
     ] or none
 
 

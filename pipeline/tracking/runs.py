@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.processes import own_name
-from pipeline.tracking.record import DatasetFacts, Record
+from pipeline.tracking.record import Record
 from pipeline.tracking.store import (
     Store,
     TrackingError,
-    close_dead_runs,
     contact_errors,
     first_line,
     open_store,
@@ -25,27 +24,25 @@ RETRY_S = 15.0  # after contact was lost, at least; and ten times as long as the
 
 
 class TrackedRun:
-    """One open run. Losing contact with MLflow stops no training: the record waits on disk."""
+    """One open run. Losing contact with MLflow stops no training: the record waits on disk.
 
-    def __init__(self, record: Record) -> None:
+    What waits is sent first. Work that `needs_store` gets its run now, or a TrackingError is
+    raised; other work, which is done already, is sent with its end.
+    """
+
+    def __init__(self, record: Record, *, needs_store: bool) -> None:
         self.record = record
         self.run_id = ""  # of MLflow; empty where the store was not reached
         self.logged_epochs = 0  # the last epoch that the store has
         self._store: Store | None = None
         self._trouble = ""
         self._retry_at_s = 0.0
-
-    def begin(self, *, needs_store: bool) -> None:
-        """Send what waits. Work that `needs_store` gets its run now, or a TrackingError is raised;
-        other work, which is done already, is sent with its end.
-        """
         try:
             with tracking_errors():
                 self._store = open_store()
-                close_dead_runs(self._store)
                 sync_waiting(self._store)
                 if needs_store:
-                    self.run_id, self.logged_epochs = sync(self.record, self._store)
+                    self.run_id, self.logged_epochs = sync(record, self._store)
         except TrackingError as error:
             if needs_store:
                 raise
@@ -69,12 +66,10 @@ class TrackedRun:
     def log_results(self, metrics: Mapping[str, float]) -> None:
         """Log metrics of the whole run, which are sent with its end."""
         self.record.results |= {name: float(value) for name, value in metrics.items()}
-        self.record.write()
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run, which are sent with its end."""
         self.record.tags |= tags
-        self.record.write()
 
     def end(self, status: str) -> None:
         """Close the run; what could not be sent is named, and waits for a later contact."""
@@ -93,20 +88,18 @@ class TrackedRun:
         since_s = time.monotonic()
         if self._store is None or since_s < self._retry_at_s:
             return
+        told = "MLflow is reached again: its record is complete\n" if self._trouble else ""
         try:
             self.run_id, self.logged_epochs = sync(self.record, self._store)
-        except contact_errors() as error:
-            if not self._trouble:
-                sys.stderr.write(
-                    f"MLflow cannot be reached, the work goes on: {first_line(error)}\n"
-                )
-            self._trouble = first_line(error)
-            tried_s = time.monotonic() - since_s
-            self._retry_at_s = time.monotonic() + max(RETRY_S, 10 * tried_s)
-        else:
-            if self._trouble:
-                sys.stderr.write("MLflow is reached again: its record is complete\n")
             self._trouble = ""
+        except contact_errors() as error:
+            reason, now_s = first_line(error), time.monotonic()
+            told = (
+                "" if self._trouble else f"MLflow cannot be reached, the work goes on: {reason}\n"
+            )
+            self._trouble = reason
+            self._retry_at_s = now_s + max(RETRY_S, 10 * (now_s - since_s))
+        sys.stderr.write(told)
 
 
 @contextmanager
@@ -118,7 +111,7 @@ def tracked_run(
     fingerprint: str,
     facts: Mapping[str, Any],
     settings: Mapping[str, Any],
-    dataset: DatasetFacts | None = None,
+    dataset: Mapping[str, Any] | None = None,
     keep_best: int = 0,
     needs_store: bool = True,
 ) -> Iterator[TrackedRun]:
@@ -141,17 +134,16 @@ def tracked_run(
         **texts,
     }
     parameters = {"role": role, **texts, **_flattened(settings)}
-    run = TrackedRun(Record(tags, parameters, dataset, keep_best))
-    run.begin(needs_store=needs_store)
+    run = TrackedRun(Record(tags, parameters, dataset, keep_best), needs_store=needs_store)
+    status = "KILLED"
     try:
         yield run
+        status = "FINISHED"
     except Exception:
-        run.end("FAILED")
+        status = "FAILED"
         raise
-    except BaseException:
-        run.end("KILLED")
-        raise
-    run.end("FINISHED")
+    finally:
+        run.end(status)
 
 
 def _flattened(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 EXPERIMENT = "large-to-small"
-DEFAULT_URI = "sqlite:///mlflow.db"
-ANSWER_PATIENCE_S = 10
 MAX_RUNS = 50_000  # that MLflow gives in one answer
 OPENING = WORK / "tracking.lock"
 CHECKED = WORK / "tracking.checked"  # for which dvc.lock the record was last found in order
@@ -46,7 +44,7 @@ class Store:
 
 
 def tracking_uri() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
 def contact_errors() -> tuple[type[Exception], ...]:
@@ -55,46 +53,35 @@ def contact_errors() -> tuple[type[Exception], ...]:
     return OSError, sqlite3.Error, *((mlflow.MlflowException,) if mlflow else ())
 
 
-def first_line(error: Exception | str) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def tracking_error(reason: Exception | str) -> TrackingError:
-    """The error that names the store and why it cannot be used."""
-    return TrackingError(
-        f"MLFLOW_TRACKING_URI = {tracking_uri()!r}: the tracking store cannot be used: "
-        f"{first_line(reason)}"
-    )
-
-
 @contextmanager
-def tracking_errors() -> Iterator[None]:
-    """Turn what calls of the store raise into a TrackingError."""
+def tracking_errors(trouble: str = "the tracking store cannot be used") -> Iterator[None]:
+    """Turn what calls of the store raise into a TrackingError, which names store and trouble."""
     try:
         yield
     except TrackingError:
         raise
     except contact_errors() as error:
-        raise tracking_error(error) from error
+        named = f"MLFLOW_TRACKING_URI = {tracking_uri()!r}"
+        raise TrackingError(f"{named}: {trouble}: {first_line(error)}") from error
 
 
+@tracking_errors()
 def require_store() -> None:
     """Raise TrackingError, in words, when the store plainly cannot be used; cheap, no import.
 
     Its experiment may have been deleted: MLflow would refuse new runs, after the work.
     """
-    uri = tracking_uri()
-    try:
-        if uri.startswith(("http://", "https://")):
-            experiment = _ask_server(uri)
-        elif path := _database(uri):
-            experiment = _open_database(path)
-        else:
-            return
-    except (OSError, sqlite3.Error, ValueError) as error:
-        raise tracking_error(error) from error
+    uri, experiment = tracking_uri(), {}
+    if uri.startswith(("http://", "https://")):
+        experiment = _ask_server(uri)
+    elif path := _database(uri):
+        experiment = _open_database(path)
     if experiment.get("lifecycle_stage") == "deleted":
-        raise tracking_error(
+        raise OSError(
             f"its experiment {EXPERIMENT!r} was deleted; `MLFLOW_TRACKING_URI={uri} mlflow "
             f"experiments restore --experiment-id {experiment['experiment_id']}` brings it back"
         )
@@ -119,7 +106,10 @@ def open_store() -> Store:
     uri = tracking_uri()
     with FileLock(OPENING):
         client = MlflowClient(tracking_uri=uri)
-        return Store(client, _find_or_create_experiment(client, uri))
+        if found := client.get_experiment_by_name(EXPERIMENT):
+            return Store(client, found.experiment_id)
+        location = Path("mlartifacts").resolve().as_uri() if _database(uri) else None
+        return Store(client, client.create_experiment(EXPERIMENT, artifact_location=location))
 
 
 def close_dead_runs(store: Store) -> list[str]:
@@ -150,13 +140,12 @@ def _ask_server(uri: str) -> dict[str, Any]:
     """The experiment on a server; empty where there is none yet, or the server refuses to say: a
     refusal comes again, in MLflow's own words.
     """
-    question = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/get-by-name"
+    question = "api/2.0/mlflow/experiments/get-by-name?experiment_name="
+    address = f"{uri.rstrip('/')}/{question}{EXPERIMENT}"
     try:
-        with urllib.request.urlopen(  # noqa: S310
-            f"{question}?experiment_name={EXPERIMENT}", timeout=ANSWER_PATIENCE_S
-        ) as answer:
+        with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310
             return json.load(answer)["experiment"]
-    except HTTPError:
+    except (HTTPError, ValueError):
         return {}
 
 
@@ -169,23 +158,13 @@ def _open_database(path: Path) -> dict[str, Any]:
 
     From now on readers and a writer of the file work side by side.
     """
-    WORK.mkdir(exist_ok=True)
     if not path.exists():
         CHECKED.unlink(missing_ok=True)
     with FileLock(OPENING), closing(sqlite3.connect(path, timeout=60)) as connection:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode=wal")
-        if not connection.execute(
-            "SELECT 1 FROM sqlite_master WHERE name = 'experiments'"
-        ).fetchone():
+        tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'")
+        if not tables.fetchone():
             return {}
         query = "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?"
         return dict(connection.execute(query, (EXPERIMENT,)).fetchone() or {})
-
-
-def _find_or_create_experiment(client: "MlflowClient", uri: str) -> str:
-    experiment: Any = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    location = Path("mlartifacts").resolve().as_uri() if _database(uri) else None
-    return client.create_experiment(EXPERIMENT, artifact_location=location)

@@ -9,18 +9,11 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from pipeline.tracking.checkpoints import log_checkpoint, prune_checkpoints
-from pipeline.tracking.record import (
-    KNOWN_BY,
-    RECORDS,
-    RUNNING,
-    DatasetFacts,
-    Record,
-    waiting_records,
-)
-from pipeline.tracking.store import Store, contact_errors
+from pipeline.tracking.record import KNOWN_BY, RECORDS, RUNNING, Record, waiting_records
+from pipeline.tracking.store import Store, close_dead_runs, contact_errors
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput, Metric, Run
+    from mlflow.entities import Metric, Run
 
 
 EVALUATED = "network_md5"  # tag of an evaluation: the network, whose training gets its figures, too
@@ -32,20 +25,23 @@ def sync(record: Record, store: Store) -> tuple[str, int]:
 
     May be repeated after a failure anywhere in it. What was sent does not wait on disk any more.
     """
-    from mlflow.entities import Param, RunTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
     client, tags = store.client, record.tags
     found = store.runs(" and ".join(f"tags.{tag} = '{tags[tag]}'" for tag in KNOWN_BY))
     run = found[-1] if found else client.create_run(store.experiment_id, tags=tags)
     run_id, known = run.info.run_id, run.data
-    metrics = _new_metrics(record.results, run)
-    params = record.parameters.items()
-    new_params = [Param(name, value) for name, value in params if name not in known.params]
-    new_tags = [RunTag(name, value) for name, value in tags.items() - known.tags.items()]
-    if metrics or new_params or new_tags:
-        client.log_batch(run_id, metrics, new_params, new_tags)
-    if record.dataset and not (run.inputs and run.inputs.dataset_inputs):
-        client.log_inputs(run_id, datasets=[_dataset_input(record.dataset)])
+    client.log_batch(
+        run_id,
+        _new_metrics(record.results, run),
+        [Param(name, text) for name, text in record.parameters.items() if name not in known.params],
+        [RunTag(name, text) for name, text in tags.items() - known.tags.items()],
+    )
+    if (data := record.dataset) and not (run.inputs and run.inputs.dataset_inputs):
+        source, profile = json.dumps({"uri": data["path"]}), json.dumps(data["profile"])
+        read = Dataset(data["name"], data["digest"], "local", source, profile=profile)
+        context = InputTag("mlflow.data.context", "training")
+        client.log_inputs(run_id, datasets=[DatasetInput(read, [context])])
     logged_epochs = int(known.metrics.get("epoch", 0))
     for row in record.rows:
         if row["epoch"] > logged_epochs:
@@ -66,12 +62,12 @@ def sync(record: Record, store: Store) -> tuple[str, int]:
 
 
 def sync_waiting(store: Store) -> list[str]:
-    """Send the records that dead or finished processes left on disk; the names of the runs.
+    """Send the records that dead or finished processes left on disk, and mark as KILLED the runs of
+    dead processes that left none; the names of the runs.
 
-    One that the store refuses stays, and is named: it must not stand in the way of others.
+    A record that the store refuses stays, and is named: it must not stand in the way of others.
     """
     sent = []
-    RECORDS.mkdir(parents=True, exist_ok=True)
     with FileLock(RECORDS / "sending.lock"):
         for record in waiting_records():
             if record.status == RUNNING:
@@ -82,7 +78,7 @@ def sync_waiting(store: Store) -> list[str]:
                 sys.stderr.write(f"{record.folder}: not sent to MLflow: {error}\n")
             else:
                 sent.append(record.name)
-    return sent
+    return sent + close_dead_runs(store)
 
 
 def _new_metrics(results: Mapping[str, float], run: "Run") -> "list[Metric]":
@@ -91,16 +87,3 @@ def _new_metrics(results: Mapping[str, float], run: "Run") -> "list[Metric]":
 
     new = results.items() - run.data.metrics.items()
     return [Metric(name, value, time.time_ns() // 1_000_000, 0) for name, value in new]
-
-
-def _dataset_input(data: DatasetFacts) -> "DatasetInput":
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    dataset = Dataset(
-        name=data.name,
-        digest=data.digest,
-        source_type="local",
-        source=json.dumps({"uri": data.path}),
-        profile=json.dumps(dict(data.profile)),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])

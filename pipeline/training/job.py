@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from pipeline.files import file_md5, read_json, write_text
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import NetworkCard, build_embedder, save_network, weights_files
 from pipeline.paths import WORK, DatasetPaths, history_path
-from pipeline.tracking.record import DatasetFacts, fingerprint
+from pipeline.tracking.record import fingerprint
 from pipeline.tracking.runs import tracked_run
 from pipeline.training.checkpoints import Row, load_checkpoint
 from pipeline.training.loop import Objective, train
@@ -193,12 +193,13 @@ def _validate(views: EvaluationViews, database: Tensor | None, network: nn.Modul
     return {"validation_map": found.map}
 
 
-def _dataset_facts(job: TrainingJob) -> DatasetFacts:
+def _dataset_facts(job: TrainingJob) -> dict[str, Any]:
     """What the record says of the data set that was read, with the hash that dvc.lock has too."""
     pack, summary = job.paths.pack, job.paths.pack_summary
     profile = read_json(summary) if summary.exists() else {}
     counts = {fact: value for fact, value in profile.items() if isinstance(value, int | float)}
-    return DatasetFacts(job.dataset, str(pack), file_md5(pack), counts)
+    digest = file_md5(pack)
+    return {"name": job.dataset, "path": str(pack), "digest": digest, "profile": counts}
 
 
 def _table(history: list[Row]) -> str:

@@ -11,11 +11,11 @@ from pipeline.search.decision import decide
 def comparison(low: float, mean: float, high: float) -> Comparison:
     """Gains in points of map."""
     return Comparison(
-        candidate_map=0.5 + mean / 100,
+        map=0.5 + mean / 100,
         champion_map=0.5,
-        mean=mean / 100,
-        low=low / 100,
-        high=high / 100,
+        map_gain=mean / 100,
+        map_gain_low=low / 100,
+        map_gain_high=high / 100,
         level=0.95,
         queries=100,
     )
@@ -87,13 +87,13 @@ def test_queries_are_compared_in_pairs_against_one_database() -> None:
     labels = torch.tensor([0, 0, 1, 1])
     champion = torch.stack([corner[1], corner[0], corner[0], corner[1]])
     found = compare_queries(database, champion, database, labels, Bootstrap(200, 0.9, 0))
-    assert found.candidate_map == 1.0
+    assert found.map == 1.0
     assert found.champion_map == pytest.approx((1 + 1 + 1 / 3 + 1 / 3) / 4)
-    assert found.mean == pytest.approx(1 / 3)
-    assert 0 <= found.low <= found.mean <= found.high <= 2 / 3 + 1e-12
+    assert found.map_gain == pytest.approx(1 / 3)
+    assert 0 <= found.map_gain_low <= found.map_gain <= found.map_gain_high <= 2 / 3 + 1e-12
     assert (found.queries, found.level) == (4, 0.9)
     same = compare_queries(champion, champion, database, labels, Bootstrap(200, 0.9, 0))
-    assert (same.low, same.mean, same.high) == (0.0, 0.0, 0.0)
+    assert (same.map_gain_low, same.map_gain, same.map_gain_high) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.usefixtures("without_shape_checks")

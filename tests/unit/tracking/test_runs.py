@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.processes import is_dead, own_name, start_mark
 from pipeline.tracking.audit import audit_record, record_lines
-from pipeline.tracking.record import DatasetFacts, Record, kept_epochs, waiting_records
+from pipeline.tracking.record import Record, kept_epochs, waiting_records
 from pipeline.tracking.runs import TrackedRun, tracked_run
 from pipeline.tracking.store import (
     EXPERIMENT,
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 ROOT = Path(__file__).resolve().parents[3]
-DATA = DatasetFacts("emblems", "data/emblems/pack.arrow", "0123456789abcdef" * 2, {"images": 9})
+DATA = {
+    "name": "emblems",
+    "path": "data/emblems/pack.arrow",
+    "digest": "0123456789abcdef" * 2,
+    "profile": {"images": 9},
+}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +130,7 @@ def test_every_checkpoint_is_a_model_linked_to_epoch_data_and_metrics(store: Sto
     for model, score in zip(models, (0.5, 0.4, 0.3), strict=True):
         found = {metric.key: metric for metric in model.metrics}
         assert found["validation_map"].value == score
-        assert found["validation_map"].dataset_digest == DATA.digest
+        assert found["validation_map"].dataset_digest == DATA["digest"]
         assert found["loss"].step == int(model.tags["epoch"])
         assert model.params["learning_rate"] == "0.1"
         assert str(model.status) == "LoggedModelStatus.READY" or model.status == "READY"
