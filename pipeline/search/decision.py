@@ -42,10 +42,8 @@ def decide(outcome: Comparison | Incompatible | Unfit | None, tolerance_points: 
 
 
 def _weigh(comparison: Comparison, tolerance_points: float) -> Decision:
-    gain, low, high = (
-        100 * value
-        for value in (comparison.map_gain, comparison.map_gain_low, comparison.map_gain_high)
-    )
+    gain = 100 * comparison.map_gain
+    low, high = 100 * comparison.map_gain_low, 100 * comparison.map_gain_high
     told = (
         f"map {100 * comparison.map:.2f} against {100 * comparison.champion_map:.2f}, a difference "
         f"of {gain:+.2f} points, {100 * comparison.level:g} % interval {low:+.2f} to {high:+.2f}: "

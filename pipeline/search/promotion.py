@@ -185,13 +185,12 @@ def _challenge(
     )
     decision = decide(outcome, terms.tolerance_points)
     settings = {"tolerance_points": terms.tolerance_points, **interval.model_dump()}
+    question = [champion.tag("md5") if champion else "", settings]
     with tracked_run(
         stage="retrain",
         key=model,
         role="decision",
-        fingerprint=fingerprint(
-            [champion.tag("md5") if champion else "", settings], [network, paths.database]
-        ),
+        fingerprint=fingerprint(question, [network, paths.database]),
         facts={
             "dataset": student.dataset,
             "network": key,

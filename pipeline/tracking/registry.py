@@ -76,9 +76,8 @@ def add_version(
     client.log_model_artifact(logged.model_id, str(network))
     client.finalize_logged_model(logged.model_id, "READY")
     source = logged.artifact_location
-    return _version(
-        client.create_model_version(model, source, run_id, tags, model_id=logged.model_id)
-    )
+    made = client.create_model_version(model, source, run_id, tags, model_id=logged.model_id)
+    return _version(made)
 
 
 def promote(store: Store, version: Version) -> None:
@@ -119,13 +118,8 @@ def fetch_network(store: Store, version: Version, folder: str) -> Path:
     from mlflow.artifacts import download_artifacts
 
     source = store.client.get_model_version_download_uri(version.model, version.version)
-    path = Path(
-        download_artifacts(
-            artifact_uri=f"{source}/{version.tag('network')}.safetensors",
-            dst_path=folder,
-            tracking_uri=store.client.tracking_uri,
-        )
-    )
+    file = f"{source}/{version.tag('network')}.safetensors"
+    path = Path(download_artifacts(file, dst_path=folder, tracking_uri=store.client.tracking_uri))
     if file_md5(path) != version.tag("md5"):
         raise ValueError(
             f"{version.model} version {version.version}: its file in {source} has changed: put one "

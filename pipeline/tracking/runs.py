@@ -10,14 +10,7 @@ from typing import Any
 
 from pipeline.processes import own_name
 from pipeline.tracking.record import Record
-from pipeline.tracking.store import (
-    Store,
-    TrackingError,
-    contact_errors,
-    first_line,
-    open_store,
-    tracking_errors,
-)
+from pipeline.tracking.store import Store, TrackingError, open_store, tracking_errors
 from pipeline.tracking.sync import sync, sync_waiting
 
 RETRY_S = 15.0  # after contact was lost, at least; and ten times as long as the last try took
@@ -46,7 +39,7 @@ class TrackedRun:
         except TrackingError as error:
             if needs_store:
                 raise
-            self._trouble = first_line(error)
+            self._trouble = str(error)
 
     def log_epoch(
         self, metrics: Mapping[str, float], save: Callable[[Path], None] | None = None
@@ -90,14 +83,12 @@ class TrackedRun:
             return
         told = "MLflow is reached again: its record is complete\n" if self._trouble else ""
         try:
-            self.run_id, self.logged_epochs = sync(self.record, self._store)
+            with tracking_errors():
+                self.run_id, self.logged_epochs = sync(self.record, self._store)
             self._trouble = ""
-        except contact_errors() as error:
-            reason, now_s = first_line(error), time.monotonic()
-            told = (
-                "" if self._trouble else f"MLflow cannot be reached, the work goes on: {reason}\n"
-            )
-            self._trouble = reason
+        except TrackingError as error:
+            told = "" if self._trouble else f"MLflow cannot be reached, the work goes on: {error}\n"
+            self._trouble, now_s = str(error), time.monotonic()
             self._retry_at_s = now_s + max(RETRY_S, 10 * (now_s - since_s))
         sys.stderr.write(told)
 

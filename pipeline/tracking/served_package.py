@@ -43,11 +43,9 @@ def write_served_package(folder: Path) -> Path:
     (package / "loader.py").write_text(_LOADER)
     for name in SERVED_FILES:
         path = Path(__file__).parents[1] / name
-        text = path.read_text(encoding="utf-8")
-        served = re.sub(
-            r"from pipeline\.\w+\.(\w+) import", rf"from {SERVED_PACKAGE}.\1 import", text
-        )
-        (package / path.name).write_text(served, encoding="utf-8")
+        ours, served = r"from pipeline\.\w+\.(\w+) import", rf"from {SERVED_PACKAGE}.\1 import"
+        text = re.sub(ours, served, path.read_text(encoding="utf-8"))
+        (package / path.name).write_text(text, encoding="utf-8")
     return package
 
 

@@ -53,10 +53,6 @@ def contact_errors() -> tuple[type[Exception], ...]:
     return OSError, sqlite3.Error, *((mlflow.MlflowException,) if mlflow else ())
 
 
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 @contextmanager
 def tracking_errors(trouble: str = "the tracking store cannot be used") -> Iterator[None]:
     """Turn what calls of the store raise into a TrackingError, which names store and trouble."""
@@ -65,8 +61,9 @@ def tracking_errors(trouble: str = "the tracking store cannot be used") -> Itera
     except TrackingError:
         raise
     except contact_errors() as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         named = f"MLFLOW_TRACKING_URI = {tracking_uri()!r}"
-        raise TrackingError(f"{named}: {trouble}: {first_line(error)}") from error
+        raise TrackingError(f"{named}: {trouble}: {reason}") from error
 
 
 @tracking_errors()

@@ -74,10 +74,9 @@ def sync_waiting(store: Store) -> list[str]:
                 record.status = "KILLED"
             try:
                 sync(record, store)
+                sent.append(record.name)
             except contact_errors() as error:
                 sys.stderr.write(f"{record.folder}: not sent to MLflow: {error}\n")
-            else:
-                sent.append(record.name)
     return sent + close_dead_runs(store)
 
 
