@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.views import ALPHA, COLOUR
-from pipeline.config.recipes import DistillationRecipe
 from pipeline.datasets.packs import Pack
 from pipeline.models.embedder import Embedder, Precision, freeze_batch_norm
 from pipeline.models.weights import build_embedder
@@ -110,12 +109,10 @@ def objective_of(
         teacher=teacher,
         teacher_px=setting.teacher_px,
         student_px=setting.student_px,
-        recipe=DistillationRecipe.model_construct(
-            images_per_batch=setting.images,
-            images_per_epoch=setting.images * setting.batches,
-            lambda_ts=LAMBDA_TS,
-            lambda_ss=LAMBDA_SS,
-        ),
+        images_per_batch=setting.images,
+        images_per_epoch=setting.images * setting.batches,
+        lambda_ts=LAMBDA_TS,
+        lambda_ss=LAMBDA_SS,
         views=ViewRecipe(setting.views, (0.08, 1.0), 0.5, COLOUR, mixup_alpha=ALPHA),
         seed=0,
         device=device,

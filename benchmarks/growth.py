@@ -37,6 +37,7 @@ from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.weights import build_embedder
 from pipeline.search.index import read_index, write_exact_index
+from pipeline.views.coupled import cached_decoder
 
 CPU = torch.device("cpu")
 BACKBONE = "timm/resnet18"
@@ -82,10 +83,12 @@ def training_step(pairs: int, folder: Path) -> Cost:
     """A step of the library's loop on so many view pairs, loaded in the same thread."""
     setting = Setting(BACKBONE, TEACHER_PX, STUDENT_PX, pairs // VIEWS, VIEWS, STEPS, dim=DIM)
     pack = open_pack(folder / "pack.arrow")
-    objective = objective_of(setting, pack, pack.decode, CPU, Catcher(DIM))
+    objective = objective_of(setting, pack, cached_decoder(pack, 0), CPU, Catcher(DIM))
     ready = ready_batches(objective, 1)[0]
     student = made_student(setting, ready)
-    objective = objective_of(setting, pack, pack.decode, CPU, made_teacher(setting, ready))
+    objective = objective_of(
+        setting, pack, cached_decoder(pack, 0), CPU, made_teacher(setting, ready)
+    )
     before_mib = peak_mib()
     # Two epochs, of which the first also makes the optimiser's state.
     *_, epoch = library_epochs(setting, objective, student, threads=0, epochs=2)

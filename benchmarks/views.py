@@ -125,7 +125,7 @@ def main() -> None:
             "one at a time, the peer's way": lambda n: views_one_at_a_time(
                 pack, rows, given.views, tuple(given.sizes), n
             ),
-            "in batches, files read anew": lambda n: ours(pack.decode, n),
+            "in batches, files read anew": lambda n: ours(cached_decoder(pack, 0), n),
             "in batches, decoded images kept": lambda n: ours(kept, n),
         }
         size = sum(len(pack.encoded(row)) for row in range(given.pool)) / given.pool

@@ -75,7 +75,7 @@ class DatasetPaths:
         return Path("report", "parts", self.dataset, f"{key}.json")
 
 
-def archives_shelf() -> Path | None:
+def archives_folder() -> Path | None:
     """The user's folder of published archives, if L2S_ARCHIVES names one."""
     named = os.environ.get("L2S_ARCHIVES")
     return Path(named) if named else None

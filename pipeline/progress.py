@@ -58,8 +58,8 @@ class Progress:
         left = self.total - self.done
         rest = f", {left / rate:.0f} s left" if left and rate else ""
         notes = f", {self.notes}" if self.notes else ""
-        told = f"{self.done}/{self.total} {self.unit}, {rate_text(rate, self.unit)}"
-        sys.stderr.write(f"{self.name}: {told}, {elapsed_s:.0f} s{rest}{notes}\n")
+        counts = f"{self.done}/{self.total} {self.unit}, {rate_text(rate, self.unit)}"
+        sys.stderr.write(f"{self.name}: {counts}, {elapsed_s:.0f} s{rest}{notes}\n")
         sys.stderr.flush()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -9,6 +9,9 @@ from pipeline.training.job import TrainingJob, run_training, set_up, training_da
 from pipeline.views.coupled import cached_decoder
 from stages import run_stage
 
+# Of the recipe: what the objective takes.
+OBJECTIVE = {"images_per_batch", "images_per_epoch", "lambda_ts", "lambda_ss"}
+
 
 def distill(key: str) -> None:
     params = load_params()
@@ -24,7 +27,7 @@ def distill(key: str) -> None:
             teacher=teacher,
             teacher_px=card.size_px,
             student_px=job.size_px,
-            recipe=params.student_distillation(key),
+            **job.recipe.model_dump(include=OBJECTIVE),
             views=job.view_recipe,
             seed=params.seed,
             device=data.device,

@@ -13,6 +13,7 @@ import torch
 from pipeline.datasets.packs import open_pack
 from pipeline.training.loop import train
 from pipeline.training.process_group import joined_group
+from pipeline.views.evaluation import image_tensor
 from tests.made_training import (
     AUGMENTED,
     CPU,
@@ -36,7 +37,9 @@ def run(folder: Path, pack_file: Path) -> None:
         def embed_pool(network: torch.nn.Module) -> torch.Tensor:
             own = rows[group.part(len(rows))]
             with torch.no_grad():
-                vectors = network(torch.stack([pack.decode(int(row)) for row in own]) / 255)
+                vectors = network(
+                    torch.stack([image_tensor(pack.image(int(row))) for row in own]) / 255
+                )
             return group.gather(vectors, len(rows))
 
         teacher = tiny_embedder(seed=1).eval().requires_grad_(False)

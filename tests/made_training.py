@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pipeline.config.recipes import DistillationRecipe, TripletRecipe
 from pipeline.datasets.packs import Pack, open_pack, write_pack
 from pipeline.datasets.reader import ImageRecord, Split
 from pipeline.models.backbones import Backbone
@@ -18,7 +17,8 @@ from pipeline.models.embedder import Embedder
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.metric_learning import TripletObjective
 from pipeline.training.schedule import Schedule
-from pipeline.views.coupled import ViewRecipe
+from pipeline.views.coupled import ViewRecipe, cached_decoder
+from pipeline.views.evaluation import image_tensor
 
 CPU = torch.device("cpu")
 HALF = (0.5, 0.5, 0.5)
@@ -92,7 +92,7 @@ def triplet_objective(pack: Pack, **changes: object) -> TripletObjective:
     rows = changes.get("rows", pack.rows("train"))
 
     def embed_pool(network: nn.Module) -> Tensor:
-        images = torch.stack([pack.decode(int(row)) for row in rows])
+        images = torch.stack([image_tensor(pack.image(int(row))) for row in rows])
         with torch.no_grad():
             return network(images.float() / 255)
 
@@ -104,13 +104,12 @@ def triplet_objective(pack: Pack, **changes: object) -> TripletObjective:
         "negative_pool": "dataset",
         "distance_floor": 0.5,
     }
-    recipe = {name: changes.pop(name, value) for name, value in recipe.items()}
     values: dict[str, object] = {
-        "decode": pack.decode,
+        "decode": cached_decoder(pack),
         "labels": pack.labels,
         "rows": rows,
         "size_px": 16,
-        "recipe": TripletRecipe.model_construct(**recipe),
+        **recipe,
         "views": PLAIN,
         "embed_pool": embed_pool,
         "seed": 0,
@@ -122,14 +121,13 @@ def triplet_objective(pack: Pack, **changes: object) -> TripletObjective:
 def distillation_objective(pack: Pack, teacher: nn.Module, **changes: object):
     """Four images a batch, from 24 px (teacher) to 16 px (student)."""
     recipe = {"images_per_batch": 4, "images_per_epoch": None, "lambda_ts": 0.7, "lambda_ss": 0.7}
-    recipe = {name: changes.pop(name, value) for name, value in recipe.items()}
     values: dict[str, object] = {
-        "decode": pack.decode,
+        "decode": cached_decoder(pack),
         "rows": pack.rows("train"),
         "teacher": teacher,
         "teacher_px": 24,
         "student_px": 16,
-        "recipe": DistillationRecipe.model_construct(**recipe),
+        **recipe,
         "views": AUGMENTED,
         "seed": 0,
         "device": CPU,

@@ -59,8 +59,8 @@ def workspace() -> Iterator[Workspace]:
         if os.environ.get("L2S_DEBUG"):
             raise
         typer.echo(f"error: {error}", err=True)
-        if "run `l2s study`" in str(error) and (told := _why_missing()):
-            typer.echo(told, err=True)
+        if "run `l2s study`" in str(error) and (reason := _why_missing()):
+            typer.echo(reason, err=True)
         raise typer.Exit(2) from None
 
 
@@ -68,8 +68,8 @@ def _why_missing() -> str | None:
     """Why something may be missing for a while: stages that run have taken their results away."""
     from pipeline.flows.run_state import at_work
 
-    told = "may be making it anew: try again when it has ended; `l2s status` shows how far it is"
-    return (who := at_work()) and f"{who} and {told}"
+    text = "may be making it anew: try again when it has ended; `l2s status` shows how far it is"
+    return (who := at_work()) and f"{who} and {text}"
 
 
 def end_flow(

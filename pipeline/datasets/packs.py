@@ -8,10 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
-from jaxtyping import UInt8
 from PIL import Image
-from torch import Tensor
 
 from pipeline.datasets.decode import decode_image
 from pipeline.datasets.reader import ImageRecord, Split
@@ -76,15 +73,6 @@ class Pack:
         this is for looking at images, not for evaluation.
         """
         return decode_image(self.encoded(row), self.names[row], least_px=least_px)
-
-    def decode(self, row: int) -> UInt8[Tensor, "channel height width"]:
-        """One image, decoded to RGB, as a tensor."""
-        return image_tensor(self.image(row))
-
-
-def image_tensor(image: Image.Image) -> UInt8[Tensor, "channel height width"]:
-    """An RGB picture as a tensor that owns its memory."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def write_pack(

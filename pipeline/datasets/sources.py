@@ -10,7 +10,7 @@ from pipeline.datasets.cub200 import CUB200
 from pipeline.datasets.fetching import FetchedFile, download_files, given_files
 from pipeline.datasets.published import PublishedDataset
 from pipeline.datasets.sop import SOP
-from pipeline.paths import ARCHIVES, archives_shelf
+from pipeline.paths import ARCHIVES, archives_folder
 
 DATASETS: Mapping[str, PublishedDataset] = MappingProxyType(
     {dataset.name: dataset for dataset in (CUB200, CARS196, SOP)}
@@ -27,5 +27,5 @@ def find_files(source: PublishedSource, given: str | None) -> dict[str, FetchedF
     if given is not None:
         return given_files(archive, Path(given), accept_subset=source.accept_subset)
     return download_files(
-        archive, ARCHIVES, archives_dir=archives_shelf(), accept_subset=source.accept_subset
+        archive, ARCHIVES, archives_dir=archives_folder(), accept_subset=source.accept_subset
     )

@@ -104,13 +104,13 @@ def draw_examples(
         for role, own in queries.items()
     }
 
-    def labelled(row: int) -> dict[str, Any]:
+    def described(row: int) -> dict[str, Any]:
         image, name = int(test[row]), pack.class_names[int(labels[row])]
         return {"image": image, "name": pack.names[image], "class": name}
 
     def answer(role: str, row: int) -> dict[str, Any]:
         results = [
-            labelled(one) | {"hit": bool(labels[one] == labels[row])} for one in found[role][row]
+            described(one) | {"hit": bool(labels[one] == labels[row])} for one in found[role][row]
         ]
         precise = float(precision[role][row])
         return {"role": role, "average_precision": precise, "results": results}
@@ -121,7 +121,7 @@ def draw_examples(
             shown = test[[row, *(one for results in found.values() for one in results[row])]]
             small = encode_view(evaluation_view(pack.image(int(test[row])), query_px))
             examples.append(
-                labelled(row)
+                described(row)
                 | {
                     "reason": reason,
                     "shown": np.unique(shown).tolist(),

@@ -94,8 +94,8 @@ def read_graph() -> StageGraph:
             for stage in stages:
                 name, needed = stage.addressing, set(graph.successors(stage))
                 upstreams[name] = tuple(one.addressing for one in stages if one in needed)
-                if told := stage.status().get(name):
-                    changes[name] = tuple(_reasons(told))
+                if found := stage.status().get(name):
+                    changes[name] = tuple(_reasons(found))
             locked = {stage.addressing for stage in stages if any(o.hash_info for o in stage.outs)}
     except DvcException as error:
         raise GraphError(f"dvc: {' '.join(str(error).split())}") from error

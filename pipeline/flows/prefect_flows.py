@@ -176,8 +176,8 @@ def _advance_as_tasks(study: Study) -> None:
     @task(cache_policy=NO_CACHE, persist_result=False)
     def stage_task(stage: str) -> State[Any]:
         logger = get_run_logger()
-        told = study.run(stage)
-        while isinstance(line := told.get(), str):
+        lines = study.run(stage)
+        while isinstance(line := lines.get(), str):
             logger.info("%s", line)
         return _state_of(line)
 

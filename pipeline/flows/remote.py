@@ -85,8 +85,8 @@ def ready_cells(graph: StageGraph, targets: Iterable[str]) -> list[str]:
     dirty = graph.dirty()
     cells = [stage for stage in graph.named(targets) if stage in dirty]
     if first := sorted({name for cell in cells for name in graph.upstreams[cell]} & set(dirty)):
-        told = ",".join(first)
-        raise ExchangeError(f"inputs are not made yet: first run l2s study --targets {told}")
+        needed = ",".join(first)
+        raise ExchangeError(f"inputs are not made yet: first run l2s study --targets {needed}")
     return cells
 
 

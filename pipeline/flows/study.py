@@ -52,7 +52,7 @@ class Study:
         self._outputs = locked_outputs()
         self._runs: dict[str, SimpleQueue[str | Outcome]] = {}
         self.before = stage_states(whole, runs)
-        before = [(name, *told) for name, told in self.before.items()]
+        before = [(name, *state) for name, state in self.before.items()]
         state.note(jobs=self.jobs, plan=self.dirty, before=before)
         terminal.width = max(map(len, self.dirty), default=0)
 

@@ -35,10 +35,10 @@ def load_local_weights(network: nn.Module, path: Path, classifier: Sequence[str]
                 ("has besides", given - wanted),
                 ("has another shape of", (n for n in shapes if shapes[n] != own[n].shape)),
             ]
-            told = [text for what, names in faults if (text := _enumerate(what, names))]
-            if told:
+            faulty = [text for what, names in faults if (text := _enumerate(what, names))]
+            if faulty:
                 raise WeightsError(
-                    f"{path}: is not of this backbone: {'; '.join(told)}: is `backbone` the one "
+                    f"{path}: is not of this backbone: {'; '.join(faulty)}: is `backbone` the one "
                     "that the file was saved from?"
                 )
             if not any(value.is_meta for value in own.values()):

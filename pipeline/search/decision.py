@@ -44,16 +44,16 @@ def decide(outcome: Comparison | Incompatible | Unfit | None, tolerance_points: 
 def _weigh(comparison: Comparison, tolerance_points: float) -> Decision:
     gain = 100 * comparison.map_gain
     low, high = 100 * comparison.map_gain_low, 100 * comparison.map_gain_high
-    told = (
+    figures = (
         f"map {100 * comparison.map:.2f} against {100 * comparison.champion_map:.2f}, a difference "
         f"of {gain:+.2f} points, {100 * comparison.level:g} % interval {low:+.2f} to {high:+.2f}: "
     )
     if low >= -tolerance_points:
-        return Decision("promoted", f"{told}not worse than {tolerance_points:g} points")
+        return Decision("promoted", f"{figures}not worse than {tolerance_points:g} points")
     if gain >= -tolerance_points:
-        told += (
+        figures += (
             f"it may be worse by up to {-low:.2f} points, and {tolerance_points:g} are allowed; "
             f"{comparison.queries} queries can tell {(high - low) / 2:.2f} points apart"
         )
-        return Decision("refused", told)
-    return Decision("refused", f"{told}worse by more than {tolerance_points:g} points")
+        return Decision("refused", figures)
+    return Decision("refused", f"{figures}worse by more than {tolerance_points:g} points")

@@ -81,16 +81,18 @@ class TrackedRun:
         since_s = time.monotonic()
         if self._store is None or since_s < self._retry_at_s:
             return
-        told = "MLflow is reached again: its record is complete\n" if self._trouble else ""
+        message = "MLflow is reached again: its record is complete\n" if self._trouble else ""
         try:
             with tracking_errors():
                 self.run_id, self.logged_epochs = sync(self.record, self._store)
             self._trouble = ""
         except TrackingError as error:
-            told = "" if self._trouble else f"MLflow cannot be reached, the work goes on: {error}\n"
+            message = (
+                "" if self._trouble else f"MLflow cannot be reached, the work goes on: {error}\n"
+            )
             self._trouble, now_s = str(error), time.monotonic()
             self._retry_at_s = now_s + max(RETRY_S, 10 * (now_s - since_s))
-        sys.stderr.write(told)
+        sys.stderr.write(message)
 
 
 @contextmanager

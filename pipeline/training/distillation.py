@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.config.recipes import DistillationRecipe
 from pipeline.training.losses import absolute_distillation, relational_distillation
 from pipeline.training.process_group import ALONE, ProcessGroup
 from pipeline.training.samplers import seeded_generator, shuffled_batches
@@ -30,7 +29,7 @@ class StudentBatch:
 class DistillationObjective:
     """L_abs + lambda_ts L_ts + lambda_ss L_ss between a student and `teacher` (METHOD section 4).
 
-    `rows` are the training images; the recipe bounds how many of them an epoch visits.
+    `rows` are the training images, of which an epoch visits `images_per_epoch`, or all for None.
     The teacher runs without a graph, in the loading threads, side by side with the student.
     """
 
@@ -39,14 +38,17 @@ class DistillationObjective:
     teacher: nn.Module
     teacher_px: int
     student_px: int
-    recipe: DistillationRecipe
+    images_per_batch: int
+    images_per_epoch: int | None
+    lambda_ts: float
+    lambda_ss: float
     views: ViewRecipe
     seed: int
     device: torch.device
     group: ProcessGroup = ALONE
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        size, limit = self.recipe.images_per_batch, self.recipe.images_per_epoch
+        size, limit = self.images_per_batch, self.images_per_epoch
         generator = seeded_generator(self.seed, "order", epoch)
         return shuffled_batches(self.rows, size, generator, limit)
 
@@ -72,6 +74,6 @@ class DistillationObjective:
         to_teacher, to_student = relational_distillation(embeddings, targets)
         return {
             "absolute": absolute_distillation(embeddings, targets),
-            "relational_ts": self.recipe.lambda_ts * to_teacher,
-            "relational_ss": self.recipe.lambda_ss * to_student,
+            "relational_ts": self.lambda_ts * to_teacher,
+            "relational_ss": self.lambda_ss * to_student,
         }

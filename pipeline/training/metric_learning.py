@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.config.recipes import TripletRecipe
 from pipeline.training.process_group import ALONE, ProcessGroup
 from pipeline.training.samplers import class_balanced_batches, seeded_generator
 from pipeline.training.triplet import draw_negatives, form_triplets, triplet_loss
@@ -33,7 +33,7 @@ class TripletBatch:
 class TripletObjective:
     """Triplet loss with distance-weighted negatives (METHOD section 3).
 
-    `rows` are the training images of the pack, `labels` those of all its images. With the recipe's
+    `rows` are the training images of the pack, `labels` those of all its images. With
     `negative_pool` "dataset" the negatives come from all of `rows`, embedded by `embed_pool` at the
     start of each epoch; with "batch" they come from the batch itself.
     """
@@ -42,7 +42,12 @@ class TripletObjective:
     labels: np.ndarray
     rows: np.ndarray
     size_px: int
-    recipe: TripletRecipe
+    classes_per_batch: int
+    images_per_class: int
+    margin: float
+    negatives_per_anchor: int
+    negative_pool: Literal["dataset", "batch"]
+    distance_floor: float
     views: ViewRecipe
     embed_pool: Callable[[nn.Module], Float[Tensor, "image dim"]]
     seed: int
@@ -51,12 +56,12 @@ class TripletObjective:
     _pool: Tensor | None = field(default=None, init=False)
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        sizes = self.recipe.classes_per_batch, self.recipe.images_per_class
+        sizes = self.classes_per_batch, self.images_per_class
         generator = seeded_generator(self.seed, "order", epoch)
         return class_balanced_batches(self.labels, self.rows, *sizes, generator)
 
     def begin_epoch(self, epoch: int, network: nn.Module) -> None:
-        if self.recipe.negative_pool == "dataset":
+        if self.negative_pool == "dataset":
             pool = self.embed_pool(network.eval())
             self._pool = pool.double()  # once an epoch: the draw for each batch computes in it
 
@@ -64,7 +69,7 @@ class TripletObjective:
         generator = seeded_generator(self.seed, "views", epoch, number)
         negative = None
         images = rows
-        if self.recipe.negative_pool == "dataset":
+        if self.negative_pool == "dataset":
             assert self._pool is not None
             anchors = self._pool[np.searchsorted(self.rows, rows)]
             differs = self.labels[rows][:, None] != self.labels[self.rows]
@@ -90,13 +95,13 @@ class TripletObjective:
             differs = loaded.labels[:, None] != loaded.labels
             negative = self._draw(pool, pool, differs, loaded.generator)
         triplets = form_triplets(loaded.labels, loaded.anchors, negative)
-        return {"triplet": triplet_loss(embeddings, *triplets, self.recipe.margin)}
+        return {"triplet": triplet_loss(embeddings, *triplets, self.margin)}
 
     def _draw(
         self, anchors: Tensor, pool: Tensor, is_negative: Tensor, generator: torch.Generator
     ) -> Int[Tensor, "anchor negative"]:
-        """Rows of `pool` for each anchor, as the recipe says."""
-        drawn, floor = self.recipe.negatives_per_anchor, self.recipe.distance_floor
+        """Rows of `pool` for each anchor."""
+        drawn, floor = self.negatives_per_anchor, self.distance_floor
         differs = is_negative.to(pool.device)
         return draw_negatives(
             anchors, pool, differs, negatives=drawn, floor=floor, generator=generator

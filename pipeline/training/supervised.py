@@ -8,6 +8,12 @@ from pipeline.training.job import Role, TrainingJob, run_training, training_data
 from pipeline.training.metric_learning import TripletObjective
 from pipeline.views.coupled import cached_decoder
 
+# Of the recipe: what the objective takes.
+OBJECTIVE = {
+    *("classes_per_batch", "images_per_class", "margin"),
+    *("negatives_per_anchor", "negative_pool", "distance_floor"),
+}
+
 
 def train_supervised(role: Role, key: str) -> None:
     """Train the teacher of the data set `key`, or the baseline of the student `key`."""
@@ -26,7 +32,7 @@ def train_supervised(role: Role, key: str) -> None:
             labels=data.pack.labels,
             rows=rows,
             size_px=job.size_px,
-            recipe=params.datasets[job.dataset].teacher,
+            **job.recipe.model_dump(include=OBJECTIVE),
             views=job.view_recipe,
             embed_pool=embed_pool,
             seed=params.seed,

@@ -37,7 +37,7 @@ class ViewRecipe:
 
 
 def cached_decoder(pack: Pack, limit_bytes: int = DECODED_CACHE_BYTES) -> Decode:
-    """`pack.decode` that keeps the images it has decoded until they fill `limit_bytes`.
+    """Images of the pack by their rows, kept once decoded until they fill `limit_bytes`.
 
     Several threads may call it.
     """
@@ -49,7 +49,7 @@ def cached_decoder(pack: Pack, limit_bytes: int = DECODED_CACHE_BYTES) -> Decode
         nonlocal room
         image = kept.get(row)
         if image is None:
-            image = pack.decode(row)
+            image = evaluation.image_tensor(pack.image(row))
             with lock:
                 if row not in kept and image.numel() <= room:
                     room -= image.numel()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
@@ -13,6 +14,11 @@ from pipeline.models.query_encoder import square_view
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _YIQ = torch.tensor([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64)
+
+
+def image_tensor(image: Image.Image) -> UInt8[Tensor, "channel height width"]:
+    """An RGB picture as a tensor that owns its memory."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def evaluation_view(

@@ -90,8 +90,8 @@ class SearchService:
             opened = self.database(database)
             known = self.networks(opened.dataset)
             if network not in known:
-                told = f"{database} has no network {network!r}; known: {', '.join(known)}"
-                raise HTTPException(404, told)
+                message = f"{database} has no network {network!r}; known: {', '.join(known)}"
+                raise HTTPException(404, message)
             if TEACHER not in known:
                 raise ValueError(f"the teacher of {opened.dataset} is not there: run `l2s study`")
             return {

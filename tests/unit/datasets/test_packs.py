@@ -12,12 +12,12 @@ from PIL import Image
 from pipeline.datasets.packs import (
     BYTES_PER_BATCH,
     RECORDS_PER_BATCH,
-    image_tensor,
     open_pack,
     validation_split,
     write_pack,
 )
 from pipeline.datasets.reader import ImageRecord
+from pipeline.views.evaluation import image_tensor
 from tests.made_training import made_pack, picture, records
 
 
@@ -75,7 +75,7 @@ def test_pictures_are_decoded_exactly(tmp_path: Path) -> None:
     for row, seed in ((0, 0), (39, 39), (70, 1030)):
         expected = picture(seed, 12, 12)
         np.testing.assert_array_equal(np.array(pack.image(row)), expected)
-        decoded = pack.decode(row)
+        decoded = image_tensor(pack.image(row))
         assert decoded.dtype == torch.uint8
         np.testing.assert_array_equal(decoded.permute(1, 2, 0).numpy(), expected)
 

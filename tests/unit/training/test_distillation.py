@@ -14,6 +14,7 @@ from pipeline.models.embedder import Embedder
 from pipeline.training.distillation import DistillationObjective, StudentBatch
 from pipeline.training.loop import train
 from pipeline.training.losses import absolute_distillation, relational_distillation
+from pipeline.views.evaluation import image_tensor
 from tests.made_training import (
     AUGMENTED,
     PLAIN,
@@ -103,7 +104,7 @@ def test_it_learns_the_relations_too(pack: Pack, tmp_path: Path) -> None:
     recipe = replace(PLAIN, views=4, crop_scale=(0.3, 1.0))
     teacher = fixed_teacher()
     with torch.no_grad():  # centred, so that its embeddings spread over the sphere
-        images = torch.stack([pack.decode(row) for row in range(12)]).float() / 255
+        images = torch.stack([image_tensor(pack.image(row)) for row in range(12)]).float() / 255
         centre = teacher.pooled(images).mean(0)
         teacher.projection.bias.copy_(-(teacher.projection.weight @ centre))
     objective = distillation_objective(pack, teacher, views=recipe)
@@ -209,7 +210,7 @@ def test_the_partners_come_from_the_training_rows(pack: Pack) -> None:
 
     def decode(row: int) -> torch.Tensor:
         seen.append(row)
-        return pack.decode(row)
+        return image_tensor(pack.image(row))
 
     rows = np.array([1, 2, 5, 8])
     objective = distillation_objective(

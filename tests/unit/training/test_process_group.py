@@ -36,7 +36,9 @@ def trained(folder: Path, pack: Path, processes: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_pack(tmp_path_factory.mktemp("pack"), 4, 3).path
+    folder = tmp_path_factory.mktemp("pack")
+    made_pack(folder, 4, 3)
+    return folder / "pack.arrow"
 
 
 @pytest.fixture(scope="module")

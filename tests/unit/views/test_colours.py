@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.datasets.packs import image_tensor
 from pipeline.views.evaluation import (
     LUMA,
     adjust_colours,
     colour_maps,
     draw_mix_weights,
+    image_tensor,
     mean_luma,
 )
 from tests.made_training import picture

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -20,6 +21,7 @@ from pipeline.views.evaluation import (
     crop_boxes,
     crop_view,
     draw_view_parameters,
+    image_tensor,
 )
 from pipeline.views.resampling import stack_images
 from tests.made_training import AUGMENTED, CPU, PLAIN, made_pack, picture
@@ -267,16 +269,16 @@ def test_views_at_one_size_are_those_of_the_pair() -> None:
 def test_the_cache_keeps_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack = made_pack(tmp_path, 2, 3, px=8)
     asked = []
-    plain = Pack.decode
+    plain = Pack.image
 
-    def counted(self: Pack, row: int) -> Tensor:
+    def counted(self: Pack, row: int) -> Image.Image:
         asked.append(row)
         return plain(self, row)
 
-    monkeypatch.setattr(Pack, "decode", counted)
+    monkeypatch.setattr(Pack, "image", counted)
     decode = cached_decoder(pack, limit_bytes=2 * 3 * 8 * 8)
     for row in (0, 1, 2, 0, 1, 2):
-        assert torch.equal(decode(row), plain(pack, row))
+        assert torch.equal(decode(row), image_tensor(plain(pack, row)))
     assert asked == [0, 1, 2, 2]
 
 
@@ -324,19 +326,19 @@ def test_threads_share_a_cached_decoder_within_its_bytes(
 ) -> None:
     """Eight threads decode the same image at once; it is kept and counted once."""
     pack = made_pack(tmp_path, 2, 3, px=8)
-    plain, together, decoded = Pack.decode, threading.Barrier(8), list[int]()
+    plain, together, decoded = Pack.image, threading.Barrier(8), list[int]()
 
-    def at_once(self: Pack, row: int) -> Tensor:
+    def at_once(self: Pack, row: int) -> Image.Image:
         decoded.append(row)
         if len(decoded) <= 8:
             together.wait(timeout=10)  # all have found the cache empty
         return plain(self, row)
 
-    monkeypatch.setattr(Pack, "decode", at_once)
+    monkeypatch.setattr(Pack, "image", at_once)
     decode = cached_decoder(pack, limit_bytes=2 * 3 * 8 * 8)
     with ThreadPoolExecutor(8) as pool:
         for got in pool.map(decode, [0] * 8):
-            assert torch.equal(got, plain(pack, 0))
+            assert torch.equal(got, image_tensor(plain(pack, 0)))
     for row in (1, 2, 0, 1, 2):
         decode(row)
     assert decoded == [0] * 8 + [1, 2, 2]  # there was room for a second image, none for a third

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.datasets.packs import image_tensor
 from pipeline.views.evaluation import (
     ViewParameters,
     crop_boxes,
     crop_view,
     draw_view_parameters,
     evaluation_view,
+    image_tensor,
 )
 from tests.made_training import picture
 
