@@ -92,7 +92,6 @@ def _show_tradeoffs(params: "Params", *, write: bool = False) -> None:
     from rich.console import Console
 
     from pipeline.paths import DatasetPaths
-    from pipeline.report.report import write_tradeoff
     from pipeline.report.terminal import tradeoff_table
     from pipeline.report.tradeoff import read_rows
 
@@ -101,6 +100,8 @@ def _show_tradeoffs(params: "Params", *, write: bool = False) -> None:
         paths = DatasetPaths(name)
         rows = read_rows(paths, params.cells_of(name))
         if write:
+            from pipeline.report.report import write_tradeoff  # jinja2, which a table needs not
+
             write_tradeoff(paths, rows)
         console.print(tradeoff_table(name, rows))
         console.print(f"table   {paths.results / 'tradeoff.csv'}", highlight=False)

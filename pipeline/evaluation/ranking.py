@@ -3,14 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.evaluation.ranks import Positives, full_precision, rank_blocks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     "average_precision",
@@ -38,8 +41,10 @@ class RetrievalResult:
     query_metrics: dict[str, Float[np.ndarray, " query"]]
 
     @property
-    def per_query(self) -> pd.DataFrame:
+    def per_query(self) -> "pd.DataFrame":
         """One row a query, in order, columns `COLUMNS`; NaN where the query has no positive."""
+        import pandas as pd
+
         return pd.DataFrame(self.query_metrics)
 
 

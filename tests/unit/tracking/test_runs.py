@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -442,12 +443,8 @@ def test_eight_writers_to_a_fresh_database_lose_nothing(
     import mlflow  # noqa: F401  (once here, not in each of the processes)
 
     forked = multiprocessing.get_context("fork")
-    writers = [forked.Process(target=write_run, args=(f"w{number}",)) for number in range(8)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert [writer.exitcode for writer in writers] == [0] * 8
+    with ProcessPoolExecutor(8, mp_context=forked) as writers:  # tells what a writer raises
+        list(writers.map(write_run, [f"w{number}" for number in range(8)]))
     store = open_store()
     runs = store.runs("tags.role = 'student'")
     assert sorted(run.data.tags["fingerprint"] for run in runs) == [f"w{n}" for n in range(8)]
