@@ -160,10 +160,10 @@ def select(
 
 def _given_file(option: str, file: Path, here: Path) -> str:
     """The path as params.yaml is to hold it: relative to its folder if it was given so."""
-    absolute = here / file.expanduser()
-    if not absolute.exists():
+    given = file.expanduser()
+    if not (here / given).exists():
         raise ValueError(f"--{option} {file}: there is no such file or folder")
-    return str(file) if file.is_absolute() else os.path.relpath(absolute)
+    return str(given) if given.is_absolute() else os.path.relpath(here / given)
 
 
 def _setting(text: str) -> tuple[str, Any]:

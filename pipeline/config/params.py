@@ -13,6 +13,7 @@ from pipeline.config.faults import ConfigurationError, field_faults, well_formed
 from pipeline.config.recipes import DistillationRecipe, Name, Network, Positive, TripletRecipe
 from pipeline.config.sources import EmblemsSource, Model, Source, input_fault
 
+_MOST_CHARACTERS = 1 << 20
 _WHOLE = ("kind", "loss", "backbone")  # what a mapping is, in which the other keys make sense
 
 __all__ = ["ConfigurationError", "Params", "load_params", "parse_params"]
@@ -127,8 +128,10 @@ def parse_params(text: str, path: Path = Path("params.yaml")) -> Params:
 
 def read_yaml(text: str, path: Path = Path("params.yaml")) -> dict[str, Any]:
     """The mapping that a text of YAML holds. Raises ConfigurationError; anchors are refused too,
-    since a value that several keys share cannot be changed by the path of one.
+    since a value that several keys share cannot be changed by the path of one, and endless files.
     """
+    if len(text) > _MOST_CHARACTERS:
+        raise ConfigurationError(path, [f"is longer than {_MOST_CHARACTERS} characters"])
     try:
         aliases = [event for event in YAML().parse(text) if isinstance(event, AliasEvent)]
         raw = None if aliases else YAML(typ="safe").load(text)

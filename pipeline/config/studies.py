@@ -44,8 +44,9 @@ def select_studies(
     """Make `names` the active studies of params.yaml: the names that came, and those that left.
 
     A study that leaves and was edited is saved in `studies/`, from where it comes back; with
-    `original` it comes from its preset. What is active already stays as it is. settings: values to
-    set then, by the dotted path of their keys; `inputs.NAME` may be new.
+    `original` it comes from its preset, and edits that the preset replaces are saved too. What is
+    active already stays as it is. settings: values to set then, by the dotted path of their keys;
+    `inputs.NAME` may be new.
 
     Raises ValueError for a name that there is not, for entries that cannot be moved and for a key
     that is not there; ConfigurationError for a result that could not be run. Then nothing changes.
@@ -65,17 +66,18 @@ def select_studies(
             return preset_text(name)
         return text if name in active else saved[name].read_text(encoding="utf-8")
 
-    leaving = {name: _joined({name: text}) for name in active if name not in names}
+    leaving = [name for name in active if name not in names]
+    replaced = {name: _joined({name: text}) for name in (active if original else leaving)}
     stays = set(names) == set(active) and not original
     changed = text if stays else _joined({name: source(name) for name in names})
     changed = set_values(changed, settings or {})
     parse_params(changed, path)
-    for name, own in leaving.items():
+    for name, own in replaced.items():
         if name not in preset_names() or own != preset_text(name):
             write_text(path.parent / SAVED / f"{name}.yaml", own)
     if changed != text:
         write_text(path, changed)
-    return [name for name in names if name not in active], list(leaving)
+    return [name for name in names if name not in active], leaving
 
 
 def set_values(text: str, settings: Mapping[str, Any]) -> str:

@@ -199,9 +199,11 @@ def test_faults_of_a_students_own_values_are_told_at_their_place(tmp_path: Path)
         assert fault.startswith(start), fault
 
 
-def test_aliases_are_refused() -> None:
+def test_aliases_and_endless_files_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"line 2: \*x: write the values out"):
         parse_params("a: &x [1]\nb: *x\n")
+    with pytest.raises(ConfigurationError, match="is longer than 1048576 characters"):
+        parse_params(f"a: {'x' * (1 << 20)}\n")
 
 
 def test_the_largest_side_is_by_default_twice_the_teachers_evaluation_side(tmp_path: Path) -> None:

@@ -118,6 +118,14 @@ def test_an_edited_study_comes_back_with_its_comments(params: Path) -> None:
     assert params.read_text(encoding="utf-8") == preset_text("emblems")
 
 
+def test_the_original_in_place_of_an_edited_study_keeps_the_edits(params: Path) -> None:
+    edited = preset_text("emblems").replace("seed: 0  ", "seed: 1  ", 1)
+    params.write_text(edited, encoding="utf-8")
+    assert select_studies(params, ["emblems"], original=True) == ([], [])
+    assert params.read_text(encoding="utf-8") == preset_text("emblems")
+    assert (params.parent / "studies/emblems.yaml").read_text(encoding="utf-8") == edited
+
+
 def test_what_is_active_already_changes_nothing(params: Path) -> None:
     before = params.stat()
     assert select_studies(params, ["emblems"]) == ([], [])
