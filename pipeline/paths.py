@@ -88,16 +88,19 @@ def history_path(network: Path) -> Path:
 
 def locked_outputs() -> dict[str, dict[str, str]]:
     """For each stage in dvc.lock the hash of each of its outputs; empty without the file."""
+    return _locked_files("outs")
+
+
+def locked_dependencies() -> dict[str, dict[str, str]]:
+    """For each stage in dvc.lock the hash of each file it was run with; empty without the file."""
+    return _locked_files("deps")
+
+
+def _locked_files(kind: str) -> dict[str, dict[str, str]]:
     return {
-        name: {out["path"]: str(out.get("md5", "")) for out in entry.get("outs", [])}
+        name: {file["path"]: str(file.get("md5", "")) for file in entry.get(kind, [])}
         for name, entry in _locked_stages().items()
     }
-
-
-def locked_dependencies(stage: str) -> dict[str, str]:
-    """The hash of each file that a stage in dvc.lock was run with; empty where it is not there."""
-    entry = _locked_stages().get(stage, {})
-    return {dep["path"]: str(dep.get("md5", "")) for dep in entry.get("deps", [])}
 
 
 def teacher_origin(dataset: str) -> dict[str, str]:
@@ -105,7 +108,7 @@ def teacher_origin(dataset: str) -> dict[str, str]:
     paths = DatasetPaths(dataset)
     locked = locked_outputs()
     now = locked.get(f"prepare@{dataset}", {}).get(str(paths.pack), "")
-    then = locked_dependencies(f"train_teacher@{dataset}").get(str(paths.pack), "")
+    then = locked_dependencies().get(f"train_teacher@{dataset}", {}).get(str(paths.pack), "")
     return {
         "pack_md5": now,
         "teacher_md5": locked.get(f"train_teacher@{dataset}", {}).get(str(paths.teacher), ""),

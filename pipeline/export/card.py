@@ -85,7 +85,7 @@ def _are_of(named: NamedNetwork, paths: DatasetPaths) -> bool:
     Results that dvc.lock does not know of were not made by DVC: they are believed.
     """
     key = named.dataset if named.key == TEACHER else named.key
-    seen = locked_dependencies(f"evaluate@{key}")
+    seen = locked_dependencies().get(f"evaluate@{key}", {})
     made = ChainMap(*locked_outputs().values())
     trained, pack = str(replace(named, champion=None).path), str(paths.pack)
     network = named.champion.md5 if named.champion else made.get(trained)

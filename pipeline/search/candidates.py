@@ -37,7 +37,7 @@ def find_fault(params: Params, name: str) -> str:
     students = {f"distill@{key}": paths.student(key) for key in trained_students(params, name)}
     embedding = f"embed_database@{name}"
     files = {f"prepare@{name}": paths.pack, f"train_teacher@{name}": paths.teacher}
-    locked = locked_outputs()
+    locked, seen = locked_outputs(), locked_dependencies()
     md5 = {}
     for stage, path in (files | {embedding: paths.database} | students).items():
         md5[path] = locked.get(stage, {}).get(str(path))
@@ -45,7 +45,7 @@ def find_fault(params: Params, name: str) -> str:
             return f"{path}: is not the file that dvc.lock records for {stage}"
     needs = [(stage, paths.teacher) for stage in (embedding, *students)]
     for stage, path in [*needs, (embedding, paths.pack)]:
-        if locked_dependencies(stage).get(str(path)) != md5[path]:
+        if seen.get(stage, {}).get(str(path)) != md5[path]:
             return f"{path}: is newer than the result of {stage}"
     return ""
 
