@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: study test check format deps mlflow ui clean
+.PHONY: study test check format mlflow ui clean
 
 study: .venv/installed
 	l2s study
@@ -21,10 +21,6 @@ check: .venv/installed
 format: .venv/installed
 	ruff format .
 	ruff check --fix .
-
-# Write into dvc.yaml which code each stage runs.
-deps: .venv/installed
-	python -m tests.contract.stage_code
 
 mlflow: .venv/installed
 	l2s mlflow

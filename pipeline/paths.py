@@ -26,6 +26,10 @@ class DatasetPaths:
         """What lies at the data set's entry of `inputs`."""
         return Path("data", self.dataset, "source", "input.json")
 
+    def initial(self, row: str) -> Path:
+        """What a network starts from: `random`, `pretrained`, or the digest of its file."""
+        return Path("data", self.dataset, "initial", f"{row}.txt")
+
     @property
     def splits(self) -> Path:
         """The record of which class of the user's own images trains: no output of any stage."""
@@ -73,6 +77,16 @@ class DatasetPaths:
     def report_part(self, key: str) -> Path:
         """What the report of the whole study shows of one evaluation."""
         return Path("report", "parts", self.dataset, f"{key}.json")
+
+
+def code_file(stage: str) -> Path:
+    """Digests of the code that a stage's results depend on, as the stage `code` wrote them."""
+    return Path("data", "code", f"{stage}.txt")
+
+
+def weights_digest(key: str) -> Path:
+    """The digest of the file at `weights.KEY` of params.yaml."""
+    return Path("data", "weights", f"{key}.txt")
 
 
 def archives_folder() -> Path | None:

@@ -20,7 +20,7 @@ from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, read_json, replacing, write_json
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import load_network
-from pipeline.paths import DatasetPaths
+from pipeline.paths import DatasetPaths, code_file
 from pipeline.tracking.record import fingerprint
 from pipeline.tracking.runs import tracked_run
 from pipeline.tracking.store import require_store
@@ -119,7 +119,7 @@ def _record(params: Params, paths: DatasetPaths, key: str, rows: dict[str, dict[
     used = [paths.teacher, *(trained[role] for role in rows if role in trained)]
     trained["teacher"] = paths.teacher
     settings = {"seed": params.seed, **params.evaluation.model_dump()}
-    mark = fingerprint(settings, [paths.pack, paths.database, *used])
+    mark = fingerprint(settings, [code_file("evaluate"), paths.pack, paths.database, *used])
     for role, row in rows.items():
         metrics = {
             column: float(value)

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from pipeline.config.params import Dataset, load_params
+from pipeline.config.params import Dataset, Params, load_params
 from pipeline.config.sources import EmblemsSource, OwnSource
 from pipeline.datasets.fetching import describe_files
 from pipeline.datasets.sources import DATASETS, find_files
-from pipeline.files import write_json
+from pipeline.files import write_json, write_text
 from pipeline.models.requirements import check_networks
-from pipeline.paths import DatasetPaths
+from pipeline.paths import DatasetPaths, weights_digest
 from stages import run_stage
 
 
@@ -20,12 +20,25 @@ def inputs(name: str) -> None:
     """
     params = load_params()
     absent = [
-        f"inputs.{key} = {given!r}: there is no such file or folder"
-        for key, given in params.inputs.items()
+        f"{section}.{key} = {given!r}: there is no such file or folder"
+        for section in ("inputs", "weights")
+        for key, given in getattr(params, section).items()
         if not Path(given).exists()
     ]
     check_networks(params, others=absent)
+    for row in params.cells_of(name):
+        write_text(DatasetPaths(name).initial(row), _initial(params, name, row))
     write_json(DatasetPaths(name).source, _describe(params.datasets[name]))
+
+
+def _initial(params: Params, name: str, row: str) -> str:
+    """What a row's network starts from, so that its training depends on it and no other does."""
+    is_teacher = row == "teacher"
+    network = params.datasets[name].network if is_teacher else params.student_network(row)
+    if network.weights != "file":
+        return f"{network.weights}\n"
+    key = params.weights_key(name if is_teacher else row)
+    return weights_digest(key).read_text(encoding="utf-8")
 
 
 def _describe(dataset: Dataset) -> dict[str, object]:

@@ -34,13 +34,14 @@ def prepare(name: str) -> None:
         images = source.families * source.members * source.images_per_class
         write_pack(paths.pack, track(render_emblems(**settings), "rendering", images, "image"))
     else:
+        side_px = source.largest_side_px or default_largest_side_px(dataset.teacher_px)
         seen = read_json(paths.given) if described["origin"] == "given" else described
         skipped: dict[str, str] = {}
         shrunk: list[str] = []
         with _open_reader(name, source, params.inputs.get(name), seen) as reader:
             records = read_records(
                 reader,
-                largest_side_px=dataset.largest_side_px,
+                largest_side_px=side_px,
                 skipped=skipped if source.skip_unreadable else None,
                 shrunk=shrunk,
             )
@@ -56,7 +57,7 @@ def prepare(name: str) -> None:
             "skipped_unreadable": skipped,
             "absent": len(reader.absent),
             "passed_over": len(reader.passed_over),
-            "largest_side_px": dataset.largest_side_px,
+            "largest_side_px": side_px,
             "shrunk_to_largest_side": len(shrunk),
         }
         if isinstance(source, OwnSource):
@@ -66,6 +67,11 @@ def prepare(name: str) -> None:
                 i["name"]: i["trained_as"] for i in images if "trained_as" in i
             }
     write_json(paths.pack_summary, notes | _summary(open_pack(paths.pack), dataset.teacher_px))
+
+
+def default_largest_side_px(teacher_px: int) -> int:
+    """The longest side of a packed picture: twice the side of the teacher's evaluation view."""
+    return 2 * round(teacher_px * 8 / 7)
 
 
 @contextmanager

@@ -146,8 +146,8 @@ def select(
         if path:
             values[f"inputs.{names[0]}"] = _given_file("path", path, opened.here)
         if weights:
-            given = _given_file("weights", weights, opened.here)
-            values[f"datasets.{names[0]}.network.weights"] = given
+            values[f"weights.{names[0]}"] = _given_file("weights", weights, opened.here)
+            values[f"datasets.{names[0]}.network.weights"] = "file"
         if epochs:
             for recipe in ("teacher", "distillation"):
                 values[f"datasets.{names[0]}.{recipe}.optimisation.epochs"] = epochs

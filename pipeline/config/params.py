@@ -10,11 +10,18 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
 from pipeline.config.faults import ConfigurationError, field_faults, well_formed
-from pipeline.config.recipes import DistillationRecipe, Name, Network, Positive, TripletRecipe
-from pipeline.config.sources import EmblemsSource, Model, Source, input_fault
+from pipeline.config.merging import merged
+from pipeline.config.recipes import (
+    LIBRARY_WEIGHTS,
+    DistillationRecipe,
+    Name,
+    Network,
+    Positive,
+    TripletRecipe,
+)
+from pipeline.config.sources import Model, Source, input_fault
 
 _MOST_CHARACTERS = 1 << 20
-_WHOLE = ("kind", "loss", "backbone")  # what a mapping is, in which the other keys make sense
 
 __all__ = ["ConfigurationError", "Params", "load_params", "parse_params"]
 
@@ -27,12 +34,6 @@ class Dataset(Model):
     network: Network
     teacher: TripletRecipe
     distillation: DistillationRecipe
-
-    @property
-    def largest_side_px(self) -> int:
-        """The longest side of a packed picture: by default twice the teacher's evaluation side."""
-        named = None if isinstance(self.source, EmblemsSource) else self.source.largest_side_px
-        return named or 2 * round(self.teacher_px * 8 / 7)
 
 
 class Student(Model):
@@ -64,6 +65,7 @@ class Params(Model):
     threads: Positive
     compute: Compute
     inputs: dict[Name, str]
+    weights: dict[Name, str]
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
     students: Annotated[dict[Name, Student], Field(min_length=1)]
     evaluation: Evaluation
@@ -77,29 +79,25 @@ class Params(Model):
     def student_network(self, key: str) -> Network:
         """The network of student `key`: its data set's, with the student's own values."""
         student = self.students[key]
-        inherited = self.datasets[student.dataset].network
-        return Network.model_validate(merged(inherited.model_dump(), student.network))
+        inherited = self.datasets[student.dataset].network.model_dump()
+        return Network.model_validate(merged(inherited, student.network))
+
+    def weights_key(self, key: str) -> str:
+        """At which key of `weights` the file of a data set's teacher or of a student stands."""
+        inherits = key in self.students and key not in self.weights
+        return self.students[key].dataset if inherits else key
+
+    def starting(self, network: Network, key: str) -> Network:
+        """The network of a data set's teacher or of a student, the path in place of `file`."""
+        if network.weights != "file":
+            return network
+        return network.model_copy(update={"weights": self.weights[self.weights_key(key)]})
 
     def student_distillation(self, key: str) -> DistillationRecipe:
         """The distillation of student `key`: its data set's, with the student's own values."""
         student = self.students[key]
         inherited = self.datasets[student.dataset].distillation.model_dump()
         return DistillationRecipe.model_validate(merged(inherited, student.distillation))
-
-
-def merged(inherited: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """What is inherited, with `own` values laid over it, mapping by mapping.
-
-    A list or null replaces. A mapping that names another kind, loss or backbone replaces whole.
-    """
-    if any(own.get(name, inherited.get(name)) != inherited.get(name) for name in _WHOLE):
-        return dict(own)
-    return {**inherited} | {
-        name: merged(inherited[name], value)
-        if isinstance(value, Mapping) and isinstance(inherited.get(name), Mapping)
-        else value
-        for name, value in own.items()
-    }
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -147,9 +145,9 @@ def read_yaml(text: str, path: Path = Path("params.yaml")) -> dict[str, Any]:
 
 def _relation_faults(raw: dict[str, Any]) -> list[str]:
     """Faults between entries that are well formed by themselves."""
-    inputs, known, rows = (
+    inputs, files, known, rows = (
         raw[name] if isinstance(raw.get(name), dict) else {}
-        for name in ("inputs", "datasets", "students")
+        for name in ("inputs", "weights", "datasets", "students")
     )
     datasets, students = well_formed(known, Dataset), well_formed(rows, Student)
     compute = well_formed({"compute": raw.get("compute")}, Compute)
@@ -158,16 +156,40 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
         for name in inputs
         if name not in known
     ]
+    faults += [
+        f"weights.{key}: no such data set or student; known: {', '.join([*known, *rows])}"
+        for key in files
+        if key not in known and key not in rows
+    ]
+    faults += [
+        f"datasets.{name}: this name is taken: data/{name} holds something else"
+        for name in ("code", "weights")
+        if name in known
+    ]
     for name, dataset in datasets.items():
+        faults += _weights_faults(f"datasets.{name}", dataset.network.weights, name, files)
         if fault := input_fault(name, dataset.source, given=name in inputs):
             faults.append(fault)
         for part, recipe in (("teacher", dataset.teacher), ("distillation", dataset.distillation)):
             faults += _crop_faults(f"datasets.{name}.{part}", recipe)
     for key, student in students.items():
         faults += _student_faults(key, student, known, datasets)
+        if "weights" in student.network:
+            own = student.network["weights"]
+            faults += _weights_faults(f"students.{key}", own, key, files)
     if compute and compute["compute"].processes > 1:
         faults += _batch_norm_faults(compute["compute"].processes, datasets, students)
     return faults
+
+
+def _weights_faults(place: str, weights: object, key: str, files: Mapping[str, Any]) -> list[str]:
+    """Faults of where a network's weights come from: a file stands in `weights`, under its key."""
+    fault = f"{place}.network.weights = {weights!r}"
+    if weights not in (*LIBRARY_WEIGHTS, "file"):
+        return [f"{fault}: must be random, pretrained or file, whose path stands at weights.{key}"]
+    if weights == "file" and not str(files.get(key)).endswith(".safetensors"):
+        return [f"{fault}: weights.{key} must hold the path of a .safetensors file"]
+    return []
 
 
 def _batch_norm_faults(

@@ -20,7 +20,7 @@ from pipeline.config.params import ConfigurationError, parse_params, read_yaml
 from pipeline.files import write_text
 
 SAVED = Path("studies")  # beside params.yaml: edited studies that are not active now
-_SECTIONS = ("inputs", "datasets", "students")  # whose entries belong to one study each
+_SECTIONS = ("inputs", "weights", "datasets", "students")  # whose entries belong to one study each
 Block = tuple[str, str, list[str]]  # section, entry ("" for the section's own lines), lines
 
 
@@ -92,7 +92,9 @@ def set_values(text: str, settings: Mapping[str, Any]) -> str:
         place: Any = data
         for step in above:
             place = place.get(step) if isinstance(place, CommentedMap) else None
-        if not isinstance(place, CommentedMap) or (last not in place and above != ["inputs"]):
+        if not isinstance(place, CommentedMap) or (
+            last not in place and above not in (["inputs"], ["weights"])
+        ):
             raise ValueError(f"{key}: there is no such key in params.yaml")
         if not place:
             place.fa.set_block_style()
@@ -144,9 +146,7 @@ def _own_blocks(name: str, text: str) -> list[Block]:
     students = _section(read_yaml(text), "students")
     owners = {key: one.get("dataset") for key, one in students.items()}
     return [
-        block
-        for block in _blocks(text)
-        if not block[1] or (owners.get(block[1]) if block[0] == "students" else block[1]) == name
+        block for block in _blocks(text) if not block[1] or owners.get(block[1], block[1]) == name
     ]
 
 
@@ -173,11 +173,14 @@ def _blocks(text: str) -> list[Block]:
 
 
 def _entries(values: Mapping[str, Any], name: str) -> list[Any]:
-    students = _section(values, "students")
+    rows = _section(values, "students").items()
+    students = {key: one for key, one in rows if one.get("dataset") == name}
+    weights = _section(values, "weights").items()
     return [
         _section(values, "inputs").get(name),
+        {key: one for key, one in weights if key in (name, *students)},
         _section(values, "datasets").get(name),
-        {key: one for key, one in students.items() if one.get("dataset") == name},
+        students,
     ]
 
 

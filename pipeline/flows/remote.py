@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import write_text
-from pipeline.flows.graph import StageGraph, read_graph
+from pipeline.flows.graph import StageGraph
 from pipeline.flows.lockfile import normalise_lock, sorted_lock
 from pipeline.flows.run_state import workspace
 from pipeline.flows.scheduler import study_shares
 from pipeline.flows.server import ServerError, answers, set_up_prefect
 from pipeline.flows.stage_runs import Outcome, Stop, reproduce_stage, run_group, stage_environment
+from pipeline.flows.study import current_graph
 from pipeline.flows.terminal import Terminal
 from pipeline.paths import LOCK
 from pipeline.training.work_folders import delete_spent_work
@@ -65,7 +66,7 @@ def run_remote(targets: Iterable[str], deployment: str) -> tuple[list[str], int 
     set_up_prefect()
     stop, note = Stop(), Terminal().note
     with workspace(stop, note):
-        graph = read_graph()
+        graph = current_graph(stop)
         cells = ready_cells(graph, targets)
         if not cells:
             note("remote: everything is up to date")

@@ -18,7 +18,7 @@ from pipeline.files import read_json, write_text
 from pipeline.flows.graph import StageGraph, read_graph
 from pipeline.flows.run_state import RunState, workspace
 from pipeline.flows.stage_runs import Outcome, Stop
-from pipeline.flows.study import Study
+from pipeline.flows.study import Study, current_graph
 from pipeline.flows.terminal import Terminal, summary
 from pipeline.paths import WORK, DatasetPaths, teacher_origin
 from pipeline.tracking.audit import record_lines
@@ -108,6 +108,7 @@ def retrain(
             result.not_run = study.not_run
             return result.is_success
 
+        current_graph(stop)
         for name in names:
             for verdict in name_first_champions(params, name):
                 terminal.note(verdict.line())

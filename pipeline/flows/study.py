@@ -16,6 +16,8 @@ from pipeline.flows.terminal import Terminal, summary
 from pipeline.paths import locked_outputs
 from pipeline.training.work_folders import delete_spent_work
 
+CODE_STAGE = "code"
+
 
 class Study:
     """One study on its way: what its Prefect flow and its head start have in common."""
@@ -158,6 +160,15 @@ class Study:
         return [*ending, *self.faults]
 
 
+def current_graph(stop: Stop) -> StageGraph:
+    """The graph of dvc.yaml after the stage that digests the code: only what it left stale is."""
+    graph = read_graph()
+    if CODE_STAGE not in graph.dirty():
+        return graph
+    reproduce_stage(CODE_STAGE, stage_environment(1), stop, lambda line: None)
+    return read_graph()  # if it failed it is stale still: it runs again, and is seen to fail
+
+
 @contextmanager
 def planned_study(
     *, jobs: int | None = None, targets: Sequence[str] = (), fresh: bool = False
@@ -169,7 +180,7 @@ def planned_study(
     """
     stop, terminal = Stop(), Terminal()
     with workspace(stop, terminal.note) as state:
-        whole = read_graph()
+        whole = current_graph(stop)
         graph = whole.restricted(targets)
         study = Study(graph, whole, state, stop, terminal, jobs=jobs, fresh=fresh)
         study.targets = list(targets)

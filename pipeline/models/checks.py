@@ -8,22 +8,20 @@ import torch
 from pipeline.config.recipes import Network
 from pipeline.models import backbones
 from pipeline.models.local_weights import WeightsError
-from pipeline.models.weights import weights_fault, weights_files
+from pipeline.models.weights import weights_files
 
 
 def faults_of(owner: str, network: Network, sizes: dict[str, int]) -> list[str]:
     """Faults of the network of the key `owner` at the sizes, in pixels, which are given by keys."""
-    weights_key = f"{owner}.network.weights = {network.weights!r}"
-    fault = weights_fault(network.weights)
-    faults = [f"{weights_key}: {fault}"] if fault else []
+    faults = []
     try:
         _built(network.backbone)
         for file in weights_files(network.weights):
             _without_values(network.backbone, file)
     except backbones.UnknownBackboneError as error:
-        return [*faults, f"{owner}.network.backbone = {network.backbone!r}: {error}"]
+        return [f"{owner}.network.backbone = {network.backbone!r}: {error}"]
     except WeightsError as error:
-        faults.append(f"{weights_key}: {str(error).removeprefix(f'{network.weights}: ')}")
+        faults.append(f"{owner}.network.weights = 'file': {error}")
     return faults + [
         f"{key} = {size_px}: {fault}"
         for key, size_px in sizes.items()

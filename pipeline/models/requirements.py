@@ -64,7 +64,7 @@ def _download(backbone: str, keys: list[str]) -> str | None:
     except (OSError, RuntimeError, ValueError) as error:  # those of the libraries' downloads
         return (
             f"{', '.join(keys)} = 'pretrained': the weights of {backbone} cannot be had "
-            f"({reason_of(error)[:200]}): name a .safetensors file of them, or random"
+            f"({reason_of(error)[:200]}): name a file of them at `weights`, or random"
         )
     return None
 
@@ -78,10 +78,12 @@ def _trained(params: Params) -> Iterator[tuple[str, Network, Path, dict[str, int
         students = {key: one for key, one in params.students.items() if one.dataset == name}
         sizes = {f"students.{key}.query_px": one.query_px for key, one in students.items()}
         teacher = {f"datasets.{name}.teacher_px": dataset.teacher_px}
-        yield f"datasets.{name}", dataset.network, paths.teacher, teacher | sizes
+        taught = params.starting(dataset.network, name)
+        yield f"datasets.{name}", taught, paths.teacher, teacher | sizes
         for key in students:
-            network, place = params.student_network(key), f"students.{key}.query_px"
-            own = {} if network == dataset.network else {place: sizes[place]}
+            network = params.starting(params.student_network(key), key)
+            place = f"students.{key}.query_px"
+            own = {} if network == taught else {place: sizes[place]}
             yield f"students.{key}", network, paths.student(key), own
 
 

@@ -9,11 +9,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from pipeline.config.recipes import LIBRARY_WEIGHTS
 from pipeline.files import replacing
 from pipeline.models.backbones import Colour, build_backbone
 from pipeline.models.embedder import Embedder
-
-LIBRARY_WEIGHTS = ("random", "pretrained")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pipeline.code_digests import code_digests
 from pipeline.config.params import Params
 from pipeline.devices import resolve_device
 from pipeline.evaluation.cells import Bootstrap
@@ -185,7 +186,7 @@ def _challenge(
     )
     decision = decide(outcome, terms.tolerance_points)
     settings = {"tolerance_points": terms.tolerance_points, **interval.model_dump()}
-    question = [champion.tag("md5") if champion else "", settings]
+    question = [champion.tag("md5") if champion else "", settings, code_digests(__name__)]
     with tracked_run(
         stage="retrain",
         key=model,

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ RECORDS = WORK / "tracking"
 RANKING = "validation_map"  # by which checkpoints are ranked; larger is better
 RUNNING = "RUNNING"
 KNOWN_BY = ("dvc_stage", "role", "fingerprint")  # the tags by which a run is found again
-CODE = ("pipeline", "stages")
 
 
 @dataclass
@@ -87,24 +85,13 @@ def waiting_records() -> list[Record]:
 
 
 def fingerprint(parameters: Any, inputs: Iterable[Path]) -> str:
-    """A hash of what a result depends on: parameters, input files, and the code that is loaded.
+    """A hash of what a result depends on: parameters and input files.
 
-    The code is that of the modules of this repository that are imported at the moment of the call.
+    The code is one of either: the digests that the stage `code` wrote, or digests at hand.
     """
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
-    for path in sorted([*inputs, *_loaded_code()]):
+    for path in sorted(inputs):
         digest.update(str(path).encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:20]
-
-
-def _loaded_code() -> list[Path]:
-    root = Path.cwd()
-    files = [
-        Path(file).resolve()
-        for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in (*CODE, "__main__")
-        and (file := getattr(module, "__file__", None))  # a Python prompt has none
-    ]
-    return sorted({file.relative_to(root) for file in files if file.is_relative_to(root)})

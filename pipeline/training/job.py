@@ -19,8 +19,8 @@ from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, read_json, write_text
 from pipeline.models.embedder import Embedder
-from pipeline.models.weights import NetworkCard, build_embedder, save_network, weights_files
-from pipeline.paths import WORK, DatasetPaths, history_path
+from pipeline.models.weights import NetworkCard, build_embedder, save_network
+from pipeline.paths import WORK, DatasetPaths, code_file, history_path
 from pipeline.tracking.record import fingerprint
 from pipeline.tracking.runs import tracked_run
 from pipeline.training.checkpoints import Row, load_checkpoint
@@ -57,7 +57,8 @@ class TrainingJob:
         else:
             self.stage = f"train_{role}"
             self.output = self.paths.baseline(key) if student else self.paths.teacher
-        self.inputs = (*reads, *weights_files(self.network.weights))
+        initial = self.paths.initial(key if student else "teacher")
+        self.inputs = (*reads, initial, code_file(self.stage))
 
     @property
     def settings(self) -> dict[str, object]:
@@ -130,7 +131,7 @@ def run_training(
     they are ranked against each other. An interrupted training of the same fingerprint goes on from
     its last checkpoint. Of a process group the main process records and writes.
     """
-    params, given = job.params, job.network
+    params, given = job.params, job.params.starting(job.network, job.key)
     card = NetworkCard(given.backbone, dim, job.size_px, given.mean, given.std)
     network = build_embedder(
         given.backbone, dim, weights=given.weights, seed=params.seed, mean=given.mean, std=given.std

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.stage_code import ROOT
+from tests.contract.dvc_yaml import ROOT
 
 SOURCES = sorted([*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").rglob("*.py")])
 BARE = ("mlflow", "prefect", "dvc", "faiss")

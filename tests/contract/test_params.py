@@ -8,12 +8,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.config.params import Params, load_params
-from tests.contract.stage_code import ROOT, stage_definitions
+from tests.contract.dvc_yaml import DVC, STAGES
 from tests.made_params import PARAMS
 
 TEXT = PARAMS.read_text(encoding="utf-8")
 RAW: dict[str, Any] = YAML(typ="safe").load(TEXT)
-DVC: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 # `inputs` and `report` read the whole file, so they prove nothing.
 READ_ALL = ("inputs", "report")
 # Paths of `inputs` are dependencies, and `tracking` changes no result.
@@ -46,7 +45,7 @@ def declared(stage: str, definition: dict[str, Any]) -> set[tuple[str, ...]]:
 
 READ = {
     stage: declared(stage, definition)
-    for stage, definition in stage_definitions(DVC).items()
+    for stage, definition in STAGES.items()
     if stage not in READ_ALL
 }
 

@@ -6,7 +6,7 @@ import shlex
 import typer
 
 from pipeline.cli.__main__ import app
-from tests.contract.stage_code import ROOT
+from tests.contract.dvc_yaml import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+import timm
+from safetensors.torch import save_file
 
 from tests.integration.workspace import (
     changed_stages,
@@ -113,23 +115,67 @@ def test_a_students_learning_rate_leaves_teacher_and_baseline_alone(study: Path)
 
 
 @pytest.mark.parametrize(
-    ("file", "stages"),
+    ("file", "edit", "stages"),
     [
-        ("pipeline/training/losses.py", {"distill@tiny-16"}),
-        ("pipeline/training/triplet.py", {"train_teacher@emblems", "train_baseline@tiny-16"}),
-        ("pipeline/report/figure.py", {"report"}),
-        ("pipeline/report/report.css", {"report"}),
+        ("pipeline/training/losses.py", "EDITED = 1", {"distill@tiny-16"}),
+        ("pipeline/training/losses.py", "# edited", set()),
+        ("pipeline/training/losses.py", '"""Edited."""', set()),
+        (
+            "pipeline/training/triplet.py",
+            "EDITED = 1",
+            {"train_teacher@emblems", "train_baseline@tiny-16"},
+        ),
+        ("pipeline/report/figure.py", "EDITED = 1", {"report"}),
+        ("pipeline/report/report.css", "b { }", {"report"}),
+        ("pipeline/search/page/page.css", "b { }", set()),
+        ("pipeline/tracking/runs.py", "EDITED = 1", set()),
+        ("pipeline/cli/__main__.py", "EDITED = 1", set()),
     ],
 )
-def test_an_edit_reruns_the_stages_that_use_the_file(
-    study: Path, file: str, stages: set[str]
+def test_an_edit_reruns_the_stages_whose_results_can_depend_on_it(
+    study: Path, file: str, edit: str, stages: set[str]
 ) -> None:
     before = (study / file).read_text()
     try:
-        (study / file).write_text(before + "\n# edited\n")
+        (study / file).write_text(f"{before}\n{edit}\n")
+        assert changed_stages(study) == {"code"}
+        dvc(study, "repro", "code")
         assert changed_stages(study) == stages
     finally:
         (study / file).write_text(before)
+        dvc(study, "repro", "code")
+
+
+def test_compiled_files_make_nothing_stale(study: Path) -> None:
+    run(study, sys.executable, "-m", "compileall", "-q", "pipeline", "stages")
+    assert list(study.glob("pipeline/**/*.pyc"))
+    assert changed_stages(study) == set()
+
+
+def test_a_file_of_weights_counts_by_its_content_for_the_networks_that_start_from_it(
+    study: Path, tmp_path: Path
+) -> None:
+    before = (study / "params.yaml").read_text()
+    trained = {"distill@tiny-16", "train_baseline@tiny-16"}
+    state = timm.create_model("test_resnet").state_dict()
+    file = tmp_path / "start.safetensors"
+    save_file(state, file)
+    try:
+        changes = {"weights": {"tiny-16": str(file)}}
+        set_params(study, changes | {"students.tiny-16.network": {"weights": "file"}})
+        dvc(study, "repro", "inputs")
+        assert changed_stages(study) == {*trained, "report"}
+        dvc(study, "repro", "distill", "train_baseline")
+        assert not changed_stages(study) & {*trained, "hash_weights@tiny-16"}
+        save_file({name: value + 1 for name, value in state.items()}, file)
+        assert "hash_weights@tiny-16" in changed_stages(study)
+        dvc(study, "repro", "inputs")
+        changed = changed_stages(study)
+        assert trained <= changed
+        assert "train_teacher@emblems" not in changed
+    finally:
+        (study / "params.yaml").write_text(before)
+        dvc(study, "repro")
 
 
 def test_two_forced_runs_leave_the_same_lock(study: Path) -> None:

@@ -204,9 +204,3 @@ def test_aliases_and_endless_files_are_refused() -> None:
         parse_params("a: &x [1]\nb: *x\n")
     with pytest.raises(ConfigurationError, match="is longer than 1048576 characters"):
         parse_params(f"a: {'x' * (1 << 20)}\n")
-
-
-def test_the_largest_side_is_by_default_twice_the_teachers_evaluation_side(tmp_path: Path) -> None:
-    for source, side_px in ((CUB, 2 * 110), (FOLDER, 640)):
-        more = INPUT if source is FOLDER else {}
-        assert params_with(tmp_path, source, more).datasets["emblems"].largest_side_px == side_px

@@ -19,7 +19,6 @@ from pipeline.models.weights import (
     save_network,
     weights_files,
 )
-from pipeline.tracking.record import fingerprint
 from tests.made_params import edited_params
 from tests.made_training import CPU, equal_states
 
@@ -143,7 +142,8 @@ def test_other_words_are_no_weights(weights: str) -> None:
 
 def params_with(folder: Path, weights: str, backbone: str = "timm/test_resnet") -> Params:
     changes = {
-        "datasets.emblems.network.weights": weights,
+        "weights.emblems": weights,
+        "datasets.emblems.network.weights": "file",
         "datasets.emblems.network.backbone": backbone,
     }
     return load_params(edited_params(folder, changes))
@@ -153,21 +153,16 @@ def test_files_are_checked_before_anything_runs(tmp_path: Path) -> None:
     path = write_state(tmp_path, library_state("timm/test_resnet", seed=4))
     assert network_faults(params_with(tmp_path, str(path))) == []
     (fault,) = network_faults(params_with(tmp_path, str(path), "timm/resnet18"))
-    key = f"datasets.emblems.network.weights = '{path}': "
+    key = f"datasets.emblems.network.weights = 'file': {path}: "
     assert fault.startswith(f"{key}is not of this backbone: misses ")
     path.unlink()
     (fault,) = network_faults(params_with(tmp_path, str(path)))
     assert fault == f"{key}there is no such file"
 
 
-def test_the_content_of_the_file_is_a_dependency(tmp_path: Path) -> None:
+def test_only_a_path_is_a_file() -> None:
     assert weights_files("random") == weights_files("pretrained") == ()
-    path = write_state(tmp_path, library_state("timm/test_resnet", seed=4))
-    assert weights_files(str(path)) == (path,)
-    first = fingerprint({}, weights_files(str(path)))
-    assert fingerprint({}, weights_files(str(path))) == first
-    write_state(tmp_path, library_state("timm/test_resnet", seed=5))
-    assert fingerprint({}, weights_files(str(path))) != first
+    assert weights_files("a/b.safetensors") == (Path("a/b.safetensors"),)
 
 
 def test_a_trained_network_does_not_need_the_file_again(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_every_fault_is_named_at_once_with_its_key(tmp_path: Path) -> None:
             "weak": {
                 "dataset": "emblems",
                 "query_px": 32,
-                "network": WHOLE | {"backbone": "timm/resnet18", "weights": "imagenet"},
+                "network": WHOLE | {"backbone": "timm/resnet82"},
             },
             "same": {"dataset": "emblems", "query_px": 32},
         },
@@ -67,7 +67,7 @@ def test_every_fault_is_named_at_once_with_its_key(tmp_path: Path) -> None:
     starts = (
         "datasets.emblems.network.backbone = 'timm/resnet81': timm has no",
         "students.own.network.backbone = 'resnet18': ",
-        "students.weak.network.weights = 'imagenet': must be random, pretrained",
+        "students.weak.network.backbone = 'timm/resnet82': timm has no",
     )
     assert len(faults) == len(starts)
     for start in starts:
@@ -96,13 +96,10 @@ def test_a_good_file_fits_a_backbone_that_needs_values_to_be_built(tmp_path: Pat
     own = {
         "dataset": "emblems",
         "query_px": 32,
-        "network": WHOLE
-        | {
-            "backbone": "torchvision/regnet_y_400mf",
-            "weights": str(tmp_path / "regnet.safetensors"),
-        },
+        "network": WHOLE | {"backbone": "torchvision/regnet_y_400mf", "weights": "file"},
     }
-    assert network_faults(params_with(tmp_path, students={"own": own})) == []
+    weights = {"own": str(tmp_path / "regnet.safetensors")}
+    assert network_faults(params_with(tmp_path, students={"own": own}, weights=weights)) == []
 
 
 def test_sizes_a_backbone_cannot_take() -> None:
@@ -173,7 +170,7 @@ def test_networks_that_were_accepted_are_not_built_again(
     assert is_asked()
     assert not is_asked()
     assert not is_asked(datasets__emblems__teacher__margin=0.5)
-    own = {"datasets__emblems__network__weights": str(weights)}
+    own = {"datasets__emblems__network__weights": "file", "weights__emblems": str(weights)}
     for changes in (
         own,
         {"datasets__emblems__teacher_px": 128},
@@ -190,7 +187,7 @@ def test_networks_that_were_accepted_are_not_built_again(
         check_networks(params_with(tmp_path, **own), others=["inputs.a: is not there"])
     assert [fault.split(":")[0] for fault in caught.value.faults] == [
         "inputs.a",
-        f"datasets.emblems.network.weights = '{weights}'",
+        "datasets.emblems.network.weights = 'file'",
     ]
 
 

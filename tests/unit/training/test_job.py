@@ -49,6 +49,8 @@ def test_every_value_that_shapes_a_result_is_in_its_settings(params: Params) -> 
     assert made.inputs == (
         Path("data/emblems/pack.arrow"),
         Path("models/emblems/teacher.safetensors"),
+        Path(f"data/emblems/initial/{KEY}.txt"),
+        Path("data/code/distill.txt"),
     )
     assert made.schedule.epochs == made.recipe.optimisation.epochs
     assert made.schedule.batch_norm_frozen is (made.network.batch_norm == "frozen")
