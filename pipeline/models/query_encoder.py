@@ -18,6 +18,9 @@ BATCH_IMAGES = 64
 # A reduced decode leaves a shorter side at least so many times that of the view, so that most of
 # the filtering is still Lanczos.
 DECODE_MARGIN = 2
+# Longer pictures, by their sides, are not scaled whole: one of 65500 x 1 pixels would take s^2
+# times its own memory. Up to this ratio the result is that of METHOD section 5, bit by bit.
+WHOLE_ASPECT = 4
 
 
 def short_side_px(size_px: int) -> int:
@@ -31,13 +34,23 @@ def least_decoded_px(size_px: int, margin: int = DECODE_MARGIN) -> int:
 
 
 def square_view(image: Image.Image, size_px: int) -> np.ndarray:
-    """The evaluation view of an RGB picture as uint8 [height, width, channel], without torch."""
+    """The evaluation view of an RGB picture as uint8 [height, width, channel], without torch.
+
+    Of a picture more than `WHOLE_ASPECT` times as long as wide only the pixels that the view shows
+    are computed: those of the whole to two grey levels, but where its filter overshoots black or
+    white, since Pillow chooses by the sizes which axis comes first.
+    """
     short_px = short_side_px(size_px)
     scale = short_px / min(image.size)
     width, height = (max(short_px, round(side * scale)) for side in image.size)
-    resized = image.resize((width, height), Image.Resampling.LANCZOS)
     left, top = round((width - size_px) / 2), round((height - size_px) / 2)
-    return np.array(resized.crop((left, top, left + size_px, top + size_px)))
+    crop = (left, top, left + size_px, top + size_px)
+    if max(width, height) <= WHOLE_ASPECT * short_px:
+        resized = image.resize((width, height), Image.Resampling.LANCZOS)
+        return np.array(resized.crop(crop))
+    across, down = image.width / width, image.height / height
+    box = (crop[0] * across, crop[1] * down, crop[2] * across, crop[3] * down)
+    return np.array(image.resize((size_px, size_px), Image.Resampling.LANCZOS, box=box))
 
 
 class QueryEncoder:

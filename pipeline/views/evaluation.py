@@ -33,7 +33,8 @@ def evaluation_view(
         raise ValueError(f"size_px = {size_px}: must be 1 or more")
     if isinstance(image, Tensor):
         image = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-    return torch.from_numpy(square_view(image.convert("RGB"), size_px)).permute(2, 0, 1)
+    image = image if image.mode == "RGB" else image.convert("RGB")  # which copies all its pixels
+    return torch.from_numpy(square_view(image, size_px)).permute(2, 0, 1)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.models import query_encoder
 from pipeline.views.evaluation import (
     ViewParameters,
     crop_boxes,
@@ -78,6 +80,33 @@ def test_evaluation_view_of_every_form_of_image(width: int, height: int) -> None
         assert view.shape == (3, size_px, size_px)
         assert view.dtype == torch.uint8
         assert torch.equal(evaluation_view(image_tensor(image), size_px), view)
+
+
+def test_a_long_picture_is_scaled_in_part_and_looks_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Low contrast, so that no filter overshoots; on both sides of the bound."""
+    cases = 0
+    for height, width in ((30, 900), (900, 30), (61, 250), (7, 1200), (1201, 8), (90, 361)):
+        image = Image.fromarray(picture(height, height, width) // 4 + 96)
+        for size_px in (1, 7, 28, 56):
+            view = evaluation_view(image, size_px).int()
+            with monkeypatch.context() as whole:
+                whole.setattr(query_encoder, "WHOLE_ASPECT", 10**9)
+                expected = evaluation_view(image, size_px).int()
+            assert (view - expected).abs().max() <= 2
+            cases += 1
+    assert cases == 24
+
+
+@pytest.mark.parametrize("sides", [(65_500, 1), (1, 65_500), (65_500, 40)])
+def test_the_longest_picture_takes_no_more_than_its_view(sides: tuple[int, int]) -> None:
+    """Whole, 65500 x 1 at 448 px would be 33.5 million x 512 pixels: 48 GiB, and minutes."""
+    image = Image.new("RGB", sides, (10, 130, 250))
+    started_s = time.process_time()
+    view = evaluation_view(image, 448)
+    assert (view == torch.tensor([10, 130, 250]).view(3, 1, 1)).all()
+    assert time.process_time() - started_s < 1
 
 
 def test_evaluation_view_takes_the_centre() -> None:
