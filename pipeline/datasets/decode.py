@@ -2,7 +2,6 @@
 
 import io
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 # Pillow's own limit: above it, Pillow warns of a decompression bomb.
 MAX_PIXELS = 89_478_485
 MAX_SIDE_PX = 65_500  # libjpeg's limit
+STRIP_PIXELS = 1 << 20  # of a picture with alpha that are composited at a time
 JPEG_QUALITY = 95
 # Formats whose decoders are part of Pillow; EPS, for one, would start another program.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
@@ -65,6 +65,12 @@ def decode_image(
         return _decode(image, name, least_px)
 
 
+def picture_sides(encoded: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height by the head of the file, as it lies there. Raises UnreadableImage."""
+    with _opened(encoded, name, max_pixels) as image:
+        return image.size
+
+
 class StoredImage(NamedTuple):
     """An 8-bit RGB JPEG file, its sides in pixels, and whether they were longer before."""
 
@@ -108,29 +114,25 @@ def _opened(encoded: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]
     """The image, its size checked, its pixels not yet read; faults as UnreadableImage."""
     if not encoded:
         raise UnreadableImage(name, "is empty (0 bytes)")
-    with warnings.catch_warnings():
-        # What Pillow only warns of must not change the result with the caller's filters.
-        warnings.simplefilter("ignore", UserWarning)
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    reason = f"has {width} x {height} pixels, more than {max_pixels}"
-                    raise UnreadableImage(name, reason)
-                if max(width, height) > MAX_SIDE_PX:
-                    reason = f"is {width} x {height}, a side over {MAX_SIDE_PX} pixels"
-                    raise UnreadableImage(name, reason)
-                yield image
-        except UnreadableImage:
-            raise
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise UnreadableImage(name, "has more pixels than are allowed") from error
-        except UnidentifiedImageError as error:
-            raise UnreadableImage(name, "is not an image of a known format") from error
-        except _DECODER_FAULTS as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UnreadableImage(name, f"cannot be decoded: {reason}") from error
+    try:
+        with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                reason = f"has {width} x {height} pixels, more than {max_pixels}"
+                raise UnreadableImage(name, reason)
+            if max(width, height) > MAX_SIDE_PX:
+                reason = f"is {width} x {height}, a side over {MAX_SIDE_PX} pixels"
+                raise UnreadableImage(name, reason)
+            yield image
+    except UnreadableImage:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UnreadableImage(name, "has more pixels than are allowed") from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(name, "is not an image of a known format") from error
+    except _DECODER_FAULTS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImage(name, f"cannot be decoded: {reason}") from error
 
 
 def _decode(image: Image.Image, name: str, least_px: int | None = None) -> Image.Image:
@@ -167,9 +169,20 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode in ("I", "F"):
         raise UnreadableImage(name, f"has 32-bit samples (mode {image.mode}): save it with 8 or 16")
     if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+        return _on_white(image)
     return image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The image composited on white, a strip at a time: whole, it takes five times its memory."""
+    picture = Image.new("RGB", image.size)
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        strip = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        white = Image.new("RGBA", strip.size, "white")
+        picture.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return picture
 
 
 def _encode(image: Image.Image) -> bytes:

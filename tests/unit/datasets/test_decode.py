@@ -1,11 +1,13 @@
 """Images of every kind become 8-bit RGB JPEGs; a plain JPEG stays as it is, byte for byte."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.datasets import decode as decoding
 from pipeline.datasets.decode import UnreadableImage, decode_image, normalise_image
 from tests.made_archives import encode_picture
 
@@ -313,3 +315,36 @@ def test_sides_up_to_the_largest_are_stored_byte_for_byte() -> None:
     turned = encode_picture(2, size=(40, 20), file_format="PNG")
     stored = normalise_image(turned, "a.png", largest_side_px=40)
     assert (stored.width, stored.height, stored.is_shrunk) == (40, 20, False)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P", "RGB", "L", "1"])
+def test_alpha_is_composited_strip_by_strip_as_a_whole(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (23, 17, 4), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image = image if mode == "RGBA" else image.convert("LA" if mode == "PA" else "RGB")
+    image = image.convert(mode)
+    see_through = {"P": 3, "RGB": tuple(pixels[4, 4, :3].tolist()), "L": 7, "1": 0}.get(mode)
+    if see_through is not None:
+        image.info["transparency"] = see_through
+    whole = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    assert image.has_transparency_data
+    for pixels_at_once in (1, 40, 1 << 20):
+        monkeypatch.setattr(decoding, "STRIP_PIXELS", pixels_at_once)
+        assert decoding._on_white(image).tobytes() == whole.convert("RGB").tobytes()
+
+
+def test_decoding_leaves_the_filters_of_warnings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They belong to the whole process: threads that set them would undo one another's."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, format="PNG")
+    filters, opened = warnings.filters, Image.open
+
+    def open_and_look(*args: object, **settings: object) -> Image.Image:
+        assert warnings.filters is filters
+        return opened(*args, **settings)
+
+    monkeypatch.setattr(decoding.Image, "open", open_and_look)
+    assert decode_image(buffer.getvalue(), "picture").size == (8, 8)
+    assert decoding.picture_sides(buffer.getvalue(), "picture") == (8, 8)

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.datasets import parquet
 from pipeline.datasets.cars196 import CARS196
 from pipeline.datasets.fetching import given_files
-from pipeline.datasets.parquet import split_of
+from pipeline.datasets.parquet import read_column, split_of, spool_images
 from pipeline.datasets.reader import Counts, DatasetError
 from tests import made_archives as made
 
@@ -103,3 +105,68 @@ def test_a_broken_parquet_file_is_named_with_the_folder_of_its_split(tmp_path: P
 )
 def test_the_split_of_a_parquet_file(path: str, split: str | None) -> None:
     assert split_of(Path(path)) == split
+
+
+def damage(tmp_path: Path, column: str, values: pa.Array, **settings: object) -> Path:
+    """A file of labels and images of which one column is replaced."""
+    file = tmp_path / "train-00000-of-00001.parquet"
+    table = pa.table({"image": made.image_cells([1, 2]), "label": [0, 1]})
+    columns = {name: table.column(name) for name in table.column_names} | {column: values}
+    rows = min(map(len, columns.values()))
+    pq.write_table(pa.table({n: c.slice(0, rows) for n, c in columns.items()}), file, **settings)
+    return file
+
+
+def repeated(value: object, rows: int) -> pa.Array:
+    """A column of one value, which the file holds once."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([value]))
+
+
+BOMBS = {
+    "a long text, repeated": ("label", repeated("x" * 1_000_000, 2), "more than 4096 bytes"),
+    "a nested column": ("label", pa.array([[1] * 1000] * 2), "holds no numbers or texts but list"),
+    "a nested image": ("image", pa.array([[b"x"]] * 2), "holds no bytes but list"),
+    "a struct without bytes": ("image", pa.array([{"path": "x"}] * 2), "holds no bytes but struct"),
+    "texts for images": ("image", pa.array(["x", "y"]), "holds no bytes but string"),
+    "one huge cell": ("image", pa.array([b"\0" * 100_000_000, b""]), "unpacks to 100000... bytes"),
+}
+
+
+@pytest.mark.parametrize("store_schema", [True, False])
+@pytest.mark.parametrize("name", BOMBS)
+def test_parquet_of_more_than_it_looks_is_refused(
+    tmp_path: Path, name: str, store_schema: bool
+) -> None:
+    """`store_schema`: whether a text that is repeated is so by Arrow's schema, or by the file."""
+    column, values, says = BOMBS[name]
+    file = damage(tmp_path, column, values, compression="zstd", store_schema=store_schema)
+    assert file.stat().st_size < 100_000
+    before = pa.total_allocated_bytes()
+    opened = spool_images([file], ["one", "two"], tmp_path)
+    with pytest.raises(DatasetError, match=says):
+        read_column(file, "label") if column == "label" else opened.__enter__()
+    assert pa.total_allocated_bytes() - before < 1 << 20
+    assert len(BOMBS) == 6
+
+
+def test_a_parquet_file_has_no_more_rows_than_an_archive_has_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "train-00000-of-00001.parquet"
+    pq.write_table(pa.table({"label": repeated("seven", 1000)}), file)
+    assert read_column(file, "label") == ["seven"] * 1000
+    monkeypatch.setattr(parquet, "MEMBERS", 999)
+    with pytest.raises(DatasetError, match="'label' has 1000 rows"):
+        read_column(file, "label")
+
+
+def test_a_picture_that_many_rows_share_is_held_once(tmp_path: Path) -> None:
+    """64 rows of one picture of 8 MB: as a batch half a gigabyte."""
+    file = tmp_path / "train-00000-of-00001.parquet"
+    random = np.random.default_rng(0).bytes(8_000_000)
+    pq.write_table(pa.table({"image": repeated(random, 64)}), file)
+    names = [f"{n}" for n in range(64)]
+    before = pa.default_memory_pool().max_memory()
+    with spool_images([file], names, tmp_path) as members:
+        assert [len(members.read(name)) for name in names] == [8_000_000] * 64
+    assert pa.default_memory_pool().max_memory() - before < 100_000_000
