@@ -8,7 +8,7 @@ import torch
 from pipeline.config.recipes import Network
 from pipeline.models import backbones
 from pipeline.models.local_weights import WeightsError
-from pipeline.models.weights import weights_files
+from pipeline.models.weights import MAX_SIZE_PX, weights_files
 
 
 def faults_of(owner: str, network: Network, sizes: dict[str, int]) -> list[str]:
@@ -31,6 +31,8 @@ def faults_of(owner: str, network: Network, sizes: dict[str, int]) -> list[str]:
 
 def size_fault(backbone: str, size_px: int) -> str | None:
     """Why `backbone` cannot take square images of `size_px`, or None: tried on meta tensors."""
+    if size_px > MAX_SIZE_PX:
+        return f"must be at most {MAX_SIZE_PX}"
     try:
         built = _built(backbone)
     except backbones.UnknownBackboneError as error:

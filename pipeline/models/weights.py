@@ -3,16 +3,23 @@
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors import safe_open
+from pydantic import Field, TypeAdapter
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 
 from pipeline.config.recipes import LIBRARY_WEIGHTS
 from pipeline.files import replacing
 from pipeline.models.backbones import Colour, build_backbone
 from pipeline.models.embedder import Embedder
+from pipeline.models.local_weights import WeightsError
+
+MAX_SIZE_PX = 1024  # twice what the paper uses; the work of a picture grows with its square
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]  # of the range of a pixel
+HEADS_BYTES = 512 << 20  # of a library's network whose head, up to 410 MB of VGG, is cut off
 
 
 @dataclass(frozen=True)
@@ -24,9 +31,9 @@ class NetworkCard:
 
     backbone: str
     dim: int
-    size_px: int
-    mean: Colour | None = None
-    std: Colour | None = None
+    size_px: Annotated[int, Field(ge=1, le=MAX_SIZE_PX)]
+    mean: tuple[Share, Share, Share] | None = None
+    std: tuple[Share, Share, Share] | None = None
 
 
 def weights_files(weights: str) -> tuple[Path, ...]:
@@ -76,19 +83,56 @@ def save_network(path: Path, network: Embedder, card: NetworkCard) -> None:
 
 
 def read_card(path: Path) -> NetworkCard:
-    """The card of a saved network, without its weights."""
-    with safe_open(path, framework="pt") as file:
-        fields: dict[str, Any] = json.loads(file.metadata()["card"])
-    colours = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
-    return NetworkCard(**(fields | colours))
+    """The card of a saved network, without its weights.
+
+    Raises ValueError for a file that is no network of this program, or a card that no training of
+    ours writes: it decides what is built, and how much is computed.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = TypeAdapter(NetworkCard).validate_json(file.metadata()["card"], strict=True)
+            dim = file.get_slice("projection.weight").get_shape()[0]
+        if card.dim != dim:
+            raise ValueError(f"size mismatch: dim is {card.dim}, the projection gives {dim}")
+    except (SafetensorError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: is not a network of this program ({reason})") from error
+    return card
 
 
 def load_network(path: Path, device: torch.device) -> tuple[Embedder, NetworkCard]:
-    """Build a saved network, ready for inference on `device`."""
+    """Build a saved network, ready for inference on `device`.
+
+    Raises ValueError as `read_card` does, for a network that its file cannot hold, and for weights
+    that are not finite; RuntimeError for those of another network.
+    """
     card = read_card(path)
-    network = build_embedder(
-        card.backbone, card.dim, weights="random", seed=0, mean=card.mean, std=card.std
-    )
+    with _NoMoreThan(path.stat().st_size + HEADS_BYTES):
+        network = build_embedder(
+            card.backbone, card.dim, weights="random", seed=0, mean=card.mean, std=card.std
+        )
     with safe_open(path, framework="pt") as file:
-        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, weights in state.items():
+        if weights.is_floating_point() and not weights.isfinite().all():
+            raise ValueError(f"{path}: {name} holds numbers that are not finite: train it again")
+    network.load_state_dict(state)
     return network.to(device).eval().requires_grad_(False), card
+
+
+class _NoMoreThan(TorchFunctionMode):
+    """Within it no more than so many bytes of weights are made."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__()
+        self._left_bytes = limit_bytes
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        made = function(*args, **(kwargs or {}))
+        # What every layer's weights start as, before they are filled.
+        self._left_bytes -= made.nbytes if function is torch.empty else 0
+        if self._left_bytes < 0:
+            raise WeightsError("a file of this size cannot hold the network of its card")
+        return made

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.packs import open_pack
 from pipeline.paths import DatasetPaths
 from pipeline.search.index import file_sha256, index_home, read_content, read_index, require_card
-from pipeline.search.pictures import read_file
+from pipeline.search.pictures import read_indexed
 
 
 def image_id(name: str) -> int:
@@ -80,6 +81,11 @@ class Database:
             scores = self.vectors[rows] @ query
             best = np.argsort(-scores, kind="stable")[:k]
             rows, scores = rows[best], scores[best]
+        if not np.isfinite(scores).all():
+            raise ValueError(
+                f"{self.name} holds vectors that are not finite: make it anew, by `l2s study` or "
+                "`l2s index --rebuild`"
+            )
         hits = []
         for rank, (row, score) in enumerate(zip(rows.tolist(), scores.tolist(), strict=True), 1):
             name = self.names[row]
@@ -154,7 +160,14 @@ def open_image_index(name: str) -> Database:
         return open_image_index(name)  # a writer has put another generation in force
     if (index.ntotal, index.d) != vectors.shape:
         raise ValueError(f"{home}: its files do not fit together; index with --rebuild")
-    names, folders = images["name"].to_pylist(), images["folder"].to_pylist()
+    names, folders, digests = images["name"].to_pylist(), images["folder"], images["sha256"]
+
+    def read(row: int) -> bytes:
+        folder = folders[row].as_py()
+        if card.roots and folder not in card.roots:
+            raise UnreadableImage(names[row], "is in none of the folders that were indexed")
+        return read_indexed(Path(folder), names[row], digests[row].as_py())
+
     return Database(
         name=name,
         dataset=card.dataset,
@@ -164,5 +177,5 @@ def open_image_index(name: str) -> Database:
         ids=images["id"].to_numpy(),
         names=names,
         class_names=images["class_name"].to_pylist(),
-        read=lambda row: read_file(Path(folders[row], names[row]), names[row]),
+        read=read,
     )

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 from pydantic import TypeAdapter
@@ -28,6 +29,7 @@ from pipeline.files import replacing, replacing_folder, write_json
 
 IndexKind = Literal["exact", "hnsw", "ivfpq"]
 INDEXES = Path("indexes")
+MOST_ROW_BYTES = 8192  # of the texts of an image: a path of Linux has 4096 at most
 IMAGE_COLUMNS = pa.schema(
     [("id", pa.int64())]
     + [(name, pa.string()) for name in ("name", "class_name", "sha256", "folder")]
@@ -99,13 +101,16 @@ def read_index(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class IndexCard:
-    """What an index is. `teacher_sha256` is that of the teacher's file, which embedded it all."""
+    """What an index is. `teacher_sha256` is that of the teacher's file, which embedded it all;
+    `roots` are the folders that its images lie in (of an index of before: any).
+    """
 
     generation: int
     dataset: str
     teacher_sha256: str
     kind: IndexKind
     images: int
+    roots: tuple[str, ...] = ()
 
 
 def index_home(name: str) -> Path:
@@ -155,13 +160,30 @@ def read_content(home: Path, card: IndexCard) -> tuple[pa.Table, Float[np.ndarra
     """
     folder = home / str(card.generation)
     try:
-        images = pq.read_table(folder / "images.parquet").cast(IMAGE_COLUMNS)
+        images = _read_images(folder / "images.parquet", card.images)
         vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     except (ValueError, OSError, EOFError) as error:  # pyarrow's errors are of these
         raise ValueError(f"{folder}: cannot be read; index with --rebuild ({error})") from error
     if len(images) != len(vectors):
         raise ValueError(f"{home}: its files do not fit together; index with --rebuild")
     return images, vectors
+
+
+def _read_images(file: Path, rows: int) -> pa.Table:
+    """The table of so many images. Raises ValueError for another number, or endless texts."""
+    texts = [column.name for column in IMAGE_COLUMNS if column.type == pa.string()]
+    with pq.ParquetFile(file, read_dictionary=texts) as opened:
+        found, unpacked = opened.metadata.num_rows, 0
+        for number in range(opened.metadata.num_row_groups):
+            unpacked += opened.metadata.row_group(number).total_byte_size
+        if found != rows or unpacked > MOST_ROW_BYTES * (rows + 1000):
+            raise ValueError(f"{file} has {found} rows and unpacks to {unpacked} bytes")
+        images = opened.read()
+    for chunk in (chunk for name in texts for chunk in images[name].chunks):
+        # A text that is repeated stands once here; cast, it is there as often as it is meant.
+        if max(pc.binary_length(chunk.dictionary).to_pylist(), default=0) > MOST_ROW_BYTES:
+            raise ValueError(f"{file} has a text of more than {MOST_ROW_BYTES} bytes")
+    return images.cast(IMAGE_COLUMNS)
 
 
 def write_generation(

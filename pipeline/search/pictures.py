@@ -1,10 +1,11 @@
 """Pictures that a user names: files, folders, globs, lists; read as those of a data set are."""
 
 import glob
+import hashlib
 import os
 from collections.abc import Iterable
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.datasets.decode import UnreadableImage, decode_image
 from pipeline.datasets.reader import is_image_name, natural_key
@@ -76,9 +77,27 @@ def read_file(path: Path, name: str) -> bytes:
         raise UnreadableImage(name, f"cannot be read: {error.strerror}") from error
 
 
-def thumbnail(encoded: bytes, side_px: int) -> bytes:
-    """A JPEG file of the picture, at most `side_px` a side. Raises UnreadableImage."""
-    picture = decode_image(encoded, "thumbnail")
+def read_indexed(folder: Path, name: str, sha256: str) -> bytes:
+    """The bytes that were indexed under a name in a folder. Raises UnreadableImage.
+
+    An index may come from elsewhere: what lies outside of the folder, or is not what was indexed,
+    is not read out.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise UnreadableImage(name, "lies outside of the folder that was indexed")
+    encoded = read_file(folder / path, name)
+    if hashlib.sha256(encoded).hexdigest() != sha256:
+        raise UnreadableImage(name, "has changed since: `l2s index FOLDER --replace` takes it")
+    return encoded
+
+
+def thumbnail(encoded: bytes, side_px: int, name: str) -> bytes:
+    """A JPEG file of the picture, at most `side_px` a side. Raises UnreadableImage.
+
+    A JPEG is decoded to a fraction of its size.
+    """
+    picture = decode_image(encoded, name, least_px=side_px)
     picture.thumbnail((side_px, side_px))
     buffer = BytesIO()
     picture.save(buffer, format="JPEG", quality=85)

@@ -163,7 +163,11 @@ function listen() {
 async function start() {
   listen();
   try {
-    databases = await (await asked("/api/databases")).json();
+    const listed = await (await asked("/api/databases")).json();
+    databases = listed.filter((entry) => !entry.fault);
+    const faults = listed.filter((entry) => entry.fault);
+    if (faults.length) say(faults.map(({ name, fault }) => `${name}: ${fault}`).join("; "), true);
+    if (!databases.length) return;
     fill(byId("database"), databases.map((entry) => entry.name));
     chooseDatabase();
   } catch (fault) {

@@ -1,32 +1,34 @@
-"""The page's server on loopback. Nothing is written to disk; uploads are bounded in bytes, pixels.
+"""The page's server on loopback. Nothing is written to disk; what a request may take is bounded.
 
 Only requests to a loopback name are answered, so that no web site can reach the page by a name of
 its own that resolves to this machine (DNS rebinding), and only from the page itself.
 """
 
+import asyncio
+import math
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pipeline.datasets.decode import UnreadableImage
+from pipeline.datasets.decode import UnreadableImage, picture_sides
+from pipeline.search.page import turns
 from pipeline.search.page.service import SearchService
-from pipeline.search.pictures import thumbnail
 
 HOST = "127.0.0.1"
-MAX_UPLOAD_BYTES = 20 << 20
 MAX_RESULTS = 50
-MAX_WAITING = 4
-THUMBNAIL_PX = 192
 FILES = ("page.html", "page.css", "page.js", "icon.svg")
 HEADERS = {
     "Content-Security-Policy": (
@@ -45,27 +47,59 @@ def create_app(service: SearchService) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     hosts = [HOST, "localhost"]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-    for kind in (StarletteHTTPException, RequestValidationError, ValueError):
+    app.add_middleware(Guard)
+    for kind in (
+        StarletteHTTPException,
+        RequestValidationError,
+        ValueError,
+        MemoryError,
+        Exception,
+    ):
         app.add_exception_handler(kind, _described)
     _add_pages(app, service)
-
-    @app.middleware("http")
-    async def guard(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        origin = request.headers.get("origin")
-        if origin is not None and origin != f"http://{request.headers.get('host')}":
-            response: Response = _error(403, f"requests from {origin} are not answered")
-        else:
-            response = await call_next(request)
-        response.headers.update(HEADERS)
-        return response
-
     return app
 
 
+class Guard:
+    """Answers the page alone, under the page's policy, and within `turns.REQUEST_S`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        asked = Headers(scope=scope)
+        origin = asked.get("origin")
+        if origin is not None and origin != f"http://{asked.get('host')}":
+            refusal = _error(403, f"requests from {origin} are not answered")
+            await refusal(scope, receive, send_with_headers)
+            return
+        try:
+            async with asyncio.timeout(turns.REQUEST_S):
+                await self._app(scope, receive, send_with_headers)
+        except TimeoutError:
+            if not has_begun:
+                busy = turns.Busy()
+                late = _error(busy.status_code, busy.detail, busy.headers)
+                await late(scope, receive, send_with_headers)
+
+
 def _add_pages(app: FastAPI, service: SearchService) -> None:
-    waiting = 0
+    uploads = turns.Uploads()
+    small, large = turns.Turns(turns.SMALL_WAITING), turns.Turns(turns.LARGE_WAITING)
+    pictures, listings = turns.Turns(turns.PICTURES_WAITING), turns.Turns(turns.PICTURES_WAITING)
+    sending = turns.Turns(turns.SENDING_WAITING, turns.SENDING)
 
     @app.get("/")
     @app.get("/{name}")
@@ -75,15 +109,21 @@ def _add_pages(app: FastAPI, service: SearchService) -> None:
         return FileResponse(Path(__file__).with_name(name))
 
     @app.get("/api/databases")
-    def databases() -> list[dict[str, Any]]:
-        return service.catalogue()
+    async def databases(request: Request) -> list[dict[str, Any]]:
+        return await listings.run(request, service.catalogue)
 
-    @app.get("/api/picture")
-    def picture(database: str, row: int, full: bool = False) -> Response:
-        encoded = service.picture(database, row)
+    async def in_turn(full: bool = False) -> AsyncIterator[None]:
+        """Holds a place until the picture has been sent."""
+        async with sending if full else nullcontext():
+            yield
+
+    @app.get("/api/picture", dependencies=[Depends(in_turn)])
+    async def picture(request: Request, database: str, row: int, full: bool = False) -> Response:
         if full:
+            encoded = await pictures.run(request, service.picture, database, row)
             return Response(encoded, media_type="application/octet-stream")
-        return Response(thumbnail(encoded, THUMBNAIL_PX), media_type="image/jpeg")
+        small_picture = await pictures.run(request, service.thumbnail, database, row)
+        return Response(small_picture, media_type="image/jpeg")
 
     @app.post("/api/search")
     async def search(
@@ -92,39 +132,68 @@ def _add_pages(app: FastAPI, service: SearchService) -> None:
         network: str,
         k: Annotated[int, Query(ge=1, le=MAX_RESULTS)] = 10,
     ) -> dict[str, Any]:
-        nonlocal waiting
-        if waiting > MAX_WAITING:
-            raise HTTPException(503, "other searches are waiting already: try again")
-        waiting += 1
-        try:
-            encoded = await _bounded_body(request)
-            return await run_in_threadpool(service.search, encoded, database, network, k)
-        finally:
-            waiting -= 1
+        encoded = await uploads.read(request)
+        lane = small if await run_in_threadpool(_is_small, encoded) else large
+        return await lane.run(request, service.search, encoded, database, network, k)
 
 
-async def _bounded_body(request: Request) -> bytes:
-    """The upload, refused as soon as it is known to be too large."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_UPLOAD_BYTES:
-            raise HTTPException(413, f"the picture has more than {MAX_UPLOAD_BYTES} bytes")
-    return bytes(body)
+def _is_small(encoded: bytes) -> bool:
+    """Whether an upload costs little; nobody knows of one whose sides cannot be read."""
+    if len(encoded) > turns.SMALL_BYTES:
+        return False
+    try:
+        return math.prod(picture_sides(encoded, "the picture")) <= turns.SMALL_PIXELS
+    except UnreadableImage:
+        return False
 
 
 def _described(request: Request, error: Exception) -> Response:
     """What was wrong, and whose fault it was."""
     if isinstance(error, StarletteHTTPException):
-        return _error(error.status_code, error.detail)
+        return _error(error.status_code, error.detail, error.headers)
     if isinstance(error, RequestValidationError):
         faults = [f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()]
         return _error(422, "; ".join(faults))
-    return _error(422 if isinstance(error, UnreadableImage) else 409, str(error))
+    if isinstance(error, MemoryError):
+        return _error(503, "there is not enough memory for this picture now")
+    if isinstance(error, ValueError):
+        return _error(422 if isinstance(error, UnreadableImage) else 409, str(error))
+    return _error(500, f"a fault of the program ({type(error).__name__}): see its terminal")
 
 
-def _error(status: int, text: str) -> JSONResponse:
-    return JSONResponse({"error": text}, status_code=status)
+def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The answer; a connection whose upload was not taken in full is of no further use."""
+    closing = {"Connection": "close"} if status in (408, 413, 503) else {}
+    return JSONResponse({"error": text}, status_code=status, headers={**(headers or {}), **closing})
+
+
+class HeadInTime(H11Protocol):
+    """A connection that is closed where the head of a request does not come in time."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._forget_deadline()
+        elif self._deadline is None:
+            self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget_deadline()
+
+    def _await_head(self) -> None:
+        self._deadline = self.loop.call_later(turns.HEAD_S, self.transport.close)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 def listen(port: int) -> socket.socket:
@@ -137,6 +206,12 @@ def listen(port: int) -> socket.socket:
 
 def serve(app: FastAPI, listener: socket.socket) -> None:
     """Answer until the process is interrupted, or told to end."""
-    config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=5, server_header=False)
+    config = uvicorn.Config(
+        app,
+        http=HeadInTime,
+        log_level="warning",
+        timeout_keep_alive=turns.HEAD_S,
+        server_header=False,
+    )
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])

@@ -1,17 +1,21 @@
 """What the page can search: databases and networks, opened when first asked for."""
 
-import threading
+import time
+from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 import torch
 from fastapi import HTTPException
+from PIL import Image
 
 from pipeline.config.params import Params
+from pipeline.datasets.decode import UnreadableImage, decode_image
 from pipeline.paths import DatasetPaths
 from pipeline.search.databases import Database, open_database
 from pipeline.search.index import index_home, index_names, require_card
+from pipeline.search.pictures import thumbnail
 from pipeline.search.search import (
     TEACHER,
     NamedNetwork,
@@ -19,66 +23,108 @@ from pipeline.search.search import (
     leading_network,
     networks_of,
     open_network,
-    search_picture,
+    search_decoded,
 )
 
+INDEX = "index "  # what the name of a database begins with that is no study's
 EXAMPLES = 8
+THUMBNAIL_PX = 192
+THUMBNAILS_KEPT = 1000  # of some 10 kB
+MAX_FULL_BYTES = 20 << 20  # of a picture that is shown in full: what the page takes as a query
 MAX_UPLOAD_PIXELS = 40_000_000
 MAX_OPEN = 32  # databases, and networks, those replaced on disk since included
 
 
 class SearchService:
-    """One search at a time. What has changed on disk since it was opened is opened again."""
+    """What the page asks for. What has changed on disk since it was opened is opened again.
+
+    Several threads may call it. What is broken disables nothing else.
+    """
 
     def __init__(self, params: Params, device: torch.device) -> None:
         self.params = params
         self.device = device
-        self._lock = threading.Lock()
         self._open_network = lru_cache(MAX_OPEN)(_open_network)
         self._open_database = lru_cache(MAX_OPEN)(_open_database)
+        self._kept_thumbnail = lru_cache(THUMBNAILS_KEPT)(self._thumbnail)
 
-    def databases(self) -> dict[str, tuple[str, str | None]]:
-        """Data set and index of each database that is there: the study's, which have no index,
-        then the indexes.
-        """
-        datasets = self.params.datasets
-        studied = {name: (name, None) for name in datasets if DatasetPaths(name).index.exists()}
-        indexed = {f"index {name}": (require_card(name).dataset, name) for name in index_names()}
-        return studied | {name: found for name, found in indexed.items() if found[0] in datasets}
+    def names(self) -> list[str]:
+        """The databases that are there, whole or not: the study's, then the indexes."""
+        studied = [name for name in self.params.datasets if DatasetPaths(name).index.exists()]
+        return studied + [f"{INDEX}{name}" for name in index_names()]
 
     def networks(self, dataset: str) -> dict[str, NamedNetwork]:
-        """The trained networks of a data set, the teacher last."""
-        keys = networks_of(self.params, dataset)
-        named = [leading_network(key, dataset) for key in keys]
-        return {network.key: network for network in named if network.path.exists()}
+        """The trained networks of a data set, the teacher last; those whose champion is damaged
+        are left out.
+        """
+        found = {}
+        for key in networks_of(self.params, dataset):
+            with suppress(ValueError):
+                network = leading_network(key, dataset)
+                if network.path.exists():
+                    found[key] = network
+        return found
 
     def catalogue(self) -> list[dict[str, Any]]:
-        """What the page offers to choose from."""
-        return [
-            {
-                "name": name,
-                "images": len(database),
-                "networks": list(self.networks(database.dataset)),
-                "examples": sorted({i * len(database) // EXAMPLES for i in range(EXAMPLES)}),
-            }
-            for name, database in ((name, self.database(name)) for name in self.databases())
-        ]
+        """What the page offers to choose from; of a database that is broken, what is wrong."""
+        return [entry for name in self.names() if (entry := self._entry(name))]
+
+    def _entry(self, name: str) -> dict[str, Any] | None:
+        """None for an index of a data set that is not selected now."""
+        try:
+            database = self.database(name)
+            networks = list(self.networks(database.dataset))
+        except HTTPException:
+            return None
+        except (ValueError, OSError) as error:
+            return {"name": name, "fault": str(error)}
+        examples = sorted({i * len(database) // EXAMPLES for i in range(EXAMPLES)})
+        return {
+            "name": name,
+            "images": len(database),
+            "networks": networks,
+            "examples": examples if len(database) else [],
+        }
 
     def database(self, name: str) -> Database:
         """Raises HTTPException 404, or ValueError for a database that cannot be opened."""
-        known = self.databases()
-        if name not in known:
-            raise HTTPException(404, f"no database is called {name!r}; known: {', '.join(known)}")
-        dataset, index = known[name]
-        file = index_home(index) / "index.json" if index else DatasetPaths(dataset).index
-        return self._open_database(dataset, index, file.stat().st_mtime_ns)
+        dataset, index, changed_ns = self._place(name)
+        return self._open_database(dataset, index, changed_ns)
+
+    def _place(self, name: str) -> tuple[str, str | None, int]:
+        """Data set, index, and when the files were changed. Raises as `database`."""
+        names = self.names()
+        if name not in names:
+            raise HTTPException(404, f"no database is called {name!r}; known: {', '.join(names)}")
+        if not name.startswith(INDEX):
+            return name, None, DatasetPaths(name).index.stat().st_mtime_ns
+        index = name.removeprefix(INDEX)
+        dataset = require_card(index).dataset
+        if dataset not in self.params.datasets:
+            raise HTTPException(404, f"{name} belongs to {dataset}, which is not selected")
+        return dataset, index, (index_home(index) / "index.json").stat().st_mtime_ns
 
     def picture(self, database: str, row: int) -> bytes:
-        """The encoded picture of a row. Raises HTTPException 404, UnreadableImage."""
+        """The encoded picture of a row. Raises HTTPException 404, UnreadableImage for what is none,
+        or too large to be shown in full.
+        """
         opened = self.database(database)
-        if not 0 <= row < len(opened):
-            raise HTTPException(404, f"{database} has no picture {row}: it has {len(opened)}")
-        return opened.read(row)
+        _require_row(opened, row)
+        encoded = opened.read(row)
+        if len(encoded) > MAX_FULL_BYTES:
+            reason = f"has {len(encoded)} bytes, more than {MAX_FULL_BYTES}"
+            raise UnreadableImage(opened.names[row], reason)
+        thumbnail(encoded, THUMBNAIL_PX, opened.names[row])  # what is no picture is not given away
+        return encoded
+
+    def thumbnail(self, database: str, row: int) -> bytes:
+        """A small JPEG of a row. Raises HTTPException 404, UnreadableImage."""
+        return self._kept_thumbnail(*self._place(database), row)
+
+    def _thumbnail(self, dataset: str, index: str | None, changed_ns: int, row: int) -> bytes:
+        opened = self._open_database(dataset, index, changed_ns)
+        _require_row(opened, row)
+        return thumbnail(opened.read(row), THUMBNAIL_PX, opened.names[row])
 
     def search(self, encoded: bytes, database: str, network: str, k: int) -> dict[str, Any]:
         """The answers of the network and of the teacher, as the page shows them.
@@ -86,34 +132,44 @@ class SearchService:
         Raises HTTPException 404, UnreadableImage for the picture, ValueError for files that do not
         fit together.
         """
-        with self._lock:
-            opened = self.database(database)
-            known = self.networks(opened.dataset)
-            if network not in known:
-                message = f"{database} has no network {network!r}; known: {', '.join(known)}"
-                raise HTTPException(404, message)
-            if TEACHER not in known:
-                raise ValueError(f"the teacher of {opened.dataset} is not there: run `l2s study`")
-            return {
-                role: self._answer(encoded, known[key], opened, k)
-                for role, key in (("network", network), ("teacher", TEACHER))
-            }
+        opened = self.database(database)
+        known = self.networks(opened.dataset)
+        if network not in known:
+            message = f"{database} has no network {network!r}; known: {', '.join(known)}"
+            raise HTTPException(404, message)
+        if TEACHER not in known:
+            raise ValueError(f"the teacher of {opened.dataset} is not there: run `l2s study`")
+        started_s = time.perf_counter()
+        picture = decode_image(encoded, "the picture", max_pixels=MAX_UPLOAD_PIXELS)
+        decode_ms = 1000 * (time.perf_counter() - started_s)
+        return {
+            role: self._answer(picture, decode_ms, known[key], opened, k)
+            for role, key in (("network", network), ("teacher", TEACHER))
+        }
 
     def _answer(
-        self, encoded: bytes, named: NamedNetwork, database: Database, k: int
+        self,
+        picture: Image.Image,
+        decode_ms: float,
+        named: NamedNetwork,
+        database: Database,
+        k: int,
     ) -> dict[str, Any]:
         changed_ns = named.path.stat().st_mtime_ns
         network = self._open_network(named, self.device, changed_ns)
-        answer = search_picture(
-            encoded, "the picture", network, database, k, max_pixels=MAX_UPLOAD_PIXELS
-        )
+        answer = search_decoded(picture, network, database, k)
         return {
             "name": network.name,
             "champion_version": network.version,
             "query_px": network.size_px,
-            "times_ms": answer.times_ms,
+            "times_ms": {"decode": decode_ms, **answer.times_ms},
             "hits": [asdict(hit) for hit in answer.hits],
         }
+
+
+def _require_row(database: Database, row: int) -> None:
+    if not 0 <= row < len(database):
+        raise HTTPException(404, f"{database.name} has no picture {row}: it has {len(database)}")
 
 
 def _open_database(dataset: str, index: str | None, changed_ns: int) -> Database:

@@ -37,6 +37,6 @@ def picture_sheet(
 def _thumbnail(read: Callable[[Any], bytes], key: object) -> str | None:
     """A thumbnail as base64; None where the file is gone."""
     try:
-        return base64.b64encode(thumbnail(read(key), THUMBNAIL_PX)).decode()
+        return base64.b64encode(thumbnail(read(key), THUMBNAIL_PX, str(key))).decode()
     except UnreadableImage:
         return None

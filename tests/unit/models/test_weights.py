@@ -1,11 +1,17 @@
 """Networks on disk, and networks from a seed."""
 
 import hashlib
+import json
+import math
+import socket
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from pipeline.models import weights
 from pipeline.models.weights import (
     NetworkCard,
     build_embedder,
@@ -63,8 +69,68 @@ def test_a_network_of_another_shape_is_not_loaded(tmp_path: Path) -> None:
     path = tmp_path / "network.safetensors"
     network = build_embedder(BACKBONE, 16, weights="random", seed=3)
     save_network(path, network, NetworkCard(BACKBONE, 8, 32))
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(ValueError, match="size mismatch: dim is 8, the projection gives 16"):
         load_network(path, CPU)
+
+
+CARDS: dict[str, dict[str, object]] = {
+    "must be timm/NAME or torchvision/NAME": {"backbone": "hf_hub:evil/x"},
+    "timm has no 'hf_hub:evil/x'": {"backbone": "timm/hf_hub:evil/x"},
+    "timm has no 'local-dir:/etc'": {"backbone": "timm/local-dir:/etc"},
+    "backbone Input should be a valid string": {"backbone": 7},
+    "size_px Input should be less than or equal to 1024": {"size_px": 200_000},
+    "size_px Input should be greater than or equal to 1": {"size_px": 0},
+    "size_px Input should be a valid integer": {"size_px": 32.5},
+    "dim Input should be a valid integer": {"dim": True},
+    "size mismatch: dim is 2000000000": {"dim": 2_000_000_000},
+    "mean.0 Input should be a finite number": {"mean": [math.nan] * 3},
+    "std.1 Input should be less than or equal to 1": {"std": [1, 1e30, 1]},
+    "std.2 Field required": {"std": [1, 1]},
+    "mean.0 Input should be a valid number": {"mean": ["red", 1, 1]},
+    "cannot hold the network of its card": {"backbone": "timm/vit_giant_patch14_dinov2"},
+}
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.parametrize("says", CARDS)
+def test_a_card_is_judged_before_anything_is_built(
+    tmp_path: Path, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No name is looked up in the net, and not much more is allocated than the file has."""
+    path = tmp_path / "network.safetensors"
+    state = build_embedder(BACKBONE, 16, weights="random", seed=3).state_dict()
+    card = json.dumps(asdict(CARD) | CARDS[says])
+    save_file({n: v.contiguous() for n, v in state.items()}, path, metadata={"card": card})
+    monkeypatch.setattr(weights, "HEADS_BYTES", 8 << 20)
+
+    def look_up(*_: object) -> None:
+        raise AssertionError("a name is looked up")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(ValueError, match=says):
+        load_network(path, CPU)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "network.safetensors"
+    network = build_embedder(BACKBONE, 16, weights="random", seed=3)
+    with torch.no_grad():
+        network.projection.bias[3] = value
+    save_network(path, network, CARD)
+    with pytest.raises(ValueError, match=r"projection\.bias holds numbers that are not finite"):
+        load_network(path, CPU)
+
+
+@pytest.mark.parametrize("content", [b"", b"no network", b"\xff" * 64])
+def test_a_file_that_is_no_network_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "network.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is not a network of this program"):
+        read_card(path)
+    save_file({"projection.weight": torch.zeros(2, 2)}, path)  # without a card
+    with pytest.raises(ValueError, match="is not a network of this program"):
+        read_card(path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None:

@@ -15,8 +15,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from pipeline.config.params import load_params
-from pipeline.search.page import server, service
-from pipeline.search.page.server import MAX_UPLOAD_BYTES, create_app, listen
+from pipeline.search.page import service, turns
+from pipeline.search.page.server import create_app, listen
 from pipeline.search.page.service import SearchService
 from tests.browser import browser_path, open_page
 from tests.made_study import CPU, STUDENT, make_finished_study
@@ -129,7 +129,7 @@ REFUSALS = {
     "half a JPEG": Refusal(422, "cannot be", content=encoded(form="JPEG")[:400]),
     "decompression bomb": Refusal(422, "pixels", content=encoded(2000, 2000)),
     "a line of pixels": Refusal(422, "a side over", content=encoded(70_000, 1)),
-    "too many bytes": Refusal(413, "more than", content=b"\0" * (MAX_UPLOAD_BYTES + 1)),
+    "too many bytes": Refusal(413, "more than", content=b"\0" * (turns.MAX_UPLOAD_BYTES + 1)),
     "unknown network": Refusal(
         404, "no network 'x'", "/api/search?database=emblems&network=x", content=PICTURE
     ),
@@ -192,7 +192,7 @@ def test_the_table_of_refusals_is_whole() -> None:
 def test_an_upload_without_a_length_is_cut_off(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "MAX_UPLOAD_BYTES", 1000)
+    monkeypatch.setattr(turns, "MAX_UPLOAD_BYTES", 1000)
     sent = 0
 
     def parts() -> Iterator[bytes]:
@@ -208,7 +208,7 @@ def test_an_upload_without_a_length_is_cut_off(
 def test_a_queue_that_is_full_is_told(
     searches: SearchService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "MAX_WAITING", -1)
+    monkeypatch.setattr(turns, "SMALL_WAITING", -1)
     with TestClient(create_app(searches), base_url="http://localhost") as client:
         got = client.post(f"/api/search?{GOOD}", content=PICTURE)
     assert got.status_code == 503
