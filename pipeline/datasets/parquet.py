@@ -15,16 +15,17 @@ import pyarrow.parquet as pq
 from pipeline.datasets.archives import (
     MEMBER_BYTES,
     MEMBERS,
-    RATIO,
     RATIO_FROM_BYTES,
-    UNPACKED_BYTES,
     OpenArchive,
     spool_members,
 )
 from pipeline.datasets.reader import SPLITS, DatasetError, Split, natural_key
 
+Tests = tuple[Callable[[pa.DataType], bool], ...]
 TEXT_BYTES = 4096  # of a label or a path: the longest path of Linux
-CHUNK_RATIO = 4  # of the part of a column that one group of rows has, beyond 64 MiB
+PART_RATIO = 4  # how many times its size a part of a column may unpack to, beyond 64 MiB
+_PLAIN = "numbers or texts", (pa.types.is_integer, pa.types.is_string)
+_BYTES = "bytes", (pa.types.is_binary, pa.types.is_large_binary)
 _BUFFER_BYTES = 1 << 20  # else a whole row group is held, which may be a whole file
 _FAULTS = (pa.ArrowException, OSError, ValueError, KeyError, AttributeError, TypeError)
 
@@ -57,7 +58,7 @@ def shown(file: Path) -> str:
 def read_column(file: Path, column: str) -> list[object]:
     """The values of a column of numbers or short texts. Raises DatasetError."""
     with _named_faults(file, f"cannot read the column {column!r}"):
-        return list(_cells(file, column, _is_plain, "numbers or texts", TEXT_BYTES))
+        return list(_cells(file, column, _PLAIN, TEXT_BYTES))
 
 
 def read_label_names(file: Path) -> list[str]:
@@ -82,7 +83,7 @@ def spool_images(
 def _images(files: Collection[Path]) -> Iterable[bytes]:
     for _, file in with_splits(files):
         with _named_faults(file, "cannot read its images"):
-            for row, content in enumerate(_cells(file, "image", _is_image, "bytes", MEMBER_BYTES)):
+            for row, content in enumerate(_cells(file, "image", _BYTES, MEMBER_BYTES)):
                 if not isinstance(content, bytes):
                     raise DatasetError(
                         f"{shown(file)}: row {row}: the column 'image' holds no bytes"
@@ -90,23 +91,24 @@ def _images(files: Collection[Path]) -> Iterable[bytes]:
                 yield content
 
 
-def _cells(
-    file: Path, column: str, is_meant: Callable[[pa.DataType], bool], meant: str, cell_bytes: int
-) -> Iterator[object]:
-    """The values of a column of the meant type, one in memory at a time.
+def _cells(file: Path, column: str, meant: tuple[str, Tests], cell_bytes: int) -> Iterator[object]:
+    """The values of a column, or of its field `bytes`, one in memory at a time.
 
     A batch is one row: what a dictionary of a few bytes repeats may fill any memory otherwise.
     Raises DatasetError, before anything is read where the file's own figures say enough.
     """
     with pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES) as opened:
-        found = opened.schema_arrow.field(column).type
-        if not is_meant(found):
-            raise DatasetError(f"{shown(file)}: the column {column!r} holds no {meant} but {found}")
-        leaf = f"{column}.bytes" if pa.types.is_struct(found) else column
+        held, leaf = opened.schema_arrow.field(column).type, column
+        if pa.types.is_struct(held) and (place := held.get_field_index("bytes")) >= 0:
+            held, leaf = held.field(place).type, f"{column}.bytes"
+        kind = held.value_type if pa.types.is_dictionary(held) else held
+        if not any(is_meant(kind) for is_meant in meant[1]):
+            reason = f"the column {column!r} holds no {meant[0]} but {held}"
+            raise DatasetError(f"{shown(file)}: {reason}")
         _check_size(file, opened.metadata, leaf)
         for row, batch in enumerate(opened.iter_batches(1, columns=[leaf])):
             value = batch.column(column)[0].as_py()
-            value = value.get("bytes") if isinstance(value, dict) else value
+            value = value["bytes"] if isinstance(value, dict) else value
             if isinstance(value, (str, bytes)) and len(value) > cell_bytes:
                 reason = f"row {row} of {column!r} has more than {cell_bytes} bytes"
                 raise DatasetError(f"{shown(file)}: {reason}")
@@ -114,40 +116,20 @@ def _cells(
 
 
 def _check_size(file: Path, metadata: pq.FileMetaData, leaf: str) -> None:
-    """Raise DatasetError for more rows, or more unpacked bytes, than an archive may have.
+    """Raise DatasetError for more rows than an archive has members, or a part that is a huge cell.
 
-    A part of a column may be one cell: it unpacks to no more than a few times its size, or little.
+    A part is what one group of rows has of the column: pictures shrink little when it is packed.
     """
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    chunks = [group.column(n) for group in groups for n in range(group.num_columns)]
-    chunks = [chunk for chunk in chunks if chunk.path_in_schema == leaf]
-    unpacked = sum(chunk.total_uncompressed_size for chunk in chunks)
-    too_large = unpacked > min(UNPACKED_BYTES, max(RATIO_FROM_BYTES, RATIO * file.stat().st_size))
-    if metadata.num_rows > MEMBERS or too_large:
-        limits = f"{MEMBERS} rows, {UNPACKED_BYTES} bytes, {RATIO} times the file's own"
-        reason = f"{leaf!r} has {metadata.num_rows} rows, and unpacks to {unpacked} bytes"
-        raise DatasetError(f"{shown(file)}: {reason}: allowed are {limits}")
-    for chunk in chunks:
-        allowed = max(RATIO_FROM_BYTES, CHUNK_RATIO * chunk.total_compressed_size)
-        if chunk.total_uncompressed_size > allowed:
-            reason = f"a part of {leaf!r} unpacks to {chunk.total_uncompressed_size} bytes"
-            raise DatasetError(f"{shown(file)}: {reason}, more than {allowed} (a bomb?)")
-
-
-def _is_plain(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_plain(kind.value_type)
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return bool(is_text or pa.types.is_integer(kind))
-
-
-def _is_image(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_image(kind.value_type)
-    if pa.types.is_struct(kind):
-        place = kind.get_field_index("bytes")
-        return place >= 0 and _is_image(kind.field(place).type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    if metadata.num_rows > MEMBERS:
+        raise DatasetError(f"{shown(file)}: has {metadata.num_rows} rows, more than {MEMBERS}")
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        parts = [group.column(place) for place in range(group.num_columns)]
+        for part in (part for part in parts if part.path_in_schema == leaf):
+            allowed = max(RATIO_FROM_BYTES, PART_RATIO * part.total_compressed_size)
+            if (unpacked := part.total_uncompressed_size) > allowed:
+                reason = f"a part of {leaf!r} unpacks to {unpacked} bytes, more than {allowed}"
+                raise DatasetError(f"{shown(file)}: {reason} (a bomb?)")
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.packs import open_pack
 from pipeline.paths import DatasetPaths
 from pipeline.search.index import file_sha256, index_home, read_content, read_index, require_card
@@ -83,8 +82,7 @@ class Database:
             rows, scores = rows[best], scores[best]
         if not np.isfinite(scores).all():
             raise ValueError(
-                f"{self.name} holds vectors that are not finite: make it anew, by `l2s study` or "
-                "`l2s index --rebuild`"
+                f"{self.name}: its index holds vectors that are not finite: rebuild it"
             )
         hits = []
         for rank, (row, score) in enumerate(zip(rows.tolist(), scores.tolist(), strict=True), 1):
@@ -160,14 +158,8 @@ def open_image_index(name: str) -> Database:
         return open_image_index(name)  # a writer has put another generation in force
     if (index.ntotal, index.d) != vectors.shape:
         raise ValueError(f"{home}: its files do not fit together; index with --rebuild")
-    names, folders, digests = images["name"].to_pylist(), images["folder"], images["sha256"]
-
-    def read(row: int) -> bytes:
-        folder = folders[row].as_py()
-        if card.roots and folder not in card.roots:
-            raise UnreadableImage(names[row], "is in none of the folders that were indexed")
-        return read_indexed(Path(folder), names[row], digests[row].as_py())
-
+    names, folders = images["name"].to_pylist(), images["folder"].to_pylist()
+    digests = images["sha256"]
     return Database(
         name=name,
         dataset=card.dataset,
@@ -177,5 +169,5 @@ def open_image_index(name: str) -> Database:
         ids=images["id"].to_numpy(),
         names=names,
         class_names=images["class_name"].to_pylist(),
-        read=read,
+        read=lambda row: read_indexed(Path(folders[row]), names[row], digests[row].as_py()),
     )

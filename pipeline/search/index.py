@@ -29,7 +29,7 @@ from pipeline.files import replacing, replacing_folder, write_json
 
 IndexKind = Literal["exact", "hnsw", "ivfpq"]
 INDEXES = Path("indexes")
-MOST_ROW_BYTES = 8192  # of the texts of an image: a path of Linux has 4096 at most
+MOST_TEXT_BYTES = 4096  # of a name or a folder: the longest path of Linux
 IMAGE_COLUMNS = pa.schema(
     [("id", pa.int64())]
     + [(name, pa.string()) for name in ("name", "class_name", "sha256", "folder")]
@@ -101,16 +101,13 @@ def read_index(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class IndexCard:
-    """What an index is. `teacher_sha256` is that of the teacher's file, which embedded it all;
-    `roots` are the folders that its images lie in (of an index of before: any).
-    """
+    """What an index is. `teacher_sha256` is that of the teacher's file, which embedded it all."""
 
     generation: int
     dataset: str
     teacher_sha256: str
     kind: IndexKind
     images: int
-    roots: tuple[str, ...] = ()
 
 
 def index_home(name: str) -> Path:
@@ -160,7 +157,7 @@ def read_content(home: Path, card: IndexCard) -> tuple[pa.Table, Float[np.ndarra
     """
     folder = home / str(card.generation)
     try:
-        images = _read_images(folder / "images.parquet", card.images)
+        images = _read_images(folder / "images.parquet")
         vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     except (ValueError, OSError, EOFError) as error:  # pyarrow's errors are of these
         raise ValueError(f"{folder}: cannot be read; index with --rebuild ({error})") from error
@@ -169,20 +166,15 @@ def read_content(home: Path, card: IndexCard) -> tuple[pa.Table, Float[np.ndarra
     return images, vectors
 
 
-def _read_images(file: Path, rows: int) -> pa.Table:
-    """The table of so many images. Raises ValueError for another number, or endless texts."""
+def _read_images(file: Path) -> pa.Table:
+    """The table of images. Raises ValueError for endless texts: one that is repeated stands once in
+    the file, and in what is read of it, but in a column of texts as often as it is meant.
+    """
     texts = [column.name for column in IMAGE_COLUMNS if column.type == pa.string()]
-    with pq.ParquetFile(file, read_dictionary=texts) as opened:
-        found, unpacked = opened.metadata.num_rows, 0
-        for number in range(opened.metadata.num_row_groups):
-            unpacked += opened.metadata.row_group(number).total_byte_size
-        if found != rows or unpacked > MOST_ROW_BYTES * (rows + 1000):
-            raise ValueError(f"{file} has {found} rows and unpacks to {unpacked} bytes")
-        images = opened.read()
+    images = pq.read_table(file, read_dictionary=texts)
     for chunk in (chunk for name in texts for chunk in images[name].chunks):
-        # A text that is repeated stands once here; cast, it is there as often as it is meant.
-        if max(pc.binary_length(chunk.dictionary).to_pylist(), default=0) > MOST_ROW_BYTES:
-            raise ValueError(f"{file} has a text of more than {MOST_ROW_BYTES} bytes")
+        if (pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0) > MOST_TEXT_BYTES:
+            raise ValueError(f"{file} has a text of more than {MOST_TEXT_BYTES} bytes")
     return images.cast(IMAGE_COLUMNS)
 
 

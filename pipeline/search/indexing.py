@@ -106,8 +106,7 @@ def index_folder(
             images = pa.concat_tables([images.filter(kept), rows])
             parts = [part for part in (vectors[kept], new.vectors) if len(part)]
             generation = present.generation + 1
-            roots = tuple(sorted(images["folder"].unique().to_pylist()))
-            card = IndexCard(generation, named.dataset, teacher_sha256, kind, len(images), roots)
+            card = IndexCard(generation, named.dataset, teacher_sha256, kind, len(images))
             write_generation(home, card, images, np.concatenate(parts), threads=threads)
     replaced = len(changed.intersection(new.names))
     return IndexingReport(

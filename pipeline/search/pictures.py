@@ -92,7 +92,7 @@ def read_indexed(folder: Path, name: str, sha256: str) -> bytes:
     return encoded
 
 
-def thumbnail(encoded: bytes, side_px: int, name: str) -> bytes:
+def thumbnail(encoded: bytes, side_px: int, name: str = "thumbnail") -> bytes:
     """A JPEG file of the picture, at most `side_px` a side. Raises UnreadableImage.
 
     A JPEG is decoded to a fraction of its size.

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.datasets.decode import MAX_PIXELS, UnreadableImage, decode_image
+from pipeline.datasets.decode import UnreadableImage, decode_image
 from pipeline.models.embedder import Embedder, unit_range
 from pipeline.models.query_encoder import least_decoded_px
 from pipeline.models.weights import load_network
@@ -112,7 +111,7 @@ def open_network(named: NamedNetwork, device: torch.device) -> QueryNetwork:
         raise ValueError(f"{named.key} is not trained yet ({named.path}): run `l2s study`")
     try:
         network, card = load_network(named.path, device)
-    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
+    except RuntimeError as error:  # of weights that are another network's
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{named.path}: is not a network of this program ({reason})") from error
     version = named.champion.version if named.champion else None
@@ -134,7 +133,6 @@ def search_picture(
     database: Database,
     k: int,
     *,
-    max_pixels: int = MAX_PIXELS,
     reduced_decode: bool = False,
 ) -> Answer:
     """The `k` images of the database most similar to an encoded picture.
@@ -146,7 +144,7 @@ def search_picture(
     """
     started_s = time.perf_counter()
     least_px = least_decoded_px(network.size_px) if reduced_decode else None
-    picture = decode_image(encoded, name, max_pixels=max_pixels, least_px=least_px)
+    picture = decode_image(encoded, name, least_px=least_px)
     decode_ms = 1000 * (time.perf_counter() - started_s)
     answer = search_decoded(picture, network, database, k)
     return Answer(answer.hits, {"decode": decode_ms, **answer.times_ms})

@@ -4,16 +4,15 @@ Only requests to a loopback name are answered, so that no web site can reach the
 its own that resolves to this machine (DNS rebinding), and only from the page itself.
 """
 
-import asyncio
 import math
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import uvicorn
-from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
@@ -21,7 +20,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pipeline.datasets.decode import UnreadableImage, picture_sides
 from pipeline.search.page import turns
@@ -61,45 +59,30 @@ def create_app(service: SearchService) -> FastAPI:
 
 
 class Guard:
-    """Answers the page alone, under the page's policy, and within `turns.REQUEST_S`."""
+    """Answers the page alone, and gives every answer the page's policy."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        has_begun = False
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
+        async def send_with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        asked = Headers(scope=scope)
-        origin = asked.get("origin")
-        if origin is not None and origin != f"http://{asked.get('host')}":
-            refusal = _error(403, f"requests from {origin} are not answered")
-            await refusal(scope, receive, send_with_headers)
-            return
-        try:
-            async with asyncio.timeout(turns.REQUEST_S):
-                await self._app(scope, receive, send_with_headers)
-        except TimeoutError:
-            if not has_begun:
-                busy = turns.Busy()
-                late = _error(busy.status_code, busy.detail, busy.headers)
-                await late(scope, receive, send_with_headers)
+        origin = host = None
+        if scope["type"] == "http":
+            origin, host = map(Headers(scope=scope).get, ("origin", "host"))
+        app = self._app
+        if origin is not None and origin != f"http://{host}":
+            app = _error(403, f"requests from {origin} are not answered")
+        await app(scope, receive, send_with_policy)
 
 
 def _add_pages(app: FastAPI, service: SearchService) -> None:
     uploads = turns.Uploads()
     small, large = turns.Turns(turns.SMALL_WAITING), turns.Turns(turns.LARGE_WAITING)
-    pictures, listings = turns.Turns(turns.PICTURES_WAITING), turns.Turns(turns.PICTURES_WAITING)
-    sending = turns.Turns(turns.SENDING_WAITING, turns.SENDING)
+    pictures = turns.Turns(turns.PICTURES_WAITING)
 
     @app.get("/")
     @app.get("/{name}")
@@ -110,20 +93,13 @@ def _add_pages(app: FastAPI, service: SearchService) -> None:
 
     @app.get("/api/databases")
     async def databases(request: Request) -> list[dict[str, Any]]:
-        return await listings.run(request, service.catalogue)
+        return await pictures.run(request, service.catalogue)
 
-    async def in_turn(full: bool = False) -> AsyncIterator[None]:
-        """Holds a place until the picture has been sent."""
-        async with sending if full else nullcontext():
-            yield
-
-    @app.get("/api/picture", dependencies=[Depends(in_turn)])
+    @app.get("/api/picture")
     async def picture(request: Request, database: str, row: int, full: bool = False) -> Response:
-        if full:
-            encoded = await pictures.run(request, service.picture, database, row)
-            return Response(encoded, media_type="application/octet-stream")
-        small_picture = await pictures.run(request, service.thumbnail, database, row)
-        return Response(small_picture, media_type="image/jpeg")
+        read = service.picture if full else service.thumbnail
+        shown = await pictures.run(request, read, database, row)
+        return Response(shown, media_type="application/octet-stream" if full else "image/jpeg")
 
     @app.post("/api/search")
     async def search(
@@ -167,35 +143,6 @@ def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> 
     return JSONResponse({"error": text}, status_code=status, headers={**(headers or {}), **closing})
 
 
-class HeadInTime(H11Protocol):
-    """A connection that is closed where the head of a request does not come in time."""
-
-    _deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._await_head()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._forget_deadline()
-        elif self._deadline is None:
-            self._await_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._forget_deadline()
-
-    def _await_head(self) -> None:
-        self._deadline = self.loop.call_later(turns.HEAD_S, self.transport.close)
-
-    def _forget_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-
 def listen(port: int) -> socket.socket:
     """A socket on loopback; port 0 is any free one. Raises ValueError for one that is taken."""
     try:
@@ -206,12 +153,6 @@ def listen(port: int) -> socket.socket:
 
 def serve(app: FastAPI, listener: socket.socket) -> None:
     """Answer until the process is interrupted, or told to end."""
-    config = uvicorn.Config(
-        app,
-        http=HeadInTime,
-        log_level="warning",
-        timeout_keep_alive=turns.HEAD_S,
-        server_header=False,
-    )
+    config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=5, server_header=False)
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from fastapi import HTTPException
-from PIL import Image
 
 from pipeline.config.params import Params
 from pipeline.datasets.decode import UnreadableImage, decode_image
@@ -46,7 +45,9 @@ class SearchService:
         self.device = device
         self._open_network = lru_cache(MAX_OPEN)(_open_network)
         self._open_database = lru_cache(MAX_OPEN)(_open_database)
-        self._kept_thumbnail = lru_cache(THUMBNAILS_KEPT)(self._thumbnail)
+        self._thumbnail = lru_cache(THUMBNAILS_KEPT)(
+            lambda *place, row: _shown(self._open_database(*place), row)[1]
+        )
 
     def names(self) -> list[str]:
         """The databases that are there, whole or not: the study's, then the indexes."""
@@ -79,12 +80,8 @@ class SearchService:
         except (ValueError, OSError) as error:
             return {"name": name, "fault": str(error)}
         examples = sorted({i * len(database) // EXAMPLES for i in range(EXAMPLES)})
-        return {
-            "name": name,
-            "images": len(database),
-            "networks": networks,
-            "examples": examples if len(database) else [],
-        }
+        counts = {"images": len(database), "networks": networks, "examples": examples}
+        return {"name": name, **counts}
 
     def database(self, name: str) -> Database:
         """Raises HTTPException 404, or ValueError for a database that cannot be opened."""
@@ -109,22 +106,15 @@ class SearchService:
         or too large to be shown in full.
         """
         opened = self.database(database)
-        _require_row(opened, row)
-        encoded = opened.read(row)
+        encoded, _ = _shown(opened, row)  # what is no picture is not given away
         if len(encoded) > MAX_FULL_BYTES:
             reason = f"has {len(encoded)} bytes, more than {MAX_FULL_BYTES}"
             raise UnreadableImage(opened.names[row], reason)
-        thumbnail(encoded, THUMBNAIL_PX, opened.names[row])  # what is no picture is not given away
         return encoded
 
     def thumbnail(self, database: str, row: int) -> bytes:
         """A small JPEG of a row. Raises HTTPException 404, UnreadableImage."""
-        return self._kept_thumbnail(*self._place(database), row)
-
-    def _thumbnail(self, dataset: str, index: str | None, changed_ns: int, row: int) -> bytes:
-        opened = self._open_database(dataset, index, changed_ns)
-        _require_row(opened, row)
-        return thumbnail(opened.read(row), THUMBNAIL_PX, opened.names[row])
+        return self._thumbnail(*self._place(database), row=row)
 
     def search(self, encoded: bytes, database: str, network: str, k: int) -> dict[str, Any]:
         """The answers of the network and of the teacher, as the page shows them.
@@ -142,34 +132,26 @@ class SearchService:
         started_s = time.perf_counter()
         picture = decode_image(encoded, "the picture", max_pixels=MAX_UPLOAD_PIXELS)
         decode_ms = 1000 * (time.perf_counter() - started_s)
-        return {
-            role: self._answer(picture, decode_ms, known[key], opened, k)
-            for role, key in (("network", network), ("teacher", TEACHER))
-        }
-
-    def _answer(
-        self,
-        picture: Image.Image,
-        decode_ms: float,
-        named: NamedNetwork,
-        database: Database,
-        k: int,
-    ) -> dict[str, Any]:
-        changed_ns = named.path.stat().st_mtime_ns
-        network = self._open_network(named, self.device, changed_ns)
-        answer = search_decoded(picture, network, database, k)
-        return {
-            "name": network.name,
-            "champion_version": network.version,
-            "query_px": network.size_px,
-            "times_ms": {"decode": decode_ms, **answer.times_ms},
-            "hits": [asdict(hit) for hit in answer.hits],
-        }
+        answers = {}
+        for role, named in (("network", known[network]), ("teacher", known[TEACHER])):
+            opened_network = self._open_network(named, self.device, named.path.stat().st_mtime_ns)
+            answer = search_decoded(picture, opened_network, opened, k)
+            answers[role] = {
+                "name": opened_network.name,
+                "champion_version": opened_network.version,
+                "query_px": opened_network.size_px,
+                "times_ms": {"decode": decode_ms, **answer.times_ms},
+                "hits": [asdict(hit) for hit in answer.hits],
+            }
+        return answers
 
 
-def _require_row(database: Database, row: int) -> None:
+def _shown(database: Database, row: int) -> tuple[bytes, bytes]:
+    """The encoded picture of a row, and a small JPEG of it."""
     if not 0 <= row < len(database):
         raise HTTPException(404, f"{database.name} has no picture {row}: it has {len(database)}")
+    encoded = database.read(row)
+    return encoded, thumbnail(encoded, THUMBNAIL_PX, database.names[row])
 
 
 def _open_database(dataset: str, index: str | None, changed_ns: int) -> Database:

@@ -1,25 +1,38 @@
 """The search page: what it answers, what it refuses, and how it looks to a real browser."""
 
+import hashlib
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from pipeline.config.params import load_params
+from pipeline.search import pictures
+from pipeline.search.index import write_exact_index
+from pipeline.search.indexing import index_folder
 from pipeline.search.page import service, turns
 from pipeline.search.page.server import create_app, listen
 from pipeline.search.page.service import SearchService
+from pipeline.search.search import NamedNetwork, open_network
 from tests.browser import browser_path, open_page
-from tests.made_study import CPU, STUDENT, make_finished_study
+from tests.made_study import CPU, STUDENT, make_finished_study, write_test_images
 
 GOOD = f"database=emblems&network={STUDENT}"
 
@@ -213,13 +226,14 @@ def test_a_queue_that_is_full_is_told(
         got = client.post(f"/api/search?{GOOD}", content=PICTURE)
     assert got.status_code == 503
     assert "try again" in got.json()["error"]
+    assert got.headers["retry-after"] == str(turns.RETRY_AFTER_S)
 
 
 @pytest.fixture
 def address(searches: SearchService) -> Iterator[str]:
     """The page, served by a thread of this process."""
     with listen(0) as listener:
-        served = uvicorn.Server(uvicorn.Config(create_app(searches), log_level="error"))
+        served = uvicorn.Server(uvicorn.Config(create_app(searches), log_level="critical"))
         thread = threading.Thread(target=served.run, kwargs={"sockets": [listener]})
         thread.start()
         while not served.started:
@@ -227,6 +241,210 @@ def address(searches: SearchService) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         served.should_exit = True
         thread.join()
+
+
+def post(address: str, content: bytes) -> int:
+    return httpx.post(f"{address}/api/search?{GOOD}", content=content, timeout=60).status_code
+
+
+def connect(address: str) -> socket.socket:
+    host, _, port = address.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def test_slow_uploads_keep_nobody_waiting_and_end(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve that never end, where five were enough; one more byte now and then does not help."""
+    monkeypatch.setattr(turns, "UPLOAD_S", 3)
+    head = f"POST /api/search?{GOOD} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n"
+    held = [connect(address) for _ in range(12)]
+    for connection in held:
+        connection.sendall(head.encode() + b"\xff")
+    assert [post(address, PICTURE) for _ in range(5)] == [200] * 5
+    for connection in held:
+        with suppress(OSError):
+            connection.sendall(b"\xff")
+        assert connection.recv(100).startswith(b"HTTP/1.1 408")
+        connection.close()
+
+
+def test_who_comes_at_once_is_served_in_turn(address: str) -> None:
+    with ThreadPoolExecutor(32) as clients:
+        assert list(clients.map(lambda _: post(address, PICTURE), range(64))) == [200] * 64
+
+
+def test_uploads_together_have_a_bound(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "ARRIVING_BYTES", 100_000)
+    head = f"POST /api/search?{GOOD} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n"
+    first, second = connect(address), connect(address)
+    for connection in (first, second):
+        connection.sendall(head.encode() + b"\xff" * 55_000)
+        time.sleep(0.2)
+    assert second.recv(100).startswith(b"HTTP/1.1 503")
+    assert post(address, PICTURE) == 200
+    first.close()
+    second.close()
+    deadline_s = time.monotonic() + 10
+    while post(address, b"\0" * 90_000) == 503:  # until the server knows that they have gone
+        assert time.monotonic() < deadline_s
+
+
+def test_a_large_picture_does_not_hold_up_the_small_ones(
+    address: str, searches: SearchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the small one is answered, the large one is at work."""
+    monkeypatch.setattr(turns, "SMALL_PIXELS", 10_000)
+    is_small_answered = threading.Event()
+    search = searches.search
+
+    def wait_if_large(encoded: bytes, *asked: Any) -> dict[str, Any]:
+        if len(encoded) != len(PICTURE):
+            assert is_small_answered.wait(30)
+        return search(encoded, *asked)
+
+    monkeypatch.setattr(searches, "search", wait_if_large)
+    with ThreadPoolExecutor(1) as client:
+        large = client.submit(post, address, encoded(400, 300))
+        assert post(address, PICTURE) == 200
+        is_small_answered.set()
+        assert large.result() == 200
+
+
+def test_who_has_gone_is_not_searched_for(
+    address: str, searches: SearchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end, searched = threading.Event(), threading.Event(), []
+    search = searches.search
+
+    def count(encoded: bytes, *asked: Any) -> dict[str, Any]:
+        searched.append(encoded)
+        begun.set()
+        assert may_end.wait(30)
+        return search(encoded, *asked)
+
+    monkeypatch.setattr(searches, "search", count)
+    with ThreadPoolExecutor(1) as client:
+        first = client.submit(post, address, PICTURE)
+        assert begun.wait(30)
+        for _ in range(5):
+            with suppress(httpx.TimeoutException):
+                httpx.post(f"{address}/api/search?{GOOD}", content=PICTURE, timeout=0.3)
+        may_end.set()
+        assert first.result() == 200
+        assert post(address, PICTURE) == 200
+    assert len(searched) == 2
+
+
+@pytest.fixture
+def indexed(study: Path) -> Path:
+    """The study with an index of four pictures, `mine`."""
+    write_test_images(study, study / "pictures", 4)
+    named = NamedNetwork("teacher", "emblems")
+    index_folder(study / "pictures", "mine", named, open_network(named, CPU))
+    return study / "indexes" / "mine"
+
+
+def test_what_is_broken_disables_nothing_else(
+    client: TestClient, indexed: Path, study: Path
+) -> None:
+    for name, content in (("cut", b"{"), ("empty", b""), ("other", b'{"generation": 1}')):
+        (indexed.parent / name).mkdir()
+        (indexed.parent / name / "index.json").write_bytes(content)
+    shutil.copytree(indexed, indexed.parent / "torn")
+    (indexed.parent / "torn" / "1" / "images.parquet").write_bytes(b"torn")
+    listed = {entry["name"]: entry for entry in client.get("/api/databases").json()}
+    broken = {name for name, entry in listed.items() if "fault" in entry}
+    assert broken == {"index cut", "index empty", "index other", "index torn"}
+    assert set(listed) - broken == {"emblems", "index mine"}
+    assert client.post(f"/api/search?{GOOD}", content=PICTURE).status_code == 200
+    asked = f"/api/search?database=index mine&network={STUDENT}"
+    assert client.post(asked, content=PICTURE).status_code == 200
+    got = client.post(f"/api/search?database=index cut&network={STUDENT}", content=PICTURE)
+    assert got.status_code == 409
+    assert "is not the card of an index" in got.json()["error"]
+    (study / f"models/emblems/students/{STUDENT}.safetensors").write_bytes(b"broken")
+    asked = "/api/search?database=index mine&network=teacher"
+    assert client.post(asked, content=PICTURE).status_code == 200
+
+
+CLAIMS = {
+    "another folder": ({"folder": "/etc", "name": "passwd"}, "has changed since"),
+    "the folder's neighbour": ({"name": "../params.yaml"}, "lies outside"),
+    "a path from the root": ({"name": "/etc/passwd"}, "lies outside"),
+    "another file": ({"name": "notes.txt"}, "has changed since"),
+    "a text that was indexed": (
+        {"name": "notes.txt", "sha256": hashlib.sha256(b"secret").hexdigest()},
+        "is not an image",
+    ),
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("full", [False, True])
+def test_an_index_shows_only_pictures_of_its_folder(
+    client: TestClient, indexed: Path, study: Path, claim: str, full: bool
+) -> None:
+    changes, says = CLAIMS[claim]
+    (study / "pictures" / "notes.txt").write_bytes(b"secret")
+    file = indexed / "1" / "images.parquet"
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    rows[2] |= changes
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
+    asked = f"/api/picture?database=index mine&full={full}&row="
+    assert client.get(f"{asked}1").status_code == 200
+    got = client.get(f"{asked}2")
+    assert got.status_code == 422
+    assert says in got.json()["error"]
+    assert len(CLAIMS) == 5
+
+
+def test_thumbnails_of_large_photographs_are_decoded_small_and_once(
+    client: TestClient, indexed: Path, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [f"/api/picture?database=index mine&row={row % 4}" for row in range(12)]
+    made, decode = [], pictures.decode_image
+
+    def count(content: bytes, name: str, **settings: Any) -> Image.Image:
+        made.append(settings["least_px"])
+        return decode(content, name, **settings)
+
+    monkeypatch.setattr(pictures, "decode_image", count)
+    assert {client.get(address).status_code for address in asked} == {200}
+    assert made == [192] * 4
+
+
+def test_faults_of_the_program_have_words(
+    searches: SearchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = {MemoryError(): (503, "not enough memory"), ArithmeticError(): (500, "a fault of")}
+    for fault, (status, says) in faults.items():
+
+        def fail(*_: object, fault: Exception = fault) -> None:
+            raise fault
+
+        monkeypatch.setattr(searches, "search", fail)
+        app = create_app(searches)
+        with TestClient(app, "http://localhost", raise_server_exceptions=False) as client:
+            got = client.post(f"/api/search?{GOOD}", content=PICTURE)
+        assert got.status_code == status
+        assert says in got.json()["error"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(torch.nan, 200), (torch.inf, 409)])
+def test_results_carry_no_nan(client: TestClient, study: Path, number: float, status: int) -> None:
+    """FAISS finds no vector of NaN; of infinity it finds one, whose similarity says nothing."""
+    vectors = torch.from_numpy(np.load(study / "embeddings/emblems/database.npy"))
+    vectors[3:5] = 0
+    vectors[3, 0], vectors[4, 0] = number, -number  # one of them is the most similar
+    write_exact_index(study / "embeddings/emblems/database.faiss", vectors)
+    got = client.post(f"/api/search?{GOOD}&k=50", content=PICTURE)
+    assert got.status_code == status
+    if status == 200:
+        assert [len(found["hits"]) for found in got.json().values()] == [28, 28]
+    else:
+        assert "not finite" in got.json()["error"]
 
 
 @pytest.mark.skipif(browser_path() is None, reason="no Chromium on this machine")
