@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import time
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,28 @@ from pipeline.paths import WORK
 FOLDER = WORK / "processes"
 # Patience after each signal. SIGINT lets DVC release its locks and a training note its state.
 SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+
+# Of this process and of those that it starts, where they are not set; libraries read most of them
+# when they are imported.
+SETTINGS = {
+    "DO_NOT_TRACK": "1",  # Prefect's clients
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # through which timm fetches weights that are asked for
+    # Fresh memory of large tensors costs a quarter in huge pages; torch reads this with its first.
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+
+
+def prepare_process() -> None:
+    """What holds for each process of ours, before it imports much: no library calls out.
+
+    What Pillow only warns of is told nobody, as it changes no result.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 def start_mark(pid: int) -> str | None:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.processes import prepare_process
+
 
 def run_stage(stage: Callable[[str], None]) -> None:
     """Run a stage for the key on the command line; a fault that a user can cause is one message.
@@ -16,6 +18,7 @@ def run_stage(stage: Callable[[str], None]) -> None:
         sys.stderr.write(f"usage: python -m stages.{Path(sys.argv[0]).stem} KEY\n")
         sys.exit(2)
     key = sys.argv[1]
+    prepare_process()
     try:
         stage(key)
     except (ValueError, ArithmeticError, OSError, KeyError) as error:

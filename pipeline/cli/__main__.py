@@ -9,6 +9,7 @@ import typer
 
 from pipeline.cli import export, operations, recommend, search
 from pipeline.cli.errors import end_flow, workspace
+from pipeline.processes import prepare_process
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
@@ -28,6 +29,7 @@ def main(
 ) -> None:
     if debug:
         os.environ["L2S_DEBUG"] = "1"
+    prepare_process()
 
 
 @app.command()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.processes import end_group, end_leftovers, record_group
+from pipeline.processes import end_group, end_leftovers, prepare_process, record_group
 
 START_PATIENCE_S = 120
 HOME = Path(".prefect")
@@ -24,10 +24,9 @@ class ServerError(OSError):
 
 def set_up_prefect() -> None:
     """Quiet, offline and inside the project. To be called before the first import of prefect."""
+    prepare_process()
     settings = {
         "PREFECT_HOME": str(HOME.resolve()),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(START_PATIENCE_S),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",

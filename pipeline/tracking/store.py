@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 from filelock import FileLock
 
 from pipeline.paths import WORK
-from pipeline.processes import is_dead
+from pipeline.processes import is_dead, prepare_process
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -122,8 +122,8 @@ def silence_mlflow() -> None:
 
     Values that are set stay.
     """
+    prepare_process()
     settings = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

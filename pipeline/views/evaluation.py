@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from pipeline.models.query_encoder import square_view
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-_YIQ = torch.tensor([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64)
+YIQ = (LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # luma, and the plane of colours
 
 
 def image_tensor(image: Image.Image) -> UInt8[Tensor, "channel height width"]:
@@ -136,7 +136,8 @@ def colour_maps(colour: Float[Tensor, "view 4"]) -> Float[Tensor, "view 3 4"]:
     turn[:, 1, 1] = turn[:, 2, 2] = angle.cos()
     turn[:, 2, 1] = angle.sin()
     turn[:, 1, 2] = -angle.sin()
-    turn = torch.linalg.inv(_YIQ) @ turn @ _YIQ
+    yiq = torch.tensor(YIQ, dtype=torch.float64)
+    turn = torch.linalg.inv(yiq) @ turn @ yiq
     weight = saturation[:, None, None]
     saturate = weight * identity + (1 - weight) * luma.expand(3, 3)
     linear = (brightness * contrast)[:, None, None] * (turn @ saturate)

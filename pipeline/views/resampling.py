@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-PIXELS_AT_ONCE = 64 << 20  # of the images that are resampled together, padded to one size
+# Of the images that are resampled together, padded to one size, or of their filters' weights.
+PIXELS_AT_ONCE = 64 << 20
+WEIGHT_COPIES = 4  # that are made of the weights of a filter on the way
 STACK_BYTES = 256 << 20  # of the images that are padded to one size and moved together
 
 
@@ -82,7 +84,9 @@ def crop_views_together(
     mirrored = flips.to(device)[:, None, None]
     number = torch.float16 if device.type == "cuda" else torch.float32
     results = torch.empty(len(box), 3, size_px, size_px, dtype=torch.uint8, device=device)
-    at_once = max(1, PIXELS_AT_ONCE // (3 * height * width))
+    # A long image has few pixels, and many weights: 65500 for each row of a view.
+    numbers = max(3 * height * width, WEIGHT_COPIES * size_px * max(height, width))
+    at_once = max(1, PIXELS_AT_ONCE // numbers)
     for start in range(0, len(box), at_once):
         some = slice(start, start + at_once)
         down = filter_weights(box[some, 0], box[some, 2], height, size_px)

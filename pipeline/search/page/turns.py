@@ -16,6 +16,7 @@ Given = ParamSpec("Given")
 Made = TypeVar("Made")
 
 MAX_UPLOAD_BYTES = 20 << 20  # a photograph of 40 megapixels
+REFUSED_BYTES = 4 * MAX_UPLOAD_BYTES  # so much is read of it: who still sends hears no answer
 UPLOAD_S = 10  # for all of an upload: a browser on this machine takes well under a second
 ARRIVING_BYTES = 128 << 20  # of all uploads that are not whole yet
 RETRY_AFTER_S = 5  # what is told to whoever comes to a full queue
@@ -68,19 +69,22 @@ class Uploads:
 
     async def read(self, request: Request) -> bytes:
         """The body. Raises HTTPException: 413 for a large one, 408 for a slow one, Busy."""
-        body = bytearray()
+        body, arrived_bytes = bytearray(), 0
         try:
             async with asyncio.timeout(UPLOAD_S):
                 async for part in request.stream():
-                    body += part
-                    self._held_bytes += len(part)
-                    if len(body) > MAX_UPLOAD_BYTES:
-                        message = f"the picture has more than {MAX_UPLOAD_BYTES} bytes"
-                        raise HTTPException(413, message)
+                    arrived_bytes += len(part)
+                    if arrived_bytes > REFUSED_BYTES:
+                        break
+                    if arrived_bytes <= MAX_UPLOAD_BYTES:
+                        body += part
+                        self._held_bytes += len(part)
                     if self._held_bytes > ARRIVING_BYTES:
                         raise Busy
         except TimeoutError:
             raise HTTPException(408, f"the picture did not arrive within {UPLOAD_S} s") from None
         finally:
             self._held_bytes -= len(body)
+        if arrived_bytes > MAX_UPLOAD_BYTES:
+            raise HTTPException(413, f"the picture has more than {MAX_UPLOAD_BYTES} bytes")
         return bytes(body)

@@ -85,3 +85,22 @@ def test_stacks_of_large_images_are_bounded_and_show_the_same() -> None:
     alone, alone_bytes = views_within(1)  # one at a time: an image is not cut up
     assert len(alone_bytes) == 16
     assert (alone.int() - whole.int()).abs().max() <= 1
+
+
+def test_long_images_are_resampled_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their pixels alone 341 views of 65500 x 1 pixels at 448 px: 10 GB of weights at once."""
+    made: list[int] = []
+    weights = resampling.filter_weights
+
+    def count(*arguments: object) -> torch.Tensor:
+        result = weights(*arguments)
+        made.append(result.numel())
+        return result
+
+    monkeypatch.setattr(resampling, "filter_weights", count)
+    image = torch.from_numpy(picture(0, 1, 65_500)).permute(2, 0, 1)
+    ((_, stack),) = stack_images([image] * 6, CPU)
+    boxes = [[0, 100 * n, 1, 60_000] for n in range(6)]
+    crop_views_together(stack, boxes, torch.zeros(6, dtype=torch.bool), 112)
+    assert len(made) == 6  # three times two views, rows and columns
+    assert max(made) * resampling.WEIGHT_COPIES <= resampling.PIXELS_AT_ONCE
