@@ -61,7 +61,13 @@ def kept_champion(dataset: str, key: str) -> Champion | None:
     for a card or a copy that is damaged.
     """
     teacher = DatasetPaths(dataset).teacher
-    for champion in map(_read, sorted((HOME / dataset).glob("*px.json"))):
+    fault = None
+    for card in sorted((HOME / dataset).glob("*px.json")):
+        try:
+            champion = _read(card)
+        except ValueError as error:  # it may be another student's, whose own is whole
+            fault = error
+            continue
         if champion.key == key and teacher.exists():
             if _md5_of(teacher) != champion.teacher_md5:
                 return None
@@ -72,6 +78,8 @@ def kept_champion(dataset: str, key: str) -> Champion | None:
                     "--newest searches with the student that was trained last"
                 )
             return champion
+    if fault:
+        raise fault
     return None
 
 

@@ -74,7 +74,7 @@ def choose_network(
 
 def leading_network(key: str, dataset: str) -> NamedNetwork:
     """The network, or the champion that stands for it."""
-    return NamedNetwork(key, dataset, kept_champion(dataset, key))
+    return NamedNetwork(key, dataset, kept_champion(dataset, key) if key != TEACHER else None)
 
 
 def networks_of(params: Params, dataset: str) -> list[str]:

@@ -125,6 +125,8 @@ class SearchService:
         opened = self.database(database)
         known = self.networks(opened.dataset)
         if network not in known:
+            if network in networks_of(self.params, opened.dataset):
+                leading_network(network, opened.dataset)  # raises what is wrong with its champion
             message = f"{database} has no network {network!r}; known: {', '.join(known)}"
             raise HTTPException(404, message)
         if TEACHER not in known:

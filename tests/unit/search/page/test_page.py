@@ -368,6 +368,17 @@ def test_what_is_broken_disables_nothing_else(
     assert client.post(asked, content=PICTURE).status_code == 200
 
 
+def test_a_damaged_champion_disables_its_student_alone(client: TestClient, study: Path) -> None:
+    (study / "champions/emblems").mkdir(parents=True)
+    (study / "champions/emblems/16px.json").write_text("{")
+    got = client.post(f"/api/search?{GOOD}", content=PICTURE)
+    assert got.status_code == 409
+    assert "16px.json: is damaged" in got.json()["error"]
+    asked = "/api/search?database=emblems&network=teacher"
+    assert client.post(asked, content=PICTURE).status_code == 200
+    assert client.get("/api/databases").json()[0]["networks"] == ["teacher"]
+
+
 CLAIMS = {
     "another folder": ({"folder": "/etc", "name": "passwd"}, "has changed since"),
     "the folder's neighbour": ({"name": "../params.yaml"}, "lies outside"),
