@@ -65,10 +65,13 @@ def decode_image(
         return _decode(image, name, least_px)
 
 
-def picture_sides(encoded: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height by the head of the file, as it lies there. Raises UnreadableImage."""
-    with _opened(encoded, name, max_pixels) as image:
-        return image.size
+def pixel_count(encoded: bytes) -> int:
+    """Width times height by the head of the file; `MAX_PIXELS` where that cannot be read."""
+    try:
+        with _opened(encoded, "picture", MAX_PIXELS) as image:
+            return image.width * image.height
+    except UnreadableImage:
+        return MAX_PIXELS
 
 
 class StoredImage(NamedTuple):

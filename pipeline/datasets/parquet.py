@@ -12,13 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.datasets.archives import (
-    MEMBER_BYTES,
-    MEMBERS,
-    RATIO_FROM_BYTES,
-    OpenArchive,
-    spool_members,
-)
+from pipeline.datasets import archives
+from pipeline.datasets.archives import OpenArchive, spool_members
 from pipeline.datasets.reader import SPLITS, DatasetError, Split, natural_key
 
 Tests = tuple[Callable[[pa.DataType], bool], ...]
@@ -83,7 +78,7 @@ def spool_images(
 def _images(files: Collection[Path]) -> Iterable[bytes]:
     for _, file in with_splits(files):
         with _named_faults(file, "cannot read its images"):
-            for row, content in enumerate(_cells(file, "image", _BYTES, MEMBER_BYTES)):
+            for row, content in enumerate(_cells(file, "image", _BYTES, archives.MEMBER_BYTES)):
                 if not isinstance(content, bytes):
                     raise DatasetError(
                         f"{shown(file)}: row {row}: the column 'image' holds no bytes"
@@ -106,12 +101,17 @@ def _cells(file: Path, column: str, meant: tuple[str, Tests], cell_bytes: int) -
             reason = f"the column {column!r} holds no {meant[0]} but {held}"
             raise DatasetError(f"{shown(file)}: {reason}")
         _check_size(file, opened.metadata, leaf)
+        by_ratio = max(archives.RATIO_FROM_BYTES, archives.RATIO * file.stat().st_size)
+        left_bytes = min(archives.UNPACKED_BYTES, by_ratio)
         for row, batch in enumerate(opened.iter_batches(1, columns=[leaf])):
             value = batch.column(column)[0].as_py()
             value = value["bytes"] if isinstance(value, dict) else value
-            if isinstance(value, (str, bytes)) and len(value) > cell_bytes:
-                reason = f"row {row} of {column!r} has more than {cell_bytes} bytes"
-                raise DatasetError(f"{shown(file)}: {reason}")
+            size_bytes = len(value) if isinstance(value, (str, bytes)) else 0
+            left_bytes -= size_bytes
+            if size_bytes > cell_bytes or left_bytes < 0:
+                reason = f"row {row} of {column!r} has {size_bytes} bytes: allowed are"
+                most = f"{cell_bytes}, and {archives.RATIO} times the file's own in all"
+                raise DatasetError(f"{shown(file)}: {reason} {most}")
             yield value
 
 
@@ -120,13 +120,13 @@ def _check_size(file: Path, metadata: pq.FileMetaData, leaf: str) -> None:
 
     A part is what one group of rows has of the column: pictures shrink little when it is packed.
     """
-    if metadata.num_rows > MEMBERS:
-        raise DatasetError(f"{shown(file)}: has {metadata.num_rows} rows, more than {MEMBERS}")
+    if (rows := metadata.num_rows) > archives.MEMBERS:
+        raise DatasetError(f"{shown(file)}: has {rows} rows, more than {archives.MEMBERS}")
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         parts = [group.column(place) for place in range(group.num_columns)]
         for part in (part for part in parts if part.path_in_schema == leaf):
-            allowed = max(RATIO_FROM_BYTES, PART_RATIO * part.total_compressed_size)
+            allowed = max(archives.RATIO_FROM_BYTES, PART_RATIO * part.total_compressed_size)
             if (unpacked := part.total_uncompressed_size) > allowed:
                 reason = f"a part of {leaf!r} unpacks to {unpacked} bytes, more than {allowed}"
                 raise DatasetError(f"{shown(file)}: {reason} (a bomb?)")

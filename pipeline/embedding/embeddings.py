@@ -1,8 +1,10 @@
 """Many images to vectors: views are made ahead on threads, and embedded in their order."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -12,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from pipeline.datasets.decode import UnreadableImage, decode_image
+from pipeline.datasets.decode import UnreadableImage, decode_image, pixel_count
 from pipeline.datasets.packs import Pack
 from pipeline.devices import loading_threads
 from pipeline.models.embedder import unit_range
@@ -22,6 +24,7 @@ from pipeline.views.evaluation import evaluation_view
 KEPT_VIEWS_BYTES = 1 << 30
 BATCH_IMAGES = 64
 VIEWS_AHEAD = 128  # which wait to be embedded
+LARGE_PIXELS = 16_000_000  # pictures beyond are decoded one at a time: each may take 0.7 GiB
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -114,9 +117,13 @@ def embed_pictures(
     embedded: list[str] = []
     failures: list[UnreadableImage] = []
 
+    large = threading.Lock()
+
     def view_of(name: str) -> Tensor | UnreadableImage:
         try:
-            return evaluation_view(decode_image(read(name), name), size_px)
+            encoded = read(name)
+            with large if pixel_count(encoded) > LARGE_PIXELS else nullcontext():
+                return evaluation_view(decode_image(encoded, name), size_px)
         except UnreadableImage as failure:
             return failure
 

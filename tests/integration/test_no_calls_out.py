@@ -34,6 +34,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(1800)
 def test_a_study_and_a_search_connect_to_loopback_alone(workspace: Path) -> None:
     l2s = ("python", "-m", "pipeline.cli")
     run(workspace, *l2s, "study")

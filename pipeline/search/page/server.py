@@ -4,7 +4,6 @@ Only requests to a loopback name are answered, so that no web site can reach the
 its own that resolves to this machine (DNS rebinding), and only from the page itself.
 """
 
-import math
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,7 +20,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.datasets.decode import UnreadableImage, picture_sides
+from pipeline.datasets.decode import UnreadableImage, pixel_count
 from pipeline.search.page import turns
 from pipeline.search.page.service import SearchService
 
@@ -46,13 +45,7 @@ def create_app(service: SearchService) -> FastAPI:
     hosts = [HOST, "localhost"]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.add_middleware(Guard)
-    for kind in (
-        StarletteHTTPException,
-        RequestValidationError,
-        ValueError,
-        MemoryError,
-        Exception,
-    ):
+    for kind in (StarletteHTTPException, RequestValidationError, ValueError, Exception):
         app.add_exception_handler(kind, _described)
     _add_pages(app, service)
     return app
@@ -109,18 +102,10 @@ def _add_pages(app: FastAPI, service: SearchService) -> None:
         k: Annotated[int, Query(ge=1, le=MAX_RESULTS)] = 10,
     ) -> dict[str, Any]:
         encoded = await uploads.read(request)
-        lane = small if await run_in_threadpool(_is_small, encoded) else large
+        pixels = await run_in_threadpool(pixel_count, encoded)
+        is_small = pixels <= turns.SMALL_PIXELS and len(encoded) <= turns.SMALL_BYTES
+        lane = small if is_small else large
         return await lane.run(request, service.search, encoded, database, network, k)
-
-
-def _is_small(encoded: bytes) -> bool:
-    """Whether an upload costs little; nobody knows of one whose sides cannot be read."""
-    if len(encoded) > turns.SMALL_BYTES:
-        return False
-    try:
-        return math.prod(picture_sides(encoded, "the picture")) <= turns.SMALL_PIXELS
-    except UnreadableImage:
-        return False
 
 
 def _described(request: Request, error: Exception) -> Response:
@@ -140,7 +125,7 @@ def _described(request: Request, error: Exception) -> Response:
 def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The answer; a connection whose upload was not taken in full is of no further use."""
     closing = {"Connection": "close"} if status in (408, 413, 503) else {}
-    return JSONResponse({"error": text}, status_code=status, headers={**(headers or {}), **closing})
+    return JSONResponse({"error": text}, status, {**(headers or {}), **closing})
 
 
 def listen(port: int) -> socket.socket:

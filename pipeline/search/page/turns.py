@@ -7,12 +7,11 @@ large picture that are decoded, 0.3 GiB; the networks and databases that are ope
 
 import asyncio
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 from starlette.concurrency import run_in_threadpool
 
-Given = ParamSpec("Given")
 Made = TypeVar("Made")
 
 MAX_UPLOAD_BYTES = 20 << 20  # a photograph of 40 megapixels
@@ -45,9 +44,7 @@ class Turns:
         self._room = waiting + 1
         self._turn = asyncio.Lock()
 
-    async def run(
-        self, request: Request, work: Callable[Given, Made], *args: Given.args, **kw: Given.kwargs
-    ) -> Made:
+    async def run(self, request: Request, work: Callable[..., Made], *given: Any) -> Made:
         """`work` on a thread, when its turn comes; not for a client that has gone meanwhile."""
         if self._room <= 0:
             raise Busy
@@ -56,7 +53,7 @@ class Turns:
             async with self._turn:
                 if await request.is_disconnected():
                     raise HTTPException(408, "the client has gone")
-                return await run_in_threadpool(work, *args, **kw)
+                return await run_in_threadpool(work, *given)
         finally:
             self._room += 1
 

@@ -347,4 +347,5 @@ def test_decoding_leaves_the_filters_of_warnings_alone(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(decoding.Image, "open", open_and_look)
     assert decode_image(buffer.getvalue(), "picture").size == (8, 8)
-    assert decoding.picture_sides(buffer.getvalue(), "picture") == (8, 8)
+    assert decoding.pixel_count(buffer.getvalue()) == 64
+    assert decoding.pixel_count(b"no picture") == decoding.MAX_PIXELS

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.datasets import parquet
+from pipeline.datasets import archives
 from pipeline.datasets.cars196 import CARS196
 from pipeline.datasets.fetching import given_files
 from pipeline.datasets.parquet import read_column, split_of, spool_images
@@ -123,7 +123,11 @@ def repeated(value: object, rows: int) -> pa.Array:
 
 
 BOMBS = {
-    "a long text, repeated": ("label", repeated("x" * 1_000_000, 2), "more than 4096 bytes"),
+    "a long text, repeated": (
+        "label",
+        repeated("x" * 1_000_000, 2),
+        "has 1000000 bytes: allowed are 4096",
+    ),
     "a nested column": ("label", pa.array([[1] * 1000] * 2), "holds no numbers or texts but list"),
     "a nested image": ("image", pa.array([[b"x"]] * 2), "holds no bytes but list"),
     "a struct without bytes": ("image", pa.array([{"path": "x"}] * 2), "holds no bytes but struct"),
@@ -155,8 +159,19 @@ def test_a_parquet_file_has_no_more_rows_than_an_archive_has_members(
     file = tmp_path / "train-00000-of-00001.parquet"
     pq.write_table(pa.table({"label": repeated("seven", 1000)}), file)
     assert read_column(file, "label") == ["seven"] * 1000
-    monkeypatch.setattr(parquet, "MEMBERS", 999)
+    monkeypatch.setattr(archives, "MEMBERS", 999)
     with pytest.raises(DatasetError, match="has 1000 rows, more than 999"):
+        read_column(file, "label")
+
+
+def test_rows_that_share_a_value_unpack_to_no_more_than_an_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "train-00000-of-00001.parquet"
+    pq.write_table(pa.table({"label": repeated("x" * 4000, 1000)}), file)
+    assert len(read_column(file, "label")) == 1000
+    monkeypatch.setattr(archives, "RATIO_FROM_BYTES", 1_000_000)
+    with pytest.raises(DatasetError, match=r"row \d+ of 'label' .* 100 times the file's own"):
         read_column(file, "label")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.packs import Pack
@@ -184,3 +185,32 @@ def test_pictures_are_embedded_as_the_rows_of_a_pack(
         assert [failure.name for failure in found.failures] == ["gone", "text"]
     nothing = embed_pictures(network, ["gone"], read, 16, CPU)
     assert (nothing.names, len(nothing.vectors), len(nothing.failures)) == ([], 0, 1)
+
+
+def test_large_pictures_are_decoded_one_at_a_time(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By any number of threads: each takes most of the memory that there may be."""
+    at_work: list[str] = []
+    most = 0
+    decode = embeddings.decode_image
+
+    def count(content: bytes, name: str) -> Image.Image:
+        nonlocal most
+        at_work.append(name)
+        most = max(most, len(at_work))
+        time.sleep(0.02)
+        at_work.remove(name)
+        return decode(content, name)
+
+    monkeypatch.setattr(embeddings, "decode_image", count)
+    monkeypatch.setenv("L2S_LOADING_THREADS", "4")
+    rows = {name: row for row, name in enumerate(pack.names)}
+    counts = []
+    for limit in (0, 10**9):
+        monkeypatch.setattr(embeddings, "LARGE_PIXELS", limit)
+        most = 0
+        embed_pictures(tiny_embedder(), pack.names, lambda name: pack.encoded(rows[name]), 16, CPU)
+        counts.append(most)
+    assert counts[0] == 1
+    assert counts[1] > 1
