@@ -1,14 +1,18 @@
 """Any still image, decoded once: upright in 8-bit RGB for a query, or as such a JPEG to store."""
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
+from itertools import islice, product
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageCms, UnidentifiedImageError
+
+from pipeline.datasets.colour import in_srgb, to_srgb_transform
 
 # Pillow's own limit: above it, Pillow warns of a decompression bomb.
 MAX_PIXELS = 89_478_485
@@ -17,7 +21,11 @@ STRIP_PIXELS = 1 << 20  # of a picture with alpha that are composited at a time
 JPEG_QUALITY = 95
 # Formats whose decoders are part of Pillow; EPS, for one, would start another program.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
-_ORIENTATION_TAG = 0x0112
+_PNG_START, _PNG_TEXTS = b"\x89PNG\r\n\x1a\n", (b"tEXt", b"zTXt", b"iTXt")
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_MOST_SCANS = 256  # encoders write ten
+# What in a truncated picture would be read on as pixels, whether or not it has restart markers.
+_NONSENSE = b"\xaa" * 64 + b"".join(bytes((255, 208 + n)) + b"\xaa" * 16 for n in range(8))
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -61,8 +69,7 @@ def decode_image(
     block, and most of the work. Other formats, and shorter images, are decoded in full.
     max_pixels: of the full size.
     """
-    with _opened(encoded, name, max_pixels) as image:
-        return _decode(image, name, least_px)
+    return _read(encoded, name, max_pixels, least_px)[0]
 
 
 def pixel_count(encoded: bytes) -> int:
@@ -88,10 +95,12 @@ def normalise_image(
 ) -> StoredImage:
     """The image as a pack stores it.
 
-    A JPEG that is RGB and upright comes back byte for byte. Everything else is encoded again at
-    quality 95 without chroma subsampling: greyscale, palette, CMYK and 16-bit images are
-    converted, alpha is composited on white, an EXIF rotation is carried out. Of several frames
-    the first is taken. EXIF data that cannot be parsed is taken to say "upright".
+    A JPEG that is sRGB and upright comes back byte for byte. Everything else is encoded again at
+    quality 95 without chroma subsampling: other colours are converted (see `to_srgb_transform`),
+    greyscale, palette, CMYK and 16-bit images too, alpha is composited on white, an EXIF rotation
+    is carried out. Of several frames the first is taken. EXIF data that cannot be parsed is taken
+    to say "upright". Of a JPEG that lacks its end marker only, that is added; texts in a PNG that
+    Pillow refuses, which may be short files and inflate to any size, are never inflated.
 
     max_pixels: images with more pixels are refused before they are decoded. largest_side_px: an
     image with a longer side is shrunk until that side is this long (antialiased Lanczos), and
@@ -100,16 +109,71 @@ def normalise_image(
     Raises UnreadableImage, which names the image: empty, no image, truncated, damaged, too large,
     or with 32-bit samples, for which white is not defined.
     """
-    with _opened(encoded, name, max_pixels) as image:
-        picture = _decode(image, name)
-        longest = max(picture.size)
-        if largest_side_px is not None and longest > largest_side_px:
-            width, height = (max(1, round(s * largest_side_px / longest)) for s in picture.size)
-            small = picture.resize((width, height), Image.Resampling.LANCZOS)
-            return StoredImage(_encode(small), width, height, is_shrunk=True)
-        if picture is image:
-            return StoredImage(encoded, *image.size)
-        return StoredImage(_encode(picture), *picture.size)
+    picture, as_it_is = _read(encoded, name, max_pixels)
+    longest = max(picture.size)
+    if largest_side_px is not None and longest > largest_side_px:
+        width, height = (max(1, round(s * largest_side_px / longest)) for s in picture.size)
+        small = picture.resize((width, height), Image.Resampling.LANCZOS)
+        return StoredImage(_encode(small), width, height, is_shrunk=True)
+    return StoredImage(as_it_is or _encode(picture), *picture.size)
+
+
+def _read(
+    encoded: bytes, name: str, max_pixels: int, least_px: int | None = None
+) -> tuple[Image.Image, bytes | None]:
+    """The picture, and its file where that is as a pack stores it."""
+
+    def read(file: bytes) -> tuple[Image.Image, bytes | None]:
+        with _opened(file, name, max_pixels) as image:
+            picture = _decode(image, name, least_px)
+            return picture, file if picture is image else None
+
+    try:
+        return read(encoded)
+    except UnreadableImage as failure:
+        reason = failure.reason  # the failure itself would keep what was read
+    for left_out in (_PNG_TEXTS, (*_PNG_TEXTS, b"iCCP")):
+        mended = _without_chunks(encoded, left_out)
+        if len(mended) < len(encoded):
+            with suppress(UnreadableImage):
+                return read(mended)
+    if encoded.startswith(_JPEG_START) and _has_all_scans(encoded):
+        cut = encoded.rstrip(b"\xff")
+        with suppress(UnreadableImage):
+            found, (other, _) = read(cut + _JPEG_END), read(cut + _NONSENSE + _JPEG_END)
+            # Nothing behind the pixels of a whole picture changes one; in a truncated one it does.
+            if ImageChops.difference(found[0], other).getbbox() is None:
+                return found
+    raise UnreadableImage(name, reason)
+
+
+def _has_all_scans(jpeg: bytes) -> bool:
+    """Whether the scans of a JPEG bring every coefficient of every component to its last bit."""
+    frame = max(jpeg.rfind(mark) for mark in (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"))
+    missing_bits: dict[tuple[int, int], int] = {}
+    scans = re.finditer(rb"\xff\xda..([\1-\4])", jpeg[frame:], re.DOTALL)
+    for scan in islice(scans, _MOST_SCANS):
+        count, start = scan[1][0], frame + scan.end()
+        said = jpeg[start : start + 2 * count + 3]
+        if len(said) == 2 * count + 3:
+            *components, first, last, bits = *said[: 2 * count : 2], *said[-3:]
+            spectrum = range(first, last + 1)
+            missing_bits.update(dict.fromkeys(product(components, spectrum), bits & 15))
+    wanted = 64 * sum(jpeg[frame + 9 : frame + 10])  # the number of components
+    return len(missing_bits) == wanted and not any(missing_bits.values())
+
+
+def _without_chunks(encoded: bytes, left_out: tuple[bytes, ...]) -> bytes:
+    """A PNG file without its chunks of some kinds; any other file as it is."""
+    if not encoded.startswith(_PNG_START):
+        return encoded
+    kept, at = [encoded[: len(_PNG_START)]], len(_PNG_START)
+    while at < len(encoded):
+        end = at + 12 + int.from_bytes(encoded[at : at + 4])
+        if encoded[at + 4 : at + 8] not in left_out:
+            kept.append(encoded[at:end])
+        at = end
+    return b"".join(kept)
 
 
 @contextmanager
@@ -143,23 +207,30 @@ def _decode(image: Image.Image, name: str, least_px: int | None = None) -> Image
     if least_px is not None:
         image.draft(None, (least_px, least_px))
     image.load()
-    turn = _TURNS.get(_orientation(image))
-    if image.format in ("JPEG", "MPO") and image.mode == "RGB" and turn is None:
+    turn = _TURNS.get(_exif(image, ExifTags.Base.Orientation))
+    interoperability = _exif(image, ExifTags.Interop.InteropIndex, ExifTags.IFD.Interop)
+    transform = to_srgb_transform(image, interoperability)
+    is_jpeg = image.format in ("JPEG", "MPO")
+    if is_jpeg and image.mode == "RGB" and turn is None and transform is None:
         return image
-    converted = _to_rgb(image, name)
+    converted = _to_rgb(image, name, transform)
     picture = converted if turn is None else converted.transpose(turn)
-    picture.info.clear()  # the colour profile of, say, a CMYK source does not fit any more
+    picture.info.clear()  # the colour profile does not fit any more
     return picture
 
 
-def _orientation(image: Image.Image) -> int:
+def _exif(image: Image.Image, tag: int, folder: int | None = None) -> Any:
+    """A value of EXIF; None where there is none, or none that can be parsed."""
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        found = image.getexif()
+        return (found if folder is None else found.get_ifd(folder)).get(tag)
     except _DECODER_FAULTS:
-        return 1
+        return None
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _to_rgb(
+    image: Image.Image, name: str, transform: ImageCms.ImageCmsTransform | None
+) -> Image.Image:
     # Pillow opens a PGM file of more than 8 bits as mode I, its samples scaled to 0 to 65535.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         samples = np.asarray(image)
@@ -168,21 +239,23 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         transparent = image.info.get("transparency")
         if isinstance(transparent, int):
             grey[samples == transparent] = 255
-        return Image.fromarray(grey).convert("RGB")
+        return in_srgb(Image.fromarray(grey), transform)
     if image.mode in ("I", "F"):
         raise UnreadableImage(name, f"has 32-bit samples (mode {image.mode}): save it with 8 or 16")
     if image.has_transparency_data:
-        return _on_white(image)
-    return image.convert("RGB")
+        return _on_white(image, transform)
+    return in_srgb(image, transform)
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _on_white(image: Image.Image, transform: Any) -> Image.Image:
     """The image composited on white, a strip at a time: whole, it takes five times its memory."""
     picture = Image.new("RGB", image.size)
     rows = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
-        strip = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        see_through = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        strip = in_srgb(see_through.convert("RGB"), transform)
+        strip.putalpha(see_through.getchannel("A"))
         white = Image.new("RGBA", strip.size, "white")
         picture.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
     return picture

@@ -1,6 +1,10 @@
 """Images of every kind become 8-bit RGB JPEGs; a plain JPEG stays as it is, byte for byte."""
 
 import io
+import struct
+import tracemalloc
+import zlib
+from contextlib import suppress
 import warnings
 
 import numpy as np
@@ -179,6 +183,75 @@ def test_a_foreign_colour_profile_is_not_written_again() -> None:
     image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     encoded = encode(image, "JPEG", icc_profile=b"a profile for four inks")
     assert "icc_profile" not in decode(normalise_image(encoded, "a.jpg")[0]).info
+
+
+def smooth(size: tuple[int, int] = (64, 48)) -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_rows": 1}]
+)
+def test_a_jpeg_that_lacks_its_end_marker_only_is_whole(options: dict[str, object]) -> None:
+    whole = encode(smooth(), "JPEG", **options)
+    for cut in (1, 2):
+        picture = decode_image(whole[:-cut], "a.jpg")
+        assert np.array_equal(np.asarray(picture), np.asarray(decode_image(whole, "a.jpg")))
+        stored = normalise_image(whole[:-cut], "a.jpg")
+        assert stored.encoded == whole  # so that every other program can read it
+    for cut in (3, 4, 8, 20, 100, len(whole) // 2):
+        with pytest.raises(UnreadableImage, match=r"a\.jpg: cannot be decoded: .* truncated"):
+            normalise_image(whole[:-cut], "a.jpg")
+
+
+def test_a_truncated_jpeg_is_not_taken_for_a_whole_one_at_a_restart_marker() -> None:
+    whole = encode(smooth(), "JPEG", restart_marker_rows=1)
+    accepted = []
+    for cut in range(1, len(whole) - 700):
+        with suppress(UnreadableImage):
+            decode_image(whole[:-cut], "a.jpg")
+            accepted.append(cut)
+    assert accepted == [1, 2]
+
+
+def test_words_behind_a_picture_are_no_fault() -> None:
+    whole = encode(smooth(), "JPEG")
+    assert normalise_image(whole + b"words" * 1000, "a.jpg").encoded.startswith(whole)
+
+
+@pytest.mark.parametrize(("file_format", "cuts"), [("PNG", (1, 4, 8, 12)), ("GIF", (1,))])
+def test_other_formats_without_their_end_mark(file_format: str, cuts: tuple[int, ...]) -> None:
+    whole = encode(smooth(), file_format)
+    for cut in cuts:
+        picture = decode_image(whole[:-cut], "a")
+        assert np.array_equal(np.asarray(picture), np.asarray(decode_image(whole, "a")))
+
+
+@pytest.mark.parametrize("is_behind", [False, True])
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
+def test_a_long_text_in_a_png_is_never_inflated(kind: bytes, is_behind: bool) -> None:
+    """64 MB of words in 64 kB, before the pixels or behind them."""
+    whole, words = encode(smooth(), "PNG"), zlib.compress(b" " * (1 << 26))
+    head = b"Comment\0\0" if kind == b"zTXt" else b"Comment\0\1\0\0\0"
+    data = head + words
+    check = struct.pack(">I", zlib.crc32(kind + data))
+    at = len(whole) - 12 if is_behind else 33
+    encoded = whole[:at] + struct.pack(">I", len(data)) + kind + data + check + whole[at:]
+    tracemalloc.start()
+    picture = decode_image(encoded, "a.png")
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(np.asarray(picture), np.asarray(smooth()))
+    assert peak_bytes < 8 << 20
+
+
+def test_a_profile_that_inflates_too_far_is_left_out() -> None:
+    whole, data = encode(smooth(), "PNG"), b"icc\0\0" + zlib.compress(bytes(1 << 24))
+    chunk = struct.pack(">I", len(data)) + b"iCCP" + data
+    chunk += struct.pack(">I", zlib.crc32(b"iCCP" + data))
+    picture = decode_image(whole[:33] + chunk + whole[33:], "a.png")
+    assert np.array_equal(np.asarray(picture), np.asarray(smooth()))
 
 
 def test_first_frame_of_an_animation() -> None:
