@@ -82,3 +82,21 @@ def file_md5(path: Path) -> str:
     """The MD5 of a file in hexadecimal, which is what dvc.lock knows it by."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def unreadable_files(given: Path) -> Iterator[str]:
+    """What of a file, or of the files below a folder, cannot be read to its end, and why.
+
+    As DVC reads them: links to files are followed, links to folders are not.
+    """
+    walked = os.walk(given) if given.is_dir() else [(given.parent, [], [given.name])]
+    for path in (os.path.join(parent, name) for parent, _, names in walked for name in names):  # noqa: PTH118
+        if any("\ud800" <= letter <= "\udfff" for letter in path):
+            yield f"{path!a}: is no name in UTF-8: rename it"
+        elif os.path.isfile(path):  # noqa: PTH113
+            if not os.access(path, os.R_OK):
+                yield f"{path}: may not be read: change its permissions, or remove it"
+        elif os.path.exists(path):  # noqa: PTH110
+            yield f"{path}: is a pipe, a socket or a device: remove it"
+        elif os.path.islink(path):  # noqa: PTH114
+            yield f"{path}: is a link to nowhere, as editors leave as a lock: remove it"

@@ -1,12 +1,13 @@
 """Refuse a params.yaml that cannot work; then obtain the files of a data set and describe them."""
 
+from itertools import chain
 from pathlib import Path
 
 from pipeline.config.params import Dataset, Params, load_params
 from pipeline.config.sources import EmblemsSource, OwnSource
 from pipeline.datasets.fetching import describe_files
 from pipeline.datasets.sources import DATASETS, find_files
-from pipeline.files import write_json, write_text
+from pipeline.files import unreadable_files, write_json, write_text
 from pipeline.models.requirements import check_networks
 from pipeline.paths import DatasetPaths, weights_digest
 from stages import run_stage
@@ -25,7 +26,8 @@ def inputs(name: str) -> None:
         for key, given in getattr(params, section).items()
         if not Path(given).exists()
     ]
-    check_networks(params, others=absent)
+    odd = (unreadable_files(Path(given)) for given in params.inputs.values())
+    check_networks(params, others=[*absent, *chain.from_iterable(odd)])
     for row in params.cells_of(name):
         write_text(DatasetPaths(name).initial(row), _initial(params, name, row))
     write_json(DatasetPaths(name).source, _describe(params.datasets[name]))

@@ -6,7 +6,9 @@ A manifest says what they were, and reading is held to it.
 import csv
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,12 @@ from pipeline.datasets.reader import (
     enumerate_names,
     is_image_name,
     natural_key,
+)
+
+# What Windows, macOS and network drives put into folders of pictures, beside hidden files.
+SYSTEM_NAMES = (
+    *("$recycle.bin", "system volume information", "thumbs.db", "desktop.ini", "__macosx"),
+    *("@eadir", "#recycle", "@recycle", "#snapshot", "lost+found"),
 )
 
 
@@ -82,18 +90,23 @@ def hold_to_manifest(reader: DatasetReader, manifest: Mapping[str, Any]) -> Data
 def list_folder(root: Path) -> DatasetReader:
     """The images of `root/CLASS/FILE` in natural order; names are `CLASS/FILE`.
 
-    Hidden files and folders are ignored; files that are no images by their names, and files beside
-    the class folders, are passed over and counted.
+    Hidden files and folders are ignored; those of operating systems, files that are no images by
+    their names, and files beside the class folders, are passed over and counted.
 
-    Raises DatasetError: a class folder without images, a folder inside a class folder, a name that
-    is not UTF-8.
+    Raises DatasetError: a class folder that has no images, or is a link, whose changes DVC does not
+    see; a folder inside a class folder; two classes of one name; a name that is not UTF-8.
     """
     images: list[ListedImage] = []
-    passed_over: list[str] = []
-    beside = [entry.name for entry in _visible(root) if not entry.is_dir()]
-    folders = [entry for entry in _visible(root) if entry.is_dir()]
+    entries, passed_over = _visible(root)
+    beside = [entry.name for entry in entries if not entry.is_dir()]
+    folders = [entry for entry in entries if entry.is_dir()]
+    if links := [entry.name for entry in folders if entry.is_symlink()]:
+        reason = (
+            f"classes are links to folders, whose changes go unnoticed: {enumerate_names(links)}"
+        )
+        raise DatasetError(f"{root}: {reason}: put the folders there (`cp -al` copies no content)")
     for number, folder in enumerate(folders, start=1):
-        entries = _visible(folder)
+        entries, odd = _visible(folder)
         if nested := [entry.name for entry in entries if entry.is_dir()]:
             reason = f"holds folders ({enumerate_names(nested)}): one sub-folder a class, no deeper"
             raise DatasetError(f"{folder}: {reason}")
@@ -103,26 +116,30 @@ def list_folder(root: Path) -> DatasetReader:
             raise DatasetError(f"{folder}: is a class without images: fill it or remove it")
         images += found
         passed_over += [name for name in names if not is_image_name(name)]
+        passed_over += [f"{folder.name}/{name}" for name in odd]
     if not images:
         raise DatasetError(
             f"{root}: holds no class: each class is a sub-folder with its images; "
             f"{len(beside)} files lie beside"
         )
-    odd = tuple(passed_over + beside)
-    return DatasetReader(tuple(images), _file_reader(root), passed_over=odd)
+    _check_spelling(root, images)
+    odd_names = tuple(passed_over + beside)
+    return DatasetReader(tuple(images), _file_reader(root), passed_over=odd_names)
 
 
 def list_csv(table: Path) -> DatasetReader:
     """The images of a CSV file with the columns `path`, `class` and, if wanted, `split`.
 
     Order is the file's, and classes are ordered by their first line. Paths are relative to the
-    file's folder. `split` is train or test, the same for every image of a class.
+    file's folder, or absolute and in it. `split` is train or test, the same for every image of a
+    class. Case and blanks do not matter in the header, nor in names their normal form.
 
-    Raises DatasetError that names the line, or the files that are missing, or outside of the
-    folder, where their changes would go unnoticed.
+    Raises DatasetError that names the line, two classes of one name, or the files that are missing,
+    or outside of the folder or behind a link, where their changes would go unnoticed.
     """
     if not table.is_file():
         raise DatasetError(f"{table}: is not a file")
+    folder = Path(os.path.realpath(table.parent))
     images: list[ListedImage] = []
     class_numbers: dict[str, int] = {}
     for line, cells in _read_csv(table):
@@ -130,13 +147,22 @@ def list_csv(table: Path) -> DatasetReader:
         if not path or not class_name:
             raise DatasetError(f"{table}, line {line}: path and class must not be empty")
         number = class_numbers.setdefault(class_name, len(class_numbers) + 1)
-        images.append(ListedImage(path, class_name, number, _split(table, line, cells)))
+        name = _name_on_disk(path, folder)
+        images.append(ListedImage(name, class_name, number, _split(table, line, cells)))
     check_names(str(table), images)
+    _check_spelling(table, images)
     names = [image.name for image in images]
-    outside = [n for n in names if Path(n).is_absolute() or os.path.normpath(n).startswith("..")]
-    if outside:
-        reason = f"names files outside of {table.parent}: {enumerate_names(outside)}"
-        raise DatasetError(f"{table}: {reason}")
+    paths = {
+        parent: os.path.normpath(folder / parent) for parent in {Path(n).parent for n in names}
+    }
+    elsewhere = {
+        parent
+        for parent, path in paths.items()
+        if os.path.realpath(path) != path or not Path(path).is_relative_to(folder)
+    }
+    if outside := [name for name in names if Path(name).parent in elsewhere]:
+        reason = f"names files outside of {table.parent} or behind links to folders"
+        raise DatasetError(f"{table}: {reason}: {enumerate_names(outside)}")
     if missing := [name for name in names if not (table.parent / name).is_file()]:
         reason = f"files are missing, or are no regular files: {enumerate_names(missing)}"
         raise DatasetError(f"{table}: {reason}")
@@ -145,14 +171,40 @@ def list_csv(table: Path) -> DatasetReader:
     return DatasetReader(tuple(images), _file_reader(table.parent))
 
 
-def _visible(folder: Path) -> list[Path]:
+def _name_on_disk(path: str, folder: Path) -> str:
+    """A path of a table, relative to its resolved folder where it is absolute and in it."""
+    given = Path(path)
+    if given.is_absolute():
+        if not given.is_relative_to(folder):
+            given = Path(os.path.realpath(given.parent), given.name)
+        path = str(given.relative_to(folder)) if given.is_relative_to(folder) else path
+    forms = [path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))]
+    return next((form for form in forms if (folder / form).is_file()), path)
+
+
+def _check_spelling(source: Path, images: Iterable[ListedImage]) -> None:
+    """Raises DatasetError for classes whose names differ by normal form or case only."""
+    alike = defaultdict(list)
+    for name in dict.fromkeys(image.class_name for image in images):
+        alike[unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())].append(
+            name
+        )
+    if twice := [" and ".join(map(ascii, names)) for names in alike.values() if len(names) > 1]:
+        reason = "names of classes differ by case or by the form of their accents only"
+        raise DatasetError(f"{source}: {reason}: {enumerate_names(twice)}: merge or rename them")
+
+
+def _visible(folder: Path) -> tuple[list[Path], list[str]]:
+    """What lies in a folder and is not hidden, and the names of what an operating system put in."""
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     # Python stands for a byte that is no text with a lone surrogate.
     odd = [e.name for e in entries if any("\ud800" <= letter <= "\udfff" for letter in e.name)]
     if odd:
         reason = f"holds names that are not UTF-8: {enumerate_names(map(ascii, sorted(odd)))}"
         raise DatasetError(f"{folder}: {reason}: rename them")
-    return sorted(entries, key=lambda entry: natural_key(entry.name))
+    entries.sort(key=lambda entry: natural_key(entry.name))
+    system = [entry.name for entry in entries if entry.name.casefold() in SYSTEM_NAMES]
+    return [entry for entry in entries if entry.name not in system], system
 
 
 def _file_reader(root: Path) -> Callable[[str], bytes]:
@@ -171,8 +223,9 @@ def _read_csv(table: Path) -> list[tuple[int, dict[str, str | None]]]:
     """The lines below the header, each with its number."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = reader.fieldnames or []
+            reader = csv.DictReader(file, strict=True, skipinitialspace=True)
+            columns = [name.strip().lower() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
             lines = [(reader.line_num, cells) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{table}: is not a UTF-8 CSV file: {error}") from error

@@ -3,7 +3,10 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
+
+from pipeline.files import unreadable_files
 
 
 class GraphError(ValueError):
@@ -76,7 +79,8 @@ class StageGraph:
 def read_graph() -> StageGraph:
     """The graph of the folder's dvc.yaml and what is out of date in it.
 
-    Raises GraphError when dvc.yaml is faulty or another DVC process holds what is needed.
+    Raises GraphError when dvc.yaml is faulty, another DVC process holds what is needed, or a file
+    that a stage depends on cannot be read.
     """
     import logging
 
@@ -91,6 +95,9 @@ def read_graph() -> StageGraph:
             graph = get_active_graph(repo.index.graph)
             # In the order of `dvc repro`, which is also that of the entries of its dvc.lock.
             stages = plan_repro(graph, collect_stages(repo, ["dvc.yaml"]))
+            read = {Path(dep.fs_path) for stage in stages for dep in stage.deps}
+            if faults := list(chain.from_iterable(map(unreadable_files, sorted(read)))):
+                raise GraphError(f"{faults[0]}" + (f" ({len(faults)} such)" if faults[1:] else ""))
             for stage in stages:
                 name, needed = stage.addressing, set(graph.successors(stage))
                 upstreams[name] = tuple(one.addressing for one in stages if one in needed)

@@ -1,11 +1,20 @@
 """Files appear whole or not at all."""
 
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from pipeline.files import read_json, replacing, replacing_folder, write_json, write_text
+from pipeline.files import (
+    read_json,
+    replacing,
+    replacing_folder,
+    unreadable_files,
+    write_json,
+    write_text,
+)
 
 
 def test_text_and_json_are_written_and_replaced(tmp_path: Path) -> None:
@@ -95,3 +104,41 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
         (tmp_path / "bad").write_text(text)
         with pytest.raises(ValueError, match="bad: is damaged"):
             read_json(tmp_path / "bad")
+
+
+def test_files_that_cannot_be_read_to_their_end_are_told(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "whole.jpg").write_bytes(b"x")
+    (folder / "link.jpg").symlink_to("whole.jpg")
+    (folder / "loop").symlink_to("../images")  # a link to a folder: DVC does not follow it
+    assert list(unreadable_files(folder)) == []
+    (folder / ".#labels.csv").symlink_to("someone@host.1234:5678")
+    (folder / "deep/itself").symlink_to("itself")
+    os.mkfifo(folder / "notes")
+    (folder / "zeros.jpg").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(folder / "deep/socket"))
+    odd = os.path.join(os.fsencode(folder), b"caf\xe9.txt")  # noqa: PTH118
+    with open(odd, "wb"):  # noqa: PTH123
+        pass
+    found = dict(line.split(": ", 1) for line in unreadable_files(folder))
+    kinds = {
+        name.rpartition("/")[2].strip("'"): words.split(":")[0] for name, words in found.items()
+    }
+    lock, device = (
+        "is a link to nowhere, as editors leave as a lock",
+        "is a pipe, a socket or a device",
+    )
+    assert kinds == {
+        ".#labels.csv": lock,
+        "itself": lock,
+        "notes": device,
+        "zeros.jpg": device,
+        "socket": device,
+        "caf\\udce9.txt": "is no name in UTF-8",
+    }
+    assert list(unreadable_files(folder / "notes")) == [
+        line for line in unreadable_files(folder) if "/notes:" in line
+    ]
+    assert list(unreadable_files(folder / "missing")) == []

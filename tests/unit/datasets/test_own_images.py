@@ -1,6 +1,7 @@
 """The user's own folders and tables: odd files are refused or counted, never lost in silence."""
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,10 +103,89 @@ def test_a_table_names_a_file_once(tmp_path: Path) -> None:
 
 
 def test_a_table_names_no_file_elsewhere(tmp_path: Path) -> None:
-    for other in ("../0.jpg", str(tmp_path / "0.jpg")):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (tmp_path / "0.jpg").write_bytes(made.encode_picture(0))
+    (inner / "link").symlink_to(tmp_path)
+    for other in ("../0.jpg", str(tmp_path / "0.jpg"), "link/0.jpg"):
         lines = ("path,class", f"{other},a", "1.jpg,b")
         with pytest.raises(DatasetError, match=f"names files outside of .*: {other}"):
-            list_csv(written_table(tmp_path, *lines))
+            list_csv(written_table(inner, *lines))
+
+
+def test_a_table_names_files_absolutely_and_in_any_normal_form(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "way").symlink_to("real")
+    composed, decomposed = (unicodedata.normalize(form, "café.jpg") for form in ("NFC", "NFD"))
+    (tmp_path / "real" / decomposed).write_bytes(made.encode_picture(5))
+    lines = (
+        "path,class",
+        f"{tmp_path}/real/0.jpg,a",
+        f"{tmp_path}/way/./1.jpg,b",
+        f"{composed},b",
+    )
+    written_table(tmp_path / "real", *lines)
+    for folder in ("real", "way"):
+        reader = list_csv(tmp_path / folder / "images.csv")
+        assert [image.name for image in reader.images] == ["0.jpg", "1.jpg", decomposed]
+        assert reader.read(decomposed) == made.encode_picture(5)
+
+
+@pytest.mark.parametrize("head", ["path, class", "Path,Class", " PATH ,CLASS , Split"])
+def test_a_header_may_have_blanks_and_capitals(head: str, tmp_path: Path) -> None:
+    more = [", train", ", Test"] if "Split" in head else ["", ""]
+    table = written_table(tmp_path, head, f'0.jpg, "a, b"{more[0]}', f"1.jpg, c{more[1]}")
+    found = [(image.name, image.class_name) for image in list_csv(table).images]
+    assert found == [("0.jpg", "a, b"), ("1.jpg", "c")]
+    with pytest.raises(DatasetError, match="once, not path, class, path"):
+        list_csv(written_table(tmp_path, "path,class,Path", "0.jpg,a,x"))
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "__MACOSX", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini"])
+@pytest.mark.parametrize("place", ["", "class5"])
+def test_what_systems_put_into_folders_is_passed_over(
+    name: str, place: str, tmp_path: Path
+) -> None:
+    root = made.write_folder(tmp_path / "images")
+    plain = list_folder(root)
+    odd = root / place / name
+    if "." in name and not name.startswith("$"):
+        odd.write_bytes(b"thumbnails")
+    else:
+        (odd / "deep").mkdir(parents=True)
+        (odd / "deep/a.jpg").write_bytes(made.encode_picture(1))
+    for hidden in (".DS_Store", "._image0.jpg", ".#labels.csv", ".Trashes"):
+        (root / place / hidden).write_bytes(b"")
+    found = list_folder(root)
+    assert found.images == plain.images
+    assert {*found.passed_over} - {*plain.passed_over} == {str(Path(place, name))}
+
+
+def test_a_class_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """DVC does not look behind it, and it may be another class once more."""
+    root = made.write_folder(tmp_path / "images")
+    (root / "again").symlink_to("class5")
+    with pytest.raises(DatasetError, match="links to folders, whose changes go unnoticed: again"):
+        list_folder(root)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"), ("Dog", "dog")],
+)
+def test_one_name_in_two_spellings_is_told(names: tuple[str, str], tmp_path: Path) -> None:
+    root = made.write_folder(tmp_path / "images")
+    for name in names:
+        (root / name).mkdir()
+        (root / name / "0.jpg").write_bytes(made.encode_picture(1))
+    table = root / "images.csv"
+    table.write_text("path,class\n" + "".join(f"{name}/0.jpg,{name}\n" for name in names))
+    words = " and ".join(map(ascii, names))
+    for listing, given in ((list_folder, root), (list_csv, table)):
+        with pytest.raises(DatasetError) as caught:
+            listing(given)
+        assert all(word in str(caught.value) for word in words.split(" and "))
+        assert "merge or rename" in str(caught.value)
 
 
 def test_a_table_names_a_column_once(tmp_path: Path) -> None:

@@ -105,3 +105,19 @@ def test_faulty_graph_is_told_in_a_sentence(
     assert "\n" not in str(caught.value)
     assert Path.cwd() == folder.resolve()
     assert os.environ.get("L2S_DEBUG") is None
+
+
+@pytest.mark.timeout(60)
+def test_what_dvc_cannot_read_is_told_before_it_tries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe would keep it for ever."""
+    folder = tmp_path / "study"
+    make_sleepy_study(folder)
+    (folder / "dvc.yaml").write_text("stages:\n  a: {cmd: 'true', deps: [images]}\n")
+    (folder / "images").mkdir()
+    monkeypatch.chdir(folder)
+    assert read_graph().names == ["a"]
+    os.mkfifo(folder / "images/notes")
+    with pytest.raises(GraphError, match="images/notes: is a pipe, a socket or a device: remove"):
+        read_graph()
