@@ -84,6 +84,11 @@ def file_md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
+def expand_home(given: Path, here: Path) -> Path:
+    """The path with a leading ~ or ~NAME replaced, unless `here` holds what is called so."""
+    return given if (here / given).exists() else Path(os.path.expanduser(given))  # noqa: PTH111
+
+
 def unreadable_files(given: Path) -> Iterator[str]:
     """What of a file, or of the files below a folder, cannot be read to its end, and why.
 

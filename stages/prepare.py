@@ -1,5 +1,6 @@
 """Turn the source of a data set into one pack of encoded images."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,17 +11,20 @@ import numpy as np
 
 from pipeline.config.params import load_params
 from pipeline.config.sources import EmblemsSource, OwnSource, PublishedSource
+from pipeline.datasets.duplicates import find_duplicates
 from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.fetching import describe_files
 from pipeline.datasets.own_images import hold_to_manifest, list_own_images
-from pipeline.datasets.packs import Pack, open_pack, write_pack
+from pipeline.datasets.packs import Pack, open_pack, remove_rows, write_pack
 from pipeline.datasets.published import open_published
-from pipeline.datasets.reader import DatasetReader, read_records
+from pipeline.datasets.reader import DatasetError, DatasetReader, enumerate_names, read_records
 from pipeline.datasets.sources import DATASETS, find_files
 from pipeline.files import read_json, write_json
 from pipeline.paths import WORK, DatasetPaths
 from pipeline.progress import track
 from stages import run_stage
+
+_PAIRS_NOTED = 100
 
 
 def prepare(name: str) -> None:
@@ -66,6 +70,7 @@ def prepare(name: str) -> None:
             notes["kept_out_of_test"] = {
                 i["name"]: i["trained_as"] for i in images if "trained_as" in i
             }
+        notes["near_duplicates"] = _settle_duplicates(name, paths.pack, source.near_duplicates)
     write_json(paths.pack_summary, notes | _summary(open_pack(paths.pack), dataset.teacher_px))
 
 
@@ -100,6 +105,31 @@ def _open_reader(
         spool_dir=WORK,
     ) as reader:
         yield replace(reader, subset=reader.subset or found["subset"])
+
+
+def _settle_duplicates(name: str, path: Path, wanted: str) -> dict[str, Any]:
+    """Tell which images show the same as one of another class; leave out those of the test."""
+    pack = open_pack(path)
+    found = find_duplicates(pack)
+    left_out = [] if wanted == "keep" else [row for row in found if not pack.is_train[row]]
+    pairs = {pack.names[row]: pack.names[other] for row, other in found.items()}
+    if found:
+        shown = enumerate_names(f"{one} as {other}" for one, other in pairs.items())
+        sys.stderr.write(
+            f"{name}: {len(found)} images nearly show the same as one of another class: {shown}; "
+            f"{len(left_out)} test images are left out (source.near_duplicates: {wanted})\n"
+        )
+    if left_out:
+        test = np.setdiff1d(pack.rows("test"), left_out)
+        if not test.size or np.bincount(pack.labels[test]).max() < 2:
+            key = f"datasets.{name}.source.near_duplicates"
+            raise DatasetError(
+                f"{key} = {wanted!r}: leaves no test class of two images: {shown}: remove images "
+                "that stand in two classes, or set keep"
+            )
+        remove_rows(path, left_out)
+    first = dict(list(pairs.items())[:_PAIRS_NOTED])
+    return {"images": len(found), "left_out_of_test": len(left_out), "first": first}
 
 
 def _summary(pack: Pack, teacher_px: int) -> dict[str, object]:

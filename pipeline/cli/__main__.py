@@ -1,5 +1,6 @@
 """The command `l2s`. Heavy imports stand inside the commands, so that help answers at once."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import typer
 
 from pipeline.cli import export, operations, recommend, search
 from pipeline.cli.errors import end_flow, workspace
+from pipeline.files import expand_home
 from pipeline.processes import prepare_process
 
 if TYPE_CHECKING:
@@ -29,6 +31,12 @@ def main(
 ) -> None:
     if debug:
         os.environ["L2S_DEBUG"] = "1"
+    if sys.getfilesystemencoding() != "utf-8":
+        # Names of files are UTF-8, whatever the locale says: Python decides on that at its start.
+        spoken = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{sys.stdout.encoding}:backslashreplace"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **spoken})  # noqa: S606
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal lacks is written as an escape
+        sys.stdout.reconfigure(errors="backslashreplace")
     prepare_process()
 
 
@@ -162,7 +170,7 @@ def select(
 
 def _given_file(option: str, file: Path, here: Path) -> str:
     """The path as params.yaml is to hold it: relative to its folder if it was given so."""
-    given = file.expanduser()
+    given = expand_home(file, here)
     if not (here / given).exists():
         raise ValueError(f"--{option} {file}: there is no such file or folder")
     return str(given) if given.is_absolute() else os.path.relpath(here / given)

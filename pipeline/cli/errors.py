@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pipeline.files import expand_home
+
 if TYPE_CHECKING:
     import torch
 
@@ -42,7 +44,7 @@ class Workspace:
 
     def path(self, given: Path) -> Path:
         """A path of the user's, which refers to the folder where the command was given."""
-        return self.here / given.expanduser()
+        return self.here / expand_home(given, self.here)
 
 
 @contextmanager

@@ -13,6 +13,8 @@ class Model(BaseModel):
 
 # Pictures with a longer side are shrunk to it when they are packed; None: see `Dataset`.
 LargestSide = Annotated[int, Field(ge=16)] | None
+# Whether a test image that nearly shows the same as an image of another class stays in the test.
+Duplicates = Literal["keep", "leave_out"]
 
 
 class EmblemsSource(Model):
@@ -32,6 +34,7 @@ class PublishedSource(Model):
     accept_subset: bool
     skip_unreadable: bool
     largest_side_px: LargestSide = None
+    near_duplicates: Duplicates = "keep"
 
 
 class CubSource(PublishedSource):
@@ -53,6 +56,7 @@ class FolderSource(Model):
     kind: Literal["folder"]
     skip_unreadable: bool
     largest_side_px: LargestSide = None
+    near_duplicates: Duplicates = "leave_out"
 
 
 class CsvSource(Model):
@@ -60,6 +64,7 @@ class CsvSource(Model):
     table: Annotated[str, Field(min_length=1)]
     skip_unreadable: bool
     largest_side_px: LargestSide = None
+    near_duplicates: Duplicates = "leave_out"
 
 
 OwnSource = FolderSource | CsvSource

@@ -25,13 +25,8 @@ from pipeline.datasets.reader import (
     check_split,
     enumerate_names,
     is_image_name,
+    is_system_name,
     natural_key,
-)
-
-# What Windows, macOS and network drives put into folders of pictures, beside hidden files.
-SYSTEM_NAMES = (
-    *("$recycle.bin", "system volume information", "thumbs.db", "desktop.ini", "__macosx"),
-    *("@eadir", "#recycle", "@recycle", "#snapshot", "lost+found"),
 )
 
 
@@ -203,7 +198,7 @@ def _visible(folder: Path) -> tuple[list[Path], list[str]]:
         reason = f"holds names that are not UTF-8: {enumerate_names(map(ascii, sorted(odd)))}"
         raise DatasetError(f"{folder}: {reason}: rename them")
     entries.sort(key=lambda entry: natural_key(entry.name))
-    system = [entry.name for entry in entries if entry.name.casefold() in SYSTEM_NAMES]
+    system = [entry.name for entry in entries if is_system_name(entry.name)]
     return [entry for entry in entries if entry.name not in system], system
 
 

@@ -110,6 +110,20 @@ def write_pack(
             raise ValueError("the source holds no image")
 
 
+def remove_rows(path: Path, rows: Iterable[int]) -> None:
+    """Write a pack anew without some of its rows."""
+    kept = np.ones(len(open_pack(path)), dtype=bool)
+    kept[list(rows)] = False
+    with pa.memory_map(str(path)) as source, replacing(path) as temporary:
+        reader = pa.ipc.open_file(source)
+        with pa.ipc.new_file(str(temporary), reader.schema) as writer:
+            start = 0
+            for batch in map(reader.get_batch, range(reader.num_record_batches)):
+                mask = pa.array(kept[start : start + len(batch)])
+                start += len(batch)
+                writer.write_batch(batch.filter(mask))
+
+
 def _chunks(records: Iterable[ImageRecord]) -> Iterator[list[ImageRecord]]:
     """Records in batches of a bounded number and size; one image may be larger by itself."""
     chunk: list[ImageRecord] = []

@@ -18,6 +18,12 @@ IMAGE_SUFFIXES = (
     *(".avif", ".heic", ".heif"),
 )
 
+# What Windows, macOS and network drives put into folders of pictures, beside hidden files.
+_SYSTEM_NAMES = (
+    *("$recycle.bin", "system volume information", "thumbs.db", "desktop.ini", "__macosx"),
+    *("@eadir", "#recycle", "@recycle", "#snapshot", "lost+found"),
+)
+
 
 class DatasetError(ValueError):
     """A data set whose files do not fit its list of images or its published counts."""
@@ -147,6 +153,11 @@ def natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
 def is_image_name(name: str) -> bool:
     """Whether the name ends as an image file's does."""
     return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def is_system_name(name: str) -> bool:
+    """Whether an operating system puts files or folders of this name beside the user's."""
+    return name.casefold() in _SYSTEM_NAMES
 
 
 def check_names(source: str, images: Sequence[ListedImage]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_text
+from pipeline.files import expand_home, write_text
 from pipeline.flows.graph import StageGraph
 from pipeline.flows.lockfile import normalise_lock, sorted_lock
 from pipeline.flows.run_state import workspace
@@ -167,7 +167,7 @@ def enter_checkout() -> dict[str, str]:
     name of the folder from the machine that deploys. Raises ValueError where it names none.
     """
     named = os.environ.get("L2S_CHECKOUT", "")
-    folder = Path(named).expanduser()
+    folder = expand_home(Path(named), Path.cwd())
     if not named or not (folder / "dvc.yaml").is_file():
         raise ValueError(
             f"L2S_CHECKOUT = {named!r}: must name a checkout on the worker's machine: "

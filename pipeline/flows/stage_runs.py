@@ -211,6 +211,8 @@ def stage_environment(threads: int, gpu: str | None = None) -> dict[str, str]:
         **os.environ,
         "PATH": f"{own}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONUTF8": "1",
+        "PYTHONIOENCODING": "utf-8:backslashreplace",  # as their lines are read
         **dict.fromkeys(shares, str(threads)),
         **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
     }

@@ -8,7 +8,8 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 from pipeline.datasets.decode import UnreadableImage, decode_image
-from pipeline.datasets.reader import is_image_name, natural_key
+from pipeline.datasets.reader import is_image_name, is_system_name, natural_key
+from pipeline.files import expand_home
 
 MAX_FILE_BYTES = 256 << 20
 
@@ -37,7 +38,7 @@ def name_pictures(arguments: Iterable[str], folder: Path, listed: Iterable[str])
 
 def _found(argument: str, folder: Path) -> list[Path]:
     """The files of one argument; none for the empty one."""
-    path = folder / Path(argument).expanduser()
+    path = folder / expand_home(Path(argument), folder)
     if argument and path.is_dir():
         return [path / name for name in image_names(path)]
     if glob.has_magic(argument) and not path.exists():
@@ -50,14 +51,14 @@ def _found(argument: str, folder: Path) -> list[Path]:
 def image_names(folder: Path) -> list[str]:
     """Images at any depth below a folder, by their paths in it, in natural order.
 
-    Hidden files and folders, and links to folders, are passed over. Raises ValueError for what is
-    no folder.
+    Hidden files and folders, those of operating systems, and links to folders are passed over.
+    Raises ValueError for what is no folder.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: is not a folder")
     names = []
     for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [n for n in folders if not (n.startswith(".") or is_system_name(n))]
         images = [name for name in files if not name.startswith(".") and is_image_name(name)]
         names += [Path(place, name).relative_to(folder).as_posix() for name in images]
     return sorted(names, key=natural_key)

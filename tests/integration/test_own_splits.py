@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pipeline.config.params import ConfigurationError, load_params
 from pipeline.datasets.own_checks import check_own_images
@@ -97,6 +98,52 @@ def test_known_images_are_known_by_content(workspace: Path, tmp_path: Path) -> N
     assert described(workspace, "pack.json")["kept_out_of_test"] == {
         f"{test[0]}/moved.jpg": train[1]
     }
+
+
+def test_pictures_that_stand_in_two_classes_are_told_and_no_test_images(
+    workspace: Path, tmp_path: Path
+) -> None:
+    """Encoded anew, so that their contents differ."""
+    images = tmp_path / "images"
+    splits, _ = packed(workspace)
+    train, test, other = (
+        next(name for name in order if splits[name] == split)
+        for order, split in ((OLD, "train"), (OLD, "test"), (OLD[::-1], "test"))
+    )
+    for source, copy in ((train, f"{test}/learned.jpg"), (other, f"{test}/other.jpg")):
+        with Image.open(images / source / "0.jpg") as picture:
+            picture.save(images / copy, format="PNG")
+    succeed(workspace, "hash_inputs")
+    code, told = stage(workspace, "prepare")
+    assert code == 0
+    assert "emblems: 4 images nearly show the same as one of another class: " in told
+    assert f"{test}/learned.jpg as {train}/0.jpg" in told
+    assert "3 test images are left out (source.near_duplicates: leave_out)" in told
+    found = described(workspace, "pack.json")["near_duplicates"]
+    assert (found["images"], found["left_out_of_test"]) == (4, 3)
+    assert found["first"][f"{test}/other.jpg"] == f"{other}/0.jpg"
+    names = open_pack(workspace / "data/emblems/pack.arrow").names
+    assert len(names) == 23
+    assert not {f"{test}/learned.jpg", f"{test}/other.jpg", f"{other}/0.jpg"} & set(names)
+    use(workspace, FOLDER | {"near_duplicates": "keep"}, images)
+    assert (
+        "0 test images are left out (source.near_duplicates: keep)"
+        in stage(workspace, "prepare")[1]
+    )
+    assert len(open_pack(workspace / "data/emblems/pack.arrow")) == 26
+
+
+def test_a_test_of_nothing_but_doubles_is_refused(workspace: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    splits, _ = packed(workspace)
+    train = next(name for name in OLD if splits[name] == "train")
+    for name in (name for name in OLD if splits[name] == "test"):
+        for number in range(3):
+            with Image.open(images / train / f"{number}.jpg") as picture:
+                picture.save(images / name / f"{number}.jpg", format="PNG")
+    succeed(workspace, "hash_inputs")
+    message = fail(workspace, "prepare")
+    assert "source.near_duplicates = 'leave_out': leaves no test class of two images" in message
 
 
 def old_pack(workspace: Path, images: Path) -> None:

@@ -81,13 +81,16 @@ FAULTS: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
         {},
         [
             f"{KEY}.acept_subset: unknown key; allowed here: kind, layout, archives, "
-            "accept_subset, skip_unreadable, largest_side_px"
+            "accept_subset, skip_unreadable, largest_side_px, near_duplicates"
         ],
     ),
     "another kind's key": (
         FOLDER | {"layout": "cub"},
         INPUT,
-        [f"{KEY}.layout: unknown key; allowed here: kind, skip_unreadable, largest_side_px"],
+        [
+            f"{KEY}.layout: unknown key; allowed here: kind, skip_unreadable, largest_side_px, "
+            "near_duplicates"
+        ],
     ),
     "another kind's layout": (
         CARS | {"layout": "cub"},
