@@ -1,6 +1,7 @@
 """The user's own images through the real stages, again and again: a split stays what it was."""
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config.params import ConfigurationError, load_params
+from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.own_checks import check_own_images
 from pipeline.datasets.packs import open_pack, validation_split, write_pack
 from pipeline.datasets.reader import ImageRecord
@@ -110,9 +112,14 @@ def test_pictures_that_stand_in_two_classes_are_told_and_no_test_images(
         next(name for name in order if splits[name] == split)
         for order, split in ((OLD, "train"), (OLD, "test"), (OLD[::-1], "test"))
     )
-    for source, copy in ((train, f"{test}/learned.jpg"), (other, f"{test}/other.jpg")):
-        with Image.open(images / source / "0.jpg") as picture:
-            picture.save(images / copy, format="PNG")
+    drawn = render_emblems(
+        families=2, members=1, images_per_class=1, image_px=64, jpeg_quality=92, seed=0
+    )
+    copies = ((train, f"{test}/learned.jpg"), (other, f"{test}/other.jpg"))
+    for record, (source, copy) in zip(drawn, copies, strict=True):
+        (images / source / "0.jpg").write_bytes(record.encoded)
+        with Image.open(io.BytesIO(record.encoded)) as picture:
+            picture.save(images / copy, quality=70)
     succeed(workspace, "hash_inputs")
     code, told = stage(workspace, "prepare")
     assert code == 0
@@ -136,11 +143,16 @@ def test_pictures_that_stand_in_two_classes_are_told_and_no_test_images(
 def test_a_test_of_nothing_but_doubles_is_refused(workspace: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     splits, _ = packed(workspace)
+    drawn = render_emblems(
+        families=2, members=1, images_per_class=2, image_px=64, jpeg_quality=92, seed=0
+    )
     train = next(name for name in OLD if splits[name] == "train")
-    for name in (name for name in OLD if splits[name] == "test"):
-        for number in range(3):
-            with Image.open(images / train / f"{number}.jpg") as picture:
-                picture.save(images / name / f"{number}.jpg", format="PNG")
+    tests = [name for name in OLD if splits[name] == "test"]
+    for number, record in enumerate(list(drawn)[:3]):
+        (images / train / f"{number}.jpg").write_bytes(record.encoded)
+        for quality, name in enumerate(tests, start=80):
+            with Image.open(io.BytesIO(record.encoded)) as picture:
+                picture.save(images / name / f"{number}.jpg", quality=quality)
     succeed(workspace, "hash_inputs")
     message = fail(workspace, "prepare")
     assert "source.near_duplicates = 'leave_out': leaves no test class of two images" in message
