@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def _settle_duplicates(name: str, path: Path, wanted: str) -> dict[str, Any]:
                 "that stand in two classes, or set keep"
             )
         remove_rows(path, left_out)
-    first = dict(list(pairs.items())[:_PAIRS_NOTED])
+    first = dict(islice(pairs.items(), _PAIRS_NOTED))
     return {"images": len(found), "left_out_of_test": len(left_out), "first": first}
 
 

@@ -7,10 +7,10 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice, product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 
 from pipeline.datasets.colour import in_srgb, to_srgb_transform
 
@@ -21,6 +21,7 @@ STRIP_PIXELS = 1 << 20  # of a picture with alpha that are composited at a time
 JPEG_QUALITY = 95
 # Formats whose decoders are part of Pillow; EPS, for one, would start another program.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
+_ORIENTATION_TAG = 0x0112
 _PNG_START, _PNG_TEXTS = b"\x89PNG\r\n\x1a\n", (b"tEXt", b"zTXt", b"iTXt")
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _MOST_SCANS = 256  # encoders write ten
@@ -207,9 +208,7 @@ def _decode(image: Image.Image, name: str, least_px: int | None = None) -> Image
     if least_px is not None:
         image.draft(None, (least_px, least_px))
     image.load()
-    turn = _TURNS.get(_exif(image, ExifTags.Base.Orientation))
-    interoperability = _exif(image, ExifTags.Interop.InteropIndex, ExifTags.IFD.Interop)
-    transform = to_srgb_transform(image, interoperability)
+    turn, transform = _TURNS.get(_orientation(image)), to_srgb_transform(image)
     is_jpeg = image.format in ("JPEG", "MPO")
     if is_jpeg and image.mode == "RGB" and turn is None and transform is None:
         return image
@@ -219,13 +218,11 @@ def _decode(image: Image.Image, name: str, least_px: int | None = None) -> Image
     return picture
 
 
-def _exif(image: Image.Image, tag: int, folder: int | None = None) -> Any:
-    """A value of EXIF; None where there is none, or none that can be parsed."""
+def _orientation(image: Image.Image) -> int:
     try:
-        found = image.getexif()
-        return (found if folder is None else found.get_ifd(folder)).get(tag)
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except _DECODER_FAULTS:
-        return None
+        return 1
 
 
 def _to_rgb(

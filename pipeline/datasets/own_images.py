@@ -147,15 +147,14 @@ def list_csv(table: Path) -> DatasetReader:
     check_names(str(table), images)
     _check_spelling(table, images)
     names = [image.name for image in images]
-    paths = {
-        parent: os.path.normpath(folder / parent) for parent in {Path(n).parent for n in names}
-    }
-    elsewhere = {
+    parents = {Path(name).parent for name in names}
+    paths = {parent: Path(os.path.normpath(folder / parent)) for parent in parents}
+    inside = {
         parent
         for parent, path in paths.items()
-        if os.path.realpath(path) != path or not Path(path).is_relative_to(folder)
+        if path == Path(os.path.realpath(path)) and path.is_relative_to(folder)
     }
-    if outside := [name for name in names if Path(name).parent in elsewhere]:
+    if outside := [name for name in names if Path(name).parent not in inside]:
         reason = f"names files outside of {table.parent} or behind links to folders"
         raise DatasetError(f"{table}: {reason}: {enumerate_names(outside)}")
     if missing := [name for name in names if not (table.parent / name).is_file()]:

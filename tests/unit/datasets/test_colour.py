@@ -224,15 +224,6 @@ def test_what_a_png_file_tells_of_srgb_or_wrongly_changes_nothing(chunks: list) 
     assert most(decode_image(with_chunks(plain, *chunks), "a"), scene()) == 0
 
 
-def test_a_camera_says_adobe_rgb_in_exif() -> None:
-    exif = Image.Exif()
-    exif.get_ifd(0x8769)[0xA005] = {1: "R03"}
-    numbers = carried(scene(), "adobe-rgb")
-    encoded = encode(numbers, "JPEG", exif=exif)
-    assert cosine(decode_image(encode(numbers, "JPEG"), "a"), scene()) < 0.99
-    assert cosine(decode_image(encoded, "a"), scene()) > 0.999
-
-
 def test_white_is_white_in_every_space() -> None:
     assert len(SPACES) == 5
     assert {points[0] for points, _ in SPACES.values()} > {D65}
