@@ -1,7 +1,5 @@
 """`l2s retrain`, `rollback`, `schedule`, `remote`, `ui`: what keeps a study in service."""
 
-import os
-import sys
 from typing import Annotated
 
 import typer
@@ -107,18 +105,13 @@ def remote(
 def mlflow(
     port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine only.")] = 5000,
 ) -> None:
-    """Show MLflow's pages on this machine: runs, checkpoints, champions."""
+    """Show MLflow's pages on this machine: the current results, checkpoints, champions."""
     with workspace():
-        from pipeline.tracking.store import require_store, silence_mlflow, tracking_uri
+        from pipeline.tracking.audit import record_lines
+        from pipeline.tracking.pages import show_pages
+        from pipeline.tracking.store import open_store, tracking_uri
 
-        require_store()
-        silence_mlflow()
-    uri = tracking_uri()
-    if uri.startswith(("http://", "https://")):
-        typer.echo(f"MLflow's pages are at {uri}")
-        return
-    typer.echo(f"MLflow's pages: http://127.0.0.1:{port} (Ctrl-C ends them)")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    sys.stdout.flush()
-    os.execv(command[0], command)  # noqa: S606  (signals then reach MLflow itself)
+        store = open_store()
+        for line in record_lines():
+            typer.echo(line, err=True)
+        show_pages(tracking_uri(), store.experiment_id, port, typer.echo)

@@ -11,7 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.processes import end_group, end_leftovers, prepare_process, record_group
+from pipeline.processes import (
+    end_group,
+    end_leftovers,
+    prepare_process,
+    reach_own_machine,
+    record_group,
+)
 
 START_PATIENCE_S = 120
 HOME = Path(".prefect")
@@ -36,10 +42,7 @@ def set_up_prefect() -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    direct = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
-    for host in ("127.0.0.1", "localhost"):  # a server of this machine is behind no proxy
-        direct = direct if host in direct else f"{direct},{host}".lstrip(",")
-    os.environ |= {"no_proxy": direct, "NO_PROXY": direct}
+    reach_own_machine()
 
 
 class Server:

@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 
 from pipeline.files import file_md5, write_text
-from pipeline.paths import LOCK, locked_outputs
+from pipeline.paths import LOCK, WORK, locked_outputs
 from pipeline.tracking.record import RECORDS, waiting_records
 from pipeline.tracking.store import (
-    CHECKED,
     TrackingError,
+    database_mark,
     open_store,
     tracking_errors,
     tracking_uri,
@@ -16,24 +16,30 @@ from pipeline.tracking.store import (
 from pipeline.tracking.sync import sync_waiting
 
 # The outputs by which runs are known: a network, or the figures of a cell.
+CHECKED = WORK / "tracking.checked"  # for which dvc.lock and database all was well
 RECORDED = re.compile(r"models/.+\.safetensors|results/[^/]+/cells/[^/]+\.json")
 
 
 def record_lines() -> list[str]:
     """Put the record in order; what a user should know of it. A lost store is a line, no error.
 
-    Cheap where nothing waits and dvc.lock is as it was when all was well.
+    Cheap where nothing waits, and dvc.lock and the database are as they were when all was well.
     """
-    state = f"{tracking_uri()} {file_md5(LOCK) if LOCK.exists() else ''}"
-    if CHECKED.exists() and CHECKED.read_text() == state and not waiting_records():
-        return []
     try:
+        if not waiting_records() and CHECKED.exists() and CHECKED.read_text() == _state():
+            return []
         lines = audit_record(locked_outputs())
+        if not lines and (state := _state()):
+            write_text(CHECKED, state)
+        return lines
     except TrackingError as error:
         return [f"record: {error}"]
-    if not lines:
-        write_text(CHECKED, state)
-    return lines
+
+
+def _state() -> str:
+    """What the record depends on; empty where a server has it, in which others may delete runs."""
+    lock = file_md5(LOCK) if LOCK.exists() else ""
+    return (mark := database_mark()) and f"{tracking_uri()} {lock} {mark}"
 
 
 @tracking_errors()

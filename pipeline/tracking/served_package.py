@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from pipeline.tracking.store import silence_mlflow
+from pipeline.tracking.store import set_up_mlflow
 
 SERVED_PACKAGE = "l2s_query_encoder"
 SERVED_FILES = ("datasets/decode.py", "models/query_encoder.py", "tracking/served_encoder.py")
@@ -57,7 +57,7 @@ def save_served_model(folder: Path, onnx: Path, dim: int) -> None:
     """
     picture = BytesIO()
     Image.new("RGB", (8, 8), "grey").save(picture, format="PNG")
-    silence_mlflow()
+    set_up_mlflow()
     with TemporaryDirectory() as code, warnings.catch_warnings(action="ignore"):
         import mlflow.pyfunc
         from mlflow.models import ModelSignature
@@ -80,7 +80,7 @@ def save_served_model(folder: Path, onnx: Path, dim: int) -> None:
 
 def load_served_model(folder: Path) -> Callable[[Sequence[bytes]], np.ndarray]:
     """Load the model as a server would; the result embeds encoded pictures."""
-    silence_mlflow()
+    set_up_mlflow()
     with warnings.catch_warnings(action="ignore"):  # as above
         import mlflow.pyfunc
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
+from urllib.request import url2pathname
 
 from filelock import FileLock
 
 from pipeline.paths import WORK
-from pipeline.processes import is_dead, prepare_process
+from pipeline.processes import is_dead, prepare_process, reach_own_machine
+from pipeline.tracking.pages import VIEW, VIEW_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
 EXPERIMENT = "large-to-small"
 MAX_RUNS = 50_000  # that MLflow gives in one answer
 OPENING = WORK / "tracking.lock"
-CHECKED = WORK / "tracking.checked"  # for which dvc.lock the record was last found in order
+# Where MLflow keeps full addresses of files, which a database takes along when it is copied.
+ADDRESSES = (
+    "experiments.artifact_location runs.artifact_uri logged_models.artifact_location "
+    "model_versions.source model_versions.storage_location"
+)
 
 
 class TrackingError(OSError):
@@ -70,8 +76,10 @@ def tracking_errors(trouble: str = "the tracking store cannot be used") -> Itera
 def require_store() -> None:
     """Raise TrackingError, in words, when the store plainly cannot be used; cheap, no import.
 
-    Its experiment may have been deleted: MLflow would refuse new runs, after the work.
+    Its experiment may have been deleted: MLflow would refuse new runs, after the work. A database
+    that was moved or copied is corrected: it names the files beside it.
     """
+    set_up_mlflow()
     uri, experiment = tracking_uri(), {}
     if uri.startswith(("http://", "https://")):
         experiment = _ask_server(uri)
@@ -91,22 +99,39 @@ def has_store() -> bool:
 
 
 @tracking_errors()
+def database_mark() -> str:
+    """What changes with the content of a database; empty for a server, which must be asked."""
+    if (path := _database(tracking_uri())) is None:
+        return ""
+    with closing(sqlite3.connect(path, timeout=1)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(truncate)")  # what is new is in the file now
+    return str(path.stat().st_mtime_ns)
+
+
+@tracking_errors()
 def open_store() -> Store:
     """Open the store; database and experiment are created once, under a lock.
 
     Several processes that meet an empty database would break it for good. Raises TrackingError.
     """
     require_store()
-    silence_mlflow()
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     uri = tracking_uri()
     with FileLock(OPENING):
         client = MlflowClient(tracking_uri=uri)
-        if found := client.get_experiment_by_name(EXPERIMENT):
-            return Store(client, found.experiment_id)
-        location = Path("mlartifacts").resolve().as_uri() if _database(uri) else None
-        return Store(client, client.create_experiment(EXPERIMENT, artifact_location=location))
+        path = _database(uri)
+        location = _artifacts(path).as_uri() if path else None
+        while not (found := client.get_experiment_by_name(EXPERIMENT)):
+            try:
+                client.create_experiment(EXPERIMENT, artifact_location=location)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another checkout
+                    raise
+        if VIEW_TAG not in found.tags:
+            client.set_experiment_tag(found.experiment_id, VIEW_TAG, VIEW)
+    return Store(client, found.experiment_id)
 
 
 def close_dead_runs(store: Store) -> list[str]:
@@ -117,10 +142,10 @@ def close_dead_runs(store: Store) -> list[str]:
     return [run.info.run_name for run in dead]
 
 
-def silence_mlflow() -> None:
+def set_up_mlflow() -> None:
     """No telemetry, no addresses among our own lines, and not for minutes without an answer.
 
-    Values that are set stay.
+    Values that are set stay. A server of this machine is asked without a proxy.
     """
     prepare_process()
     settings = {
@@ -131,6 +156,7 @@ def silence_mlflow() -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    reach_own_machine()
 
 
 def _ask_server(uri: str) -> dict[str, Any]:
@@ -147,21 +173,55 @@ def _ask_server(uri: str) -> dict[str, Any]:
 
 
 def _database(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    """The file of an SQLite store; None for a store of another kind."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0])
+
+
+def _artifacts(database: Path) -> Path:
+    """Where the files of the runs in a database lie: beside it."""
+    return database.parent.resolve() / "mlartifacts"
 
 
 def _open_database(path: Path) -> dict[str, Any]:
     """The experiment in an SQLite file, empty where there is none yet.
 
-    From now on readers and a writer of the file work side by side.
+    From now on readers and a writer of the file work side by side, and its addresses are right.
     """
-    if not path.exists():
-        CHECKED.unlink(missing_ok=True)
     with FileLock(OPENING), closing(sqlite3.connect(path, timeout=60)) as connection:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode=wal")
         tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'")
         if not tables.fetchone():
             return {}
-        query = "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?"
-        return dict(connection.execute(query, (EXPERIMENT,)).fetchone() or {})
+        columns = "experiment_id, lifecycle_stage, artifact_location"
+        query = f"SELECT {columns} FROM experiments WHERE name = ?"  # noqa: S608
+        experiment = dict(connection.execute(query, (EXPERIMENT,)).fetchone() or {})
+        if experiment:
+            _correct_addresses(connection, experiment["artifact_location"], _artifacts(path))
+        return experiment
+
+
+def _correct_addresses(connection: sqlite3.Connection, recorded: str, here: Path) -> None:
+    """Let a database that was moved or copied name the files beside it, not those of its origin.
+
+    Addresses that do not end as ours do were chosen by the user, and stay. Raises OSError where
+    the files did not come along: nothing is written to, or deleted from, the place of origin.
+    """
+    there = Path(url2pathname(recorded.removeprefix("file://")))
+    is_ours = recorded.startswith("file://") and there.name == here.name
+    if not is_ours or there.resolve() == here.resolve():
+        return
+    if there.exists() and not here.exists():
+        raise OSError(
+            f"it was copied or moved without the files of its runs, which lie in {there}: copy "
+            f"that folder to {here}, or make an empty folder there to go on without them"
+        )
+    with connection:  # one transaction
+        for table, _, column in (name.partition(".") for name in ADDRESSES.split()):
+            statement = f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608
+            statement += f"WHERE substr({column} || '/', 1, ?) = ? || '/'"
+            length = len(recorded) + 1
+            connection.execute(statement, (here.as_uri(), length, length, recorded))
+    sys.stderr.write(f"MLflow's record was made in {there.parent}: it names the files here now\n")

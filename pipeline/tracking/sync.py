@@ -4,11 +4,14 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from pipeline.processes import own_name
 from pipeline.tracking.checkpoints import log_checkpoint, prune_checkpoints
+from pipeline.tracking.pages import COMPARED
 from pipeline.tracking.record import KNOWN_BY, RECORDS, RUNNING, Record, waiting_records
 from pipeline.tracking.store import Store, close_dead_runs, contact_errors
 
@@ -17,7 +20,6 @@ if TYPE_CHECKING:
 
 
 EVALUATED = "network_md5"  # tag of an evaluation: the network, whose training gets its figures, too
-COMPARED = ("map", "recall_at_1", "gmacs", "latency_ms")
 
 
 def sync(record: Record, store: Store) -> tuple[str, int]:
@@ -28,8 +30,7 @@ def sync(record: Record, store: Store) -> tuple[str, int]:
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
     client, tags = store.client, record.tags
-    found = store.runs(" and ".join(f"tags.{tag} = '{tags[tag]}'" for tag in KNOWN_BY))
-    run = found[-1] if found else client.create_run(store.experiment_id, tags=tags)
+    run = _find_run(store, tags)
     run_id, known = run.info.run_id, run.data
     client.log_batch(
         run_id,
@@ -53,12 +54,46 @@ def sync(record: Record, store: Store) -> tuple[str, int]:
         figures = {name: record.results[name] for name in COMPARED if name in record.results}
         for training in store.runs(f"tags.output_md5 = '{tags[EVALUATED]}'"):
             client.log_batch(training.info.run_id, metrics=_new_metrics(figures, training))
+    if record.status == "FINISHED" and "output_md5" in tags:
+        _make_current(store, run_id, tags)
     if record.status != RUNNING:
         client.set_terminated(run_id, record.status)
     elif run.info.status != RUNNING:
         client.update_run(run_id, status=RUNNING)
     record.forget()
     return run_id, logged_epochs
+
+
+def _find_run(store: Store, tags: Mapping[str, str]) -> "Run":
+    """The run of that stage, role and fingerprint, created where there is none.
+
+    MLflow creates a second one where another process does the same at the same moment, such as in
+    another checkout with the same server: the earliest stays, and each process deletes its own.
+    """
+    own = " and ".join(f"tags.{tag} = '{tags[tag]}'" for tag in KNOWN_BY)
+    found = store.runs(own)
+    if not found:
+        store.client.create_run(store.experiment_id, tags=tags)
+        found = store.runs(own)
+    first, *later = sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+    for run in later:
+        if all(run.data.tags.get(tag) == tags.get(tag) for tag in own_name()):
+            store.client.delete_run(run.info.run_id)
+    return first
+
+
+def _make_current(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
+    """Give a finished run the tag of what holds now, and take it from those that it replaces.
+
+    Not in the copy of the workspace where DVC runs an experiment: its results stay there.
+    """
+    if Path.cwd().parent.match(".dvc/tmp/exps"):
+        return
+    store.client.set_tag(run_id, "current", "yes")
+    others = f"tags.fingerprint != '{tags['fingerprint']}'"
+    own = f"tags.current = 'yes' and tags.dvc_stage = '{tags['dvc_stage']}' and {others}"
+    for run in store.runs(own):
+        store.client.set_tag(run.info.run_id, "current", "no")
 
 
 def sync_waiting(store: Store) -> list[str]:

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,8 @@ from pipeline.tracking.store import (
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own
 
 if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = {
@@ -408,17 +409,61 @@ def test_the_record_is_looked_at_when_the_lock_changes_or_something_waits(
     assert record_lines() == []
     Path("mlflow.db").unlink()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/./mlflow.db")
-    require_store()  # the record is another now, and empty
-    assert not Path(".work/tracking.checked").exists()
+    assert "no run" in record_lines()[0]  # the record is another now, and empty
 
 
-def test_a_deleted_experiment_is_refused_before_the_work(store: Store) -> None:
-    store.client.delete_experiment(store.experiment_id)
-    remedy = f"mlflow experiments restore --experiment-id {store.experiment_id}"
-    with pytest.raises(TrackingError, match=remedy):
-        require_store()
-    with pytest.raises(TrackingError, match=remedy), start():
-        raise AssertionError("the work has begun")
+def test_a_run_that_was_deleted_is_missed_by_the_next_look(store: Store) -> None:
+    """With dvc.lock as it was, as in a study that has nothing to do."""
+    with start() as run:
+        run.set_tags({"output_md5": "1" * 32})
+    out = f"[{{path: models/e/students/a-64.safetensors, md5: '{'1' * 32}'}}]"
+    Path("dvc.lock").write_text(f"stages:\n  distill@a-64:\n    outs: {out}\n")
+    assert record_lines() == []
+    store.client.delete_run(run.run_id)
+    assert record_lines()[0].endswith("another record: distill@a-64")
+    store.client.restore_run(run.run_id)
+    assert record_lines() == []
+
+
+def test_a_finished_run_is_current_at_once_and_takes_the_place_of_the_one_before(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a plain `dvc repro`, which looks at no record."""
+    for fingerprint in ("f1", "f2"):
+        with start(fingerprint) as run:
+            run.set_tags({"output_md5": fingerprint})
+    assert current(store) == {"f2"}
+    with suppress(ArithmeticError), start("f3") as run:
+        run.set_tags({"output_md5": "f3"})
+        raise ArithmeticError
+    copy = Path(".dvc/tmp/exps/one")  # where DVC runs an experiment, whose results stay there
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    with start("f4") as run:
+        run.set_tags({"output_md5": "f4"})
+    assert current(store) == {"f2"}
+
+
+@pytest.mark.parametrize(("started_ms", "runs"), [(1, 1), (2**42, 2)])
+def test_of_two_processes_that_create_one_run_at_once_the_later_gives_way(
+    store: Store, monkeypatch: pytest.MonkeyPatch, started_ms: int, runs: int
+) -> None:
+    """The other one creates its run between our look and our own creation."""
+    create = store.client.__class__.create_run
+    tags = {"dvc_stage": "distill@a-64", "role": "student", "fingerprint": "f1"}
+    other = {**tags, **own_name(), "host": "another"}
+
+    def with_another(client: "MlflowClient", *given: str, **named: dict[str, str]) -> "Run":
+        create(client, *given, tags=other, start_time=started_ms)
+        return create(client, *given, **named)
+
+    monkeypatch.setattr(store.client.__class__, "create_run", with_another)
+    with start() as run:
+        run.log_epoch(row(1, 0.5), save)
+    found = store.runs("tags.fingerprint = 'f1'")
+    assert len(found) == runs  # a process deletes no run but its own
+    assert found[-1].info.run_id == run.run_id  # the earliest
+    assert found[-1].data.metrics["epoch"] == 1
 
 
 def write_run(name: str) -> None:

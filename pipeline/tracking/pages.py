@@ -1,0 +1,56 @@
+"""MLflow's pages: a flat table of the current results, and the server that shows it here."""
+
+import json
+import os
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+
+# A saved view of an experiment's page: a row for each current evaluation, the best map first.
+VIEW_TAG = "mlflow.sharedViewState.current"
+COMPARED = ("map", "recall_at_1", "gmacs", "latency_ms")
+COLUMNS = [f"metrics.`{name}`" for name in COMPARED] + ["tags.`role`", "tags.`query_px`"]
+STATE = {
+    "searchFilter": "tags.current = 'yes' and tags.dvc_stage LIKE 'evaluate@%'",
+    "orderByKey": COLUMNS[0],
+    "orderByAsc": False,
+    "selectedColumns": COLUMNS,
+    "columnOrder": COLUMNS,
+}
+VIEW = json.dumps({"name": "current results", "createdAt": 0, "state": json.dumps(STATE)})
+
+
+def show_pages(uri: str, experiment_id: str, port: int, say: Callable[[str], None]) -> None:
+    """Say where the page of the current results is; where no server has the store, become one.
+
+    It is said when the page answers. Raises ValueError where another server answers at the port.
+    """
+    is_served = uri.startswith(("http://", "https://"))
+    server = uri.rstrip("/") if is_served else f"http://127.0.0.1:{port}"
+    view = f"workflowType=machine_learning&viewStateShareKey={VIEW_TAG.rpartition('.')[2]}"
+    message = f"MLflow's pages: {server}/#/experiments/{experiment_id}/runs?{view}"
+    if is_served:
+        say(message)
+        return
+    if _answers(server):
+        raise ValueError(f"--port {port}: a server of MLflow answers there already")
+    own = os.getpid()
+    if os.fork() == 0:
+        while os.getppid() == own and not _answers(server):
+            time.sleep(0.2)
+        if os.getppid() == own:
+            say(f"{message} (Ctrl-C ends them)")
+        os._exit(0)
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight processes for other uses
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    os.execv(command[0], command)  # noqa: S606  (signals then reach MLflow itself)
+
+
+def _answers(server: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{server}/health", timeout=2):  # noqa: S310
+            return True
+    except OSError:
+        return False
