@@ -104,14 +104,21 @@ def remote(
 @app.command()
 def mlflow(
     port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine only.")] = 5000,
+    free: Annotated[
+        bool, typer.Option("--free", help="Only delete for good what was deleted there.")
+    ] = False,
 ) -> None:
     """Show MLflow's pages on this machine: the current results, checkpoints, champions."""
     with workspace():
         from pipeline.tracking.audit import record_lines
+        from pipeline.tracking.cleanup import free_deleted
         from pipeline.tracking.pages import show_pages
         from pipeline.tracking.store import open_store, tracking_uri
 
         store = open_store()
+        if free:
+            typer.echo(free_deleted(store, tracking_uri()))
+            return
         for line in record_lines():
             typer.echo(line, err=True)
         show_pages(tracking_uri(), store.experiment_id, port, typer.echo)

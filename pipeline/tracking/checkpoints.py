@@ -20,7 +20,7 @@ def log_checkpoint(record: Record, row: Mapping[str, float], store: Store, run_i
     from mlflow.entities import LoggedModelOutput, Metric
 
     client, epoch = store.client, int(row["epoch"])
-    for model in _models(store, run_id, f"tags.epoch = '{epoch}'"):
+    for model in _models(store, f"source_run_id = '{run_id}' and tags.epoch = '{epoch}'"):
         client.delete_logged_model(model.model_id)
         _delete_file(model)
     file = record.network_file(epoch)
@@ -48,9 +48,8 @@ def log_checkpoint(record: Record, row: Mapping[str, float], store: Store, run_i
 
 def prune_checkpoints(store: Store, run_id: str, keep_best: int) -> None:
     """Delete the files of checkpoints that are neither among the best nor the last now."""
-    kept = {
-        int(model.tags["epoch"]): model for model in _models(store, run_id, "tags.file = 'kept'")
-    }
+    own = f"source_run_id = '{run_id}' and tags.file = 'kept'"
+    kept = {int(model.tags["epoch"]): model for model in _models(store, own)}
     rows = [
         {**{metric.key: metric.value for metric in model.metrics or ()}, "epoch": epoch}
         for epoch, model in kept.items()
@@ -60,9 +59,22 @@ def prune_checkpoints(store: Store, run_id: str, keep_best: int) -> None:
         store.client.set_logged_model_tags(kept[epoch].model_id, {"file": "removed"})
 
 
-def _models(store: Store, run_id: str, condition: str) -> "list[LoggedModel]":
-    own = f"source_run_id = '{run_id}' and {condition}"
-    return list(store.client.search_logged_models([store.experiment_id], own))
+def delete_orphans(store: Store) -> None:
+    """Delete the checkpoints of deleted runs, as MLflow does not; their files stay until its gc."""
+    alive = {run.info.run_id for run in store.runs("")}
+    for model in _models(store, "tags.file = 'kept'"):
+        if model.source_run_id not in alive:
+            store.client.delete_logged_model(model.model_id)
+
+
+def _models(store: Store, condition: str) -> "list[LoggedModel]":
+    ids = [store.experiment_id]
+    page = store.client.search_logged_models(ids, condition)
+    found = list(page)
+    while page.token:
+        page = store.client.search_logged_models(ids, condition, page_token=page.token)
+        found += page
+    return found
 
 
 def _delete_file(model: "LoggedModel") -> None:

@@ -83,7 +83,7 @@ def require_store() -> None:
     uri, experiment = tracking_uri(), {}
     if uri.startswith(("http://", "https://")):
         experiment = _ask_server(uri)
-    elif path := _database(uri):
+    elif path := database_path(uri):
         experiment = _open_database(path)
     if experiment.get("lifecycle_stage") == "deleted":
         raise OSError(
@@ -94,14 +94,14 @@ def require_store() -> None:
 
 def has_store() -> bool:
     """Whether there may be a record to read: False for a database file that is not there yet."""
-    path = _database(tracking_uri())
+    path = database_path(tracking_uri())
     return path is None or path.exists()
 
 
 @tracking_errors()
 def database_mark() -> str:
     """What changes with the content of a database; empty for a server, which must be asked."""
-    if (path := _database(tracking_uri())) is None:
+    if (path := database_path(tracking_uri())) is None:
         return ""
     with closing(sqlite3.connect(path, timeout=1)) as connection:
         connection.execute("PRAGMA wal_checkpoint(truncate)")  # what is new is in the file now
@@ -121,8 +121,8 @@ def open_store() -> Store:
     uri = tracking_uri()
     with FileLock(OPENING):
         client = MlflowClient(tracking_uri=uri)
-        path = _database(uri)
-        location = _artifacts(path).as_uri() if path else None
+        path = database_path(uri)
+        location = files_folder(path).as_uri() if path else None
         while not (found := client.get_experiment_by_name(EXPERIMENT)):
             try:
                 client.create_experiment(EXPERIMENT, artifact_location=location)
@@ -172,14 +172,14 @@ def _ask_server(uri: str) -> dict[str, Any]:
         return {}
 
 
-def _database(uri: str) -> Path | None:
+def database_path(uri: str) -> Path | None:
     """The file of an SQLite store; None for a store of another kind."""
     if not uri.startswith("sqlite:///"):
         return None
     return Path(uri.removeprefix("sqlite:///").partition("?")[0])
 
 
-def _artifacts(database: Path) -> Path:
+def files_folder(database: Path) -> Path:
     """Where the files of the runs in a database lie: beside it."""
     return database.parent.resolve() / "mlartifacts"
 
@@ -199,7 +199,7 @@ def _open_database(path: Path) -> dict[str, Any]:
         query = f"SELECT {columns} FROM experiments WHERE name = ?"  # noqa: S608
         experiment = dict(connection.execute(query, (EXPERIMENT,)).fetchone() or {})
         if experiment:
-            _correct_addresses(connection, experiment["artifact_location"], _artifacts(path))
+            _correct_addresses(connection, experiment["artifact_location"], files_folder(path))
         return experiment
 
 

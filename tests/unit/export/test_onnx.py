@@ -1,9 +1,11 @@
 """The exported encoder: graph, view, served code, parity, card, and vectors for other engines."""
 
+import base64
 import json
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import onnxruntime
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -333,3 +336,44 @@ def test_an_export_that_fails_leaves_the_one_before(
         export_network(load_params(), STUDENT_OF_EMBLEMS, target, force=True)
     assert {file: file.stat().st_mtime_ns for file in target.rglob("*")} == before
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_mlflow_model_takes_a_picture_in_every_form_of_mlflow(
+    exported: Path, without_shape_checks: None
+) -> None:
+    import mlflow.pyfunc
+    from mlflow.pyfunc.scoring_server import init
+    from starlette.testclient import TestClient
+
+    buffer = BytesIO()
+    Image.new("RGB", (50, 40), "orange").save(buffer, format="JPEG")
+    picture = buffer.getvalue()
+    text = base64.b64encode(picture).decode()
+    wrapped = base64.encodebytes(picture).decode()  # in lines, as the command base64 writes it
+    expected = QueryEncoder(exported / "encoder.onnx", threads=1).encode([picture] * 2)
+    with warnings.catch_warnings(action="ignore"):  # MLflow's own
+        model = mlflow.pyfunc.load_model(str(exported / "mlflow_model"))
+        for given in (picture, bytearray(picture), memoryview(picture), text, text.encode()):
+            found = model.predict(pd.DataFrame({"image": [given, picture]}))
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+        found = model.predict({"image": [picture, picture]})
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        client = TestClient(init(model))
+        for body in (
+            {"dataframe_records": [{"image": text}, {"image": wrapped}]},
+            {"dataframe_split": {"columns": ["image"], "data": [[text], [text]]}},
+            {"inputs": [text, wrapped]},
+            {"inputs": {"image": [text, text]}},
+            {"instances": [{"image": text}, {"image": text}]},
+        ):
+            answer = client.post("/invocations", json=body)
+            assert answer.status_code == 200, answer.text
+            np.testing.assert_allclose(answer.json()["predictions"], expected, atol=1e-5)
+        for wrong, message in (
+            ({"inputs": ["no picture"]}, "image 0: is not an image of a known format"),
+            ({"inputs": [7]}, "image 0: "),
+            ({"dataframe_records": [{"image": ""}]}, "image 0: is empty"),
+        ):
+            answer = client.post("/invocations", json=wrong)
+            assert answer.status_code == 400, answer.text
+            assert message in answer.text
