@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pipeline.flows.stage_runs import Outcome
 
 OBJECTS_BEFORE_COLLECTION = 100_000
+# In dvc.lock; the first stage that ran was always among them.
+FIRST_VERSION = re.compile(r"^  (check|download@.+|survey@.+):$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,22 @@ def enter_workspace() -> Path:
     for folder in (here, *here.parents):
         if (folder / "params.yaml").exists() and (folder / "dvc.yaml").exists():
             os.chdir(folder)
+            _refuse_first_version()
             return here
     raise ValueError(f"no params.yaml and dvc.yaml in {here} or above it")
+
+
+def _refuse_first_version() -> None:
+    """Its stages had other names, and what it left in .work has another form."""
+    lock, state = Path("dvc.lock"), Path(".work", "study.json")
+    if (lock.exists() and FIRST_VERSION.search(lock.read_text(encoding="utf-8"))) or (
+        state.exists() and '"process_start"' not in state.read_text(encoding="utf-8")
+    ):
+        raise ValueError(
+            f"{Path.cwd()} holds results of the first version of large-to-small, which this one "
+            "cannot use: work in a fresh clone, or delete dvc.lock and .work here; `l2s study` "
+            "then makes everything anew"
+        )
 
 
 def printable(text: str) -> str:

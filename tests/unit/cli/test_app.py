@@ -69,6 +69,32 @@ def test_outside_of_a_workspace(tmp_path: Path, command: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("dvc.lock", "schema: '2.0'\nstages:\n  check:\n    cmd: python -m stages.check params\n"),
+        ("dvc.lock", "schema: '2.0'\nstages:\n  survey@own:\n    cmd: python\n"),
+        (".work/study.json", '{"pid": 7, "started": "8.1", "ended": null, "stages": {}}'),
+    ],
+)
+def test_a_workspace_of_the_first_version_is_refused_in_words(
+    tmp_path: Path, file: str, text: str
+) -> None:
+    workspace(tmp_path)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
+    processes = tmp_path / ".work" / "processes" / "stage.json"  # what a killed study left
+    processes.parent.mkdir(parents=True, exist_ok=True)
+    processes.write_text('{"name": "stage", "group": 1, "started": "2", "owner": 3}')
+    for command in ("study", "status", "retrain"):
+        done = l2s(tmp_path, command)
+        assert done.returncode == 2
+        assert "holds results of the first version" in done.stderr
+        assert "delete dvc.lock and .work here" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert (tmp_path / file).read_text() == text
+
+
 @pytest.mark.parametrize("command", ["study", "table"])
 def test_a_wrong_params_yaml_stops_before_anything_runs(tmp_path: Path, command: str) -> None:
     workspace(tmp_path, {"sede": 1, "threads": 0})
