@@ -227,7 +227,7 @@ def test_the_page_is_a_flat_table_of_the_current_results(pages: str) -> None:
         open_page(pages, Path(profile)) as page,
     ):
         page.resize(1920, 1000)
-        page.wait_for(f"{cells}.length > 0 && {last}")
+        page.wait_for(f"{cells}.length > 0 && {last} !== null")
         shown = page.value(f"{cells}.map(cell => cell.innerText)")
         columns = page.value(f"{heads}.map(head => head.getAttribute('col-id'))")
     assert shown == ["0.7", "0.7", "0.5", "0.5"]

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -112,6 +113,33 @@ def test_a_students_learning_rate_leaves_teacher_and_baseline_alone(study: Path)
         assert changed_stages(study) == {"inputs@emblems", "distill@tiny-16", "report"}
     finally:
         (study / "params.yaml").write_text(before)
+
+
+def test_a_copy_trains_one_more_student_and_leaves_the_first_untouched(
+    study: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy, symlinks=True)
+    before = contents(study)
+    set_params(copy, {"students.tiny-24": {"dataset": "emblems", "query_px": 24}})
+    done = run(copy, sys.executable, "-m", "stages.distill", "tiny-24")
+    assert f"record was made in {study}" in done.stderr
+    assert contents(study) == before
+    with sqlite3.connect(copy / "mlflow.db") as database:
+        (address,) = database.execute(
+            "select artifact_location from logged_models join logged_model_tags using (model_id) "
+            "where tag_key = 'network' and tag_value = 'tiny-24'"
+        ).fetchone()
+    assert Path(address.removeprefix("file://"), "network.safetensors").is_relative_to(copy)
+    assert Path(address.removeprefix("file://"), "network.safetensors").exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize(
