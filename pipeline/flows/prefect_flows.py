@@ -29,6 +29,7 @@ from pipeline.flows.stage_runs import Outcome, Stop, signals_stop
 from pipeline.flows.study import Study, planned_study
 from pipeline.flows.terminal import Terminal
 from pipeline.processes import end_leftovers
+from pipeline.tracking.audit import record_lines
 
 LOOK_EVERY_S = 2.0
 
@@ -94,10 +95,13 @@ OPTIONS: dict[str, Any] = {
 @flow(name="scheduled-study", **OPTIONS)
 def scheduled_study(jobs: int | None = None) -> State[Any]:
     """The whole study, on a schedule: what is out of date runs."""
+    state: State[Any] = Completed(message="everything is up to date")
     with planned_study(jobs=jobs) as study:
         if study.dirty:
-            return _run_as_flow(study)
-    return Completed(message="everything is up to date")
+            state = _run_as_flow(study)
+    for line in record_lines():
+        Terminal().note(line)
+    return state
 
 
 @flow(name="retrain", **OPTIONS)
