@@ -5,8 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+
+def study_folder() -> Path:
+    """The folder of the study: the current one, unless DVC runs an experiment elsewhere.
+
+    `dvc exp run --temp` and `dvc queue start` run stages in a copy of what git tracks, below
+    .dvc/tmp/exps of the study, and delete it afterwards; DVC_ROOT names the study's folder there.
+    """
+    root = Path(os.environ.get("DVC_ROOT", ""))
+    copies = root / ".dvc" / "tmp" / "exps"
+    if root.is_absolute() and Path.cwd().is_relative_to(copies):
+        return root.joinpath(*Path.cwd().relative_to(copies).parts[1:])
+    return Path()
+
+
+STUDY = study_folder()  # where what no experiment may lose lies: the record, the downloads
 WORK = Path(".work")
-ARCHIVES = Path("archives")  # downloads, each under its published name; no output of any stage
+ARCHIVES = STUDY / "archives"  # each under its published name; no output of any stage
 LOCK = Path("dvc.lock")
 
 
@@ -74,8 +89,16 @@ class DatasetPaths:
     def timings(self, key: str) -> Path:
         return self.results / "timings" / f"{key}.json"
 
+    @property
+    def page(self) -> Path:
+        return Path("report", self.dataset, "index.html")
+
+    @property
+    def metrics(self) -> Path:
+        return Path("report", self.dataset, "metrics.json")
+
     def report_part(self, key: str) -> Path:
-        """What the report of the whole study shows of one evaluation."""
+        """What the report shows of one evaluation."""
         return Path("report", "parts", self.dataset, f"{key}.json")
 
 

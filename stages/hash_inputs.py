@@ -14,7 +14,7 @@ from pipeline.datasets.own_images import image_manifest, list_own_images
 from pipeline.datasets.sources import find_files
 from pipeline.datasets.splits import known_classes, settle_images, write_record
 from pipeline.files import write_json
-from pipeline.paths import DatasetPaths
+from pipeline.paths import STUDY, DatasetPaths
 from stages import run_stage
 
 
@@ -23,6 +23,8 @@ def hash_inputs(name: str) -> None:
     given = Path(params.inputs[name])
     source = params.datasets[name].source
     if isinstance(source, OwnSource):
+        if not paths.splits.exists() and (STUDY / paths.splits).exists():
+            raise ValueError(f"{paths.splits}: commit it, that experiments split images as it says")
         known = known_classes(paths)
         reader = list_own_images(given, source)
         found, record, lines = settle_images(str(given), reader, image_manifest(reader), known)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from pipeline.files import file_md5, write_text
-from pipeline.paths import LOCK, WORK, locked_outputs
+from pipeline.paths import LOCK, STUDY, WORK, locked_outputs
 from pipeline.tracking.record import RECORDS, waiting_records
 from pipeline.tracking.store import (
     TrackingError,
@@ -16,7 +16,7 @@ from pipeline.tracking.store import (
 from pipeline.tracking.sync import sync_waiting
 
 # The outputs by which runs are known: a network, or the figures of a cell.
-CHECKED = WORK / "tracking.checked"  # for which dvc.lock and database all was well
+CHECKED = STUDY / WORK / "tracking.checked"  # for which dvc.lock and database all was well
 RECORDED = re.compile(r"models/.+\.safetensors|results/[^/]+/cells/[^/]+\.json")
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import write_text
-from pipeline.paths import WORK
+from pipeline.paths import STUDY, WORK
 from pipeline.processes import is_dead
 
-RECORDS = WORK / "tracking"
+RECORDS = STUDY / WORK / "tracking"
 RANKING = "validation_map"  # by which checkpoints are ranked; larger is better
 RUNNING = "RUNNING"
 KNOWN_BY = ("dvc_stage", "role", "fingerprint")  # the tags by which a run is found again

@@ -1,5 +1,6 @@
 """The record of every run in MLflow. Only this room imports mlflow."""
 
+import os
 import subprocess
 import sys
 import time
@@ -123,6 +124,7 @@ def tracked_run(
         "role": role,
         "fingerprint": fingerprint,
         "git_commit": git_commit(),
+        "experiment": os.environ.get("DVC_EXP_NAME", "none"),
         **own_name(),
         **texts,
     }

@@ -15,7 +15,7 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 
-from pipeline.paths import WORK
+from pipeline.paths import STUDY, WORK
 from pipeline.processes import is_dead, prepare_process, reach_own_machine
 from pipeline.tracking.pages import VIEW, VIEW_TAG
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "large-to-small"
 MAX_RUNS = 50_000  # that MLflow gives in one answer
-OPENING = WORK / "tracking.lock"
+OPENING = STUDY / WORK / "tracking.lock"
 # Where MLflow keeps full addresses of files, which a database takes along when it is copied.
 ADDRESSES = (
     "experiments.artifact_location runs.artifact_uri logged_models.artifact_location "
@@ -50,7 +50,10 @@ class Store:
 
 
 def tracking_uri() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    """The address of the record; that of a file is the same for experiments in other folders."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    path = database_path(uri)
+    return f"sqlite:///{STUDY / path}" if path else uri
 
 
 def contact_errors() -> tuple[type[Exception], ...]:
