@@ -1,6 +1,6 @@
-"""Write the results of the whole study: the page, the trade-off of each data set, the metrics."""
+"""Write the results of a data set: the page, the trade-off, the metrics that DVC compares."""
 
-from pathlib import Path
+from typing import Any
 
 from pipeline.config.params import load_params
 from pipeline.files import write_json, write_text
@@ -9,28 +9,35 @@ from pipeline.report.report import read_part, render_report, write_tradeoff
 from pipeline.report.tradeoff import csv_text
 from stages import run_stage
 
-FOLDER = Path("report")
-SHOWN = {"seed", "threads", "datasets", "students", "evaluation"}
+COMPARED = ("map", "recall_at_1", "gmacs")
+# A dozen figures for `dvc exp show`; those of the other roles are in accuracy.csv.
+HEADLINES = ("teacher", "asymmetric")
 
 
-def report(_: str) -> None:
-    params = load_params()
-    parts = [read_part(DatasetPaths(name), params.cells_of(name)) for name in params.datasets]
+def report(name: str) -> None:
+    params, paths = load_params(), DatasetPaths(name)
+    cells = params.cells_of(name)
+    part = read_part(paths, cells)
     # Not `inputs`: where the files lie on this machine is no fact of the study.
-    parameters = params.model_dump(mode="json", include=SHOWN, exclude_unset=True)
-    page = render_report(parts, parameters, params.evaluation.confidence)
-    write_text(FOLDER / "index.html", page)
-    metrics = {
-        part["dataset"]: {
-            f"{row['network']}.{row['role']}": {"map": row["map"], "gmacs": row["gmacs"]}
-            for row in part["rows"]
-        }
-        for part in parts
+    parameters = params.model_dump(mode="json", include=_shown(name, cells), exclude_unset=True)
+    write_text(paths.page, render_report([part], parameters, params.evaluation.confidence))
+    metrics: dict[str, Any] = {}
+    for row in part["rows"]:
+        if row["role"] in HEADLINES:
+            figures = {column: row[column] for column in COMPARED if column in row}
+            metrics[row["network"]] = {row["role"]: figures}
+    write_json(paths.metrics, metrics)
+    write_text(paths.page.with_name("accuracy.csv"), csv_text(part["rows"]))
+    write_tradeoff(paths, part["rows"])
+
+
+def _shown(name: str, cells: list[str]) -> dict[str, Any]:
+    """The parameters that the page shows: those of its data set."""
+    return {
+        **dict.fromkeys(("seed", "threads", "evaluation"), True),
+        "datasets": {name: True},
+        "students": dict.fromkeys(cells[1:], True),
     }
-    write_json(FOLDER / "metrics.json", metrics)
-    write_text(FOLDER / "accuracy.csv", csv_text([row for part in parts for row in part["rows"]]))
-    for part in parts:
-        write_tradeoff(DatasetPaths(part["dataset"]), part["rows"])
 
 
 if __name__ == "__main__":

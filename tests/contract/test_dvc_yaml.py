@@ -28,7 +28,7 @@ OUTS = {
     "embed_database": [D.database, D.index],
     "evaluate_teacher": [D.cell("teacher"), D.per_query("teacher"), D.report_part("teacher")],
     "evaluate": [D.cell(K), D.per_query(K), D.report_part(K)],
-    "report": [Path("report", name) for name in ("index.html", "metrics.json", "accuracy.csv")],
+    "report": [D.page, D.metrics, D.page.with_name("accuracy.csv")],
 }
 # What each stage reads of other stages' outputs.
 DATA = {
@@ -43,7 +43,7 @@ DATA = {
     "train_baseline": [D.pack, D.initial(K)],
     "evaluate_teacher": [D.pack, D.pack_summary, D.teacher, D.database],
     "evaluate": [D.pack, D.teacher, D.student(K), D.baseline(K), D.database],
-    "report": [D.report_part("x").parents[1]],
+    "report": [D.report_part("x").parent],
 }
 
 

@@ -37,7 +37,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     order = [(name, "emblems") for name in ("inputs", "prepare", "train_teacher")]
     order += [("embed_database", "emblems")]
     order += [(name, key) for key in STUDENTS for name in ("distill", "train_baseline", "evaluate")]
-    order += [("evaluate", "emblems"), ("report", "study")]
+    order += [("evaluate", "emblems"), ("report", "emblems")]
     with chdir(folder), pytest.MonkeyPatch.context() as settings:
         settings.setenv("L2S_DEVICE", "cpu")
         settings.delenv("MLFLOW_TRACKING_URI", raising=False)

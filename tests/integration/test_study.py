@@ -55,14 +55,17 @@ def test_table_has_every_role_with_accuracy_and_cost(study: Path) -> None:
 def test_figure_and_metrics_are_readable_by_dvc(study: Path) -> None:
     assert (study / "results/emblems/tradeoff.svg").read_text().count("<svg") == 1
     shown = json.loads(dvc(study, "metrics", "show", "--json").stdout)
-    data = shown[""]["data"]["report/metrics.json"]["data"]["emblems"]
-    assert data["tiny-16.asymmetric"]["map"] == float(rows_of(study)["asymmetric"]["map"])
+    data = shown[""]["data"]["report/emblems/metrics.json"]["data"]
+    assert data.keys() == {"teacher", "tiny-16"}
+    figures = data["tiny-16"]["asymmetric"]
+    row = rows_of(study)["asymmetric"]
+    assert figures == {name: float(row[name]) for name in ("map", "recall_at_1", "gmacs")}
     dvc(study, "plots", "show", "--out", "plots")
     assert (study / "plots/index.html").exists()
 
 
 def test_the_report_shows_every_row_and_examples(study: Path) -> None:
-    page = (study / "report/index.html").read_text(encoding="utf-8")
+    page = (study / "report/emblems/index.html").read_text(encoding="utf-8")
     assert page.count('<tr id="row-') == len(rows_of(study)) == 5
     assert page.count('<article class="query"') >= 3
     assert page.count("data:image/webp;base64,") >= 6
@@ -99,7 +102,7 @@ def test_a_new_resolution_adds_its_own_cells_only(study: Path) -> None:
             "distill@tiny-24",
             "train_baseline@tiny-24",
             "evaluate@tiny-24",
-            "report",
+            "report@emblems",
         }
     finally:
         (study / "params.yaml").write_text(before)
@@ -110,7 +113,7 @@ def test_a_students_learning_rate_leaves_teacher_and_baseline_alone(study: Path)
     try:
         rate = "datasets.emblems.distillation.optimisation.learning_rate"
         set_params(study, {rate: 1e-3})
-        assert changed_stages(study) == {"inputs@emblems", "distill@tiny-16", "report"}
+        assert changed_stages(study) == {"inputs@emblems", "distill@tiny-16", "report@emblems"}
     finally:
         (study / "params.yaml").write_text(before)
 
@@ -153,8 +156,8 @@ def contents(folder: Path) -> dict[str, bytes]:
             "EDITED = 1",
             {"train_teacher@emblems", "train_baseline@tiny-16"},
         ),
-        ("pipeline/report/figure.py", "EDITED = 1", {"report"}),
-        ("pipeline/report/report.css", "b { }", {"report"}),
+        ("pipeline/report/figure.py", "EDITED = 1", {"report@emblems"}),
+        ("pipeline/report/report.css", "b { }", {"report@emblems"}),
         ("pipeline/search/page/page.css", "b { }", set()),
         ("pipeline/tracking/runs.py", "EDITED = 1", set()),
         ("pipeline/cli/__main__.py", "EDITED = 1", set()),
@@ -192,7 +195,7 @@ def test_a_file_of_weights_counts_by_its_content_for_the_networks_that_start_fro
         changes = {"weights": {"tiny-16": str(file)}}
         set_params(study, changes | {"students.tiny-16.network": {"weights": "file"}})
         dvc(study, "repro", "inputs")
-        assert changed_stages(study) == {*trained, "report"}
+        assert changed_stages(study) == {*trained, "report@emblems"}
         dvc(study, "repro", "distill", "train_baseline")
         assert not changed_stages(study) & {*trained, "hash_weights@tiny-16"}
         save_file({name: value + 1 for name, value in state.items()}, file)

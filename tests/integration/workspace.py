@@ -38,6 +38,7 @@ def make_workspace(folder: Path) -> Path:
         shutil.copy(ROOT / name, folder / name)
     (folder / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
+    shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
     run(folder, "git", "init", "--quiet")
     set_params(folder, TINY)
     return folder
