@@ -2,6 +2,7 @@
 
 import io
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,8 +73,7 @@ def study(
         end_flow("study", done.stop.number, done.outcomes, is_success=done.is_success)
         if not chosen:
             # No outputs of a stage: DVC does not bring them back with another commit's results.
-            _show_tradeoffs(params, write=True)
-            typer.echo("report  report/index.html opens without a network")
+            _show_tradeoffs(*opened.chosen(None), write=True)
             typer.echo("record  `make mlflow` shows it")
 
 
@@ -91,13 +91,17 @@ def status() -> None:
 
 
 @app.command()
-def table() -> None:
+def table(
+    dataset: Annotated[
+        str | None, typer.Option(help="Of this study only, which may be inactive.")
+    ] = None,
+) -> None:
     """Show the trade-off of what has been run already."""
     with workspace() as opened:
-        _show_tradeoffs(opened.params)
+        _show_tradeoffs(*opened.chosen(dataset))
 
 
-def _show_tradeoffs(params: "Params", *, write: bool = False) -> None:
+def _show_tradeoffs(params: "Params", names: list[str], *, write: bool = False) -> None:
     """Print the table of each data set, and where its files are, which `write` makes anew."""
     from rich.console import Console
 
@@ -106,7 +110,7 @@ def _show_tradeoffs(params: "Params", *, write: bool = False) -> None:
     from pipeline.report.tradeoff import read_rows
 
     console = Console(width=None if sys.stdout.isatty() else 120)
-    for name in params.datasets:
+    for name in names:
         paths = DatasetPaths(name)
         rows = read_rows(paths, params.cells_of(name))
         if write:
@@ -116,6 +120,7 @@ def _show_tradeoffs(params: "Params", *, write: bool = False) -> None:
         console.print(tradeoff_table(name, rows))
         console.print(f"table   {paths.results / 'tradeoff.csv'}", highlight=False)
         console.print(f"figure  {paths.results / 'tradeoff.svg'}", highlight=False)
+        console.print(f"report  {paths.page} opens without a network", highlight=False)
 
 
 @app.command()
@@ -168,12 +173,40 @@ def select(
         typer.echo("next: l2s study")
 
 
+@app.command()
+def gc(
+    keep: Annotated[
+        list[str] | None, typer.Option(help="An inactive study that stays; may be repeated.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete what the active studies do not need: it is listed first, and you are asked.
+
+    Stays: what indexes and champions need, and in DVC's cache what a branch, tag or experiment has.
+    """
+    with workspace() as opened:
+        from pipeline.flows.garbage import find_garbage
+        from pipeline.flows.run_state import at_work
+
+        if who := at_work():
+            raise ValueError(f"{who}: delete when it has ended")
+        garbage = find_garbage(opened.all_params, opened.params.datasets, keep or [])
+        for line in garbage.lines():
+            typer.echo(line)
+        if garbage.paths and (yes or typer.confirm("Delete all this?", abort=True)):
+            garbage.delete()
+
+
 def _given_file(option: str, file: Path, here: Path) -> str:
-    """The path as params.yaml is to hold it: relative to its folder if it was given so."""
-    given = expand_home(file, here)
-    if not (here / given).exists():
+    """The path as params.yaml is to hold it: absolute, so that it is the same in the folder of an
+    experiment, or relative where git tracks what lies there.
+    """
+    given = Path(os.path.normpath(here / expand_home(file, here)))
+    if not given.exists():
         raise ValueError(f"--{option} {file}: there is no such file or folder")
-    return str(given) if given.is_absolute() else os.path.relpath(here / given)
+    git = ["git", "ls-files", "--", str(given)]
+    tracked = subprocess.run(git, capture_output=True, check=False).stdout  # noqa: S603
+    return os.path.relpath(given) if tracked else str(given)
 
 
 def _setting(text: str) -> tuple[str, Any]:

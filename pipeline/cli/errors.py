@@ -39,6 +39,29 @@ class Workspace:
         return load_params()
 
     @cached_property
+    def all_params(self) -> "Params":
+        """Those of inactive studies, too, whose networks are there. Raises as `params` does."""
+        from pipeline.config.studies import with_inactive
+
+        return with_inactive(self.params)
+
+    def params_for(self, dataset: str | None, network: str | None = None) -> "Params":
+        """The parameters of the active studies, unless a name is none of theirs: then all."""
+        known = {None, "teacher", *self.params.datasets, *self.params.students}
+        return self.params if {dataset, network} <= known else self.all_params
+
+    def chosen(self, dataset: str | None) -> "tuple[Params, list[str]]":
+        """The parameters, and the data sets that are meant: the one named, or all active ones.
+
+        Raises ValueError for one that there is not.
+        """
+        params = self.params_for(dataset)
+        if dataset is not None and dataset not in params.datasets:
+            known = ", ".join(params.datasets)
+            raise ValueError(f"--dataset {dataset}: no such data set; known: {known}")
+        return params, [dataset] if dataset else list(params.datasets)
+
+    @cached_property
     def device(self) -> "torch.device":
         """Raises ValueError for a device that is not there."""
         from pipeline.devices import resolve_device

@@ -43,12 +43,10 @@ def recommend(
 
         bounds = Bounds(max_drop, max_latency_ms, max_gmacs)
         chosen = [role.strip() for role in roles.split(",") if role.strip()]
-        known = space.params.datasets
-        if dataset is not None and dataset not in known:
-            raise ValueError(f"--dataset {dataset}: no such data set; known: {', '.join(known)}")
+        params, names = space.chosen(dataset)
         answers = {}
-        for name in known if dataset is None else [dataset]:
-            rows = read_rows(DatasetPaths(name), space.params.cells_of(name))
+        for name in names:
+            rows = read_rows(DatasetPaths(name), params.cells_of(name))
             answers[name] = recommended(rows, bounds, chosen)
     if as_json:
         content = {"bounds": asdict(bounds), "roles": chosen, "datasets": answers}

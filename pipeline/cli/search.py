@@ -51,7 +51,8 @@ def search(
         here = study.here
         names = name_pictures(images, here, sys.stdin if "-" in images else ())
         owner = dataset or (require_card(index).dataset if index is not None else None)
-        named = choose_network(study.params, network, owner, newest=newest)
+        params = study.params_for(owner, network)
+        named = choose_network(params, network, owner, newest=newest)
         opened = open_network(named, study.device)
         database = open_database(named.dataset, index)
         queries = [
@@ -135,7 +136,7 @@ def index(
         from pipeline.search.indexing import index_folder
         from pipeline.search.search import TEACHER, choose_network, open_network
 
-        named = choose_network(study.params, TEACHER, dataset)
+        named = choose_network(study.params_for(dataset), TEACHER, dataset)
         place = study.path(folder).resolve()
         name = place.name if name is None else name
         report = index_folder(
@@ -172,7 +173,7 @@ def ui(
         from pipeline.search.page.server import HOST, create_app, listen, serve
         from pipeline.search.page.service import SearchService
 
-        service = SearchService(study.params, study.device)
+        service = SearchService(study.all_params, study.device)
         if not service.catalogue():
             raise ValueError("there is no database to search yet: run `l2s study`")
         with listen(port) as listener:

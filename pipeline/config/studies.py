@@ -16,8 +16,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from pipeline.config.params import ConfigurationError, parse_params, read_yaml
+from pipeline.config.params import ConfigurationError, Params, parse_params, read_yaml
 from pipeline.files import write_text
+from pipeline.paths import DatasetPaths
 
 SAVED = Path("studies")  # beside params.yaml: edited studies that are not active now
 _SECTIONS = ("inputs", "weights", "datasets", "students")  # whose entries belong to one study each
@@ -53,7 +54,7 @@ def select_studies(
     """
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     active = list(_section(read_yaml(text, path), "datasets")) if text else []
-    saved = {one.stem: one for one in sorted((path.parent / SAVED).glob("*.yaml"))}
+    saved = _saved_studies(path.parent)
     known = dict.fromkeys([*active, *saved, *preset_names()])
     names = list(dict.fromkeys(names))
     unknown = [name for name in names if name not in known]
@@ -78,6 +79,26 @@ def select_studies(
     if changed != text:
         write_text(path, changed)
     return [name for name in names if name not in active], leaving
+
+
+def with_inactive(params: Params) -> Params:
+    """The parameters of the active studies of the current folder, and after them those of inactive
+    ones whose teacher is there. Raises ConfigurationError for the faults of a saved study.
+    """
+    saved = _saved_studies(Path())
+    for name in {**saved, **dict.fromkeys(preset_names())}:
+        if name not in params.datasets and DatasetPaths(name).teacher.exists():
+            path = saved.get(name)
+            text = path.read_text(encoding="utf-8") if path else preset_text(name)
+            found = parse_params(text, path or Path("params.yaml"))
+            datasets = {**params.datasets, name: found.datasets[name]}
+            students = {**found.students, **params.students}
+            params = params.model_copy(update={"datasets": datasets, "students": students})
+    return params
+
+
+def _saved_studies(folder: Path) -> dict[str, Path]:
+    return {one.stem: one for one in sorted((folder / SAVED).glob("*.yaml"))}
 
 
 def set_values(text: str, settings: Mapping[str, Any]) -> str:
