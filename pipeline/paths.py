@@ -12,11 +12,12 @@ def study_folder() -> Path:
     `dvc exp run --temp` and `dvc queue start` run stages in a copy of what git tracks, below
     .dvc/tmp/exps of the study, and delete it afterwards; DVC_ROOT names the study's folder there.
     """
-    root = Path(os.environ.get("DVC_ROOT", ""))
-    copies = root / ".dvc" / "tmp" / "exps"
-    if root.is_absolute() and Path.cwd().is_relative_to(copies):
-        return root.joinpath(*Path.cwd().relative_to(copies).parts[1:])
-    return Path()
+    root = Path(os.environ.get("DVC_ROOT", "/"))
+    here = Path.cwd()
+    if not here.is_relative_to(root / ".dvc" / "tmp" / "exps"):
+        return Path()
+    copy = next(folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir())
+    return root / here.relative_to(copy)
 
 
 STUDY = study_folder()  # where what no experiment may lose lies: the record, the downloads

@@ -23,6 +23,8 @@ def edited_params(folder: Path, changes: dict[str, Any]) -> Path:
             del place[last]
         else:
             place[last] = value
+            if value == []:  # which ruamel writes beside a comment so that the rest is no YAML
+                place.ca.items.pop(last)
     path = folder / "params.yaml"
     with path.open("w", encoding="utf-8") as file:
         yaml.dump(values, file)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.comments import CommentedMap
 
 from pipeline.config.params import ConfigurationError, Params, parse_params, read_yaml
 from pipeline.files import write_text
@@ -119,9 +119,6 @@ def set_values(text: str, settings: Mapping[str, Any]) -> str:
             raise ValueError(f"{key}: there is no such key in params.yaml")
         if not place:
             place.fa.set_block_style()
-        if isinstance(value, list) and not isinstance(value, CommentedSeq):
-            value = CommentedSeq(value)
-            value.fa.set_flow_style()
         place[last] = value
     yaml.dump(data, stream := io.StringIO())
     return stream.getvalue()

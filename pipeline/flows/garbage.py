@@ -63,7 +63,9 @@ def find_garbage(params: Params, active: Collection[str], keep: Collection[str])
     a tag or an experiment needs, and a cache outside of this folder altogether. Raises ValueError
     for a study to keep that is not there, while experiments run, and where DVC cannot tell.
     """
-    if running := sorted(map(str, EXPERIMENTS.glob("tmp*"))):
+    if running := [
+        str(one.parent) for end in ("", "*/") for one in EXPERIMENTS.glob(f"{end}*/.dvc")
+    ]:
         raise ValueError(f"an experiment of DVC runs in {', '.join(running)}: wait for its end")
     found: dict[str, list[Path]] = {}
     for path in chain.from_iterable(sorted(root.glob("*/")) for root in ROOTS):

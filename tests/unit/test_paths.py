@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.paths import DatasetPaths, history_path
+from pipeline.paths import DatasetPaths, history_path, study_folder
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +18,19 @@ def test_paths_of_a_data_set_are_its_own() -> None:
         assert getattr(first, kind) != getattr(second, kind)
     assert first.student("x") != first.baseline("x")
     assert history_path(first.student("x-32")) == Path("models/a/students/x-32.csv")
+
+
+@pytest.mark.parametrize("place", ["tmpa", "standalone/tmpb", "tmpa/part", "standalone/tmpb/part"])
+def test_an_experiment_in_a_folder_of_its_own_knows_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    folder = tmp_path / ".dvc/tmp/exps" / place
+    folder.mkdir(parents=True)
+    copy = folder.parent if folder.name == "part" else folder
+    (copy / ".dvc").mkdir()
+    monkeypatch.chdir(folder)
+    assert study_folder() == Path()
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert study_folder() == tmp_path / folder.relative_to(copy)
+    monkeypatch.chdir(tmp_path)  # as for a plain `dvc repro`
+    assert study_folder() == Path()

@@ -2,12 +2,14 @@
 
 import difflib
 import io
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from pipeline.config.params import ConfigurationError, load_params, parse_params
@@ -81,18 +83,39 @@ def other(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_key_of_a_preset_can_be_set_and_one_line_differs(name: str) -> None:
+def test_dvc_sets_every_key_of_a_preset_and_only_its_own_lines_differ(
+    params: Path, name: str
+) -> None:
+    """By the code of `dvc exp run -S`, which replaces every list of the file by a plain one."""
     text = preset_text(name)
-    seen = 0
-    for key, value in keys_of(YAML(typ="safe").load(text)):
-        after = set_values(text, {key: other(value)})
-        assert len(changed_lines(text, after)) == 2, key
+    settings = {key: other(value) for key, value in keys_of(YAML(typ="safe").load(text))}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    for key, override in zip(settings, overrides, strict=True):
+        params.write_text(text, encoding="utf-8")
+        apply_overrides(str(params), [override])
+        after = params.read_text(encoding="utf-8")
+        changed = changed_lines(text, after)
+        if isinstance(settings[key], list):
+            assert all(re.match(r"[+-] +- \d", line) for line in changed), key
+        else:
+            assert len(changed) == 2, key
         place = YAML(typ="safe").load(after)
         for step in key.split("."):
             place = place[step]
-        assert place == other(value)
-        seen += 1
-    assert seen > 55
+        assert place == settings[key]
+    assert len(settings) > 55
+    params.write_text(text, encoding="utf-8")
+    apply_overrides(str(params), overrides)
+    assert set_values(text, settings) == params.read_text(encoding="utf-8")
+
+
+def test_null_takes_a_list_and_a_list_null(params: Path) -> None:
+    key, lines = "datasets.emblems.network.mean", params.read_text(encoding="utf-8")
+    apply_overrides(str(params), [f"{key}=[0.5,0.4,0.3]"])
+    added = changed_lines(lines, params.read_text(encoding="utf-8"))
+    assert added == [f"+       - {value}" for value in (0.5, 0.4, 0.3)]
+    apply_overrides(str(params), [f"{key}=null"])
+    assert params.read_text(encoding="utf-8") == lines
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "emblems"])
