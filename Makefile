@@ -2,10 +2,20 @@
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: study test check format mlflow ui clean
+.PHONY: study baseline test check format mlflow ui clean
 
 study: .venv/installed
 	l2s study
+
+# The default study of the last commit in a fresh clone; what of it is committed is brought here.
+baseline: export PYTHONPATH := $(CURDIR)/.work/baseline
+baseline: .venv/installed
+	rm -rf .work/baseline
+	git clone --quiet . .work/baseline
+	cd .work/baseline && l2s study
+	cp .work/baseline/dvc.lock dvc.lock
+	mkdir -p report/emblems && cp .work/baseline/report/emblems/metrics.json report/emblems/
+	rm -rf .work/baseline
 
 # Two files of tests at a time; what a file made is shared by its tests.
 test: .venv/installed
@@ -33,4 +43,4 @@ ui: mlflow  # the name of before, for a release
 	touch $@
 
 clean:
-	rm -rf .work data models embeddings results report mlflow.db* mlartifacts
+	rm -rf .work data models embeddings results report/parts report/*/index.html report/*/accuracy.csv mlflow.db* mlartifacts

@@ -19,6 +19,7 @@ from pipeline.processes import end_leftovers, is_dead, own_name
 LOCK = WORK / "study.lock"
 STATE = WORK / "study.json"
 RUNS = WORK / "runs"
+ABSENT = (" deleted", " not in cache")  # as DVC's reasons end where a file is not there
 
 
 class RunState:
@@ -131,7 +132,8 @@ def stage_states(graph: StageGraph, runs: Mapping[str, Outcome]) -> dict[str, tu
     dirty = set(graph.dirty())
     rows = {}
     for name, upstreams in graph.upstreams.items():
-        why = "; ".join(graph.changes.get(name, ()))
+        reasons = graph.changes.get(name, ())
+        why = "; ".join(reasons)
         if name not in dirty:
             rows[name] = ("fresh", "")
         elif name in runs and runs[name].result == "failed":
@@ -140,6 +142,8 @@ def stage_states(graph: StageGraph, runs: Mapping[str, Outcome]) -> dict[str, tu
             rows[name] = ("failed", [why, *tail, *messages][-1])
         elif name not in graph.locked:
             rows[name] = ("not yet run", "")
+        elif reasons and all(reason.endswith(ABSENT) for reason in reasons):
+            rows[name] = ("not here", "its files are gone, or were made elsewhere")
         else:
             after = ", ".join(other for other in upstreams if other in dirty)
             rows[name] = ("stale", why or f"after {after}")

@@ -33,6 +33,7 @@ STYLES = {
     "waiting": "cyan",
     "failed": "bold red",
     "not yet run": "dim",
+    "not here": "dim",
 }
 # What DVC says around every stage.
 CHATTER = re.compile(

@@ -129,9 +129,14 @@ def test_last_runs_keep_what_did_work() -> None:
 
 def test_states_of_stages_at_rest() -> None:
     graph = StageGraph(
-        {"done": (), "edited": (), "after": ("edited",), "broken": (), "new": ()},
-        {"edited": ("lr modified", "x deleted"), "broken": ("y",), "new": ("z",)},
-        frozenset({"done", "edited", "after", "broken"}),
+        {"done": (), "edited": (), "after": ("edited",), "broken": (), "new": (), "cloned": ()},
+        {
+            "edited": ("lr modified", "x deleted"),
+            "broken": ("y",),
+            "new": ("z",),
+            "cloned": ("a/in deleted", "a/out not in cache"),
+        },
+        frozenset({"done", "edited", "after", "broken", "cloned"}),
     )
     runs = {"broken": Outcome("broken", "failed", 1.0, "now", ("line", "out of memory"))}
     assert run_state.stage_states(graph, runs) == {
@@ -140,4 +145,5 @@ def test_states_of_stages_at_rest() -> None:
         "after": ("stale", "after edited"),
         "broken": ("failed", "out of memory"),
         "new": ("not yet run", ""),
+        "cloned": ("not here", "its files are gone, or were made elsewhere"),
     }
