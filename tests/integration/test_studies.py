@@ -24,7 +24,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = (folder / "params.yaml").read_text(encoding="utf-8")
     (folder / "studies").mkdir()
     other = text.replace("tiny-16", "other-16").replace("  emblems:", "  other:")
-    other = other.replace("dataset: emblems", "dataset: other").replace("members: 3", "members: 2")
+    other = other.replace("dataset: emblems", "dataset: other").replace(
+        "images_per_class: 5", "images_per_class: 6"
+    )
     (folder / "studies/other.yaml").write_text(other, encoding="utf-8")
     dvc(folder, "repro")
     run(folder, "git", "add", "--all")
@@ -58,7 +60,7 @@ def test_a_clone_compares_at_once_and_knows_what_it_lacks(study: Path, tmp_path:
     values["tiny-16"]["asymmetric"]["map"] += 0.25
     metrics.write_text(json.dumps(values))
     shown = json.loads(dvc(clone, "metrics", "diff", "--json").stdout)
-    (change,) = shown["diff"]["report/emblems/metrics.json"].values()
+    change = shown["report/emblems/metrics.json"]["tiny-16.asymmetric.map"]
     assert change["diff"] == pytest.approx(0.25)
     assert l2s(clone, "status").count("not here") == 8
 
@@ -98,6 +100,7 @@ def test_there_and_back_with_an_index_in_between(study: Path) -> None:
 def test_gc_lists_first_and_takes_what_nothing_needs(study: Path) -> None:
     """After the test above: `other` is inactive, and `emblems` has an index."""
     before = {name: files_of(study, name) for name in ("emblems", "other")}
+    assert len(before["other"]) > 15
     lost = study / "results/emblems/cells/gone-16.json"
     lost.write_text("{}")
     listed = l2s(study, "gc", check=False)
@@ -105,9 +108,8 @@ def test_gc_lists_first_and_takes_what_nothing_needs(study: Path) -> None:
         assert line in listed
     assert "study emblems" not in listed
     assert listed.endswith("Aborted.\n")
-    assert {name: files_of(study, name) for name in before} == before | {
-        "emblems": files_of(study, "emblems")
-    }
+    assert lost.exists()
+    assert files_of(study, "other") == before["other"]
     kept = l2s(study, "gc", "--keep", "other", check=False)
     assert "kept  other: as asked" in kept
     assert "study other" not in kept
@@ -137,6 +139,7 @@ def test_gc_lists_first_and_takes_what_nothing_needs(study: Path) -> None:
 def test_queued_experiments_leave_their_metrics_and_their_record(study: Path) -> None:
     """After the tests above; DVC's worker runs them in folders of their own, and deletes those."""
     key = "datasets.emblems.distillation.optimisation.epochs"
+    before = run(study, "git", "status", "--porcelain").stdout
     for epochs in (2, 3):
         dvc(study, "exp", "run", "--queue", "--name", f"made-{epochs}", "-S", f"{key}={epochs}")
     dvc(study, "queue", "start")
@@ -166,7 +169,7 @@ def test_queued_experiments_leave_their_metrics_and_their_record(study: Path) ->
         for epochs in (2, 3)
     }
     assert list((study / ".dvc/tmp/exps").glob("tmp*")) == []
-    assert run(study, "git", "status", "--porcelain").stdout == ""
+    assert run(study, "git", "status", "--porcelain").stdout == before
 
 
 def test_the_page_of_plots_needs_no_network(study: Path) -> None:
