@@ -18,6 +18,7 @@ from pipeline.evaluation.cost import query_latency_ms
 from pipeline.evaluation.examples import draw_examples
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, read_json, replacing, write_json
+from pipeline.models.adapter import adapt, procrustes
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import load_network
 from pipeline.paths import DatasetPaths, code_file
@@ -42,7 +43,7 @@ def evaluate(key: str) -> None:
     paths = DatasetPaths(name)
     pack = open_pack(paths.pack)
     test = pack.rows("test")
-    setups = list(_setups(paths, key if student else None, pack, resolve_device(params.threads)))
+    setups = list(_setups(params, paths, key if student else None, pack))
     settings = params.evaluation
     bootstrap = Bootstrap(settings.bootstrap_samples, settings.confidence, params.seed)
     labels = torch.from_numpy(pack.labels[test])
@@ -76,21 +77,22 @@ def evaluate(key: str) -> None:
 
 
 def _setups(
-    paths: DatasetPaths, student: str | None, pack: Pack, device: torch.device
+    params: Params, paths: DatasetPaths, student: str | None, pack: Pack
 ) -> Iterator[RetrievalSetup]:
-    """Teacher alone; or asymmetric, symmetric, naive and baseline at the student's size.
+    """Teacher alone; or asymmetric, symmetric, naive, adapter and baseline at the student's size.
 
-    Where the student sees the full size the naive row would be the teacher's: it is left out.
+    Where the student sees the full size, naive and adapter would be the teacher: both are left out.
     """
+    device = resolve_device(params.threads)
     database = torch.from_numpy(np.load(paths.database))
     teacher, teacher_card = load_network(paths.teacher, device)
-    full_px = teacher_card.size_px
+    full_px, test = teacher_card.size_px, pack.rows("test")
     if student is None:
         yield RetrievalSetup("teacher", teacher, teacher_card, full_px, database, database)
         return
 
-    def embed(network: Embedder, size_px: int, what: str) -> Tensor:
-        views = EvaluationViews(pack, pack.rows("test"), size_px)
+    def embed(network: Embedder, size_px: int, what: str, rows: np.ndarray = test) -> Tensor:
+        views = EvaluationViews(pack, rows, size_px)
         return embed_views(network, views, device, name=f"{what} embedding at {size_px} px")
 
     network, card = load_network(paths.student(student), device)
@@ -101,6 +103,11 @@ def _setups(
         small = embed(teacher, px, "teacher")
         shrunk = replace(teacher_card, size_px=px)
         yield RetrievalSetup("naive", teacher, shrunk, full_px, small, database)
+        order = np.random.default_rng(params.seed).permutation(pack.rows("train"))
+        rows = np.sort(order[: params.evaluation.adapter_images])
+        pairs = [embed(teacher, size, "adapter: teacher", rows) for size in (px, full_px)]
+        mapped = adapt(small, procrustes(*pairs))
+        yield RetrievalSetup("adapter", teacher, shrunk, full_px, mapped, database)
     baseline, baseline_card = load_network(paths.baseline(student), device)
     queries = embed(baseline, px, "baseline")
     yield RetrievalSetup("baseline", baseline, baseline_card, px, queries, queries)

@@ -108,6 +108,7 @@ def _show_tradeoffs(params: "Params", names: list[str], *, write: bool = False) 
     from pipeline.paths import DatasetPaths
     from pipeline.report.terminal import tradeoff_table
     from pipeline.report.tradeoff import read_rows
+    from pipeline.report.verdict import verdict
 
     console = Console(width=None if sys.stdout.isatty() else 120)
     for name in names:
@@ -118,6 +119,7 @@ def _show_tradeoffs(params: "Params", names: list[str], *, write: bool = False) 
 
             write_tradeoff(paths, rows)
         console.print(tradeoff_table(name, rows))
+        console.print(f"verdict {verdict(rows)}", highlight=False)
         console.print(f"table   {paths.results / 'tradeoff.csv'}", highlight=False)
         console.print(f"figure  {paths.results / 'tradeoff.svg'}", highlight=False)
         console.print(f"report  {paths.page} opens without a network", highlight=False)

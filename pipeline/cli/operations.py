@@ -20,6 +20,14 @@ Tolerance = Annotated[
     typer.Option(min=0, help="Points of map by which a new champion may be worse, at the most."),
 ]
 
+WithoutInterval = Annotated[
+    bool,
+    typer.Option(
+        "--without-interval",
+        help="Under ten test classes, which give no interval, let the difference alone decide.",
+    ),
+]
+
 
 @app.command()
 def retrain(
@@ -33,13 +41,16 @@ def retrain(
         bool,
         typer.Option("--across-backbones", help="Let students of another backbone compete, too."),
     ] = False,
+    without_interval: WithoutInterval = False,
 ) -> None:
     """Retrain the students on new or changed images; let them lead only if they are not worse."""
     with workspace():
         from pipeline.flows.launch import run_retrain
         from pipeline.flows.retraining import Request
 
-        done = run_retrain(Request(dataset, with_teacher, tolerance, force, across_backbones))
+        done = run_retrain(
+            Request(dataset, with_teacher, tolerance, force, across_backbones, without_interval)
+        )
         end_flow("retraining", done.stop_number, done.outcomes, is_success=done.is_success)
 
 
@@ -71,6 +82,7 @@ def schedule(
     dataset: Dataset = None,
     with_teacher: WithTeacher = False,
     tolerance: Tolerance = 0.5,
+    without_interval: WithoutInterval = False,
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Of the Prefect server that is started.")
     ] = 4200,
@@ -79,7 +91,12 @@ def schedule(
     with workspace():
         from pipeline.flows.schedule import read_timetable, run_schedule
 
-        parameters = {"dataset": dataset, "with_teacher": with_teacher, "tolerance": tolerance}
+        parameters = {
+            "dataset": dataset,
+            "with_teacher": with_teacher,
+            "tolerance": tolerance,
+            "without_interval": without_interval,
+        }
         number = run_schedule(read_timetable(cron, every), None if study else parameters, port)
     raise typer.Exit(128 + number if number else 0)
 

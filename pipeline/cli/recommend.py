@@ -70,11 +70,13 @@ def _lines(name: str, answer: dict[str, Any]) -> list[str]:
         f"{_interval(row, 'map_drop', 'points')} below the teacher",
         *(
             f"  not {other['network']} ({other['role']}, {other['query_px']} px): {other['why']}"
-            for other in answer["alternatives"]
+            for other in (*answer["as_good"], *answer["alternatives"])
         ),
+        f"  verdict: {answer['verdict']}",
     ]
 
 
 def _interval(row: dict[str, Any], column: str, unit: str) -> str:
-    low, mean, high = (100 * row[column + end] for end in ("_low", "", "_high"))
-    return f"{mean:.1f} {unit} ({low:.1f} to {high:.1f})"
+    from pipeline.report.tradeoff import between
+
+    return f"{100 * row[column]:.1f} {unit}{between(row, column)}"

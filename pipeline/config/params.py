@@ -48,6 +48,7 @@ class Student(Model):
 class Evaluation(Model):
     bootstrap_samples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
+    adapter_images: Positive
 
 
 class Compute(Model):

@@ -11,11 +11,9 @@ from torch import Tensor
 from pipeline.evaluation.confidence import Interval, bootstrap_interval, paired_bootstrap
 from pipeline.evaluation.cost import query_cost
 from pipeline.evaluation.ranking import RetrievalResult, evaluate_retrieval
+from pipeline.evaluation.roles import OPPONENTS
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import NetworkCard
-
-# Each role's natural opponent: what one would do without the method.
-OPPONENTS = {"asymmetric": "naive", "symmetric": "baseline"}
 
 
 @dataclass(frozen=True)
@@ -65,20 +63,22 @@ def evaluate_setups(
 ) -> tuple[list[dict[str, Any]], dict[str, RetrievalResult]]:
     """A row a setup, and by role the values of every query behind it.
 
-    Intervals are percentile bootstraps over queries. The gain of a row over its opponent
-    (asymmetric over naive, symmetric over baseline) and its drop below the teacher at full size,
-    whose average precision of each query is given, are paired: the same queries on both sides.
+    Intervals are class-clustered bootstraps, None under ten classes. The gains of a row over its
+    `OPPONENTS`, `map_over_OPPONENT`, and its drop below the teacher at full size, whose average
+    precision of each query is given, are paired: the same queries, and the same draws of classes,
+    on both sides. `headroom_closed` is (map - naive map) / (teacher map - naive map), None where
+    the teacher is not above naive.
     """
     results = {
         one.role: evaluate_retrieval(one.queries, one.database, labels, recall_at=recall_at)
         for one in setups
     }
     precision = {role: one.query_metrics["average_precision"] for role, one in results.items()}
-    options = asdict(bootstrap)
+    classes, options = labels.numpy(), asdict(bootstrap)
     rows = []
     for setup in setups:
-        role, result, opponent = setup.role, results[setup.role], OPPONENTS.get(setup.role)
-        interval = bootstrap_interval(precision[role], **options)
+        role, result = setup.role, results[setup.role]
+        interval = bootstrap_interval(precision[role], classes, **options)
         row = {
             "role": role,
             "backbone": setup.card.backbone,
@@ -92,17 +92,22 @@ def evaluate_setups(
             **{f"recall_at_{k}": value for k, value in result.recall_at.items()},
             "queries": len(setup.queries) - result.excluded_queries,
             "excluded_queries": result.excluded_queries,
+            "classes": len(np.unique(classes[~np.isnan(precision[role])])),
             **query_cost(setup.network, setup.card.size_px),
         }
-        if opponent in precision:
-            gain = paired_bootstrap(precision[role], precision[opponent], **options)
-            row |= {"gain_over": opponent, **_columns("map_gain", gain)}
+        opponents = [one for one in OPPONENTS.get(role, ()) if one in precision]
+        for opponent in opponents:
+            gain = paired_bootstrap(precision[role], precision[opponent], classes, **options)
+            row |= _columns(f"map_over_{opponent}", gain)
         if teacher_precision is not None:
-            drop = paired_bootstrap(teacher_precision, precision[role], **options)
+            drop = paired_bootstrap(teacher_precision, precision[role], classes, **options)
             row |= _columns("map_drop", drop)
+            if "naive" in opponents:
+                gain_points, headroom = row["map_over_naive"], row["map_over_naive"] + drop.mean
+                row["headroom_closed"] = gain_points / headroom if headroom > 0 else None
         rows.append(row)
     return rows, results
 
 
-def _columns(name: str, interval: Interval) -> dict[str, float]:
+def _columns(name: str, interval: Interval) -> dict[str, float | None]:
     return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -22,16 +22,18 @@ LEAST_SPREAD = 0.01  # of unit embeddings; untrained networks reach 0.1
 @dataclass(frozen=True)
 class Comparison:
     """The map of a candidate, its gain over a champion's, and the interval of that gain at a
-    confidence `level`, as fractions of 1.
+    confidence `level`, as fractions of 1. The interval's ends are None where the queries are of
+    too few `classes`.
     """
 
     map: float
     champion_map: float
     map_gain: float
-    map_gain_low: float
-    map_gain_high: float
+    map_gain_low: float | None
+    map_gain_high: float | None
     level: float
     queries: int
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,11 @@ def compare_queries(
     """The gain in map of the candidate's queries over the champion's, paired by query."""
     ours = evaluate_retrieval(candidate, database, labels)
     theirs = evaluate_retrieval(champion, database, labels)
+    precision = ours.query_metrics["average_precision"]
+    classes = labels.numpy()
     gain = paired_bootstrap(
-        ours.query_metrics["average_precision"],
-        theirs.query_metrics["average_precision"],
-        **asdict(bootstrap),
+        precision, theirs.query_metrics["average_precision"], classes, **asdict(bootstrap)
     )
-    queries = len(labels) - ours.excluded_queries
+    asked = classes[~np.isnan(precision)]
     interval = (gain.mean, gain.low, gain.high, bootstrap.level)
-    return Comparison(ours.map, theirs.map, *interval, queries)
+    return Comparison(ours.map, theirs.map, *interval, len(asked), len(np.unique(asked)))

@@ -111,9 +111,13 @@ def retrain_flow(
     tolerance: float = 0.5,
     force: bool = False,
     across_backbones: bool = False,
+    without_interval: bool = False,
 ) -> State[Any]:
     """Retrain the students on new images, and let the better ones lead."""
-    request, stop = Request(dataset, with_teacher, tolerance, force, across_backbones), Stop()
+    request, stop = (
+        Request(dataset, with_teacher, tolerance, force, across_backbones, without_interval),
+        Stop(),
+    )
     with _cancellation_stops(stop):
         result = retrain(request, _advance_as_tasks, stop, _begin)
     publish_retraining(result.lines)

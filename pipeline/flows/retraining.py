@@ -38,7 +38,7 @@ RunStages = Callable[[StageGraph, StageGraph], bool]
 @dataclass(frozen=True)
 class Request:
     """What was asked for. `tolerance_points` are points of map; `across_backbones`: a student may
-    replace a champion of another backbone.
+    replace a champion of another backbone; `without_interval`: too few test classes may decide.
     """
 
     dataset: str | None = None
@@ -46,6 +46,7 @@ class Request:
     tolerance_points: float = 0.5
     force: bool = False
     across_backbones: bool = False
+    without_interval: bool = False
 
 
 @dataclass
@@ -90,7 +91,12 @@ def retrain(
     require_store()
     stop, terminal, began_s = stop or Stop(), Terminal(), time.monotonic()
     result = RetrainResult()
-    terms = Terms(request.tolerance_points, request.force, request.across_backbones)
+    terms = Terms(
+        request.tolerance_points,
+        request.force,
+        request.across_backbones,
+        request.without_interval,
+    )
 
     def note(line: str) -> None:
         result.lines.append(line)

@@ -5,13 +5,12 @@ Here stands where its marks lie, in units of the drawing; figure.j2 draws them.
 
 import math
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.report.tradeoff import Row, roles_of
+from pipeline.report.tradeoff import Row, figures, main_opponent, roles_of
 
 FOLDER = Path(__file__).parent
 LEFT, RIGHT, TOP, BOTTOM = 40, 18, 40, 48
@@ -23,8 +22,8 @@ MOST_TICKS = 7
 def draw_panel(rows: Sequence[Row], width: int, height: int) -> dict[str, Any]:
     """Lay out mAP in percent over GMACs, a logarithmic axis, from the rows of one data set.
 
-    marks: the rows, cheapest first, with `x`, `y`, `low_y`, `high_y` and `own`, whether the
-    backbone is the teacher's. ticks: places and their labels.
+    marks: the rows, cheapest first, with `x`, `y`, `low_y` and `high_y` (None without an interval)
+    and `own`, whether the backbone is the teacher's. ticks: places and their labels.
     """
     right, bottom = width - RIGHT, height - BOTTOM
     costs = [row["gmacs"] for row in rows]
@@ -32,10 +31,10 @@ def draw_panel(rows: Sequence[Row], width: int, height: int) -> dict[str, Any]:
     pad = max(1.12, (most / least) ** 0.06) if most > least else 3.0
     first, last = least / pad, most * pad
     along = scale(math.log10(first), math.log10(last), LEFT, right)
-    percents = percent_ticks(
-        100 * min(row["map_low"] for row in rows), 100 * max(row["map_high"] for row in rows)
-    )
-    y = scale(percents[0], percents[-1], bottom, TOP)
+    ends = [row[end] for row in rows for end in ("map", "map_low", "map_high")]
+    percents = [100 * end for end in ends if end is not None]
+    ticks = percent_ticks(min(percents), max(percents))
+    y = scale(ticks[0], ticks[-1], bottom, TOP)
     own = {row["backbone"] for row in rows if row["role"] == "teacher"}
     marks = [
         row
@@ -43,8 +42,10 @@ def draw_panel(rows: Sequence[Row], width: int, height: int) -> dict[str, Any]:
             "own": row["backbone"] in own,
             "x": along(math.log10(row["gmacs"])),
             "y": y(100 * row["map"]),
-            "low_y": y(100 * row["map_low"]),
-            "high_y": y(100 * row["map_high"]),
+        }
+        | {
+            f"{end}_y": None if row[f"map_{end}"] is None else y(100 * row[f"map_{end}"])
+            for end in ("low", "high")
         }
         for row in sorted(rows, key=lambda row: (row["gmacs"], row["map"]))
     ]
@@ -52,7 +53,7 @@ def draw_panel(rows: Sequence[Row], width: int, height: int) -> dict[str, Any]:
         "size": (width, height),
         "edges": (LEFT, right, TOP, bottom),
         "x_ticks": [(along(math.log10(tick)), f"{tick:g}") for tick in cost_ticks(first, last)],
-        "y_ticks": [(y(tick), f"{tick:g}") for tick in percents],
+        "y_ticks": [(y(tick), f"{tick:g}") for tick in ticks],
         "size_ticks": _size_ticks(marks),
         "marks": marks,
     }
@@ -77,13 +78,9 @@ def environment() -> Environment:
         "percent": lambda value: f"{100 * value:.1f}",
         "signed": lambda value: f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}"),
         "figures": figures,
+        "opponent": main_opponent,
     }
     return found
-
-
-def figures(value: float, count: int = 3) -> str:
-    """A number to `count` significant figures, never with an exponent."""
-    return f"{Decimal(f'{value:.{count}g}'):f}"
 
 
 def scale(first: float, last: float, start: float, end: float) -> Callable[[float], float]:

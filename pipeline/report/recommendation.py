@@ -5,12 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.tradeoff import ROLES, Row
+from pipeline.report.tradeoff import ROLES, UNTRAINED, Row, figures, interval_note
+from pipeline.report.verdict import stands_to_row, verdict
 
 FACTS = (
     *("network", "role", "backbone", "query_px", "database_px", "gmacs", "latency_ms"),
     *("map", "map_low", "map_high", "map_drop", "map_drop_low", "map_drop_high"),
 )
+# What a role takes besides the network.
+NEEDS = dict.fromkeys(UNTRAINED, "needs no training; `l2s export` does not write it") | {
+    "asymmetric": "needs a training without labels",
+    "symmetric": "needs a database of its own",
+    "baseline": "needs labels, and a database of its own; `l2s export` does not write it",
+}
 
 
 @dataclass(frozen=True)
@@ -38,13 +45,16 @@ class Bounds:
     def broken(self, row: Row) -> list[tuple[float, str]]:
         """By how much of itself each bound is exceeded by a row, and in words; none: it is within.
 
-        A latency that was not measured is beyond every bound.
+        A latency that was not measured, and a drop without an interval, are beyond every bound.
         """
+        drop, lost = row["map_drop_high"], "its drop may be {:.1f} points"
+        if drop is None:
+            drop, lost = math.inf, "its drop has no interval"
         latency_ms, latency = row["latency_ms"], "it takes {:.3g} ms"
         if latency_ms is None:
             latency_ms, latency = math.inf, "its latency was not measured on this machine"
         limits = (
-            (self.max_drop, 1.0, 100 * row["map_drop_high"], "its drop may be {:.1f} points"),
+            (self.max_drop, 1.0, 100 * drop, lost),
             (self.max_latency_ms, 1e-3, latency_ms, latency),
             (self.max_gmacs, 1e-6, row["gmacs"], "it costs {:.3g} GMACs"),
         )
@@ -73,23 +83,27 @@ def recommend(
     most accurate row (of equal ones the cheaper).
 
     Gives `chosen`, that row, or None and the row that comes `closest`; `why`, in words that stand
-    for themselves; `alternatives`, each other candidate with a reason. Rows hold `FACTS`.
+    for themselves; `alternatives`, each other candidate with a reason; `as_good`, the rows of other
+    roles that cost no more and that the figures do not tell to be worse; `verdict`, what the
+    figures of the whole table say. Rows hold `FACTS`.
 
-    table: rows with the columns `FACTS`, one of role `teacher` among them.
-    roles: symmetric and baseline rows need a database of their own.
+    table: rows as `read_rows` gives them, one of role `teacher` among them.
+    roles: what each needs besides the network stands in `NEEDS`.
 
-    Raises ValueError for unknown roles, and for a table that no row of theirs is in or that lacks
-    the drops.
+    Raises ValueError for unknown roles, for a table that no row of theirs is in or that lacks the
+    drops, and for a bound of the drop where there are no intervals.
     """
     unknown = [role for role in roles if role not in ROLES]
     if unknown or not roles:
         raise ValueError(f"--roles {', '.join(unknown)}: must be some of {', '.join(ROLES)}")
     dataset = table[0]["dataset"]
-    if any(row.get("map_drop_high") is None for row in table):
+    if any(row.get("map_drop") is None or "classes" not in row for row in table):
         raise ValueError(f"{dataset} was evaluated by an older version: run `l2s study`")
-    rows = [{fact: row[fact] for fact in FACTS} for row in table]
-    teacher = next(row for row in rows if row["role"] == "teacher")
-    candidates = [row for row in rows if row["role"] in roles]
+    if bounds.max_drop is not None and (note := interval_note(table)):
+        remedy = "give --max-gmacs or --max-latency-ms, or evaluate on more classes"
+        raise ValueError(f"--max-drop {bounds.max_drop:g}: {dataset} has {note}: {remedy}")
+    teacher = next(row for row in table if row["role"] == "teacher")
+    candidates = [row for row in table if row["role"] in roles]
     if not candidates:
         raise ValueError(f"{dataset} has no row of role {', '.join(roles)}")
 
@@ -105,37 +119,54 @@ def recommend(
         ground = "the most accurate" if bounds.max_drop is None else "the cheapest"
         why = (
             f"{ground} of {len(within)} within the bounds ({bounds}), of {len(candidates)} in all; "
-            f"{100 * best['gmacs'] / teacher['gmacs']:.2g} % of the teacher's GMACs"
+            f"{figures(100 * best['gmacs'] / teacher['gmacs'], 2)} % of the teacher's GMACs"
         )
+        if best["role"] not in ("teacher", "asymmetric"):
+            why += f"; {NEEDS[best['role']]}"
     else:
         why = (
             f"none of {len(candidates)} is within the bounds ({bounds}); "
             f"{best['network']} ({best['role']}) comes closest: {_faults(best, bounds)}"
         )
     return {
-        "chosen": best if within else None,
-        "closest": None if within else best,
+        "chosen": _facts(best) if within else None,
+        "closest": None if within else _facts(best),
         "why": why,
         "alternatives": [
-            row | {"within": row in within, "why": _comparison(row, best, bounds)}
+            _facts(row) | {"within": row in within, "why": _reason(row, best, bounds)}
             for row in candidates
             if row is not best
         ],
+        "as_good": [
+            _facts(row) | {"why": f"{_comparison(row, best)}; {NEEDS[row['role']]}"}
+            for row in table
+            if row["role"] not in (*roles, "teacher") and row["gmacs"] <= best["gmacs"]
+            if stands_to_row(best, row) != "better"
+        ],
+        "verdict": verdict(table),
     }
+
+
+def _facts(row: Row) -> Row:
+    return {fact: row[fact] for fact in FACTS}
 
 
 def _faults(row: Row, bounds: Bounds) -> str:
     return " and ".join(text for _, text in bounds.broken(row))
 
 
-def _comparison(row: Row, best: Row, bounds: Bounds) -> str:
+def _reason(row: Row, best: Row, bounds: Bounds) -> str:
     """Why the row is not the best one."""
-    if faults := _faults(row, bounds):
+    faults = _faults(row, bounds)
+    if faults:
         return f"not within the bounds: {faults}"
+    return f"within the bounds: {_comparison(row, best)}"
+
+
+def _comparison(row: Row, best: Row) -> str:
     points = 100 * (row["map"] - best["map"])
-    overlap = row["map_low"] <= best["map_high"] and best["map_low"] <= row["map_high"]
+    apart = {"no better": ", not told apart by the intervals", "": ", without intervals"}
     return (
-        f"within the bounds: {row['gmacs'] / best['gmacs']:.3g} times the GMACs, "
-        f"{abs(points):.1f} points {'more' if points >= 0 else 'less'} accurate"
-        f"{', their intervals overlap' if overlap else ''}"
+        f"{row['gmacs'] / best['gmacs']:.3g} times the GMACs, a mAP {abs(points):.1f} points "
+        f"{'higher' if points >= 0 else 'lower'}{apart.get(stands_to_row(row, best), '')}"
     )

@@ -24,6 +24,7 @@ from pipeline.paths import DatasetPaths
 from pipeline.report import tradeoff
 from pipeline.report.figure import FOLDER, WIDE, draw_panel, draw_tradeoff, environment
 from pipeline.report.tradeoff import Row
+from pipeline.report.verdict import verdict
 
 HALF = (560, 380)  # of the figure where several data sets stand side by side
 NARROW = (380, 360)  # of the figure on a phone, in the units of its drawing
@@ -70,7 +71,8 @@ def write_tradeoff(paths: DatasetPaths, rows: Sequence[Row]) -> None:
     title = f"{paths.dataset}{subset}: accuracy and cost of a query"
     table = tradeoff.csv_text(tradeoff.with_latencies(paths, rows))
     write_text(paths.results / "tradeoff.csv", table)
-    write_text(paths.results / "tradeoff.md", tradeoff.markdown_table(rows))
+    words = f"{tradeoff.markdown_table(rows)}\n{verdict(rows)}\n"
+    write_text(paths.results / "tradeoff.md", words)
     write_text(paths.results / "tradeoff.svg", draw_tradeoff(rows, title))
 
 
@@ -85,11 +87,12 @@ def render_report(
     numbers = count()  # by which the page refers to rows
     numbered = []
     for part in parts:
-        rows = [row | {"number": next(numbers)} for row in part["rows"]]
+        rows = [{"headroom_closed": None} | row | {"number": next(numbers)} for row in part["rows"]]
         students = [row for row in rows if row["role"] == "asymmetric"]
         best = max(students, key=lambda row: (row["map"], -row["gmacs"]), default=None)
         teacher = next(row for row in rows if row["role"] == "teacher")
-        numbered.append({**part, "rows": rows, "teacher": teacher, "best": best})
+        said = {"teacher": teacher, "best": best, "verdict": verdict(part["rows"])}
+        numbered.append({**part, "rows": rows, **said})
     rows = [row for part in numbered for row in part["rows"]]
     shown, left_out = fit_examples(numbered, EXAMPLE_BYTES)
     sizes = {"wide": WIDE if len(parts) == 1 else HALF, "narrow": NARROW}
@@ -109,6 +112,11 @@ def render_report(
         rows=rows,
         roles=tradeoff.roles_of(rows),
         reasons=REASONS,
+        without_intervals=[
+            f"{part['dataset']} has {note}"
+            for part in parts
+            if (note := tradeoff.interval_note(part["rows"]))
+        ],
         subset_note=tradeoff.SUBSET_NOTE,
         parameters=_yaml(parameters),
         versions={"Python": platform.python_version()} | versions,

@@ -1,11 +1,12 @@
 """The trade-off table on a terminal."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from pipeline.report.tradeoff import NUMBERS, SUBSET_NOTE, Row, is_subset, shown_columns
+from pipeline.report.tradeoff import NUMBERS, Row, notes, shown_columns
 
 FRONT_NOTE = "* on the Pareto front: no other row is both cheaper and at least as accurate"
 COLOURS = {
@@ -13,6 +14,7 @@ COLOURS = {
     "asymmetric": "#0b6e99",
     "symmetric": "#6aa84f",
     "naive": "#c0392b",
+    "adapter": "#8e5ea2",
     "baseline": "#b8860b",
 }
 
@@ -20,15 +22,19 @@ COLOURS = {
 def tradeoff_table(name: str, rows: Sequence[Row]) -> Table:
     """The rows of a study as a coloured table, with the latencies in milliseconds."""
     title = f"{name}: accuracy and cost of a query"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    notes = [FRONT_NOTE, *([SUBSET_NOTE] if is_subset(rows) else [])]
-    table.caption, table.caption_justify = "\n".join(notes), "left"
-    for column in (*shown_columns(rows[0]), "ms"):
-        is_number = column in NUMBERS
-        table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
+    table.caption, table.caption_justify = "\n".join([FRONT_NOTE, *notes(rows)]), "left"
+    for column in (*_columns(rows[0]), "ms"):
+        justify: Literal["right", "left"] = "right" if column in NUMBERS else "left"
+        table.add_column(column, justify=justify, no_wrap=column != "mAP gain")
     for row in rows:
-        shown = shown_columns(row)
+        shown = _columns(row)
         shown["role"] = f"[{COLOURS[row['role']]}]{row['role']}[/]"
         latency_ms = row["latency_ms"]
         table.add_row(*shown.values(), "" if latency_ms is None else f"{latency_ms:.2f}")
     return table
+
+
+def _columns(row: Row) -> dict[str, str]:
+    """Those that 120 characters hold: mAP@R stands in the files."""
+    return {name: text for name, text in shown_columns(row).items() if name != "mAP@R %"}

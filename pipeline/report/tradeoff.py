@@ -3,20 +3,34 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
+from pipeline.evaluation.confidence import LEAST_CLASSES
+from pipeline.evaluation.roles import OPPONENTS
 from pipeline.files import read_json
 from pipeline.paths import DatasetPaths
 
 SUBSET_NOTE = "subset: a part of the data set only; not comparable with published figures"
+HEADROOM_NOTE = "closed: (map - naive map) / (teacher map - naive map), the headroom that is closed"
 ROLES = {
     "teacher": "The teacher at full size, in its own database: the upper bound.",
     "asymmetric": "The student, from small images, in the teacher's database: the method.",
     "symmetric": "The student, in a database made by the student: needs re-indexing.",
     "naive": "The teacher, fed small images, in its own database: without the method.",
+    "adapter": "The same, its embeddings turned to fit those of large images: without training.",
     "baseline": "A network trained with labels at the small size, in its own database.",
 }
-NUMBERS = {"query px", "mAP %", "mAP@R %", "R@1 %", "GMACs", "ms"}  # columns on the right
+UNTRAINED = ("naive", "adapter")  # roles that need no training; one row each for all of one size
+NUMBERS = {
+    "query px",
+    "mAP %",
+    "mAP@R %",
+    "R@1 %",
+    "closed %",
+    "GMACs",
+    "ms",
+}  # columns on the right
 
 Row = dict[str, Any]  # None where it has no value in a column
 
@@ -24,7 +38,7 @@ Row = dict[str, Any]  # None where it has no value in a column
 def table_rows(cells: Iterable[Mapping[str, Row]]) -> list[Row]:
     """The rows of the cells, dearest query first, without any figure that depends on the machine.
 
-    Rows that several cells share (naive at one size with one backbone) are kept once.
+    Rows that several cells share (naive and adapter at one size with one backbone) are kept once.
 
     cells: rows by role, as results/DATASET/cells/KEY.json holds them.
     """
@@ -33,7 +47,8 @@ def table_rows(cells: Iterable[Mapping[str, Row]]) -> list[Row]:
     rows.sort(key=lambda row: (-row["gmacs"], row["network"], order.index(row["role"])))
     kept: dict[tuple[Any, ...], Row] = {}
     for row in rows:
-        own = ("backbone", "query_px") if row["role"] == "naive" else ("network", "role")
+        shared = row["role"] in UNTRAINED
+        own = ("role", "backbone", "query_px") if shared else ("role", "network")
         kept.setdefault(tuple(row[column] for column in own), row)
     rows = list(kept.values())
     columns = dict.fromkeys(column for row in rows for column in row)
@@ -92,10 +107,11 @@ def shown_columns(row: Row) -> dict[str, str]:
         "network": row["network"],
         "role": row["role"],
         "query px": str(row["query_px"]),
-        "mAP %": f"{percent(row, 'map')} ({percent(row, 'map_low')} to {percent(row, 'map_high')})",
+        "mAP %": f"{percent(row, 'map')}{between(row, 'map')}",
         "mAP@R %": percent(row, "map_at_r"),
         "R@1 %": percent(row, "recall_at_1"),
         "mAP gain": gain_text(row),
+        "closed %": percent(row, "headroom_closed"),
         "GMACs": f"{row['gmacs']:.4g}",
         "front": "*" if row["pareto"] else "",
     }
@@ -107,7 +123,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     rule = ["--:" if column in NUMBERS else "---" for column in shown[0]]
     cells = [list(shown[0]), rule, *(list(columns.values()) for columns in shown)]
     lines = "".join(f"| {' | '.join(texts)} |\n" for texts in cells)
-    return f"{lines}\n{SUBSET_NOTE}\n" if is_subset(rows) else lines
+    return "\n".join([lines, *(f"{note}\n" for note in notes(rows))])
 
 
 def roles_of(rows: Sequence[Row]) -> dict[str, str]:
@@ -121,13 +137,49 @@ def is_subset(rows: Sequence[Row]) -> bool:
     return any(row.get("subset") for row in rows)
 
 
-def gain_text(row: Row) -> str:
-    if not row.get("gain_over"):
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What a reader of the figures must know."""
+    closed = any(row.get("headroom_closed") is not None for row in rows)
+    found = [HEADROOM_NOTE * closed, interval_note(rows), SUBSET_NOTE * is_subset(rows)]
+    return [note for note in found if note]
+
+
+def interval_note(rows: Sequence[Row]) -> str:
+    """Why the rows of a data set have no intervals; empty where they have."""
+    if rows[0]["map_low"] is not None:
         return ""
-    return (
-        f"{100 * row['map_gain']:+.1f} over {row['gain_over']} "
-        f"({100 * row['map_gain_low']:+.1f} to {100 * row['map_gain_high']:+.1f})"
-    )
+    count = rows[0]["classes"]
+    return f"no intervals: {count} test classes say too little, {LEAST_CLASSES} are needed"
+
+
+def main_opponent(row: Row) -> str | None:
+    """The opponent that the gain of a row is shown over: the first of those it was compared with.
+
+    An asymmetric row has naive, a symmetric one baseline.
+    """
+    known = OPPONENTS.get(row["role"], ())
+    return next((one for one in known if row.get(f"map_over_{one}") is not None), None)
+
+
+def gain_text(row: Row) -> str:
+    opponent = main_opponent(row)
+    if not opponent:
+        return ""
+    column = f"map_over_{opponent}"
+    return f"{100 * row[column]:+.1f} over {opponent}{between(row, column, sign='+')}"
+
+
+def between(row: Row, column: str, sign: str = "") -> str:
+    """The interval of a value, a fraction of 1, in percent or points: empty where there is none."""
+    low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
+    if low is None or high is None:
+        return ""
+    return f" ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+
+
+def figures(value: float, count: int = 3) -> str:
+    """A number to `count` significant figures, never with an exponent."""
+    return f"{Decimal(f'{value:.{count}g}'):f}"
 
 
 def percent(row: Row, column: str) -> str:

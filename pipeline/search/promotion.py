@@ -28,12 +28,14 @@ TROUBLE = "the champions cannot be read or moved"
 @dataclass(frozen=True)
 class Terms:
     """On which terms a student may replace a champion. `tolerance_points` are points of map;
-    `again`: also one that was judged before; `across_backbones`: also one of another backbone.
+    `again`: also one that was judged before; `across_backbones`: also one of another backbone;
+    `without_interval`: also one that test classes too few for an interval find no worse.
     """
 
     tolerance_points: float = 0.5
     again: bool = False
     across_backbones: bool = False
+    without_interval: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,8 +186,9 @@ def _challenge(
         resolve_device(params.threads),
         same_teacher=champion is not None and champion.tag("teacher_md5") == teacher_md5,
     )
-    decision = decide(outcome, terms.tolerance_points)
-    settings = {"tolerance_points": terms.tolerance_points, **interval.model_dump()}
+    asked = {name: getattr(terms, name) for name in ("tolerance_points", "without_interval")}
+    decision = decide(outcome, **asked)
+    settings = {**asked, **interval.model_dump()}
     question = [champion.tag("md5") if champion else "", settings, code_digests(__name__)]
     with tracked_run(
         stage="retrain",
@@ -212,7 +215,7 @@ def _challenge(
         tags = {"decision": decision.result, "reason": decision.reason}
         run.set_tags({**tags, "candidate_version": version.version})
         if isinstance(outcome, Comparison):
-            run.log_results(asdict(outcome))
+            run.log_results({key: v for key, v in asdict(outcome).items() if v is not None})
         for tag, text in tags.items():
             store.client.set_model_version_tag(model, version.version, tag, text)
     return decision, version

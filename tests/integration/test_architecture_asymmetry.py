@@ -33,7 +33,8 @@ Row = dict[str, str]
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
-    set_params(folder, TINY | {"students": STUDENTS})
+    own = {"students": STUDENTS, "datasets.emblems.source.families": 8}
+    set_params(folder, TINY | own)
     order = [(name, "emblems") for name in ("inputs", "prepare", "train_teacher")]
     order += [("embed_database", "emblems")]
     order += [(name, key) for key in STUDENTS for name in ("distill", "train_baseline", "evaluate")]
@@ -53,22 +54,23 @@ def rows(study: Path) -> dict[tuple[str, str], Row]:
         return {(row["network"], row["role"]): row for row in csv.DictReader(file)}
 
 
-def test_a_light_network_at_full_size_has_every_row_but_the_naive(
+def test_a_light_network_at_full_size_has_every_row_but_naive_and_adapter(
     rows: dict[tuple[str, str], Row],
 ) -> None:
-    """The naive row would be the teacher's: nothing is small about the query."""
+    """Both would be the teacher: nothing is small about the query."""
     roles = {key: [role for network, role in rows if network == key] for key in STUDENTS}
     assert sorted(roles["light-32"]) == ["asymmetric", "baseline", "symmetric"]
-    assert sorted(roles["small-16"]) == ["asymmetric", "baseline", "naive", "symmetric"]
+    of_small = ["adapter", "asymmetric", "baseline", "naive", "symmetric"]
+    assert sorted(roles["small-16"]) == of_small
     assert ("teacher", "teacher") in rows
-    assert len(rows) == 8
+    assert len(rows) == 9
 
 
 def test_the_rows_say_which_network_sees_what(rows: dict[tuple[str, str], Row]) -> None:
     for (network, role), row in rows.items():
         assert row["backbone"] == (LIGHT if network == "light-32" else "timm/test_resnet")
         assert row["query_px"] == ("16" if network == "small-16" else "32")
-        against_teacher = role in ("teacher", "asymmetric", "naive")
+        against_teacher = role in ("teacher", "asymmetric", "naive", "adapter")
         assert row["database_px"] == ("32" if against_teacher else row["query_px"])
         assert row["subset"] == "False"
 
@@ -81,9 +83,19 @@ def test_costs_are_those_of_the_light_network(rows: dict[tuple[str, str], Row]) 
 
 
 def test_gains_are_over_rows_that_there_are(rows: dict[tuple[str, str], Row]) -> None:
-    assert rows["small-16", "asymmetric"]["gain_over"] == "naive"
-    assert rows["light-32", "asymmetric"]["gain_over"] == ""
-    assert rows["light-32", "symmetric"]["gain_over"] == "baseline"
+    small, light = (rows[key, "asymmetric"] for key in STUDENTS)
+    for opponent in ("naive", "adapter", "baseline"):
+        low, gain, high = (float(small[f"map_over_{opponent}{e}"]) for e in ("_low", "", "_high"))
+        assert low <= gain <= high
+    assert light["map_over_naive"] == light["map_over_adapter"] == ""
+    assert light["map_over_baseline"]
+    assert rows["light-32", "symmetric"]["map_over_baseline"]
+
+
+def test_twelve_test_classes_give_intervals(rows: dict[tuple[str, str], Row]) -> None:
+    for row in rows.values():
+        assert row["classes"] == "12"
+        assert float(row["map_low"]) <= float(row["map"]) <= float(row["map_high"])
 
 
 def test_the_baseline_is_the_light_network_trained_with_labels(study: Path) -> None:

@@ -15,11 +15,13 @@ from typer.testing import CliRunner
 
 from pipeline.cli.__main__ import app
 from pipeline.config.params import load_params
+from pipeline.evaluation import confidence
 from pipeline.files import file_md5
 from pipeline.flows.retraining import Request, retrain
 from pipeline.flows.terminal import kept_teacher_line
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
 from pipeline.paths import locked_outputs, teacher_origin
+from pipeline.search import decision
 from pipeline.search.promotion import (
     Terms,
     Verdict,
@@ -73,7 +75,7 @@ def test_new_images_retrain_students_and_only_the_better_one_leads(workspace: Pa
     put_images(workspace, 6)
     second = retrain(Request())
     assert second.is_success
-    assert second.lines[0] == f"{NAME}: 12 new images, 0 changed, 0 gone"
+    assert second.lines[0] == f"{NAME}: 24 new images, 0 changed, 0 gone"
     assert set(second.outcomes) == {
         "hash_inputs@own",
         "prepare@own",
@@ -131,8 +133,8 @@ def test_new_images_retrain_students_and_only_the_better_one_leads(workspace: Pa
         roll_back_champion(NAME, 64)
 
     # The one that was rolled back may lead where it is asked again.
-    assert put_student("made/72/student.safetensors").decision.reason.endswith("rolled back")
-    verdict = put_student("made/72/student.safetensors", Terms(again=True))
+    assert put_student("made/144/student.safetensors").decision.reason.endswith("rolled back")
+    verdict = put_student("made/144/student.safetensors", Terms(again=True))
     assert verdict.decision.result == "promoted"
     assert verdict.champion == "2"
 
@@ -157,9 +159,9 @@ def defended(workspace: Path) -> Path:
     """Version 2, a good one, leads; the next candidate is a bad one."""
     del workspace
     assert [one.decision.result for one in name_first_champions(load_params(), NAME)] == ["first"]
-    verdict = put_student("made/72/student.safetensors", Terms(tolerance_points=50))
+    verdict = put_student("made/144/student.safetensors", Terms(tolerance_points=50))
     assert (verdict.decision.result, verdict.champion) == ("promoted", "2")
-    return Path("made/84/student.safetensors")
+    return Path("made/168/student.safetensors")
 
 
 def champion_state() -> tuple[object, ...]:
@@ -232,9 +234,27 @@ def test_the_same_candidate_is_refused_where_nothing_is_broken(defended: Path) -
     assert (verdict.decision.result, verdict.champion) == ("refused", "2")
 
 
+def test_too_few_test_classes_promote_nobody_unless_it_is_asked_for(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del workspace
+    for module in (confidence, decision):
+        monkeypatch.setattr(module, "LEAST_CLASSES", 13)
+    assert [one.decision.result for one in name_first_champions(load_params(), NAME)] == ["first"]
+    verdict = put_student("made/144/student.safetensors")
+    assert (verdict.decision.result, verdict.champion) == ("refused", "1")
+    assert "no interval: 12 test classes, 13 are needed" in verdict.decision.reason
+    verdict = put_student("made/144/student.safetensors", Terms(again=True, without_interval=True))
+    assert (verdict.decision.result, verdict.champion) == ("promoted", "2")
+    runs = [run.data for run in open_store().runs("tags.role = 'decision'")]
+    asked = {run.params["without_interval"]: run for run in runs if "map_gain" in run.metrics}
+    assert set(asked) == {"False", "True"}
+    assert not any("map_gain_low" in run.metrics for run in asked.values())
+
+
 def test_a_candidate_that_ranks_nothing_is_refused_and_recorded(defended: Path) -> None:
     del defended
-    network, card = load_network(Path("made/72/student.safetensors"), CPU)
+    network, card = load_network(Path("made/144/student.safetensors"), CPU)
     for values in network.projection.parameters():
         values.data.fill_(float("nan"))
     save_network(Path("nan.safetensors"), network, card)
@@ -295,7 +315,7 @@ def test_the_champion_itself_is_embedded_by_nobody_and_its_copy_is_healed(
     with pytest.raises(ValueError, match="not the network of champion version 2 any more"):
         answer_of(STUDENT)
     monkeypatch.setenv("L2S_DEVICE", "cuda:7")
-    verdict = put_student("made/72/student.safetensors", Terms(again=True))
+    verdict = put_student("made/144/student.safetensors", Terms(again=True))
     assert verdict.decision.reason == "the candidate is the champion: the same network"
     assert answer_of(STUDENT) == "2"
 

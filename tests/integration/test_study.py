@@ -39,17 +39,40 @@ def rows_of(folder: Path) -> dict[str, dict[str, str]]:
 
 def test_table_has_every_role_with_accuracy_and_cost(study: Path) -> None:
     rows = rows_of(study)
-    assert set(rows) == {"teacher", "asymmetric", "symmetric", "naive", "baseline"}
+    assert set(rows) == {"teacher", "asymmetric", "symmetric", "naive", "adapter", "baseline"}
+    own_database = ("symmetric", "baseline")
     for role, row in rows.items():
         assert 0 < float(row["map"]) <= 1, role
-        assert float(row["map_low"]) <= float(row["map"]) <= float(row["map_high"])
+        assert (row["classes"], row["map_low"], row["map_high"]) == ("6", "", "")
         assert float(row["latency_ms"]) > 0
         assert row["query_px"] == ("32" if role == "teacher" else "16")
-        assert row["database_px"] == ("32" if role in ("teacher", "asymmetric", "naive") else "16")
+        assert row["database_px"] == ("16" if role in own_database else "32")
     assert float(rows["teacher"]["gmacs"]) > 3 * float(rows["asymmetric"]["gmacs"])
-    assert rows["asymmetric"]["gain_over"] == "naive"
-    difference = float(rows["asymmetric"]["map"]) - float(rows["naive"]["map"])
-    assert float(rows["asymmetric"]["map_gain"]) == pytest.approx(difference, abs=1e-12)
+    for column in ("gmacs", "parameters", "latency_ms"):
+        assert rows["adapter"][column] == rows["naive"][column]
+    for opponent in ("naive", "adapter", "baseline"):
+        difference = float(rows["asymmetric"]["map"]) - float(rows[opponent]["map"])
+        told = float(rows["asymmetric"][f"map_over_{opponent}"])
+        assert told == pytest.approx(difference, abs=1e-12)
+
+
+def test_few_test_classes_are_told_wherever_figures_are(study: Path) -> None:
+    why = "no intervals: 6 test classes say too little, 10 are needed"
+    page = (study / "report/index.html").read_text(encoding="utf-8")
+    assert f"emblems has {why}." in page
+    assert "nan" not in (study / "results/emblems/cells/tiny-16.json").read_text().lower()
+    assert (study / "results/emblems/tradeoff.md").read_text().endswith(f"there are {why}.\n")
+    shown = run(study, sys.executable, "-m", "pipeline.cli", "table").stdout
+    assert f"verdict Nothing here can be called better or worse, for there are {why}." in " ".join(
+        shown.split()
+    )
+    asked = ("-m", "pipeline.cli", "recommend")
+    answer = run(study, sys.executable, *asked, "--max-gmacs", "1").stdout
+    assert "emblems: tiny-16" in answer
+    assert why in answer
+    refused = run(study, sys.executable, *asked, "--max-drop", "50", check=False)
+    assert refused.returncode == 2
+    assert f"emblems has {why}" in refused.stderr
 
 
 def test_figure_and_metrics_are_readable_by_dvc(study: Path) -> None:
@@ -66,7 +89,7 @@ def test_figure_and_metrics_are_readable_by_dvc(study: Path) -> None:
 
 def test_the_report_shows_every_row_and_examples(study: Path) -> None:
     page = (study / "report/emblems/index.html").read_text(encoding="utf-8")
-    assert page.count('<tr id="row-') == len(rows_of(study)) == 5
+    assert page.count('<tr id="row-') == len(rows_of(study)) == 6
     assert page.count('<article class="query"') >= 3
     assert page.count("data:image/webp;base64,") >= 6
     assert str(study) not in page
@@ -80,7 +103,7 @@ def test_every_training_and_evaluation_is_one_run(study: Path) -> None:
         runs.setdefault(run_id, {})[key] = value
     assert sorted(own["role"] for own in runs.values()) == sorted(
         ["teacher", "student", "baseline"]  # trainings
-        + ["teacher", "asymmetric", "symmetric", "naive", "baseline"]  # evaluations
+        + ["teacher", "asymmetric", "symmetric", "naive", "adapter", "baseline"]  # evaluations
     )
     for own in runs.values():
         needed = {"dataset", "query_px", "dvc_stage", "fingerprint", "git_commit", "backbone"}

@@ -1,5 +1,7 @@
 """The rows of one evaluation."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,21 +11,26 @@ from torch.nn.functional import normalize
 from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups
 from pipeline.evaluation.confidence import bootstrap_interval, paired_bootstrap
 from pipeline.evaluation.ranking import evaluate_retrieval
+from pipeline.evaluation.roles import OPPONENTS
 from pipeline.models.weights import NetworkCard
 from tests.made_training import tiny_embedder
 
-LABELS = torch.tensor([0] * 6 + [1] * 6 + [2] * 5 + [3])  # the last is alone in its class
+# Eleven classes of queries; the last is alone in its own.
+SIZES = (6, 6, 5, 2, 2, 2, 2, 2, 3, 3, 4, 1)
+LABELS = torch.repeat_interleave(torch.arange(12), torch.tensor(SIZES))
+IMAGES = sum(SIZES)
+CLASSES = LABELS.numpy()
 BOOTSTRAP = Bootstrap(samples=200, level=0.9, seed=3)
 
 
 def setups(*roles: str) -> list[RetrievalSetup]:
     """Queries are noisy class centres, the noisier the later the role."""
     generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(4, 8, generator=generator, dtype=torch.float64)
-    database = centres[LABELS] + 0.3 * torch.randn(18, 8, generator=generator).double()
+    centres = torch.randn(12, 8, generator=generator, dtype=torch.float64)
+    database = centres[LABELS] + 0.3 * torch.randn(IMAGES, 8, generator=generator).double()
     made = []
     for number, role in enumerate(roles):
-        noise = torch.randn(18, 8, generator=generator, dtype=torch.float64)
+        noise = torch.randn(IMAGES, 8, generator=generator, dtype=torch.float64)
         queries = normalize(centres[LABELS] + (0.5 + number) * noise, dim=1)
         card = NetworkCard("made/tiny", 8, 16)
         made.append(
@@ -41,43 +48,71 @@ def test_rows_hold_the_metrics_the_intervals_and_the_cost() -> None:
     for setup, row in zip(given, rows, strict=True):
         result = evaluate_retrieval(setup.queries, setup.database, LABELS, recall_at=(1, 4))
         interval = bootstrap_interval(
-            result.query_metrics["average_precision"], seed=3, samples=200, level=0.9
+            result.query_metrics["average_precision"], CLASSES, seed=3, samples=200, level=0.9
         )
         assert row["map"] == result.map
         assert (row["map_low"], row["map_high"]) == (interval.low, interval.high)
         assert row["map_low"] < row["map"] < row["map_high"]
         assert (row["recall_at_1"], row["recall_at_4"]) == tuple(result.recall_at.values())
-        assert (row["queries"], row["excluded_queries"]) == (17, 1)
+        assert (row["queries"], row["excluded_queries"], row["classes"]) == (37, 1, 11)
         assert (row["query_px"], row["database_px"], row["input_bytes"]) == (16, 24, 768)
         assert row["parameters"] == 1529
         pd.testing.assert_frame_equal(results[setup.role].per_query, result.per_query)
     assert list(results) == ["asymmetric", "naive"]
 
 
-def test_gains_are_paired_over_the_natural_opponent() -> None:
-    given = setups("asymmetric", "symmetric", "naive", "baseline")
+def test_gains_are_paired_over_what_one_would_do_without_the_method() -> None:
+    given = setups("asymmetric", "symmetric", "naive", "adapter", "baseline")
     rows, _ = evaluate_setups(given, LABELS, (1,), BOOTSTRAP)
     by_role = {row["role"]: row for row in rows}
     precision = {
         c.role: evaluate_retrieval(c.queries, c.database, LABELS).query_metrics["average_precision"]
         for c in given
     }
-    for role, opponent in (("asymmetric", "naive"), ("symmetric", "baseline")):
-        row = by_role[role]
-        gain = paired_bootstrap(
-            precision[role], precision[opponent], seed=3, samples=200, level=0.9
-        )
-        assert row["gain_over"] == opponent
-        assert row["map_gain"] == pytest.approx(row["map"] - by_role[opponent]["map"], abs=1e-12)
-        assert (row["map_gain_low"], row["map_gain_high"]) == (gain.low, gain.high)
-        assert np.isfinite(gain.low)
-    for role in ("naive", "baseline"):
-        assert not any("gain" in column for column in by_role[role])
+    seen = 0
+    for role, row in by_role.items():
+        compared = {column for column in row if column.startswith("map_over_")}
+        opponents = OPPONENTS.get(role, ())
+        assert compared == {f"map_over_{o}{e}" for o in opponents for e in ("", "_low", "_high")}
+        for opponent in opponents:
+            gain = paired_bootstrap(
+                precision[role], precision[opponent], CLASSES, seed=3, samples=200, level=0.9
+            )
+            column, seen = f"map_over_{opponent}", seen + 1
+            assert row[column] == pytest.approx(row["map"] - by_role[opponent]["map"], abs=1e-12)
+            assert (row[f"{column}_low"], row[f"{column}_high"]) == (gain.low, gain.high)
+            assert np.isfinite(gain.low)
+    assert seen == 6
 
 
 def test_without_an_opponent_there_is_no_gain() -> None:
     rows, _ = evaluate_setups(setups("teacher", "asymmetric"), LABELS, (1,), BOOTSTRAP)
-    assert not any("gain" in column for row in rows for column in row)
+    assert not any("over" in column or "headroom" in column for row in rows for column in row)
+
+
+def test_the_headroom_that_is_closed_by_hand() -> None:
+    given = setups("asymmetric", "naive")
+    alone = np.where(CLASSES == 11, np.nan, 1.0)
+    rows, _ = evaluate_setups(given, LABELS, (1,), BOOTSTRAP, alone)
+    student, naive = (row["map"] for row in rows)
+    assert rows[0]["headroom_closed"] == pytest.approx((student - naive) / (1 - naive), abs=1e-12)
+    assert "headroom_closed" not in rows[1]
+    # Of a teacher that is no better than naive there is none to close.
+    rows, _ = evaluate_setups(given, LABELS, (1,), BOOTSTRAP, 0 * alone)
+    assert rows[0]["headroom_closed"] is None
+
+
+def test_under_ten_classes_there_is_no_interval_and_no_nan() -> None:
+    labels = LABELS % 9
+    teacher = np.full(IMAGES, 0.9)
+    rows, _ = evaluate_setups(setups("asymmetric", "naive"), labels, (1,), BOOTSTRAP, teacher)
+    ends = [
+        row[c] for row in rows for c in row if c.startswith("map") and c.endswith(("low", "high"))
+    ]
+    assert ends == [None] * 10
+    assert rows[0]["classes"] == 9
+    assert rows[0]["map_over_naive"] == pytest.approx(rows[0]["map"] - rows[1]["map"], abs=1e-12)
+    json.dumps(rows, allow_nan=False)
 
 
 def test_the_same_seed_gives_the_same_intervals() -> None:
@@ -99,7 +134,12 @@ def test_drops_are_paired_with_the_teacher_at_full_size() -> None:
     for setup, row in zip(given, rows, strict=True):
         own = evaluate_retrieval(setup.queries, setup.database, LABELS)
         drop = paired_bootstrap(
-            precision, own.query_metrics["average_precision"], seed=3, samples=200, level=0.9
+            precision,
+            own.query_metrics["average_precision"],
+            CLASSES,
+            seed=3,
+            samples=200,
+            level=0.9,
         )
         assert row["map_drop"] == pytest.approx(teacher.map - row["map"], abs=1e-12)
         assert (row["map_drop_low"], row["map_drop_high"]) == (drop.low, drop.high)

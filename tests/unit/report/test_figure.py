@@ -19,7 +19,7 @@ from pipeline.report.figure import (
     scale,
 )
 from pipeline.report.tradeoff import ROLES
-from tests.made_report import part, row
+from tests.made_report import part, row, without_intervals
 
 
 def numbered(rows: list[dict]) -> list[dict]:
@@ -71,8 +71,8 @@ def test_a_panel_keeps_every_mark_inside_and_in_order() -> None:
     rows = numbered(part("made")["rows"])
     for width, height in ((980, 460), (380, 360)):
         panel = draw_panel(rows, width, height)
-        assert len(panel["marks"]) == len(rows) == 13
-        assert sorted(mark["number"] for mark in panel["marks"]) == list(range(13))
+        assert len(panel["marks"]) == len(rows) == 16
+        assert sorted(mark["number"] for mark in panel["marks"]) == list(range(16))
         for mark in panel["marks"]:
             assert LEFT < mark["x"] < width - RIGHT
             assert TOP <= mark["high_y"] < mark["y"] < mark["low_y"] <= height - BOTTOM
@@ -88,7 +88,7 @@ def test_a_panel_keeps_every_mark_inside_and_in_order() -> None:
 def test_curves_join_a_role_and_the_front_is_a_staircase() -> None:
     text = draw_tradeoff(part("made")["rows"], "made")
     curves = dict(re.findall(r'<path class="curve (\w+)" d="([^"]*)"', text))
-    assert list(curves) == ["asymmetric", "baseline", "naive", "symmetric"]
+    assert list(curves) == ["adapter", "asymmetric", "baseline", "naive", "symmetric"]
     assert all(re.fullmatch(r"M[\d. ]+( L[\d. ]+){2}", path) for path in curves.values())
     (front,) = re.findall(r'<path class="front" d="([^"]*)"', text)
     assert re.fullmatch(r"M[\d.]+ [\d.]+( H[\d.]+ V[\d.]+){3}", front)
@@ -114,6 +114,16 @@ def test_labels_of_sizes_do_not_run_together() -> None:
     assert [text for _, text in draw_panel(rows, 380, 360)["size_ticks"]] == ["96 px", "32 px"]
 
 
+def test_marks_without_intervals_have_no_whiskers() -> None:
+    rows = without_intervals(part("made"))["rows"]
+    marks = draw_panel(numbered(rows), 980, 460)["marks"]
+    assert [mark["low_y"] for mark in marks] == [None] * 16
+    text = draw_tradeoff(rows, "made")
+    assert 'class="whisker"' not in text
+    assert "interval" not in text
+    assert draw_tradeoff(part("made")["rows"], "made").count('class="whisker"') == 16
+
+
 def test_a_single_row_is_drawn() -> None:
     panel = draw_panel(numbered([row("made", "teacher", "teacher", 96, 0.7)]), 560, 380)
     (mark,) = panel["marks"]
@@ -129,7 +139,7 @@ def test_the_figure_as_a_file_shows_every_row_and_repeats_byte_by_byte() -> None
     names = [element.tag.partition("}")[2] for element in root.iter()]
     assert names.count("svg") == 1
     marks = [e for e in root.iter() if re.match(r"mark \w+$", e.get("class", ""))]
-    assert len(marks) == len(rows) == 13
+    assert len(marks) == len(rows) == 16
     words = " ".join(root.itertext())
     for word in ("made & shown", "96 px", "32 px", "mAP %", "Pareto front", *ROLES.values()):
         assert word in words

@@ -39,7 +39,7 @@ def test_a_part_holds_rows_facts_and_pictures(paths: DatasetPaths) -> None:
         ("null", "asymmetric"),
         ("null", "naive"),
     ]
-    assert found["rows"][0]["gain_over"] is None
+    assert found["rows"][0]["map_over_naive"] is None
     assert found["rows"][0]["pareto"] is True
     students = [(one["student"], one["query_px"]) for one in found["examples"]]
     assert students == [("made-64", 64), ("null", 32)]

@@ -44,6 +44,7 @@ def row(
         "map_drop": drop,
         "map_drop_low": drop - spread,
         "map_drop_high": drop + spread,
+        "classes": 30,
         **extra,
     }
 
@@ -120,8 +121,8 @@ def test_every_other_candidate_is_given_a_reason() -> None:
     assert why == {
         "l": (
             True,
-            "within the bounds: 2 times the GMACs, 2.0 points more accurate, "
-            "their intervals overlap",
+            "within the bounds: 2 times the GMACs, a mAP 2.0 points higher, "
+            "not told apart by the intervals",
         ),
         "s": (False, "not within the bounds: its drop may be 9.0 points"),
     }
@@ -168,7 +169,58 @@ def test_bad_questions_are_refused() -> None:
     with pytest.raises(ValueError, match="no row of role baseline"):
         recommend(ROWS, Bounds(max_drop=1), ("baseline",))
     with pytest.raises(ValueError, match="older version"):
-        recommend([r | {"map_drop_high": None} for r in ROWS], Bounds(max_drop=1))
+        recommend([r | {"map_drop": None} for r in ROWS], Bounds(max_drop=1))
+    ends = dict.fromkeys(f"{c}_{end}" for c in ("map", "map_drop") for end in ("low", "high"))
+    few = [r | ends | {"classes": 9} for r in ROWS]
+    with pytest.raises(ValueError, match="--max-drop 1: emblems has no intervals: 9 test classes"):
+        recommend(few, Bounds(max_drop=1))
+    assert Bounds(max_drop=50).broken(few[1]) == [(float("inf"), "its drop has no interval")]
+    found = recommend(few, Bounds(max_gmacs=1))
+    assert found["chosen"]["network"] == "m"
+    within = [one["why"] for one in found["alternatives"] if one["within"]]
+    assert within == [
+        "within the bounds: 0.5 times the GMACs, a mAP 5.0 points lower, without intervals"
+    ]
+    json.dumps(found, allow_nan=False)
+
+
+def failed_distillation(low: float, high: float) -> list[dict[str, Any]]:
+    """A student whose gain over naive has that interval; both are 16 points below the teacher."""
+    gain = {"map_over_naive": (low + high) / 2, "map_over_naive_low": low}
+    student = row("s", "asymmetric", 0.5, 0.164) | gain | {"map_over_naive_high": high}
+    return [ROWS[0], student, row("s", "naive", 0.5, 0.16), row("s", "symmetric", 0.5, 0.3)]
+
+
+def test_a_cheaper_row_of_equal_accuracy_is_not_hidden() -> None:
+    found = recommend(failed_distillation(-0.02, 0.012), Bounds(max_drop=20))
+    assert found["chosen"]["network"] == "s"
+    (naive,) = found["as_good"]  # not the symmetric one, which is less accurate
+    assert (naive["role"], naive["gmacs"]) == ("naive", 0.5)
+    assert naive["why"] == (
+        "1 times the GMACs, a mAP 0.4 points higher, not told apart by the intervals; "
+        "needs no training; `l2s export` does not write it"
+    )
+    assert "s is no better than the teacher fed the same small images" in found["verdict"]
+    assert "Deploy no student" in found["verdict"]
+    better = recommend(failed_distillation(0.001, 0.012), Bounds(max_drop=20))
+    assert better["as_good"] == []
+    worse = recommend(failed_distillation(-0.02, -0.001), Bounds(max_drop=20))["as_good"]
+    assert worse[0]["why"].startswith("1 times the GMACs, a mAP 0.4 points higher; needs no")
+
+
+def test_what_cannot_be_exported_is_named_as_such() -> None:
+    found = recommend(ROWS, Bounds(max_gmacs=1), ("naive",))
+    assert found["chosen"]["role"] == "naive"
+    assert found["why"].endswith("needs no training; `l2s export` does not write it")
+    assert [(one["network"], one["role"]) for one in found["as_good"]] == [
+        ("s", "asymmetric"),
+        ("s", "symmetric"),
+    ]
+
+
+def test_a_share_has_no_exponent() -> None:
+    dear = [ROWS[0], row("l", "asymmetric", 4.0, 0.01)]
+    assert "; 100 % of the teacher's GMACs" in recommend(dear, Bounds(max_drop=5))["why"]
 
 
 @pytest.fixture
@@ -200,6 +252,8 @@ def test_the_command_says_which_and_why() -> None:
     assert "asymmetric, 64 px, 1 GMACs, 12 ms, mAP 67.0 % (65.5 to 68.5)" in told
     assert "3.0 points (2.0 to 4.0) below the teacher" in told
     assert "not s (asymmetric, 64 px): not within the bounds" in told
+    assert "not s (symmetric, 64 px): 0.5 times the GMACs, a mAP 2.5 points higher, not" in told
+    assert told.splitlines()[-1].startswith("  verdict: ")
 
 
 def test_the_table_is_shown_and_nothing_is_written(study: Path) -> None:
@@ -207,6 +261,7 @@ def test_the_table_is_shown_and_nothing_is_written(study: Path) -> None:
     done = CliRunner().invoke(cli.app, ["table"])
     assert done.exit_code == 0
     assert "67.0 (65.5 to 68.5)" in done.stdout
+    assert "\nverdict " in done.stdout
     assert {path: path.stat().st_mtime_ns for path in study.rglob("*")} == before
 
 

@@ -13,7 +13,7 @@ from pipeline.report.report import (
     render_report,
 )
 from pipeline.report.tradeoff import ROLES
-from tests.made_report import PACK, PARAMETERS, large_study, part
+from tests.made_report import PACK, PARAMETERS, large_study, part, without_intervals
 
 VOID = {"meta", "input", "img", "br", "link", "hr"}
 
@@ -149,7 +149,7 @@ def test_points_and_pictures_have_words() -> None:
     page = Page(page_of([part("made")]))
     marks = page.classed("g", "mark")
     labels = {str(mark["aria-label"]) for mark in marks}
-    assert len(labels) == 13
+    assert len(labels) == 16
     assert (
         "made, asymmetric, made-0, timm/made, 64 px: mAP 60.0 %, interval 58.0 to 62.0; "
         "0.0164 GMACs; \N{MINUS SIGN}10.0 points to the teacher; on the Pareto front"
@@ -177,6 +177,28 @@ def test_the_table_has_the_figures_that_people_look_for() -> None:
     assert "95 % bootstrap" in text
     assert "query_px: 32" in text
     assert "90 % bootstrap" in page_of([part("made")], confidence=0.9)
+    assert '<td class="n" data-tip="closed %" data-value="0.4">40.0</td>' in text
+
+
+def test_the_verdict_stands_first() -> None:
+    text = page_of([part("made")])
+    first = text[text.index("<h1>") : text.index("<nav")]
+    assert "every student is better" in first.lower()
+    assert "so that 40 % of the headroom is closed" in first
+
+
+def test_a_page_without_intervals_says_why() -> None:
+    lean = without_intervals(part("lean"))
+    json.dumps(lean, allow_nan=False)
+    text = page_of([lean])
+    said = "lean has no intervals: 8 test classes say too little, 10 are needed."
+    assert said in text
+    assert "Nothing here can be called better or worse" in text
+    assert "bootstrap" not in text
+    assert " to " not in text[text.index('<table class="rows"') :].partition("<tbody>")[2][:2000]
+    both = page_of([lean, part("made")])
+    assert said in both
+    assert "95 % bootstrap" in both
 
 
 def test_colours_can_be_read_in_light_and_in_dark() -> None:
@@ -208,8 +230,8 @@ def test_columns_stay_in_line_where_a_data_set_has_no_recall_at_1() -> None:
     text = page_of(study)
     table = text[text.index('<table class="rows"') :].partition("</table>")[0]
     heads, *rows = table.split("<tr")[1:]
-    assert len(rows) == 26
-    assert {row.count("<td") + row.count("<th") for row in rows} == {heads.count("<th ")} == {14}
+    assert len(rows) == 32
+    assert {row.count("<td") + row.count("<th") for row in rows} == {heads.count("<th ")} == {15}
 
 
 def test_a_subset_is_called_one() -> None:
@@ -222,7 +244,8 @@ def test_a_subset_is_called_one() -> None:
 def test_a_study_without_students_or_without_naive_rows() -> None:
     assert Page(page_of([part("made", students=0)])).classed("article", "query") == []
     full = part("made", students=1, roles=("asymmetric",))
-    full["rows"][1] |= {"gain_over": None, "map_gain": None}
+    absent = [column for column in full["rows"][1] if column.startswith(("map_over_", "headroom"))]
+    full["rows"][1] |= dict.fromkeys(absent)
     for query in full["examples"][0]["queries"]:
         query["answers"].pop()
     assert len(Page(page_of([full])).classed("div", "answer")) == 9 * 2

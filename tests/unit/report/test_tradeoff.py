@@ -16,6 +16,7 @@ from pipeline.paths import DatasetPaths
 from pipeline.report.report import write_tradeoff
 from pipeline.report.terminal import COLOURS, tradeoff_table
 from pipeline.report.tradeoff import (
+    HEADROOM_NOTE,
     ROLES,
     Row,
     gain_text,
@@ -25,6 +26,7 @@ from pipeline.report.tradeoff import (
     read_rows,
     table_rows,
 )
+from pipeline.report.verdict import verdict
 
 
 def row(network: str, role: str, query_px: int, accuracy: float, **extra: Any) -> dict[str, Any]:
@@ -40,12 +42,18 @@ def row(network: str, role: str, query_px: int, accuracy: float, **extra: Any) -
         "map_at_r": accuracy / 2,
         "recall_at_1": accuracy + 0.1,
         "map_drop": 0.7 - accuracy,
+        "classes": 12,
         "gmacs": extra.pop("gmacs", query_px**2 / 1e6),
         **extra,
     }
 
 
-GAIN = {"gain_over": "naive", "map_gain": 0.123, "map_gain_low": 0.1, "map_gain_high": 0.149}
+GAIN = {
+    "role": "asymmetric",
+    "map_over_naive": 0.123,
+    "map_over_naive_low": 0.1,
+    "map_over_naive_high": 0.149,
+}
 
 
 @pytest.fixture
@@ -57,11 +65,16 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DatasetPaths:
         "teacher": [row("teacher", "teacher", 96, 0.7)],
         "s": [
             row("s", "naive", 32, 0.2),
+            row("s", "adapter", 32, 0.25),
             row("s", "symmetric", 32, 0.45),
-            row("s", "asymmetric", 32, 0.4, **GAIN),
+            row("s", "asymmetric", 32, 0.4) | GAIN | {"headroom_closed": 0.38},
             row("s", "baseline", 32, 0.39),
         ],
-        "t": [row("t", "asymmetric", 32, 0.41), row("t", "naive", 32, 0.2)],
+        "t": [
+            row("t", "asymmetric", 32, 0.41),
+            row("t", "naive", 32, 0.2),
+            row("t", "adapter", 32, 0.25),
+        ],
         "u": [
             row("u", "asymmetric", 32, 0.43, backbone="timm/b", gmacs=0.5),
             row("u", "naive", 32, 0.21, backbone="timm/b", gmacs=0.5),
@@ -131,12 +144,13 @@ def test_rows_are_gathered_dearest_first_without_repeats(paths: DatasetPaths) ->
         ("s", "asymmetric"),
         ("s", "symmetric"),
         ("s", "naive"),
+        ("s", "adapter"),
         ("s", "baseline"),
         ("t", "asymmetric"),
     ]
     assert [row["network"] for row in rows if row["pareto"]] == ["teacher", "s"]
     assert all("latency_ms" not in row for row in rows)
-    assert [row["map_gain"] for row in rows] == [None] * 3 + [0.123] + [None] * 4
+    assert [row["map_over_naive"] for row in rows] == [None] * 3 + [0.123] + [None] * 5
 
 
 def test_the_order_of_the_cells_does_not_matter(paths: DatasetPaths) -> None:
@@ -162,7 +176,8 @@ def test_latencies_stand_in_the_written_table_where_they_were_measured(
     for column in ("dataset", "network", "backbone", "query_px", "role", "map", "gmacs"):
         assert column in read
     assert list(read["map"]) == [row["map"] for row in rows]  # to the last digit
-    assert (paths.results / "tradeoff.md").read_text() == markdown_table(rows)
+    written = (paths.results / "tradeoff.md").read_text()
+    assert written == f"{markdown_table(rows)}\n{verdict(rows)}\n"
     figure = (paths.results / "tradeoff.svg").read_text(encoding="utf-8")
     assert figure.startswith("<svg")
 
@@ -170,7 +185,13 @@ def test_latencies_stand_in_the_written_table_where_they_were_measured(
 def test_reading_the_rows_writes_nothing(paths: DatasetPaths) -> None:
     before = sorted(paths.results.rglob("*"))
     rows = read_rows(paths, CELLS)
-    assert [row["latency_ms"] for row in rows if row["network"] == "s"] == [1.5, None, 2.5, None]
+    assert [row["latency_ms"] for row in rows if row["network"] == "s"] == [
+        1.5,
+        None,
+        2.5,
+        None,
+        None,
+    ]
     assert sorted(paths.results.rglob("*")) == before
 
 
@@ -181,24 +202,45 @@ def test_what_is_not_evaluated_is_named(paths: DatasetPaths) -> None:
 
 def test_markdown_by_hand(paths: DatasetPaths) -> None:
     lines = markdown_table(rows_of(paths)).splitlines()
-    assert len(lines) == 2 + 8
-    assert len({line.count("|") for line in lines}) == 1
-    assert lines[1] == "| --- | --- | --: | --: | --: | --: | --- | --: | --- |"
+    assert lines[11:] == ["", HEADROOM_NOTE]
+    assert len({line.count("|") for line in lines[:11]}) == 1
+    assert lines[1] == "| --- | --- | --: | --: | --: | --: | --- | --: | --: | --- |"
     assert lines[5] == (
         "| s | asymmetric | 32 | 40.0 (38.0 to 43.0) | 20.0 | 50.0 "
-        "| +12.3 over naive (+10.0 to +14.9) | 0.001024 |  |"
+        "| +12.3 over naive (+10.0 to +14.9) | 38.0 | 0.001024 |  |"
     )
-    assert lines[4].endswith("| 0.009216 | * |")
+    assert lines[4].endswith("|  | 0.009216 | * |")
+
+
+def test_without_intervals_the_table_says_why(paths: DatasetPaths) -> None:
+    ends = {
+        f"{column}_{end}": None for column in ("map", "map_over_naive") for end in ("low", "high")
+    }
+    rows = [row | ends | {"classes": 9} for row in rows_of(paths)]
+    text = markdown_table(rows)
+    assert "| s | asymmetric | 32 | 40.0 | 20.0 | 50.0 | +12.3 over naive | 38.0 |" in text
+    assert text.endswith("no intervals: 9 test classes say too little, 10 are needed\n")
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(tradeoff_table("made", [row | {"latency_ms": None} for row in rows]))
+    assert "no intervals: 9 test classes" in console.export_text()
+    write_tradeoff(paths, rows)
+    assert "nan" not in (paths.results / "tradeoff.csv").read_text().lower()
+    table = pd.read_csv(paths.results / "tradeoff.csv")
+    assert table["map"].notna().all()
+    assert table[["map_low", "map_high"]].isna().all(axis=None)
 
 
 def test_texts_of_absent_values() -> None:
     assert percent({}, "map") == ""
     assert percent({"map": None}, "map") == ""
     assert percent({"map": 0.12345}, "map") == "12.3"
-    assert gain_text({"gain_over": None}) == ""
+    assert gain_text({"role": "asymmetric", "map_over_naive": None}) == ""
     assert gain_text(GAIN) == "+12.3 over naive (+10.0 to +14.9)"
-    negative = GAIN | {"map_gain": -0.01, "map_gain_low": -0.02}
+    negative = GAIN | {"map_over_naive": -0.01, "map_over_naive_low": -0.02}
     assert gain_text(negative).startswith("-1.0 over naive (-2.0 to ")
+    assert gain_text(GAIN | {"map_over_naive_low": None}) == "+12.3 over naive"
+    full_size = {"role": "asymmetric", "map_over_baseline": 0.1}
+    assert gain_text(full_size) == "+10.0 over baseline"
 
 
 def test_the_terminal_shows_every_row(paths: DatasetPaths) -> None:

@@ -1,5 +1,7 @@
 """Promotion and refusal: the interval of the gain against the tolerance."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -18,7 +20,13 @@ def comparison(low: float, mean: float, high: float) -> Comparison:
         map_gain_high=high / 100,
         level=0.95,
         queries=100,
+        classes=20,
     )
+
+
+def without_interval(mean: float) -> Comparison:
+    found = replace(comparison(0, mean, 0), classes=8)
+    return replace(found, map_gain_low=None, map_gain_high=None)
 
 
 @pytest.mark.parametrize(
@@ -43,12 +51,25 @@ def test_a_candidate_leads_if_it_is_surely_not_worse_than_the_tolerance(
 
 
 def test_the_reason_tells_a_worse_candidate_from_too_few_queries() -> None:
-    assert "100 queries can tell 1.20 points apart" in (
+    assert "20 test classes can tell 1.20 points apart" in (
         decide(comparison(-1.0, 0.2, 1.4), 0.5).reason
     )
     assert decide(comparison(-2.0, -1.0, -0.6), 0.5).reason.endswith(
         "worse by more than 0.5 points"
     )
+
+
+@pytest.mark.parametrize(
+    ("mean", "result"), [(5.0, "promoted"), (-0.5, "promoted"), (-0.6, "refused")]
+)
+def test_too_few_classes_promote_nobody_unless_it_is_asked_for(mean: float, result: str) -> None:
+    decision = decide(without_interval(mean), 0.5)
+    assert decision.result == "refused"
+    assert f"{mean:+.2f} points, no interval: 8 test classes, 10 are needed" in decision.reason
+    assert "--without-interval" in decision.reason
+    assert decide(without_interval(mean), 0.5, without_interval=True).result == result
+    # With an interval the option changes nothing.
+    assert decide(comparison(-1.0, 0.2, 1.4), 0.5, without_interval=True).result == "refused"
 
 
 def test_no_tolerance_asks_for_a_gain_that_is_sure() -> None:
@@ -77,23 +98,31 @@ def test_a_tolerance_that_is_none_is_refused(tolerance: float) -> None:
 
 
 def test_queries_are_compared_in_pairs_against_one_database() -> None:
-    """Four images in two classes, by hand: the database is the corners of a square.
+    """Two images a class, by hand: the database is the corners of a cube in ten dimensions.
 
-    The candidate's queries are the database itself: each finds its partner first, map 1. Two
-    queries of the champion lie at the other class: their partner comes last of three, AP 1/3.
+    The candidate's queries are the database itself: each finds its partner first, map 1. In two
+    classes a query of the champion lies at another class: its partner ties with the 17 images
+    that are neither, and comes last of 19.
     """
-    corner = torch.eye(2, dtype=torch.float64)
-    database = torch.stack([corner[0], corner[0], corner[1], corner[1]])
-    labels = torch.tensor([0, 0, 1, 1])
-    champion = torch.stack([corner[1], corner[0], corner[0], corner[1]])
+    corner = torch.eye(10, dtype=torch.float64)
+    labels = torch.arange(10).repeat_interleave(2)
+    database = corner[labels]
+    champion = database.clone()
+    champion[[0, 5]] = database[[4, 0]]
     found = compare_queries(database, champion, database, labels, Bootstrap(200, 0.9, 0))
     assert found.map == 1.0
-    assert found.champion_map == pytest.approx((1 + 1 + 1 / 3 + 1 / 3) / 4)
-    assert found.map_gain == pytest.approx(1 / 3)
-    assert 0 <= found.map_gain_low <= found.map_gain <= found.map_gain_high <= 2 / 3 + 1e-12
-    assert (found.queries, found.level) == (4, 0.9)
+    assert found.champion_map == pytest.approx((18 + 2 / 19) / 20)
+    assert found.map_gain == pytest.approx((2 - 2 / 19) / 20)
+    assert found.map_gain_low is not None
+    assert found.map_gain_high is not None
+    assert 0 <= found.map_gain_low < found.map_gain < found.map_gain_high <= 1
+    assert (found.queries, found.classes, found.level) == (20, 10, 0.9)
     same = compare_queries(champion, champion, database, labels, Bootstrap(200, 0.9, 0))
     assert (same.map_gain_low, same.map_gain, same.map_gain_high) == (0.0, 0.0, 0.0)
+    few = (rows[:18] for rows in (database, champion, database, labels))
+    fewer = compare_queries(*few, Bootstrap(200, 0.9, 0))
+    assert (fewer.classes, fewer.map_gain_low, fewer.map_gain_high) == (9, None, None)
+    assert fewer.map_gain == pytest.approx((2 - 2 / 17) / 18)
 
 
 @pytest.mark.usefixtures("without_shape_checks")

@@ -1,0 +1,116 @@
+"""What the figures of a study say, in words: which network is better, and what to deploy."""
+
+from collections.abc import Sequence
+
+from pipeline.report.tradeoff import UNTRAINED, Row, between, figures, interval_note
+
+WITHOUT_METHOD = {
+    "naive": "the teacher fed the same small images (naive)",
+    "adapter": "that teacher with its embeddings turned (adapter)",
+    "baseline": "a network with labels and a database of its own (baseline)",
+}
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """One or two sentences: the students against each row without the method; what to deploy.
+
+    Better and worse are said only where the paired interval lies on one side of zero.
+
+    rows: of one data set, as `table_rows` gives them, the teacher's among them.
+    """
+    students = [row for row in rows if row["role"] == "asymmetric"]
+    if not students:
+        return "No student is evaluated: there is nothing to compare with the teacher."
+    if note := interval_note(rows):
+        return f"Nothing here can be called better or worse, for there are {note}."
+    clauses = [_clause(students, opponent) for opponent in WITHOUT_METHOD]
+    told = "; ".join(clause for clause in clauses if clause)
+    advice = _advice(rows, students)
+    if told.startswith("every"):
+        told = f"E{told[1:]}"
+    return f"{told}. {advice}" if told else advice
+
+
+def stands(row: Row, opponent: str) -> str:
+    """How a row compares with an opponent: "better", "worse", "no better", or "" for not known."""
+    return _word(row.get(f"map_over_{opponent}_low"), row.get(f"map_over_{opponent}_high"))
+
+
+def stands_to_row(row: Row, other: Row) -> str:
+    """How a row compares with another, in the words of `stands`.
+
+    Where the two were not compared in pairs, only intervals that lie apart tell them apart.
+    """
+    if _are_paired(row, other):
+        return stands(row, other["role"])
+    if _are_paired(other, row):
+        word = stands(other, row["role"])
+        return {"better": "worse", "worse": "better"}.get(word, word)
+    if row["map_low"] is None:
+        return ""
+    return _word(row["map_low"] - other["map_high"], row["map_high"] - other["map_low"])
+
+
+def _are_paired(row: Row, other: Row) -> bool:
+    shared = other["role"] in UNTRAINED and row["query_px"] == other["query_px"]
+    one_cell = shared or row["network"] == other["network"]
+    return one_cell and row.get(f"map_over_{other['role']}") is not None
+
+
+def _word(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return ""
+    return "better" if low > 0 else "worse" if high < 0 else "no better"
+
+
+def _clause(students: Sequence[Row], opponent: str) -> str:
+    """The students that are better than an opponent, no better, and worse, with the points."""
+    column, than, parts = f"map_over_{opponent}", f" than {WITHOUT_METHOD[opponent]}", []
+    for word in ("better", "no better", "worse"):
+        found = [row for row in students if stands(row, opponent) == word]
+        if not found:
+            continue
+        *others, last = (row["network"] for row in found)
+        who = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+        if others and len(found) == len(students):
+            who = "every student is"
+        points = sorted(row[column] for row in found)
+        span = f" to {100 * points[-1]:+.1f}" if others else between(found[0], column, sign="+")
+        parts.append(f"{who} {word}{than}, {100 * points[0]:+.1f}{span} points")
+        than = ""
+    return ", ".join(parts)
+
+
+def _advice(rows: Sequence[Row], students: Sequence[Row]) -> str:
+    """What to deploy: the most accurate student that is worth its training, or none."""
+    teacher = next(row for row in rows if row["role"] == "teacher")
+    worth = [
+        row
+        for row in students
+        if row["gmacs"] < teacher["gmacs"]
+        and all(stands(row, one) in ("better", "") for one in UNTRAINED)
+    ]
+    if not worth:
+        return (
+            "Deploy no student: none is both cheaper than the teacher and better than what "
+            "needs no training."
+        )
+    best = max(worth, key=lambda row: (row["map"], -row["gmacs"]))
+    share = figures(100 * best["gmacs"] / teacher["gmacs"], 2)
+    said = (
+        f"To deploy in the teacher's database: {best['network']}, {share} % of the teacher's "
+        f"GMACs, {100 * best['map_drop']:.1f}{between(best, 'map_drop')} points of mAP below it"
+    )
+    rivals = [
+        row
+        for row in rows
+        if row["role"] in ("symmetric", "baseline") and row["gmacs"] <= best["gmacs"]
+        if stands_to_row(row, best) == "better"
+    ]
+    if rivals:
+        rival = max(rivals, key=lambda row: row["map"])
+        said += (
+            f"; with a second database {rival['network']} ({rival['role']}) is more accurate, "
+            f"{100 * rival['map']:.1f} against {100 * best['map']:.1f} %"
+        )
+    return f"{said}."
