@@ -244,9 +244,7 @@ def _to_rgb(
     return in_srgb(image, transform)
 
 
-def _on_white(
-    image: Image.Image, transform: ImageCms.ImageCmsTransform | None
-) -> Image.Image:
+def _on_white(image: Image.Image, transform: ImageCms.ImageCmsTransform | None) -> Image.Image:
     """The image composited on white, a strip at a time: whole, it takes five times its memory."""
     picture = Image.new("RGB", image.size)
     rows = max(1, STRIP_PIXELS // image.width)

@@ -114,10 +114,8 @@ def retrain_flow(
     without_interval: bool = False,
 ) -> State[Any]:
     """Retrain the students on new images, and let the better ones lead."""
-    request, stop = (
-        Request(dataset, with_teacher, tolerance, force, across_backbones, without_interval),
-        Stop(),
-    )
+    request = Request(dataset, with_teacher, tolerance, force, across_backbones, without_interval)
+    stop = Stop()
     with _cancellation_stops(stop):
         result = retrain(request, _advance_as_tasks, stop, _begin)
     publish_retraining(result.lines)

@@ -91,12 +91,8 @@ def retrain(
     require_store()
     stop, terminal, began_s = stop or Stop(), Terminal(), time.monotonic()
     result = RetrainResult()
-    terms = Terms(
-        request.tolerance_points,
-        request.force,
-        request.across_backbones,
-        request.without_interval,
-    )
+    allowed = request.across_backbones, request.without_interval
+    terms = Terms(request.tolerance_points, request.force, *allowed)
 
     def note(line: str) -> None:
         result.lines.append(line)

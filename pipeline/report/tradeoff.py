@@ -22,15 +22,8 @@ ROLES = {
     "baseline": "A network trained with labels at the small size, in its own database.",
 }
 UNTRAINED = ("naive", "adapter")  # roles that need no training; one row each for all of one size
-NUMBERS = {
-    "query px",
-    "mAP %",
-    "mAP@R %",
-    "R@1 %",
-    "closed %",
-    "GMACs",
-    "ms",
-}  # columns on the right
+# Columns on the right.
+NUMBERS = {"query px", "mAP %", "mAP@R %", "R@1 %", "closed %", "GMACs", "ms"}
 
 Row = dict[str, Any]  # None where it has no value in a column
 

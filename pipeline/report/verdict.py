@@ -88,7 +88,11 @@ def _advice(rows: Sequence[Row], students: Sequence[Row]) -> str:
         row
         for row in students
         if row["gmacs"] < teacher["gmacs"]
-        and all(stands(row, one) in ("better", "") for one in UNTRAINED)
+        and all(
+            stands_to_row(row, other) == "better"
+            for other in rows
+            if other["role"] in UNTRAINED and other["query_px"] == row["query_px"]
+        )
     ]
     if not worth:
         return (

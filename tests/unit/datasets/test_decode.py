@@ -3,9 +3,9 @@
 import io
 import struct
 import tracemalloc
+import warnings
 import zlib
 from contextlib import suppress
-import warnings
 
 import numpy as np
 import pytest

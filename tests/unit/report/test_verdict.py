@@ -8,6 +8,9 @@ from pipeline.report.verdict import stands, stands_to_row, verdict
 from tests.made_report import part, row, without_intervals
 
 TEACHER = row("made", "teacher", "teacher", 96, 0.7)
+UNTRAINED = [
+    row("made", "a", role, px, 0.2) for role in ("naive", "adapter") for px in (64, 48, 32)
+]
 TO_DEPLOY = "To deploy in the teacher's database: "
 
 
@@ -25,7 +28,7 @@ def student(name: str = "a", accuracy: float = 0.6, px: int = 64, **gains: Any) 
 
 
 def test_a_student_that_beats_everything_is_to_be_deployed() -> None:
-    assert verdict([TEACHER, student()]) == (
+    assert verdict([TEACHER, student(), *UNTRAINED]) == (
         "a is better than the teacher fed the same small images (naive), +10.0 (+8.0 to +12.0) "
         "points; a is better than that teacher with its embeddings turned (adapter), +8.0 "
         "(+6.0 to +10.0) points; a is better than a network with labels and a database of its own "
@@ -41,7 +44,7 @@ def test_a_student_that_beats_everything_is_to_be_deployed() -> None:
 def test_a_failed_distillation_is_called_one(
     opponent: str, gain: tuple[float, float], word: str
 ) -> None:
-    said = verdict([TEACHER, student(**{opponent: gain})])
+    said = verdict([TEACHER, student(**{opponent: gain}), *UNTRAINED])
     assert f"a is {word} than " in said
     assert said.endswith(
         "Deploy no student: none is both cheaper than the teacher and better than what needs no "
@@ -56,7 +59,7 @@ def test_several_students_are_told_apart() -> None:
         student("b", 0.5, 48, naive=(0.5, 1), baseline=(-4, 1)),
         student("c", 0.4, 32, baseline=(0, 1)),
     ]
-    said = verdict(rows)
+    said = verdict([*rows, *UNTRAINED])
     assert said.startswith("a and c are better than the teacher fed the same small images (naive)")
     assert (
         "+10.0 to +10.0 points, b is no better, +0.5 (-0.5 to +1.5) points; every student" in said
@@ -86,10 +89,16 @@ def test_a_student_as_dear_as_the_teacher_is_not_deployed() -> None:
 
 
 def test_a_student_of_the_full_size_has_no_naive_row_to_beat() -> None:
-    light = student(naive=None, adapter=None, baseline=(1, 2))
-    said = verdict([TEACHER, light])
+    light = student(naive=None, adapter=None, baseline=(1, 2), px=96) | {"gmacs": 0.01}
+    said = verdict([TEACHER, light, *UNTRAINED])
     assert said.startswith("a is no better than a network with labels and a database of its own")
     assert f"{TO_DEPLOY}a," in said
+
+
+def test_rows_of_an_older_version_are_told_apart_by_their_intervals() -> None:
+    old = student(naive=None, adapter=None, baseline=None)
+    assert verdict([TEACHER, old, *UNTRAINED]).startswith(f"{TO_DEPLOY}a,")
+    assert verdict([TEACHER, old | {"map_low": 0.21}, *UNTRAINED]).startswith("Deploy no student")
 
 
 def test_without_intervals_nothing_is_better() -> None:
