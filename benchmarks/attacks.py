@@ -375,51 +375,34 @@ def search_once(study: Path) -> Result:
     return replace(result, outcome=f"{result.outcome}; {len(calls)} calls out")
 
 
-def parquet_column(study: Path) -> Result:
-    """A column of labels that is one long text, repeated: 12 kB a row group on disk."""
-    return run(
-        study, "-c", PARQUET.format(label="pa.DictionaryArray.from_arrays([0] * 6000, long)")
-    )
+def parquet(make: str, read: str) -> Callable[[Path], Result]:
+    """A file that one process makes, and another reads."""
+
+    def work(study: Path) -> Result:
+        made = run(study, "-c", PARQUET + make, limit_s=900)
+        assert made.outcome.startswith("exit 0"), made.outcome
+        return run(study, "-c", PARQUET + f"try:\n    print({read})\n" + SAID)
+
+    return work
 
 
-def parquet_cell(study: Path) -> Result:
-    """Images that are one cell of a gigabyte of nothing, compressed."""
-    return run(study, "-c", PARQUET_CELL)
-
-
-PARQUET_HEAD = """
+PARQUET = """
 import pyarrow as pa, pyarrow.parquet as pq
 from pathlib import Path
 from pipeline.datasets import parquet
 file = Path("train-00000-of-00001.parquet")
+def repeated(value, rows):
+    return pa.DictionaryArray.from_arrays([0] * rows, pa.array([value]))
+def write(name, column):
+    pq.write_table(pa.table({name: column}), file, compression="zstd")
+def spooled(rows):
+    with parquet.spool_images([file], [str(n) for n in range(rows)], Path(".")) as members:
+        return sum(len(members.read(name)) for name in members.names)
 """
-PARQUET = (
-    PARQUET_HEAD
-    + """
-long = pa.array(["x" * 1_000_000])
-column = {label}
-pq.write_table(pa.table({{"label": column}}), file, compression="zstd")
-try:
-    print(len(parquet.read_column(file, "label")), "values of", file.stat().st_size, "bytes")
+SAID = """
 except Exception as error:
     print("refused:", str(error)[:150])
 """
-)
-PARQUET_CELL = (
-    PARQUET_HEAD
-    + """
-small = pa.array([b"\\0" * 1_000_000_000], pa.binary())
-pq.write_table(pa.table({"image": small}), file, compression="zstd", use_dictionary=False)
-size = file.stat().st_size
-del small
-import gc; gc.collect(); pa.default_memory_pool().release_unused()
-try:
-    with parquet.spool_images([file], ["one"], Path(".")) as members:
-        print(len(members.read("one")), "bytes of", size)
-except Exception as error:
-    print("refused:", str(error)[:150])
-"""
-)
 
 
 def yaml_aliases(study: Path) -> Result:
@@ -458,8 +441,15 @@ ATTACKS: dict[str, Callable[[Path], Result]] = {
     "card: size": with_card(size_px=200_000),
     "card: dimension": with_card(dim=2_000_000_000),
     "card: colours": with_card(mean=[float("nan")] * 3, std=[0.0] * 3),
-    "parquet column": parquet_column,
-    "parquet cell": parquet_cell,
+    # A text of a megabyte 6000 times, a picture of 8 MB 500 times, a gigabyte of nothing.
+    "parquet column": parquet(
+        "write('label', repeated('x' * 1_000_000, 6000))",
+        "len(parquet.read_column(file, 'label'))",
+    ),
+    "parquet picture": parquet(
+        "import os; write('image', repeated(os.urandom(8_000_000), 500))", "spooled(500)"
+    ),
+    "parquet cell": parquet("write('image', pa.array([b'\\0' * 1_000_000_000]))", "spooled(1)"),
     "YAML aliases": yaml_aliases,
     "large photographs": large_photographs,
 }
