@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,9 @@ def unreadable_files(given: Path) -> Iterator[str]:
 
     As DVC reads them: links to files are followed, links to folders are not.
     """
-    walked = os.walk(given) if given.is_dir() else [(given.parent, [], [given.name])]
+    walked: Iterable[tuple[str, list[str], list[str]]] = [(str(given.parent), [], [given.name])]
+    if given.is_dir():
+        walked = os.walk(str(given))
     for path in (os.path.join(parent, name) for parent, _, names in walked for name in names):  # noqa: PTH118
         if any("\ud800" <= letter <= "\udfff" for letter in path):
             yield f"{path!a}: is no name in UTF-8: rename it"

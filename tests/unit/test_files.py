@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.files import (
+    expand_home,
     read_json,
     replacing,
     replacing_folder,
@@ -142,3 +143,10 @@ def test_files_that_cannot_be_read_to_their_end_are_told(tmp_path: Path) -> None
         line for line in unreadable_files(folder) if "/notes:" in line
     ]
     assert list(unreadable_files(folder / "missing")) == []
+
+
+def test_a_tilde_is_the_home_unless_something_is_called_so(tmp_path: Path) -> None:
+    assert expand_home(Path("~/own"), tmp_path) == Path.home() / "own"
+    assert expand_home(Path("~nobody-of-this-name"), tmp_path) == Path("~nobody-of-this-name")
+    (tmp_path / "~own").mkdir()
+    assert expand_home(Path("./~own"), tmp_path) == Path("~own")

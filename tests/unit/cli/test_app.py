@@ -52,6 +52,29 @@ def test_help_answers_without_any_heavy_import() -> None:
         assert any(command in line for line in shown)
 
 
+@pytest.mark.parametrize(
+    "surroundings",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
+def test_names_that_a_terminal_lacks_are_written_as_escapes(surroundings: dict[str, str]) -> None:
+    """And names of files are UTF-8 whatever the locale says."""
+    program = (
+        "import sys\n"
+        "from pipeline.cli.__main__ import main\n"
+        "main(debug=False)\n"
+        "print(sys.getfilesystemencoding(), 'caf\\xe9 \\u03a9', sys.argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "\u00e9"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **surroundings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "utf-8 caf\\xe9 \\u03a9 \\xe9\n"
+
+
 def test_every_command_has_help() -> None:
     for command in COMMANDS:
         result = CliRunner().invoke(cli.app, [command, "--help"])
