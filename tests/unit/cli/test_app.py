@@ -162,3 +162,21 @@ def test_a_table_of_what_is_not_evaluated_names_it(
     result = CliRunner().invoke(cli.app, ["table"])
     assert result.exit_code == 2
     assert "emblems: not evaluated yet: teacher, " in result.output
+
+
+def test_a_given_path_is_absolute_unless_git_tracks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An experiment in another folder finds the one by its path, the other in its own copy."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "part").mkdir()
+    for name in ("tracked", "own"):
+        (tmp_path / "part" / name).touch()
+    assert cli._given_file("path", Path("own"), tmp_path / "part") == f"{tmp_path}/part/own"
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    subprocess.run(["git", "add", "part/tracked"], check=True)
+    assert cli._given_file("path", Path("../part/own"), tmp_path / "part") == f"{tmp_path}/part/own"
+    assert cli._given_file("path", Path("tracked"), tmp_path / "part") == "part/tracked"
+    assert cli._given_file("path", tmp_path / "part", tmp_path) == "part"
+    with pytest.raises(ValueError, match="--path else: there is no such file or folder"):
+        cli._given_file("path", Path("else"), tmp_path)

@@ -13,7 +13,13 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from pipeline.config.params import ConfigurationError, load_params, parse_params
-from pipeline.config.studies import preset_names, preset_text, select_studies, set_values
+from pipeline.config.studies import (
+    preset_names,
+    preset_text,
+    select_studies,
+    set_values,
+    with_inactive,
+)
 from pipeline.models.requirements import network_faults
 from tests.made_params import PARAMS
 
@@ -266,3 +272,23 @@ def test_comments_in_odd_places_go_where_their_entry_goes(params: Path) -> None:
 def test_every_preset_has_networks_that_can_run(params: Path, name: str) -> None:
     select_studies(params, [name], GIVEN.get(name))
     assert network_faults(load_params(params)) == []
+
+
+def test_inactive_studies_are_known_as_long_as_their_networks_are_there(
+    params: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(params.parent)
+    active = load_params(params)
+    assert with_inactive(active) == active
+    for name in ("sop", "emblems", "nobodys"):
+        Path("models", name).mkdir(parents=True)
+        Path("models", name, "teacher.safetensors").touch()
+    known = with_inactive(active)
+    assert list(known.datasets) == ["emblems", "sop"]
+    assert known.cells_of("emblems") == active.cells_of("emblems")
+    assert known.cells_of("sop") == parse_params(preset_text("sop")).cells_of("sop")
+    assert known.seed == active.seed
+    Path("studies").mkdir()
+    Path("studies/sop.yaml").write_text(preset_text("sop").replace("teacher_px: ", "teacher_pix: "))
+    with pytest.raises(ConfigurationError, match=r"studies/sop\.yaml: 2 faults"):
+        with_inactive(active)
