@@ -5,39 +5,33 @@ counted is how often each kind of 95 % interval holds that mean: `expanded`, whi
 uses, the plain percentile bootstrap over classes, the plain one over queries, and bootstrap-t.
 Populations: classes of one AP level each, spread evenly or skewed, of equal or unequal size.
 
-width: run inside a folder with a finished study of emblems. Further test classes of the same kind
-are rendered from another seed; teacher and students embed them; and the interval's half width is
-averaged over random subsets of families, for the map of a student, for its gain over naive, and
-for the difference of two students, as the gate compares them. From the spread of the classes'
-differences follows how many test classes the gate needs for gains of 1, 2 and 5 points.
+width: run inside a folder with a finished study of emblems, whose metrics of every query it reads.
+The interval's half width is averaged over random subsets of the families of test classes (ranked
+among all of them), for the map of a student, for its gain over naive, and for the differences of
+two students, as the gate compares them. From the spread of the classes' differences follows how
+many test classes the gate needs for gains of 1, 2 and 5 points.
 
 Run: python -m benchmarks.intervals coverage [--trials 1000]
-     python -m benchmarks.intervals width [--families 48] [--subsets 20]
+     python -m benchmarks.intervals width [--subsets 50]
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-import torch
+import pandas as pd
 from scipy.special import stdtrit
 
 from pipeline.config.params import load_params
-from pipeline.datasets.emblems import render_emblems
-from pipeline.datasets.packs import open_pack, write_pack
-from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.config.sources import EmblemsSource
+from pipeline.datasets.packs import open_pack
 from pipeline.evaluation.confidence import LEAST_CLASSES, bootstrap_interval
-from pipeline.evaluation.ranking import evaluate_retrieval
-from pipeline.models.weights import load_network
 from pipeline.paths import DatasetPaths
 
 LEVEL = 0.95
 COUNTS = (12, 25, 100)
-CPU = torch.device("cpu")
 Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -113,69 +107,50 @@ def print_coverage(trials: int) -> None:
             print(f"{name}, {count} classes: {told}", flush=True)
 
 
-def embed_new_classes(families: int) -> tuple[torch.Tensor, dict[str, torch.Tensor], np.ndarray]:
-    """Database, queries by name, and labels, of classes that the study did not render."""
+def precision_by_query() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Average precision of each test query by student, and naive at the first's size; labels."""
     params, paths = load_params(), DatasetPaths("emblems")
-    source = params.datasets["emblems"].source.model_dump(exclude={"kind"})
-    source |= {"families": families, "seed": source["seed"] + 1000}
-    with TemporaryDirectory() as folder:
-        file = Path(folder, "pack.arrow")
-        write_pack(file, render_emblems(**source))
-        pack = open_pack(file)
-        rows = np.arange(len(pack))
-
-        def embed(path: Path, size_px: int | None = None) -> torch.Tensor:
-            network, card = load_network(path, CPU)
-            views = EvaluationViews(pack, rows, size_px or card.size_px)
-            return embed_views(
-                network, views, CPU, name=f"{path.stem} {size_px or card.size_px} px"
-            )
-
-        database = embed(paths.teacher)
-        queries = {key: embed(paths.student(key)) for key in params.students}
-        first = next(iter(params.students))
-        queries["naive"] = embed(paths.teacher, params.students[first].query_px)
-    return database, queries, pack.labels
+    pack = open_pack(paths.pack)
+    found = {}
+    for key in params.students:
+        table = pd.read_parquet(paths.per_query(key)).set_index("role")["average_precision"]
+        found[key] = table["asymmetric"].to_numpy()
+        found.setdefault("naive", table["naive"].to_numpy())
+    return found, pack.labels[pack.rows("test")]
 
 
-def print_widths(families: int, subsets: int) -> None:
-    database, queries, labels = embed_new_classes(families)
-    members = load_params().datasets["emblems"].source.members  # type: ignore[union-attr]
-    names = [name for name in queries if name != "naive"]
-    pairs = [(names[0], None), (names[0], "naive"), *((names[0], other) for other in names[1:])]
-    total = families * members
-    for count in (12, 30, 60, total):
-        generator = np.random.default_rng(count)
-        half: dict[str, list[float]] = {}
-        for subset in range(subsets if count < total else 1):
-            order = generator.permutation(families)
-            chosen = (order[:, None] * members + np.arange(members)).ravel()[:count]
-            rows = np.flatnonzero(np.isin(labels, chosen))
-            own, classes = torch.from_numpy(labels[rows]), labels[rows]
-            precision = {
-                name: evaluate_retrieval(one[rows], database[rows], own).query_metrics[
-                    "average_precision"
-                ]
-                for name, one in queries.items()
-            }
-            for name, other in pairs:
-                values = precision[name] - (precision[other] if other else 0)
-                what = f"{name} over {other}" if other else f"map of {name}"
-                for kind, unit in (("by class", classes), ("by query", np.arange(len(rows)))):
-                    found = bootstrap_interval(values, unit, seed=subset)
+def print_widths(subsets: int) -> None:
+    precision, labels = precision_by_query()
+    source = load_params().datasets["emblems"].source
+    assert isinstance(source, EmblemsSource)
+    first, *others = [name for name in precision if name != "naive"]
+    _, labels = np.unique(labels, return_inverse=True)
+    families = labels // source.members
+    total = int(labels.max()) + 1
+    for other in (None, "naive", *others):
+        what = f"{first} over {other}" if other else f"map of {first}"
+        values = precision[first] - (precision[other] if other else 0)
+        for count in (12, 30, total):
+            generator = np.random.default_rng(count)
+            half: dict[str, list[float]] = {"class": [], "query": []}
+            for subset in range(subsets if count < total else 1):
+                order = generator.permutation(families.max() + 1)
+                place = order[families] * source.members + labels % source.members
+                rows = np.flatnonzero(place < count)
+                for unit, classes in (("class", labels[rows]), ("query", rows)):
+                    found = bootstrap_interval(values[rows], classes, seed=subset)
                     assert found.low is not None
                     assert found.high is not None
-                    half.setdefault(f"{what}, {kind}", []).append((found.high - found.low) / 2)
-                by_class = np.bincount(classes, values) / np.maximum(np.bincount(classes), 1)
-                spread = by_class[np.unique(classes)].std(ddof=1)
-                half.setdefault(f"{what}, spread of the classes", []).append(spread)
-        for what, found_half in half.items():
-            print(f"{count} classes, {what}: {100 * np.mean(found_half):.2f} points", flush=True)
-    for name, other in pairs[1:]:
-        spread = half[f"{name} over {other}, spread of the classes"][0]
+                    half[unit].append(50 * (found.high - found.low))
+            by_class, by_query = (np.mean(half[unit]) for unit in ("class", "query"))
+            print(
+                f"{what}, {count} classes: +-{by_class:.2f} points by class, "
+                f"+-{by_query:.2f} by query, {by_class / by_query:.1f} times as wide"
+            )
+        spread = (np.bincount(labels, values) / np.bincount(labels)).std(ddof=1)
         needed = {gain: classes_needed(spread, gain / 100) for gain in (1, 2, 5)}
-        told = ", ".join(f"{gain} points: {count}" for gain, count in needed.items())
-        print(f"classes whose interval is no wider than the gain, {name} over {other}: {told}")
+        told = ", ".join(f"{gain}: {count}" for gain, count in needed.items())
+        print(f"{what}: spread of the classes {100 * spread:.1f} points; classes by gain: {told}")
 
 
 def classes_needed(spread: float, gain: float) -> int:
@@ -189,13 +164,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("coverage", "width"))
     parser.add_argument("--trials", type=int, default=1000, help="of each population and count")
-    parser.add_argument("--families", type=int, default=48, help="of five classes, rendered anew")
-    parser.add_argument("--subsets", type=int, default=20, help="random ones of each count")
+    parser.add_argument("--subsets", type=int, default=50, help="random ones of each count")
     given = parser.parse_args()
     if given.what == "coverage":
         print_coverage(given.trials)
     else:
-        print_widths(given.families, given.subsets)
+        print_widths(given.subsets)
 
 
 if __name__ == "__main__":

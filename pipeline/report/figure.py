@@ -78,8 +78,8 @@ def environment() -> Environment:
         "percent": lambda value: f"{100 * value:.1f}",
         "signed": lambda value: f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}"),
         "figures": figures,
-        "opponent": main_opponent,
     }
+    found.filters["opponent"] = main_opponent
     return found
 
 
