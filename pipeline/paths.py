@@ -24,6 +24,7 @@ STUDY = study_folder()  # where what no experiment may lose lies: the record, th
 WORK = Path(".work")
 ARCHIVES = STUDY / "archives"  # each under its published name; no output of any stage
 LOCK = Path("dvc.lock")
+STUDY_PAGE = Path("report", "index.html")  # of all active data sets
 
 
 @dataclass(frozen=True)

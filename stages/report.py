@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from pipeline.config.params import load_params
+from pipeline.config.params import Params, load_params
 from pipeline.files import write_json, write_text
-from pipeline.paths import DatasetPaths
+from pipeline.paths import STUDY_PAGE, DatasetPaths
 from pipeline.report.report import read_part, render_report, write_tradeoff
 from pipeline.report.tradeoff import csv_text
 from stages import run_stage
@@ -15,12 +15,15 @@ HEADLINES = ("teacher", "asymmetric")
 
 
 def report(name: str) -> None:
+    """Beside the outputs of the stage it writes report/index.html, the page of all active data sets
+    that have results: no output of a stage, as each data set's stage writes it.
+    """
     params, paths = load_params(), DatasetPaths(name)
-    cells = params.cells_of(name)
-    part = read_part(paths, cells)
-    # Not `inputs`: where the files lie on this machine is no fact of the study.
-    parameters = params.model_dump(mode="json", include=_shown(name, cells), exclude_unset=True)
-    write_text(paths.page, render_report([part], parameters, params.evaluation.confidence))
+    part = read_part(paths, params.cells_of(name))
+    write_text(paths.page, _page(params, [name]))
+    write_text(
+        STUDY_PAGE, _page(params, [one for one in params.datasets if _is_ready(params, one)])
+    )
     metrics: dict[str, Any] = {}
     for row in part["rows"]:
         if row["role"] in HEADLINES:
@@ -31,13 +34,23 @@ def report(name: str) -> None:
     write_tradeoff(paths, part["rows"])
 
 
-def _shown(name: str, cells: list[str]) -> dict[str, Any]:
-    """The parameters that the page shows: those of its data set."""
-    return {
+def _page(params: Params, names: list[str]) -> str:
+    """The page of data sets, with the parameters of theirs."""
+    cells = {name: params.cells_of(name) for name in names}
+    shown = {
+        # Not `inputs`: where the files lie on this machine is no fact of the study.
         **dict.fromkeys(("seed", "threads", "evaluation"), True),
-        "datasets": {name: True},
-        "students": dict.fromkeys(cells[1:], True),
+        "datasets": dict.fromkeys(names, True),
+        "students": dict.fromkeys((key for own in cells.values() for key in own[1:]), True),
     }
+    parameters = params.model_dump(mode="json", include=shown, exclude_unset=True)
+    parts = [read_part(DatasetPaths(name), own) for name, own in cells.items()]
+    return render_report(parts, parameters, params.evaluation.confidence)
+
+
+def _is_ready(params: Params, name: str) -> bool:
+    paths = DatasetPaths(name)
+    return all(paths.report_part(cell).exists() for cell in params.cells_of(name))
 
 
 if __name__ == "__main__":

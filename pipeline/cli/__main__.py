@@ -12,6 +12,7 @@ import typer
 from pipeline.cli import export, operations, recommend, search
 from pipeline.cli.errors import end_flow, workspace
 from pipeline.files import expand_home
+from pipeline.paths import STUDY_PAGE
 from pipeline.processes import prepare_process
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def study(
         if not chosen:
             # No outputs of a stage: DVC does not bring them back with another commit's results.
             _show_tradeoffs(*opened.chosen(None), write=True)
+            typer.echo(f"page    {STUDY_PAGE} opens without a network")
             typer.echo("record  `make mlflow` shows it")
 
 
@@ -122,7 +124,7 @@ def _show_tradeoffs(params: "Params", names: list[str], *, write: bool = False) 
         console.print(f"verdict {verdict(rows)}", highlight=False)
         console.print(f"table   {paths.results / 'tradeoff.csv'}", highlight=False)
         console.print(f"figure  {paths.results / 'tradeoff.svg'}", highlight=False)
-        console.print(f"report  {paths.page} opens without a network", highlight=False)
+        console.print(f"report  {paths.page}", highlight=False)
 
 
 @app.command()

@@ -79,7 +79,7 @@ def evaluate_setups(
     for setup in setups:
         role, result = setup.role, results[setup.role]
         interval = bootstrap_interval(precision[role], classes, **options)
-        row = {
+        row: dict[str, Any] = {
             "role": role,
             "backbone": setup.card.backbone,
             "query_px": setup.card.size_px,
@@ -96,15 +96,18 @@ def evaluate_setups(
             **query_cost(setup.network, setup.card.size_px),
         }
         opponents = [one for one in OPPONENTS.get(role, ()) if one in precision]
-        for opponent in opponents:
-            gain = paired_bootstrap(precision[role], precision[opponent], classes, **options)
+        gains = {
+            one: paired_bootstrap(precision[role], precision[one], classes, **options)
+            for one in opponents
+        }
+        for opponent, gain in gains.items():
             row |= _columns(f"map_over_{opponent}", gain)
         if teacher_precision is not None:
             drop = paired_bootstrap(teacher_precision, precision[role], classes, **options)
             row |= _columns("map_drop", drop)
-            if "naive" in opponents:
-                gain_points, headroom = row["map_over_naive"], row["map_over_naive"] + drop.mean
-                row["headroom_closed"] = gain_points / headroom if headroom > 0 else None
+            if "naive" in gains:
+                headroom = gains["naive"].mean + drop.mean
+                row["headroom_closed"] = gains["naive"].mean / headroom if headroom > 0 else None
         rows.append(row)
     return rows, results
 

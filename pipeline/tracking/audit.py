@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from pipeline.files import file_md5, write_text
 from pipeline.paths import LOCK, STUDY, WORK, locked_outputs
@@ -54,7 +55,7 @@ def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
         stage: md5
         for stage, outputs in locked.items()
         for path, md5 in outputs.items()
-        if RECORDED.fullmatch(path)
+        if RECORDED.fullmatch(path) and Path(path).exists()
     }
     current, missing = set(), []
     store = open_store()

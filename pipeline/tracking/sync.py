@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from pipeline.paths import STUDY
 from pipeline.processes import own_name
 from pipeline.tracking.checkpoints import log_checkpoint, prune_checkpoints
 from pipeline.tracking.pages import COMPARED
@@ -73,7 +74,7 @@ def _find_run(store: Store, tags: Mapping[str, str]) -> "Run":
     own = " and ".join(f"tags.{tag} = '{tags[tag]}'" for tag in KNOWN_BY)
     found = store.runs(own)
     if not found:
-        store.client.create_run(store.experiment_id, tags=tags)
+        store.client.create_run(store.experiment_id, tags=dict(tags))
         found = store.runs(own)
     first, *later = sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
     for run in later:
@@ -87,7 +88,7 @@ def _make_current(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
 
     Not in the copy of the workspace where DVC runs an experiment: its results stay there.
     """
-    if Path.cwd().parent.match(".dvc/tmp/exps"):
+    if Path() != STUDY:
         return
     store.client.set_tag(run_id, "current", "yes")
     others = f"tags.fingerprint != '{tags['fingerprint']}'"

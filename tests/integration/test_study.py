@@ -88,7 +88,8 @@ def test_figure_and_metrics_are_readable_by_dvc(study: Path) -> None:
 
 
 def test_the_report_shows_every_row_and_examples(study: Path) -> None:
-    page = (study / "report/emblems/index.html").read_text(encoding="utf-8")
+    page = (study / "report/index.html").read_text(encoding="utf-8")
+    assert page == (study / "report/emblems/index.html").read_text(encoding="utf-8")
     assert page.count('<tr id="row-') == len(rows_of(study)) == 6
     assert page.count('<article class="query"') >= 3
     assert page.count("data:image/webp;base64,") >= 6
