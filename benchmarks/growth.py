@@ -114,7 +114,7 @@ def exact_evaluation(images: int, _: Path) -> Cost:
 
 
 def make_index(rows: int, folder: Path) -> None:
-    write_exact_index(folder / "index.faiss", unit_rows(rows, DIM, None))
+    write_exact_index(folder / "index.faiss", unit_rows(rows, DIM, None).numpy())
 
 
 def exact_search(rows: int, folder: Path) -> Cost:

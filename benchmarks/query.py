@@ -13,7 +13,6 @@ Run: python -m benchmarks.query [--sides 4000 3000]
 import argparse
 import itertools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,17 +20,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.views import photograph
 from pipeline.datasets.decode import decode_image
-from pipeline.export.onnx import write_onnx
 from pipeline.export.quantisation import quantise_onnx
+from pipeline.models.encoders import Encoder
+from pipeline.models.onnx import write_onnx
 from pipeline.models.query_encoder import QueryEncoder, least_decoded_px, square_view
+from pipeline.models.torch_encoder import TorchEncoder
 from pipeline.models.weights import build_embedder
 from pipeline.search.index import read_index, write_exact_index
-from pipeline.search.search import QueryNetwork
-from pipeline.views.evaluation import evaluation_view
 
 STEPS = ("decode", "view", "embed", "search")
 ENGINES = ("PyTorch", "ONNX", "ONNX int8")
@@ -41,12 +39,11 @@ RESULTS = 10
 
 @dataclass(frozen=True)
 class Side:
-    """A network in every engine. Each function takes what the one before it gives."""
+    """A network in every engine."""
 
     name: str
     size_px: int
-    view: dict[str, Callable[[Any], Any]]
-    embed: dict[str, Callable[[Any], np.ndarray]]
+    encoders: dict[str, Encoder]
 
 
 def make_side(
@@ -58,18 +55,9 @@ def make_side(
     write_onnx(files["ONNX"], network, size_px)
     views = np.stack([square_view(decode_image(jpeg, name), size_px) for jpeg in jpegs])
     quantise_onnx(files["ONNX"], files["ONNX int8"], views)
-    torch_side = QueryNetwork(name, network, size_px, torch.device("cpu"))
-    embed: dict[str, Callable[[Any], np.ndarray]] = {
-        "PyTorch": lambda views: torch_side.embed(torch.stack(views))
-    }
-    view: dict[str, Callable[[Any], Any]] = {
-        "PyTorch": lambda picture: evaluation_view(picture, size_px)
-    }
-    for engine, file in files.items():
-        encoder = QueryEncoder(file, threads=1)
-        embed[engine] = lambda views, encoder=encoder: encoder.embed(np.stack(views))
-        view[engine] = lambda picture: square_view(picture, size_px)
-    return Side(name, size_px, view, embed)
+    encoders: dict[str, Encoder] = {"PyTorch": TorchEncoder(network, size_px, torch.device("cpu"))}
+    encoders |= {engine: QueryEncoder(file, threads=1) for engine, file in files.items()}
+    return Side(name, size_px, encoders)
 
 
 def ask(side: Side, engine: str, jpegs: list[bytes], margin: int | None, index: Any) -> np.ndarray:
@@ -79,9 +67,9 @@ def ask(side: Side, engine: str, jpegs: list[bytes], margin: int | None, index: 
     marks_s = [time.perf_counter()]
     pictures = [decode_image(jpeg, "query", least_px=least_px) for jpeg in jpegs]
     marks_s.append(time.perf_counter())
-    views: list[Tensor | np.ndarray] = [side.view[engine](picture) for picture in pictures]
+    views = np.stack([square_view(picture, side.size_px) for picture in pictures])
     marks_s.append(time.perf_counter())
-    vectors = side.embed[engine](views)
+    vectors = side.encoders[engine].embed(views)
     marks_s.append(time.perf_counter())
     index.search(vectors, RESULTS)
     marks_s.append(time.perf_counter())
@@ -148,7 +136,9 @@ def main(arguments: list[str] | None = None) -> None:
     scenes = [photograph(10_000 + n, *given.sides) for n in range(given.calibration)]
     with TemporaryDirectory() as folder:
         vectors = torch.randn(given.database, given.dim, generator=torch.Generator().manual_seed(0))
-        write_exact_index(Path(folder, "index.faiss"), torch.nn.functional.normalize(vectors))
+        write_exact_index(
+            Path(folder, "index.faiss"), torch.nn.functional.normalize(vectors).numpy()
+        )
         index = read_index(Path(folder, "index.faiss"))
         sides = [
             make_side(name, given.backbone, given.dim, size_px, Path(folder), scenes)

@@ -26,9 +26,9 @@ from pipeline.datasets.packs import Pack, open_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.export.folder import CALIBRATION_IMAGES, calibration_views
-from pipeline.export.onnx import write_onnx
 from pipeline.export.quantisation import quantise_onnx
 from pipeline.models.embedder import unit_range
+from pipeline.models.onnx import write_onnx
 from pipeline.models.query_encoder import QueryEncoder, least_decoded_px, square_view
 from pipeline.models.weights import load_network
 from pipeline.paths import DatasetPaths

@@ -19,9 +19,9 @@ def embed_database(name: str) -> None:
     pack = open_pack(paths.pack)
     teacher, card = load_network(paths.teacher, device)
     views = EvaluationViews(pack, pack.rows("test"), card.size_px)
-    vectors = embed_views(teacher, views, device, name="embedding the database")
+    vectors = embed_views(teacher, views, device, name="embedding the database").numpy()
     with replacing(paths.database) as temporary, temporary.open("wb") as file:
-        np.save(file, vectors.numpy())
+        np.save(file, vectors)
     write_exact_index(paths.index, vectors)
 
 

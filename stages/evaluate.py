@@ -20,6 +20,7 @@ from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, read_json, replacing, write_json
 from pipeline.models.adapter import adapt, procrustes
 from pipeline.models.embedder import Embedder
+from pipeline.models.torch_encoder import prepare_onnx
 from pipeline.models.weights import load_network
 from pipeline.paths import DatasetPaths, code_file
 from pipeline.tracking.record import fingerprint
@@ -74,6 +75,8 @@ def evaluate(key: str) -> None:
     write_json(paths.timings(cell), latencies)
     measured = {role: row | {"latency_ms": latencies[role]} for role, row in rows.items()}
     _record(params, paths, key, measured)
+    evaluated, network = setups[0], paths.student(key) if student else paths.teacher
+    prepare_onnx(network, evaluated.network, evaluated.card.size_px)
 
 
 def _setups(

@@ -62,7 +62,7 @@ def _make_files(paths: DatasetPaths) -> None:
         setups.append(RetrievalSetup(role, opened, card, TEACHER_PX, vectors, database))
     paths.database.parent.mkdir(parents=True)
     np.save(paths.database, setups[0].database.numpy())
-    write_exact_index(paths.index, setups[0].database)
+    write_exact_index(paths.index, setups[0].database.numpy())
     rows, _ = evaluate_setups(
         setups, torch.from_numpy(pack.labels[test]), (1, 2), Bootstrap(100, 0.95, 0)
     )

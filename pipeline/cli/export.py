@@ -40,19 +40,17 @@ def export(
     """
     with workspace() as study:
         from pipeline.export.folder import default_target, export_network
-        from pipeline.search.databases import open_database
-        from pipeline.search.index import require_card
-        from pipeline.search.search import choose_network
+        from pipeline.search.search import open_for_export
 
         if index is not None and not with_database:
             raise ValueError("--index: names the database of --with-database: give both")
-        owner = dataset or (require_card(index).dataset if index is not None else None)
-        params = study.params_for(owner, network)
-        named = choose_network(params, network, owner, newest=newest)
+        trained = open_for_export(study.params_for, network, dataset, index, newest=newest)
+        named = trained.named
         target = study.path(output) if output else default_target(named)
-        database = open_database(named.dataset, index) if with_database else None
-        parity = export_network(params, named, target, database, force=force, int8=int8)
-    leads = f" (champion, version {named.champion.version})" if named.champion else ""
+        parity = export_network(
+            trained, target, with_database=with_database, force=force, int8=int8
+        )
+    leads = f" (champion, version {named.version})" if named.version else ""
     typer.echo(f"exported {named.key}{leads} to {target}")
     typer.echo(
         f"parity with PyTorch on {parity['images']} test images: numbers differ by at most "

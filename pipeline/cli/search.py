@@ -43,35 +43,27 @@ def search(
     Exit code 0: all were searched; 1: some could not be read; 2: none could, or a wrong usage.
     """
     with workspace() as study:
-        from pipeline.search.databases import open_database
-        from pipeline.search.index import require_card
-        from pipeline.search.pictures import name_pictures, read_file
-        from pipeline.search.search import choose_network, open_network, search_file
+        from pipeline.search.search import open_searcher
 
         here = study.here
-        names = name_pictures(images, here, sys.stdin if "-" in images else ())
-        owner = dataset or (require_card(index).dataset if index is not None else None)
-        params = study.params_for(owner, network)
-        named = choose_network(params, network, owner, newest=newest)
-        opened = open_network(named, study.device)
-        database = open_database(named.dataset, index)
-        queries = [
-            search_file(here / name, name, opened, database, k, reduced_decode=reduced_decode)
-            for name in names
-        ]
+        searcher = open_searcher(study.params_for, network, dataset, index, newest=newest)
+        named, database = searcher.named, searcher.database
+        listed = sys.stdin if "-" in images else ()
+        queries = searcher.search(images, here, listed, k, reduced_decode=reduced_decode)
         if html:
             from pipeline.search.page.sheet import picture_sheet
+            from pipeline.search.pictures import read_file
 
-            title = f"{len(queries)} pictures by {opened.name} in {database.name}"
+            title = f"{len(queries)} pictures by {named.key} in {database.name}"
 
             def read_query(name: str) -> bytes:
                 return read_file(here / name, name)
 
             write_text(study.path(html), picture_sheet(queries, read_query, database.read, title))
     found = {
-        "network": opened.name,
-        "champion_version": opened.version,
-        "query_px": opened.size_px,
+        "network": named.key,
+        "champion_version": named.version,
+        "query_px": searcher.encoder.size_px,
         "database": database.name,
         "database_images": len(database),
         "queries": queries,

@@ -19,14 +19,15 @@ from pipeline.evaluation.cells import Bootstrap, evaluate_setups, student_setups
 from pipeline.export.parity import LARGEST_DIFFERENCE
 from pipeline.files import read_json
 from pipeline.models.query_encoder import short_side_px
+from pipeline.models.torch_encoder import TorchEncoder
 from pipeline.models.weights import read_card
 from pipeline.paths import DatasetPaths, locked_dependencies, locked_outputs
-from pipeline.search.search import TEACHER, NamedNetwork, QueryNetwork
+from pipeline.search.search import TEACHER, NamedNetwork
 
 COUNTS = ("images_train", "classes_train", "images_test", "classes_test")
 
 
-def describe_network(params: Params, named: NamedNetwork, network: QueryNetwork) -> dict[str, Any]:
+def describe_network(params: Params, named: NamedNetwork, network: TorchEncoder) -> dict[str, Any]:
     """What the card tells of the network: accuracy with intervals, cost, data.
 
     A champion that is not the last student, and a student that was retrained since the study, are
@@ -45,7 +46,7 @@ def describe_network(params: Params, named: NamedNetwork, network: QueryNetwork)
     return {
         "key": named.key,
         "dataset": named.dataset,
-        "version": network.version,
+        "version": named.version,
         "card": read_card(named.path),
         "short_px": short_side_px(network.size_px),
         "rows": rows,
@@ -93,7 +94,7 @@ def _are_of(named: NamedNetwork, paths: DatasetPaths) -> bool:
 
 
 def _evaluate(
-    params: Params, named: NamedNetwork, network: QueryNetwork, paths: DatasetPaths
+    params: Params, named: NamedNetwork, network: TorchEncoder, paths: DatasetPaths
 ) -> dict[str, Any]:
     """The rows of the network by role, as in results/DATASET/cells/KEY.json."""
     pack = open_pack(paths.pack)

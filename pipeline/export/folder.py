@@ -11,56 +11,50 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Int, UInt8
 
-from pipeline.config.params import Params
 from pipeline.datasets.packs import Pack, open_pack
-from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.embedding.embeddings import EvaluationViews, embed_pictures
 from pipeline.export.card import describe_network, model_card
-from pipeline.export.onnx import write_onnx
 from pipeline.export.parity import LARGEST_DIFFERENCE, embedding_parity
 from pipeline.export.quantisation import quantise_onnx
 from pipeline.files import replacing, replacing_folder, write_json, write_text
+from pipeline.models.onnx import write_onnx
 from pipeline.models.query_encoder import QueryEncoder
 from pipeline.paths import DatasetPaths
 from pipeline.progress import track
-from pipeline.search.databases import Database, image_id, open_study_database
-from pipeline.search.search import TEACHER, NamedNetwork, QueryNetwork, open_network
-from pipeline.tracking.served_package import load_served_model, save_served_model
+from pipeline.search.databases import Database, image_id
+from pipeline.search.search import TEACHER, NamedNetwork, Trained
+from pipeline.tracking.served_package import save_served_model
 
 PARITY_IMAGES = 200
 CALIBRATION_IMAGES = 128
 INT8 = "encoder_int8.onnx"
 CONTENT = ("README.md", "database", "encoder.onnx", INT8, "mlflow_model", "parity.json")
-CPU = torch.device("cpu")
 
 
 def export_network(
-    params: Params,
-    named: NamedNetwork,
+    trained: Trained,
     target: Path,
-    database: Database | None = None,
     *,
+    with_database: bool = False,
     force: bool = False,
     int8: bool = False,
 ) -> dict[str, Any]:
     """Write the folder `target`, whole or not at all; returns what its parity.json holds.
 
-    database: of the network's data set, whose vectors go out too.
-
+    with_database: the vectors of the open database go out too.
     int8: also an encoder in 8 bits, whose scales come from training images. How far it is from
     PyTorch is told, and holds nothing up.
 
-    Raises ValueError when the network is not trained or evaluated, the folder is there already
-    (unless `force`), or the exported encoder does not embed as PyTorch does.
+    Raises ValueError when the network is not evaluated, the folder is there already (unless
+    `force`), or the exported encoder does not embed as PyTorch does.
     """
     _check_target(target, force=force)
-    torch.set_num_threads(params.threads)
-    network = open_network(named, CPU)
-    studied = open_study_database(named.dataset)
-    described = describe_network(params, named, network)
+    described = describe_network(trained.params, trained.named, trained.encoder)
+    database = trained.database if with_database else None
     with replacing_folder(target) as folder:
         if database is not None:
             write_database(folder / "database", database)
-        parity = _write_encoders(folder, network, studied, int8=int8)
+        parity = _write_encoders(folder, trained, int8=int8)
         write_json(folder / "parity.json", parity)
         vectors = None if database is None else database.vectors
         write_text(folder / "README.md", model_card(described, parity, vectors))
@@ -77,39 +71,43 @@ def _check_target(target: Path, *, force: bool) -> None:
         raise ValueError(f"{target}: is there already: --force replaces it")
 
 
-def _write_encoders(
-    folder: Path, network: QueryNetwork, studied: Database, *, int8: bool
-) -> dict[str, Any]:
+def _write_encoders(folder: Path, trained: Trained, *, int8: bool) -> dict[str, Any]:
     """Write the encoders and the MLflow model, and hold them to PyTorch's embeddings.
 
     These are of test images spread over the database, 200 or all.
     """
+    encoder, studied = trained.encoder, trained.studied
     onnx = folder / "encoder.onnx"
-    write_onnx(onnx, network.network, network.size_px)
-    save_served_model(folder / "mlflow_model", onnx, studied.vectors.shape[1])
-    pack = open_pack(DatasetPaths(studied.dataset).pack)
-    test = pack.rows("test")
-    rows = _spread(len(test), PARITY_IMAGES)
-    views = EvaluationViews(pack, test[rows], network.size_px)
-    title = "embedding with PyTorch"
-    reference = embed_views(network.network, views, network.device, name=title).numpy()
+    write_onnx(onnx, encoder.network, encoder.size_px)
+    served = save_served_model(folder / "mlflow_model", onnx, studied.vectors.shape[1])
+    rows = _spread(len(studied), PARITY_IMAGES)
+    by_name = {studied.names[row]: int(row) for row in rows}
+    embedded = embed_pictures(
+        encoder.network,
+        list(by_name),
+        lambda name: studied.read(by_name[name]),
+        encoder.size_px,
+        encoder.device,
+    )
+    assert not embedded.failures, "a pack holds what has been decoded"
 
     def parity_of(embed: Callable[[Sequence[bytes]], np.ndarray]) -> dict[str, Any]:
         batches = np.array_split(rows, -(-len(rows) // 50))
         shown = track(batches, "embedding with ONNX", len(batches), "batch")
         parts = [embed([studied.read(int(row)) for row in batch]) for batch in shown]
-        return embedding_parity(reference, np.concatenate(parts), studied.vectors, rows)
+        return embedding_parity(embedded.vectors, np.concatenate(parts), studied.vectors, rows)
 
-    parity = parity_of(load_served_model(folder / "mlflow_model"))
+    parity = parity_of(served)
     if parity["largest_difference"] > LARGEST_DIFFERENCE or parity["other_first_hits"]:
         raise ValueError(
-            f"the exported {network.name} does not embed as PyTorch does: numbers differ by up to "
-            f"{parity['largest_difference']:.1e} (allowed: {LARGEST_DIFFERENCE:.0e}), and "
+            f"the exported {trained.named.key} does not embed as PyTorch does: numbers differ by "
+            f"up to {parity['largest_difference']:.1e} (allowed: {LARGEST_DIFFERENCE:.0e}), and "
             f"{parity['other_first_hits']} of {len(rows)} images find another first; nothing is "
             "exported"
         )
     if int8:
-        quantise_onnx(onnx, folder / INT8, calibration_views(pack, network.size_px))
+        pack = open_pack(DatasetPaths(studied.dataset).pack)
+        quantise_onnx(onnx, folder / INT8, calibration_views(pack, encoder.size_px))
         eight = parity_of(QueryEncoder(folder / INT8, threads=torch.get_num_threads()).encode)
         eight["same_first_share"] = 1 - eight["other_first_hits"] / len(rows)
         parity["int8"] = eight

@@ -54,19 +54,21 @@ def square_view(image: Image.Image, size_px: int) -> np.ndarray:
 
 
 class QueryEncoder:
-    """The network of an ONNX file, and the view of a picture that it is fed.
+    """The network of an ONNX file, or of its content, and the view of a picture that it is fed.
 
     threads: of the computation; 0 lets ONNX Runtime choose. reduced_decode: decode a JPEG to a
     fraction of its size where the view is small, which is faster and changes pixels slightly.
     """
 
-    def __init__(self, file: Path, *, threads: int = 0, reduced_decode: bool = False) -> None:
+    def __init__(
+        self, onnx: Path | bytes, *, threads: int = 0, reduced_decode: bool = False
+    ) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(
-            str(file), options, providers=["CPUExecutionProvider"]
+            onnx, options, providers=["CPUExecutionProvider"]
         )
         self.size_px = int(self._session.get_inputs()[0].shape[1])
         self.dim = int(self._session.get_outputs()[0].shape[1])

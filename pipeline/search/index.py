@@ -23,7 +23,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 from pydantic import TypeAdapter
-from torch import Tensor
 
 from pipeline.files import replacing, replacing_folder, write_json
 
@@ -36,10 +35,10 @@ IMAGE_COLUMNS = pa.schema(
 )
 
 
-def write_exact_index(path: Path, vectors: Float[Tensor, "database dim"]) -> None:
+def write_exact_index(path: Path, vectors: Float[np.ndarray, "database dim"]) -> None:
     """An exact inner-product index, ids being the rows."""
     index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors.float().cpu().numpy())
+    index.add(vectors)
     with replacing(path) as temporary:
         faiss.write_index(index, str(temporary))
 

@@ -13,6 +13,7 @@ from filelock import FileLock
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.reader import enumerate_names
 from pipeline.embedding.embeddings import embed_pictures
+from pipeline.models.torch_encoder import TorchEncoder
 from pipeline.search.databases import image_id
 from pipeline.search.index import (
     IMAGE_COLUMNS,
@@ -25,7 +26,7 @@ from pipeline.search.index import (
     write_generation,
 )
 from pipeline.search.pictures import image_names, read_file
-from pipeline.search.search import NamedNetwork, QueryNetwork
+from pipeline.search.search import NamedNetwork
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def index_folder(
     folder: Path,
     name: str,
     named: NamedNetwork,
-    teacher: QueryNetwork,
+    teacher: TorchEncoder,
     *,
     kind: IndexKind | None = None,
     rebuild: bool = False,

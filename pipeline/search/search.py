@@ -1,26 +1,28 @@
 """One picture to its results: decoded, viewed, embedded by the chosen network, searched."""
 
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.datasets.decode import UnreadableImage, decode_image
-from pipeline.models.embedder import Embedder, unit_range
-from pipeline.models.query_encoder import least_decoded_px
-from pipeline.models.weights import load_network
+from pipeline.models.encoders import Encoder, open_encoder
+from pipeline.models.query_encoder import least_decoded_px, square_view
 from pipeline.paths import DatasetPaths
 from pipeline.search.champions import Champion, kept_champion
-from pipeline.search.databases import Database, Hit
-from pipeline.search.pictures import read_file
-from pipeline.views.evaluation import evaluation_view
+from pipeline.search.databases import Database, Hit, open_database, open_study_database
+from pipeline.search.index import require_card
+from pipeline.search.pictures import name_pictures, read_file
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.models.torch_encoder import TorchEncoder
 
 TEACHER = "teacher"
 
@@ -42,6 +44,17 @@ class NamedNetwork:
         if self.champion is not None:
             return self.champion.path
         return paths.teacher if self.key == TEACHER else paths.student(self.key)
+
+    @property
+    def version(self) -> str | None:
+        """That of the champion that it is, if it is one."""
+        return self.champion.version if self.champion else None
+
+    def trained(self) -> Path:
+        """Its file. Raises ValueError when it is not there."""
+        if not self.path.exists():
+            raise ValueError(f"{self.key} is not trained yet ({self.path}): run `l2s study`")
+        return self.path
 
 
 def choose_network(
@@ -82,40 +95,64 @@ def networks_of(params: Params, dataset: str) -> list[str]:
     return [*params.cells_of(dataset)[1:], TEACHER]
 
 
+def open_network(named: NamedNetwork, device: "torch.device") -> "TorchEncoder":
+    """Load a trained network. Raises ValueError when it is not there or cannot be read."""
+    from pipeline.models.torch_encoder import open_torch_encoder
+
+    return open_torch_encoder(named.trained(), device)
+
+
+# The parameters that have a data set and a network, if any is named, of an inactive study too.
+ParamsFor = Callable[[str | None, str | None], Params]
+
+
 @dataclass(frozen=True)
-class QueryNetwork:
-    """An open network. `size_px` is the side of the evaluation view that it is fed, `version` that
-    of the champion that it is, if it is one.
+class Trained:
+    """A network under PyTorch, the database of its study, and that which was asked for; all open,
+    with the parameters of their study.
     """
 
-    name: str
-    network: Embedder
-    size_px: int
-    device: torch.device
-    version: str | None = None
-
-    @torch.inference_mode()
-    def embed(
-        self, views: UInt8[Tensor, "batch channel size size"]
-    ) -> Float[np.ndarray, "batch dim"]:
-        """Unit vectors of evaluation views, float32. Raises ValueError where one is not finite."""
-        vectors: np.ndarray = self.network(unit_range(views, self.device)).float().cpu().numpy()
-        if not np.isfinite(vectors).all():
-            raise ValueError(f"{self.name} gives embeddings that are not finite: train it again")
-        return vectors
+    params: Params
+    named: NamedNetwork
+    encoder: "TorchEncoder"
+    studied: Database
+    database: Database
 
 
-def open_network(named: NamedNetwork, device: torch.device) -> QueryNetwork:
-    """Load a trained network. Raises ValueError when it is not there or cannot be read."""
-    if not named.path.exists():
-        raise ValueError(f"{named.key} is not trained yet ({named.path}): run `l2s study`")
-    try:
-        network, card = load_network(named.path, device)
-    except RuntimeError as error:  # of weights that are another network's
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{named.path}: is not a network of this program ({reason})") from error
-    version = named.champion.version if named.champion else None
-    return QueryNetwork(named.key, network, card.size_px, device, version)
+def open_for_export(
+    params_for: ParamsFor,
+    network: str | None,
+    dataset: str | None,
+    index: str | None = None,
+    *,
+    newest: bool = False,
+) -> Trained:
+    """Open the network as `choose_network` finds it, on the CPU, the database of its data set, and
+    the index, if one is named.
+
+    Raises ValueError for names that are not there or do not agree, and files that cannot be read.
+    """
+    import torch
+
+    params, named = _choose(params_for, network, dataset, index, newest=newest)
+    torch.set_num_threads(params.threads)
+    encoder = open_network(named, torch.device("cpu"))
+    studied = open_study_database(named.dataset)
+    database = studied if index is None else open_database(named.dataset, index)
+    return Trained(params, named, encoder, studied, database)
+
+
+def _choose(
+    params_for: ParamsFor,
+    network: str | None,
+    dataset: str | None,
+    index: str | None,
+    *,
+    newest: bool,
+) -> tuple[Params, NamedNetwork]:
+    owner = dataset or (require_card(index).dataset if index is not None else None)
+    params = params_for(owner, network)
+    return params, choose_network(params, network, owner, newest=newest)
 
 
 @dataclass(frozen=True)
@@ -129,7 +166,7 @@ class Answer:
 def search_picture(
     encoded: bytes,
     name: str,
-    network: QueryNetwork,
+    encoder: Encoder,
     database: Database,
     k: int,
     *,
@@ -143,21 +180,21 @@ def search_picture(
     do not fit.
     """
     started_s = time.perf_counter()
-    least_px = least_decoded_px(network.size_px) if reduced_decode else None
+    least_px = least_decoded_px(encoder.size_px) if reduced_decode else None
     picture = decode_image(encoded, name, least_px=least_px)
     decode_ms = 1000 * (time.perf_counter() - started_s)
-    answer = search_decoded(picture, network, database, k)
+    answer = search_decoded(picture, encoder, database, k)
     return Answer(answer.hits, {"decode": decode_ms, **answer.times_ms})
 
 
-def search_decoded(
-    picture: Image.Image, network: QueryNetwork, database: Database, k: int
-) -> Answer:
+def search_decoded(picture: Image.Image, encoder: Encoder, database: Database, k: int) -> Answer:
     """As `search_picture`, of a picture in RGB; its times have no decode."""
     marks_s = [time.perf_counter()]
-    view = evaluation_view(picture, network.size_px)
+    view = square_view(picture, encoder.size_px)
     marks_s.append(time.perf_counter())
-    vector = network.embed(view[None])[0]
+    vector = encoder.embed(view[None])[0]
+    if not np.isfinite(vector).all():
+        raise ValueError("the network gives embeddings that are not finite: train it again")
     marks_s.append(time.perf_counter())
     hits = database.search(vector, k)
     marks_s.append(time.perf_counter())
@@ -165,22 +202,55 @@ def search_decoded(
     return Answer(hits, dict(zip(("view", "embed", "search"), steps_ms, strict=True)))
 
 
-def search_file(
-    file: Path,
-    name: str,
-    network: QueryNetwork,
-    database: Database,
-    k: int,
-    *,
-    reduced_decode: bool = False,
-) -> dict[str, Any]:
-    """What `l2s search --json` says of a picture: its `image` name, and `results` or `error`.
+@dataclass(frozen=True)
+class Searcher:
+    """A network and a database that its teacher has embedded, both open."""
 
-    Arguments as for `search_picture`.
+    named: NamedNetwork
+    encoder: Encoder
+    database: Database
+
+    def search(
+        self,
+        arguments: Iterable[str],
+        here: Path,
+        listed: Iterable[str],
+        k: int,
+        *,
+        reduced_decode: bool = False,
+    ) -> list[dict[str, Any]]:
+        """What `l2s search --json` says of each picture: its `image` name, `results` or `error`.
+
+        arguments, here, listed: as `name_pictures` takes them; the others as `search_picture`.
+        """
+        names = name_pictures(arguments, here, listed)
+        return [self._search_file(here / n, n, k, reduced_decode=reduced_decode) for n in names]
+
+    def _search_file(
+        self, file: Path, name: str, k: int, *, reduced_decode: bool
+    ) -> dict[str, Any]:
+        try:
+            encoded = read_file(file, name)
+            answer = search_picture(
+                encoded, name, self.encoder, self.database, k, reduced_decode=reduced_decode
+            )
+        except UnreadableImage as failure:
+            return {"image": name, "error": failure.reason}
+        return {"image": name, "results": [asdict(hit) for hit in answer.hits]}
+
+
+def open_searcher(
+    params_for: ParamsFor,
+    network: str | None,
+    dataset: str | None,
+    index: str | None,
+    *,
+    newest: bool = False,
+) -> Searcher:
+    """Open the network as `choose_network` finds it, and the database of the data set or the index.
+
+    Raises ValueError for names that are not there or do not agree, and files that cannot be read.
     """
-    try:
-        encoded = read_file(file, name)
-        answer = search_picture(encoded, name, network, database, k, reduced_decode=reduced_decode)
-    except UnreadableImage as failure:
-        return {"image": name, "error": failure.reason}
-    return {"image": name, "results": [asdict(hit) for hit in answer.hits]}
+    params, named = _choose(params_for, network, dataset, index, newest=newest)
+    encoder = open_encoder(named.trained(), params.threads)
+    return Searcher(named, encoder, open_database(named.dataset, index))

@@ -49,11 +49,14 @@ def write_served_package(folder: Path) -> Path:
     return package
 
 
-def save_served_model(folder: Path, onnx: Path, dim: int) -> None:
+def save_served_model(
+    folder: Path, onnx: Path, dim: int
+) -> Callable[[Sequence[bytes]], np.ndarray]:
     """Write the model: a table with the column `image` (bytes of a JPEG or PNG) to unit vectors.
 
-    MLflow keeps the code it is served with, and a grey picture as the example of a request, beside
-    it. Its warnings of its own type hints and of its own use of pandas are not shown.
+    Gives it back as `load_served_model` does. MLflow keeps the code it is served with, and a grey
+    picture as the example of a request, beside it. Its warnings of its own type hints and of its
+    own use of pandas are not shown.
     """
     picture = BytesIO()
     Image.new("RGB", (8, 8), "grey").save(picture, format="PNG")
@@ -76,6 +79,7 @@ def save_served_model(folder: Path, onnx: Path, dim: int) -> None:
             input_example=pd.DataFrame({"image": [picture.getvalue()]}),
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
         )
+    return load_served_model(folder)
 
 
 def load_served_model(folder: Path) -> Callable[[Sequence[bytes]], np.ndarray]:

@@ -48,7 +48,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def answer_of(student: str, *, newest: bool = False) -> str | None:
     """The version of the champion that a search with the student uses; None for its newest."""
     named = choose_network(load_params(), student, None, newest=newest)
-    return open_network(named, torch.device("cpu")).version
+    open_network(named, torch.device("cpu"))
+    return named.version
 
 
 @pytest.fixture

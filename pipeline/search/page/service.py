@@ -6,11 +6,13 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from fastapi import HTTPException
 
 from pipeline.config.params import Params
 from pipeline.datasets.decode import UnreadableImage, decode_image
+from pipeline.models.torch_encoder import TorchEncoder
 from pipeline.paths import DatasetPaths
 from pipeline.search.databases import Database, open_database
 from pipeline.search.index import index_home, index_names, require_card
@@ -18,7 +20,6 @@ from pipeline.search.pictures import thumbnail
 from pipeline.search.search import (
     TEACHER,
     NamedNetwork,
-    QueryNetwork,
     leading_network,
     networks_of,
     open_network,
@@ -139,8 +140,8 @@ class SearchService:
             opened_network = self._open_network(named, self.device, named.path.stat().st_mtime_ns)
             answer = search_decoded(picture, opened_network, opened, k)
             answers[role] = {
-                "name": opened_network.name,
-                "champion_version": opened_network.version,
+                "name": named.key,
+                "champion_version": named.version,
                 "query_px": opened_network.size_px,
                 "times_ms": {"decode": decode_ms, **answer.times_ms},
                 "hits": [asdict(hit) for hit in answer.hits],
@@ -160,8 +161,8 @@ def _open_database(dataset: str, index: str | None, changed_ns: int) -> Database
     return open_database(dataset, index)
 
 
-def _open_network(named: NamedNetwork, device: torch.device, changed_ns: int) -> QueryNetwork:
+def _open_network(named: NamedNetwork, device: torch.device, changed_ns: int) -> TorchEncoder:
     network = open_network(named, device)
-    view = torch.zeros(1, 3, network.size_px, network.size_px, dtype=torch.uint8)
+    view = np.zeros((1, network.size_px, network.size_px, 3), np.uint8)
     network.embed(view)  # the first run of a network is slow, and would be timed
     return network

@@ -7,8 +7,8 @@ import onnx
 import pytest
 import torch
 
-from pipeline.export.onnx import write_onnx
 from pipeline.export.quantisation import quantise_onnx
+from pipeline.models.onnx import write_onnx
 from pipeline.models.query_encoder import QueryEncoder
 from pipeline.models.weights import build_embedder
 

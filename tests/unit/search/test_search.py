@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.config.params import Params, load_params
 from pipeline.datasets.decode import UnreadableImage, decode_image
+from pipeline.models.query_encoder import square_view
+from pipeline.models.torch_encoder import TorchEncoder
 from pipeline.search import index
 from pipeline.search.databases import (
     Database,
@@ -30,7 +31,6 @@ from pipeline.search.pictures import (
 from pipeline.search.search import (
     TEACHER,
     NamedNetwork,
-    QueryNetwork,
     choose_network,
     networks_of,
     open_network,
@@ -61,7 +61,7 @@ def params(study: Path) -> Params:
 
 
 @pytest.fixture
-def teacher(study: Path) -> QueryNetwork:
+def teacher(study: Path) -> TorchEncoder:
     return open_network(TEACHER_OF_EMBLEMS, CPU)
 
 
@@ -162,7 +162,7 @@ def test_equal_vectors_give_equal_files(tmp_path: Path) -> None:
         assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes(), kind
 
 
-def test_a_test_image_finds_itself_first(study: Path, teacher: QueryNetwork) -> None:
+def test_a_test_image_finds_itself_first(study: Path, teacher: TorchEncoder) -> None:
     database = open_study_database("emblems")
     assert len(database) == 30
     for row in range(len(database)):
@@ -173,7 +173,7 @@ def test_a_test_image_finds_itself_first(study: Path, teacher: QueryNetwork) -> 
         assert all(time_ms >= 0 for time_ms in answer.times_ms.values())
 
 
-def test_a_reduced_decode_finds_the_same_image(study: Path, teacher: QueryNetwork) -> None:
+def test_a_reduced_decode_finds_the_same_image(study: Path, teacher: TorchEncoder) -> None:
     database = open_study_database("emblems")
     buffer = BytesIO()
     large = decode_image(database.read(4), "picture").resize((1024, 1024))
@@ -190,7 +190,7 @@ def test_a_reduced_decode_finds_the_same_image(study: Path, teacher: QueryNetwor
 
 
 def test_ids_survive_a_rebuild_and_do_not_depend_on_the_order(
-    study: Path, tmp_path: Path, teacher: QueryNetwork
+    study: Path, tmp_path: Path, teacher: TorchEncoder
 ) -> None:
     files = write_test_images(study, tmp_path / "all", 9)
     half = tmp_path / "half"
@@ -230,7 +230,7 @@ def test_an_id_is_63_bits_of_the_hash_of_the_name() -> None:
 
 
 def test_nothing_new_leaves_the_generation_in_force(
-    study: Path, tmp_path: Path, teacher: QueryNetwork
+    study: Path, tmp_path: Path, teacher: TorchEncoder
 ) -> None:
     write_test_images(study, tmp_path / "images", 3)
     for added in (3, 0):
@@ -240,7 +240,7 @@ def test_nothing_new_leaves_the_generation_in_force(
     assert (other_kind.added, other_kind.card.generation) == (0, 2)
 
 
-def test_changed_images_need_a_word(study: Path, tmp_path: Path, teacher: QueryNetwork) -> None:
+def test_changed_images_need_a_word(study: Path, tmp_path: Path, teacher: TorchEncoder) -> None:
     folder = tmp_path / "images"
     files = write_test_images(study, folder, 3)
     index_folder(folder, "a", TEACHER_OF_EMBLEMS, teacher)
@@ -255,15 +255,13 @@ def test_changed_images_need_a_word(study: Path, tmp_path: Path, teacher: QueryN
     assert [hit.similarity for hit in hits] == pytest.approx([1, 1], abs=1e-5)
 
 
-def teacher_vector(teacher: QueryNetwork, file: Path) -> np.ndarray:
-    from pipeline.views.evaluation import evaluation_view
-
+def teacher_vector(teacher: TorchEncoder, file: Path) -> np.ndarray:
     picture = decode_image(file.read_bytes(), file.name)
-    return teacher.embed(evaluation_view(picture, teacher.size_px)[None])[0]
+    return teacher.embed(square_view(picture, teacher.size_px)[None])[0]
 
 
 def test_unreadable_images_are_reported_and_the_rest_goes_in(
-    study: Path, tmp_path: Path, teacher: QueryNetwork
+    study: Path, tmp_path: Path, teacher: TorchEncoder
 ) -> None:
     folder = tmp_path / "images"
     write_test_images(study, folder, 2)
@@ -278,7 +276,7 @@ def test_unreadable_images_are_reported_and_the_rest_goes_in(
 
 
 def test_a_failure_while_writing_leaves_the_index_in_force(
-    study: Path, tmp_path: Path, teacher: QueryNetwork, monkeypatch: pytest.MonkeyPatch
+    study: Path, tmp_path: Path, teacher: TorchEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "images"
     write_test_images(study, folder, 2)
@@ -299,7 +297,7 @@ def test_a_failure_while_writing_leaves_the_index_in_force(
 
 
 def test_an_open_index_goes_on_while_another_takes_its_place(
-    study: Path, tmp_path: Path, teacher: QueryNetwork
+    study: Path, tmp_path: Path, teacher: TorchEncoder
 ) -> None:
     folder = tmp_path / "images"
     files = write_test_images(study, folder, 2)
@@ -313,7 +311,7 @@ def test_an_open_index_goes_on_while_another_takes_its_place(
 
 
 def test_an_index_of_another_teacher_is_not_searched(
-    study: Path, tmp_path: Path, teacher: QueryNetwork
+    study: Path, tmp_path: Path, teacher: TorchEncoder
 ) -> None:
     write_test_images(study, tmp_path / "images", 2)
     index_folder(tmp_path / "images", "a", TEACHER_OF_EMBLEMS, teacher)
@@ -407,8 +405,8 @@ def test_a_thumbnail_fits_and_is_a_picture(study: Path) -> None:
     assert small.size == (20, 20)
 
 
-def test_embeddings_are_unit_vectors(teacher: QueryNetwork) -> None:
-    views = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+def test_embeddings_are_unit_vectors(teacher: TorchEncoder) -> None:
+    views = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     vectors = teacher.embed(views)
     assert vectors.shape == (3, DIM)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The exported encoder: graph, view, served code, parity, card, and vectors for other engines."""
+"""The exported encoder: view, served code, parity, card, and vectors for other engines."""
 
 import base64
 import json
@@ -12,21 +12,17 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
-import onnxruntime
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from pipeline.config.params import load_params
 from pipeline.export import folder
 from pipeline.export.folder import default_target, export_network, write_database
-from pipeline.export.onnx import RawImageEncoder, write_onnx
 from pipeline.export.parity import LARGEST_DIFFERENCE, embedding_parity
 from pipeline.models.query_encoder import DECODE_MARGIN, QueryEncoder, least_decoded_px, square_view
-from pipeline.models.weights import build_embedder
 from pipeline.search.databases import open_study_database
-from pipeline.search.search import NamedNetwork
+from pipeline.search.search import NamedNetwork, open_for_export
 from pipeline.tracking.served_package import load_served_model
 from pipeline.views.evaluation import evaluation_view
 from tests.made_study import DIM, STUDENT, STUDENT_PX, make_finished_study
@@ -46,52 +42,9 @@ def exported(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made)
         params = load_params()
-        database = open_study_database("emblems")
-        export_network(params, STUDENT_OF_EMBLEMS, target, database, int8=True)
+        trained = open_for_export(lambda *_: params, STUDENT, None)
+        export_network(trained, target, with_database=True, int8=True)
     return target
-
-
-@pytest.mark.parametrize(
-    ("backbone", "size_px"), [("timm/test_resnet", 32), ("torchvision/mobilenet_v2", 64)]
-)
-def test_the_graph_embeds_raw_pixels_as_torch_does(
-    tmp_path: Path, backbone: str, size_px: int
-) -> None:
-    network = build_embedder(backbone, 24, weights="random", seed=0, mean=(0.5, 0.4, 0.3))
-    with torch.no_grad():
-        network.p.fill_(2.2)
-    network.eval().requires_grad_(False)
-    write_onnx(tmp_path / "encoder.onnx", network, size_px)
-    session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"))
-    (given,), (got,) = session.get_inputs(), session.get_outputs()
-    assert (given.name, given.type, given.shape[1:]) == (
-        "image",
-        "tensor(uint8)",
-        [size_px] * 2 + [3],
-    )
-    assert (got.name, got.type, got.shape[1:]) == ("embedding", "tensor(float)", [24])
-    for batch in (1, 2, 7):
-        image = torch.randint(0, 256, (batch, size_px, size_px, 3), dtype=torch.uint8)
-        vectors = session.run(None, {"image": image.numpy()})[0]
-        assert vectors.shape == (batch, 24)
-        np.testing.assert_allclose(vectors, RawImageEncoder(network)(image), atol=1e-5)
-        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    here = str(Path(__file__).resolve().parents[3]).encode()
-    assert here not in (tmp_path / "encoder.onnx").read_bytes()  # no paths of this machine
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_network_that_onnx_cannot_hold_is_refused_in_words(tmp_path: Path) -> None:
-    network = build_embedder("timm/test_resnet", 8, weights="random", seed=0)
-
-    class Unwritable(torch.nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return images if images.sum() > 0 else images * 2
-
-    network.features = Unwritable()
-    with pytest.raises(ValueError, match="cannot be written as ONNX"):
-        write_onnx(tmp_path / "encoder.onnx", network, 32)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_served_view_is_the_evaluation_view() -> None:
@@ -153,15 +106,16 @@ def test_an_encoder_that_embeds_otherwise_is_not_exported(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off_by: float
 ) -> None:
     monkeypatch.chdir(made)
-    load = folder.load_served_model
+    save = folder.save_served_model
 
-    def load_another(model: Path) -> Callable[[Sequence[bytes]], np.ndarray]:
-        embed = load(model)
+    def save_another(model: Path, onnx: Path, dim: int) -> Callable[[Sequence[bytes]], np.ndarray]:
+        embed = save(model, onnx, dim)
         return lambda pictures: embed(pictures) + off_by
 
-    monkeypatch.setattr(folder, "load_served_model", load_another)
+    monkeypatch.setattr(folder, "save_served_model", save_another)
+    params = load_params()
     with pytest.raises(ValueError, match="does not embed as PyTorch does"):
-        export_network(load_params(), STUDENT_OF_EMBLEMS, tmp_path / "x")
+        export_network(open_for_export(lambda *_: params, STUDENT, None), tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -302,11 +256,15 @@ def test_the_teacher_has_a_place_of_its_own() -> None:
     assert default_target(STUDENT_OF_EMBLEMS) == Path("exports/tiny-16")
 
 
-def test_only_an_export_is_replaced(made: Path, exported: Path, tmp_path: Path) -> None:
-    params = load_params(made / "params.yaml")
+def test_only_an_export_is_replaced(
+    made: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made)
+    params = load_params()
+    trained = open_for_export(lambda *_: params, STUDENT, None)
 
     def export(target: Path, *, force: bool) -> None:
-        export_network(params, STUDENT_OF_EMBLEMS, target, force=force)
+        export_network(trained, target, force=force)
 
     target = tmp_path / "mine"
     shutil.copytree(exported, target)
@@ -332,8 +290,9 @@ def test_an_export_that_fails_leaves_the_one_before(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(folder, "write_text", full_disk)  # of the card, which comes last
+    params = load_params()
     with pytest.raises(OSError, match="No space"):
-        export_network(load_params(), STUDENT_OF_EMBLEMS, target, force=True)
+        export_network(open_for_export(lambda *_: params, STUDENT, None), target, force=True)
     assert {file: file.stat().st_mtime_ns for file in target.rglob("*")} == before
     assert list(tmp_path.iterdir()) == [target]
 
