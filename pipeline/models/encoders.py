@@ -26,12 +26,15 @@ class Encoder(Protocol):
 def open_encoder(network: Path, threads: int) -> Encoder:
     """The encoder of a saved network: its kept ONNX on the CPU, or PyTorch where there is none.
 
-    PyTorch also where L2S_DEVICE names another device. By the engine a similarity differs by 1e-5
-    at most. Raises ValueError for a file that is no network, and a device that is not there.
+    PyTorch then leaves one for the next time. It is taken also where L2S_DEVICE names another
+    device. By the engine a similarity differs by 1e-5 at most. Raises ValueError for a file that
+    is no network, and a device that is not there.
     """
     if os.environ.get("L2S_DEVICE") in (None, "", "cpu") and (onnx := kept_onnx(network)):
         return QueryEncoder(onnx, threads=threads)
     from pipeline.devices import resolve_device
-    from pipeline.models.torch_encoder import open_torch_encoder
+    from pipeline.models.torch_encoder import open_torch_encoder, prepare_onnx
 
-    return open_torch_encoder(network, resolve_device(threads))
+    encoder = open_torch_encoder(network, resolve_device(threads))
+    prepare_onnx(network, encoder.network, encoder.size_px)
+    return encoder

@@ -1,6 +1,6 @@
 """Networks as ONNX, kept ready for searches: PyTorch takes two seconds to import, ONNX Runtime 0.1.
 
-Whoever opens a network with PyTorch for queries leaves its ONNX here, checked.
+The evaluation of a study, and a search that finds none, leave the ONNX of a network here, checked.
 """
 
 import hashlib

@@ -38,21 +38,17 @@ class TorchEncoder:
 
 
 def open_torch_encoder(file: Path, device: torch.device) -> TorchEncoder:
-    """Load a saved network, and leave its ONNX for `open_encoder`.
-
-    Raises ValueError for a file that is no network.
-    """
+    """Load a saved network. Raises ValueError for a file that is no network."""
     try:
         network, card = load_network(file, device)
     except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{file}: is not a network of this program ({reason})") from error
-    prepare_onnx(file, network, card.size_px)
     return TorchEncoder(network, card.size_px, device)
 
 
 def prepare_onnx(file: Path, network: Embedder, size_px: int) -> None:
-    """Keep the ONNX of a network, saved in `file`, unless it is there already.
+    """Keep the ONNX of a network, saved in `file`, for `open_encoder`, unless it is there already.
 
     Nothing is kept on a full disk or in a workspace that is read-only: PyTorch embeds as well.
     """

@@ -96,6 +96,12 @@ def test_the_report_shows_every_row_and_examples(study: Path) -> None:
     assert str(study) not in page
 
 
+def test_teacher_and_student_are_ready_for_searches_without_torch(study: Path) -> None:
+    kept = list((study / ".work/encoders").iterdir())
+    assert len(kept) == 2
+    assert all(file.stat().st_size > 100_000 for file in kept)
+
+
 def test_every_training_and_evaluation_is_one_run(study: Path) -> None:
     with sqlite3.connect(study / "mlflow.db") as database:
         tags = database.execute("select run_uuid, key, value from tags").fetchall()
