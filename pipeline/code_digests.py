@@ -14,8 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]  # of the packages, in a checkout or as installed
 PACKAGES = ("pipeline", "stages")
-# What only starts and observes the work: neither counted nor followed.
-OBSERVERS = ("stages", "pipeline.progress", "pipeline.tracking.*")
+# What only starts and observes the work, or readies it for searches: neither counted nor followed.
+OBSERVERS = ("stages", "pipeline.models.torch_encoder", "pipeline.progress", "pipeline.tracking.*")
 # The models of params.yaml, whose values are parameters of the stages: followed, not counted.
 MODELS = tuple(f"pipeline.config.{name}" for name in ("faults", "params", "recipes", "sources"))
 
