@@ -6,6 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.processes import prepare_process
+from pipeline.quick_start import collect_as_usual, collect_seldom
+
+if sys.argv[0] == "-m":  # so it is while Python looks for the module of `python -m stages.NAME`
+    collect_seldom()
 
 
 def run_stage(stage: Callable[[str], None]) -> None:
@@ -19,6 +23,7 @@ def run_stage(stage: Callable[[str], None]) -> None:
         sys.exit(2)
     key = sys.argv[1]
     prepare_process()
+    collect_as_usual()
     try:
         stage(key)
     except (ValueError, ArithmeticError, OSError, KeyError) as error:

@@ -1,6 +1,5 @@
 """What every command of `l2s` shares: errors in words, and the way into the workspace."""
 
-import gc
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pipeline.files import expand_home
+from pipeline.quick_start import collect_seldom
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pipeline.config.params import Params
     from pipeline.flows.stage_runs import Outcome
 
-OBJECTS_BEFORE_COLLECTION = 100_000
 # In dvc.lock; the first stage that ran was always among them.
 FIRST_VERSION = re.compile(r"^  (check|download@.+|survey@.+):$", re.MULTILINE)
 
@@ -79,8 +78,7 @@ def workspace() -> Iterator[Workspace]:
 
     An error that a user can cause is one message on stderr and exit code 2.
     """
-    # Imports make many objects and no garbage: looking for it takes a tenth of their time.
-    gc.set_threshold(OBJECTS_BEFORE_COLLECTION)
+    collect_seldom()
     try:
         yield Workspace(enter_workspace())
     except (ValueError, OSError) as error:

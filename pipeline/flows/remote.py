@@ -5,7 +5,6 @@ The asking machine sends orders through a Prefect work pool; a worker runs each 
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from configparser import ConfigParser
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from pipeline.flows.stage_runs import Outcome, Stop, reproduce_stage, run_group,
 from pipeline.flows.study import current_graph
 from pipeline.flows.terminal import Terminal
 from pipeline.paths import LOCK
+from pipeline.quick_start import quick_command
 from pipeline.training.work_folders import delete_spent_work
 
 PARAMS = Path("params.yaml")
@@ -207,7 +207,7 @@ def _run_dvc(
     verb: str, arguments: Sequence[str], stop: Stop, on_line: OnLine = lambda line: None
 ) -> None:
     """Run a DVC command. Raises ExchangeError with its last lines where it fails."""
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", verb, *arguments]
+    command = [*quick_command("dvc"), "--wait-for-lock", verb, *arguments]
     code, lines = run_group(f"dvc-{verb}", command, stage_environment(1), stop, on_line)
     if code != 0:
         raise ExchangeError(f"dvc {verb} ended with exit code {code}: {'; '.join(lines[-3:])}")

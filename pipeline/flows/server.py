@@ -3,7 +3,6 @@
 import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from pipeline.processes import (
     reach_own_machine,
     record_group,
 )
+from pipeline.quick_start import quick_command
 
 START_PATIENCE_S = 120
 HOME = Path(".prefect")
@@ -107,7 +107,7 @@ def prefect_server(port: int | None = None) -> Iterator[Server]:
 
 def _start_server(name: str, url: str, environment: Mapping[str, str]) -> Process:
     HOME.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "uvicorn", "prefect.server.api.server:create_app"]
+    command = [*quick_command("uvicorn"), "prefect.server.api.server:create_app"]
     command += ["--factory", "--lifespan", "on", "--log-level", "error"]
     command += ["--host", "127.0.0.1", "--port", str(urlsplit(url).port)]
     with (HOME / f"{name}.log").open("wb") as log:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import IO, Literal
 
 from pipeline.processes import end_group, record_group
+from pipeline.quick_start import quick_command
 
 Result = Literal["ran", "restored", "unchanged", "failed", "stopped"]
 SUCCESSES = ("ran", "restored", "unchanged")
@@ -127,7 +128,7 @@ def reproduce_stage(
     options: of `dvc repro`, such as --force.
     """
     since_s = time.monotonic()
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", *options, stage]
+    command = [*quick_command("dvc"), "--wait-for-lock", "repro", "-s", *options, stage]
     for attempt in range(ATTEMPTS):
         if stop.event.is_set():
             break

@@ -67,7 +67,7 @@ def reproduce(
     ) -> tuple[int, list[str]]:
         nonlocal asked
         asked += 1
-        assert command[1:] == ["-m", "dvc", "--wait-for-lock", "repro", "-s", "a"]
+        assert command[3:] == ["dvc", "--wait-for-lock", "repro", "-s", "a"]
         return answers[min(asked, len(answers)) - 1]
 
     monkeypatch.setattr(stage_runs, "run_group", answer)
