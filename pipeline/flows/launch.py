@@ -9,6 +9,7 @@ from pipeline.flows.run_state import holder, running_study
 from pipeline.flows.server import ServerError, prefect_server
 from pipeline.flows.study import Study, planned_study
 from pipeline.flows.terminal import Terminal
+from pipeline.tracking.store import import_mlflow
 
 RECORD_PATIENCE_S = 30  # after the last stage, for a server that is to take the record only
 
@@ -27,7 +28,7 @@ def run_study(
             study.finish()
         elif study.dirty:
             with prefect_server() as server:
-                library = threading.Thread(target=_import_flows, daemon=True)
+                library = threading.Thread(target=_import_libraries, daemon=True)
                 library.start()
                 if _start_without(study, lambda: server.is_up() and not library.is_alive()):
                     from pipeline.flows.prefect_flows import run_reported
@@ -39,8 +40,11 @@ def run_study(
         return study
 
 
-def _import_flows() -> None:
-    import pipeline.flows.prefect_flows  # noqa: F401  (two seconds, which a thread spends)
+def _import_libraries() -> None:
+    """What the end of a study needs, while its first stages run and a core is often free."""
+    import pipeline.flows.prefect_flows  # noqa: F401
+
+    import_mlflow()
 
 
 def _start_without(study: Study, is_ready: Callable[[], bool]) -> bool:

@@ -162,6 +162,12 @@ def set_up_mlflow() -> None:
     reach_own_machine()
 
 
+def import_mlflow() -> None:
+    """Import MLflow: more than a second, which a thread can spend before a store is opened."""
+    silence_mlflow()
+    import mlflow  # noqa: F401
+
+
 def _ask_server(uri: str) -> dict[str, Any]:
     """The experiment on a server; empty where there is none yet, or the server refuses to say: a
     refusal comes again, in MLflow's own words.

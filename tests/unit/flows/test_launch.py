@@ -1,5 +1,8 @@
 """How a study and a retraining start where Prefect does not: they go on without its record."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +58,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeStudy:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch, "prefect_server", server)
     monkeypatch.setattr(launch, "planned_study", planned)
-    monkeypatch.setattr(launch, "_import_flows", lambda: None)
+    monkeypatch.setattr(launch, "_import_libraries", lambda: None)
     return made
 
 
@@ -88,3 +91,24 @@ def test_a_retraining_goes_on_without_a_server_and_is_refused_beside_a_study(
     with run_state.hold_workspace(), pytest.raises(ValueError, match=held):
         launch.run_retrain(Request("own"))
     assert asked == [Request("own")]
+
+
+def test_libraries_are_imported_ahead_and_quietly(tmp_path: Path) -> None:
+    program = (
+        "import os, sys\n"
+        "from pipeline.flows.launch import _import_libraries\n"
+        "assert not {'mlflow', 'prefect'} & sys.modules.keys()\n"
+        "_import_libraries()\n"
+        "assert {'mlflow', 'prefect', 'pipeline.flows.prefect_flows'} <= sys.modules.keys()\n"
+        "assert os.environ['MLFLOW_DISABLE_TELEMETRY'] == 'true'\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
