@@ -33,12 +33,16 @@ SETTINGS = {
 
 
 def prepare_process() -> None:
-    """What holds for each process of ours, before it imports much: no library calls out.
+    """What holds for each process of ours, before it imports much: no library calls out, and no
+    proxy stands before the servers of this machine.
 
     What Pillow only warns of is told nobody, as it changes no result.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    named = os.environ.get("no_proxy", os.environ.get("NO_PROXY", "")).split(",")
+    direct = ",".join(filter(None, dict.fromkeys([*named, "127.0.0.1", "localhost"])))
+    os.environ |= {"no_proxy": direct, "NO_PROXY": direct}
     warnings.filterwarnings("ignore", module="PIL")
 
 
@@ -79,14 +83,6 @@ def command_of(pid: int) -> str | None:
         return " ".join(psutil.Process(pid).cmdline()).strip()
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
-
-
-def reach_own_machine() -> None:
-    """Let this process and its children reach servers of this machine, which no proxy does."""
-    direct = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
-    for host in ("127.0.0.1", "localhost"):
-        direct = direct if host in direct else f"{direct},{host}".lstrip(",")
-    os.environ |= {"no_proxy": direct, "NO_PROXY": direct}
 
 
 def group_members(group: int) -> list[int]:

@@ -37,7 +37,7 @@ def report(name: str) -> None:
 def _page(params: Params, names: list[str]) -> str:
     """The page of data sets, with the parameters of theirs."""
     cells = {name: params.cells_of(name) for name in names}
-    shown = {
+    shown: dict[str, Any] = {
         # Not `inputs`: where the files lie on this machine is no fact of the study.
         **dict.fromkeys(("seed", "threads", "evaluation"), True),
         "datasets": dict.fromkeys(names, True),

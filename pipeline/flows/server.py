@@ -14,7 +14,6 @@ from pipeline.processes import (
     end_group,
     end_leftovers,
     prepare_process,
-    reach_own_machine,
     record_group,
 )
 from pipeline.quick_start import quick_command
@@ -42,7 +41,6 @@ def set_up_prefect() -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    reach_own_machine()
 
 
 class Server:

@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 from filelock import FileLock
 
 from pipeline.paths import STUDY, WORK
-from pipeline.processes import is_dead, prepare_process, reach_own_machine
+from pipeline.processes import is_dead, prepare_process
 from pipeline.tracking.pages import VIEW, VIEW_TAG
 
 if TYPE_CHECKING:
@@ -159,12 +159,11 @@ def set_up_mlflow() -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    reach_own_machine()
 
 
 def import_mlflow() -> None:
     """Import MLflow: more than a second, which a thread can spend before a store is opened."""
-    silence_mlflow()
+    set_up_mlflow()
     import mlflow  # noqa: F401
 
 

@@ -51,8 +51,8 @@ def test_only_flows_import_prefect_and_dvc() -> None:
     assert all(path.startswith("pipeline/flows/") for path in importers("prefect", "dvc"))
 
 
-def test_only_the_index_imports_faiss() -> None:
-    assert importers("faiss") == {"pipeline/search/index.py"}
+def test_only_indexes_and_the_search_for_duplicates_import_faiss() -> None:
+    assert importers("faiss") == {"pipeline/search/index.py", "pipeline/datasets/duplicates.py"}
 
 
 @pytest.mark.parametrize("package", ["training", "evaluation"])
