@@ -9,10 +9,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
+from pipeline.config import LIBRARY_WEIGHTS
 from pipeline.config.faults import ConfigurationError, field_faults, well_formed
 from pipeline.config.merging import merged
 from pipeline.config.recipes import (
-    LIBRARY_WEIGHTS,
     DistillationRecipe,
     Name,
     Network,

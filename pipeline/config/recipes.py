@@ -11,7 +11,6 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-LIBRARY_WEIGHTS = ("random", "pretrained")  # the other initial weights are those of a file
 # YAML has lists; what is frozen holds tuples.
 Colour = Annotated[tuple[Share, Share, Share], Strict(False)]
 Deviation = Annotated[tuple[Rate, Rate, Rate], Strict(False)]

@@ -13,7 +13,7 @@ from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.cells import Bootstrap
 from pipeline.evaluation.confidence import paired_bootstrap
 from pipeline.evaluation.ranking import evaluate_retrieval
-from pipeline.models.weights import load_network, read_card
+from pipeline.models.weights import NotFiniteError, load_network, read_card
 from pipeline.paths import DatasetPaths
 
 LEAST_SPREAD = 0.01  # of unit embeddings; untrained networks reach 0.1
@@ -61,8 +61,8 @@ def compare_networks(
 ) -> Comparison | Incompatible | Unfit | None:
     """Search with both networks for every test image, leave-one-out, in the teacher's database.
 
-    A wrong dimension is found in their cards, before anything is embedded. An error says nothing
-    of either network, and none is caught here. None: it is fit, and there is no champion.
+    A wrong dimension is found in their cards, before anything is embedded. Another error says
+    nothing of either network, and is not caught here. None: it is fit, and there is no champion.
 
     candidate, champion: files of the networks; None where nobody leads.
     same_teacher: whether the champion learned from the teacher that embedded the database.
@@ -79,7 +79,10 @@ def compare_networks(
     if candidate in wrong_dims:
         return Unfit(wrong_dims[candidate])
     pack = open_pack(paths.pack)
-    queries = _embed_queries(pack, candidate, device)
+    try:
+        queries = _embed_queries(pack, candidate, device)
+    except NotFiniteError as error:
+        return Unfit(str(error))
     if fault := find_fault(queries):
         return Unfit(fault)
     if champion is None:

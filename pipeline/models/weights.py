@@ -3,23 +3,25 @@
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
-from pipeline.config.recipes import LIBRARY_WEIGHTS
+from pipeline.config import LIBRARY_WEIGHTS
 from pipeline.files import replacing
 from pipeline.models.backbones import Colour, build_backbone
 from pipeline.models.embedder import Embedder
 from pipeline.models.local_weights import WeightsError
 
 MAX_SIZE_PX = 1024  # twice what the paper uses; the work of a picture grows with its square
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]  # of the range of a pixel
 HEADS_BYTES = 512 << 20  # of a library's network whose head, up to 410 MB of VGG, is cut off
+
+
+class NotFiniteError(ValueError):
+    """The weights of a network hold NaN or infinite numbers."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class NetworkCard:
 
     backbone: str
     dim: int
-    size_px: Annotated[int, Field(ge=1, le=MAX_SIZE_PX)]
-    mean: tuple[Share, Share, Share] | None = None
-    std: tuple[Share, Share, Share] | None = None
+    size_px: int
+    mean: Colour | None = None
+    std: Colour | None = None
 
 
 def weights_files(weights: str) -> tuple[Path, ...]:
@@ -90,13 +92,30 @@ def read_card(path: Path) -> NetworkCard:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            card = TypeAdapter(NetworkCard).validate_json(file.metadata()["card"], strict=True)
+            card = _parse_card(file.metadata()["card"])
             dim = file.get_slice("projection.weight").get_shape()[0]
         if card.dim != dim:
             raise ValueError(f"size mismatch: dim is {card.dim}, the projection gives {dim}")
     except (SafetensorError, LookupError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: is not a network of this program ({reason})") from error
+    return card
+
+
+def _parse_card(text: str) -> NetworkCard:
+    """The card that a file holds as JSON. Raises TypeError or ValueError for what is none."""
+    fields: dict[str, Any] = json.loads(text)
+    colours = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+    card = NetworkCard(**(fields | colours))
+    numbers = [*(card.mean or (0, 0, 0)), *(card.std or (0, 0, 0))]
+    if not (
+        isinstance(card.backbone, str)
+        and type(card.dim) is type(card.size_px) is int
+        and 1 <= card.size_px <= MAX_SIZE_PX
+        and len(numbers) == 6
+        and all(0 <= number <= 1 for number in numbers)
+    ):
+        raise ValueError(f"its card says {text}: size_px is 1 to {MAX_SIZE_PX}, colours 0 to 1")
     return card
 
 
@@ -115,7 +134,9 @@ def load_network(path: Path, device: torch.device) -> tuple[Embedder, NetworkCar
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     for name, weights in state.items():
         if weights.is_floating_point() and not weights.isfinite().all():
-            raise ValueError(f"{path}: {name} holds numbers that are not finite: train it again")
+            raise NotFiniteError(
+                f"{path}: {name} holds numbers that are not finite: train it again"
+            )
     network.load_state_dict(state)
     return network.to(device).eval().requires_grad_(False), card
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.files import file_md5, write_text
-from pipeline.paths import LOCK, STUDY, WORK, locked_outputs
+from pipeline.files import write_text
+from pipeline.paths import STUDY, WORK, locked_outputs
 from pipeline.tracking.record import RECORDS, waiting_records
 from pipeline.tracking.store import (
     TrackingError,
@@ -26,21 +26,25 @@ def record_lines() -> list[str]:
 
     Cheap where nothing waits, and dvc.lock and the database are as they were when all was well.
     """
+    # What is not here, such as in a clone, need not have its run here either.
+    here = {
+        stage: {path: md5 for path, md5 in outputs.items() if Path(path).exists()}
+        for stage, outputs in locked_outputs().items()
+    }
     try:
-        if not waiting_records() and CHECKED.exists() and CHECKED.read_text() == _state():
+        if not waiting_records() and CHECKED.exists() and CHECKED.read_text() == _state(here):
             return []
-        lines = audit_record(locked_outputs())
-        if not lines and (state := _state()):
+        lines = audit_record(here)
+        if not lines and (state := _state(here)):
             write_text(CHECKED, state)
         return lines
     except TrackingError as error:
         return [f"record: {error}"]
 
 
-def _state() -> str:
+def _state(here: Mapping[str, Mapping[str, str]]) -> str:
     """What the record depends on; empty where a server has it, in which others may delete runs."""
-    lock = file_md5(LOCK) if LOCK.exists() else ""
-    return (mark := database_mark()) and f"{tracking_uri()} {lock} {mark}"
+    return (mark := database_mark()) and f"{tracking_uri()} {mark} {here}"
 
 
 @tracking_errors()
@@ -55,7 +59,7 @@ def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
         stage: md5
         for stage, outputs in locked.items()
         for path, md5 in outputs.items()
-        if RECORDED.fullmatch(path) and Path(path).exists()
+        if RECORDED.fullmatch(path)
     }
     current, missing = set(), []
     store = open_store()

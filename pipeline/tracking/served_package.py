@@ -15,7 +15,12 @@ from PIL import Image
 from pipeline.tracking.store import set_up_mlflow
 
 SERVED_PACKAGE = "l2s_query_encoder"
-SERVED_FILES = ("datasets/decode.py", "models/query_encoder.py", "tracking/served_encoder.py")
+SERVED_FILES = (
+    "datasets/colour.py",
+    "datasets/decode.py",
+    "models/query_encoder.py",
+    "tracking/served_encoder.py",
+)
 # MLflow loads the model by a function of this name.
 _LOADER = f'''"""How MLflow loads the query encoder."""
 

@@ -53,7 +53,7 @@ def tracking_uri() -> str:
     """The address of the record; that of a file is the same for experiments in other folders."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     path = database_path(uri)
-    return f"sqlite:///{STUDY / path}" if path else uri
+    return f"sqlite:///{STUDY / path}" if path and not path.is_absolute() else uri
 
 
 def contact_errors() -> tuple[type[Exception], ...]:

@@ -18,15 +18,22 @@ CUB: dict[str, Any] = {
     "accept_subset": False,
     "skip_unreadable": False,
     "largest_side_px": None,
+    "near_duplicates": "keep",
 }
 CARS = CUB | {"kind": "cars196", "layout": "cars_halves"}
 SOP = CUB | {"kind": "sop", "layout": "sop_parquet"}
-FOLDER = {"kind": "folder", "skip_unreadable": True, "largest_side_px": 640}
+FOLDER = {
+    "kind": "folder",
+    "skip_unreadable": True,
+    "largest_side_px": 640,
+    "near_duplicates": "leave_out",
+}
 CSV = {
     "kind": "csv",
     "table": "images.csv",
     "skip_unreadable": False,
     "largest_side_px": None,
+    "near_duplicates": "leave_out",
 }
 INPUT = {"inputs": {"emblems": "somewhere"}}
 

@@ -405,7 +405,7 @@ def test_alpha_is_composited_strip_by_strip_as_a_whole(
     assert image.has_transparency_data
     for pixels_at_once in (1, 40, 1 << 20):
         monkeypatch.setattr(decoding, "STRIP_PIXELS", pixels_at_once)
-        assert decoding._on_white(image).tobytes() == whole.convert("RGB").tobytes()
+        assert decoding._on_white(image, None).tobytes() == whole.convert("RGB").tobytes()
 
 
 def test_decoding_leaves_the_filters_of_warnings_alone(monkeypatch: pytest.MonkeyPatch) -> None:

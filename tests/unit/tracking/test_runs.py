@@ -392,7 +392,11 @@ def test_the_record_is_looked_at_when_the_lock_changes_or_something_waits(
     for fingerprint, md5 in (("f1", "1" * 32), ("f2", "2" * 32)):
         with start(fingerprint) as run:
             run.set_tags({"output_md5": md5})
+    network = Path("models/e/students/a-64.safetensors")
     lock("3" * 32)
+    assert record_lines() == []  # the network is not here, as in a clone
+    network.parent.mkdir(parents=True)
+    network.touch()  # as `dvc pull` brings it
     assert "no run" in record_lines()[0]
     assert "no run" in record_lines()[0]  # until it is put right
     lock("1" * 32)
@@ -418,6 +422,9 @@ def test_a_run_that_was_deleted_is_missed_by_the_next_look(store: Store) -> None
         run.set_tags({"output_md5": "1" * 32})
     out = f"[{{path: models/e/students/a-64.safetensors, md5: '{'1' * 32}'}}]"
     Path("dvc.lock").write_text(f"stages:\n  distill@a-64:\n    outs: {out}\n")
+    network = Path("models/e/students/a-64.safetensors")
+    network.parent.mkdir(parents=True)
+    network.touch()
     assert record_lines() == []
     store.client.delete_run(run.run_id)
     assert record_lines()[0].endswith("another record: distill@a-64")
@@ -436,9 +443,7 @@ def test_a_finished_run_is_current_at_once_and_takes_the_place_of_the_one_before
     with suppress(ArithmeticError), start("f3") as run:
         run.set_tags({"output_md5": "f3"})
         raise ArithmeticError
-    copy = Path(".dvc/tmp/exps/one")  # where DVC runs an experiment, whose results stay there
-    copy.mkdir(parents=True)
-    monkeypatch.chdir(copy)
+    monkeypatch.setattr("pipeline.tracking.sync.STUDY", Path.cwd())  # as where DVC runs experiments
     with start("f4") as run:
         run.set_tags({"output_md5": "f4"})
     assert current(store) == {"f2"}

@@ -449,7 +449,7 @@ def test_results_carry_no_nan(client: TestClient, study: Path, number: float, st
     vectors = torch.from_numpy(np.load(study / "embeddings/emblems/database.npy"))
     vectors[3:5] = 0
     vectors[3, 0], vectors[4, 0] = number, -number  # one of them is the most similar
-    write_exact_index(study / "embeddings/emblems/database.faiss", vectors)
+    write_exact_index(study / "embeddings/emblems/database.faiss", vectors.numpy())
     got = client.post(f"/api/search?{GOOD}&k=50", content=PICTURE)
     assert got.status_code == status
     if status == 200:
