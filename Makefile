@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: study baseline test check format mlflow ui clean
+.PHONY: study baseline test check format mlflow ui requirements clean
 
 study: .venv/installed
 	l2s study
@@ -37,10 +37,16 @@ mlflow: .venv/installed
 
 ui: mlflow  # the name of before, for a release
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	.venv/bin/python -m pip install --quiet --require-hashes --requirement requirements.txt
+	.venv/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
+
+# Pin what pyproject.toml asks for, by version and hash; what is pinned already stays.
+requirements:
+	uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header pyproject.toml --output-file requirements.txt
 
 clean:
 	rm -rf .work data models embeddings results report/parts report/*/index.html report/*/accuracy.csv mlflow.db* mlartifacts

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli import export, operations, recommend, search
-from pipeline.cli.errors import end_flow, workspace
+from pipeline.cli.errors import end_flow, errors_in_words, workspace
 from pipeline.files import expand_home
 from pipeline.paths import STUDY_PAGE
 from pipeline.processes import prepare_process
@@ -40,6 +40,20 @@ def main(
     if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal lacks is written as an escape
         sys.stdout.reconfigure(errors="backslashreplace")
     prepare_process()
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="It is made if it is not there.")],
+    study: Annotated[str, typer.Option(help="The preset that becomes active.")] = "emblems",
+) -> None:
+    """Lay out a folder for studies: graph, parameters, DVC's settings. For an installed package."""
+    with errors_in_words():
+        from pipeline.config.layout import lay_out
+
+        written = lay_out(folder.expanduser(), study)
+    typer.echo(f"{folder}: wrote {', '.join(written)}")
+    typer.echo(f"next: cd {folder}; l2s study")
 
 
 @app.command()

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 # In dvc.lock; the first stage that ran was always among them.
 FIRST_VERSION = re.compile(r"^  (check|download@.+|survey@.+):$", re.MULTILINE)
+# Which extra of the package brings a library.
+EXTRAS = {
+    **dict.fromkeys(("dvc", "mlflow", "prefect", "sqlalchemy"), "study"),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn"), "serve"),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+}
 
 
 @dataclass(frozen=True)
@@ -74,13 +80,24 @@ class Workspace:
 
 @contextmanager
 def workspace() -> Iterator[Workspace]:
-    """The body of a command: in the folder of the study, with errors in words.
+    """The body of a command: in the folder of the study, with errors in words."""
+    with errors_in_words():
+        yield Workspace(enter_workspace())
 
-    An error that a user can cause is one message on stderr and exit code 2.
-    """
+
+@contextmanager
+def errors_in_words() -> Iterator[None]:
+    """An error that a user can cause, a missing extra too, is one message and exit code 2."""
     collect_seldom()
     try:
-        yield Workspace(enter_workspace())
+        yield
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(str(error.name).partition(".")[0])
+        if extra is None or os.environ.get("L2S_DEBUG"):
+            raise
+        command = f"pip install 'large-to-small[{extra}]'"
+        typer.echo(f"error: this needs {error.name}, which is not installed: {command}", err=True)
+        raise typer.Exit(2) from None
     except (ValueError, OSError) as error:
         if os.environ.get("L2S_DEBUG"):
             raise
@@ -122,7 +139,9 @@ def enter_workspace() -> Path:
             os.chdir(folder)
             _refuse_first_version()
             return here
-    raise ValueError(f"no params.yaml and dvc.yaml in {here} or above it")
+    raise ValueError(
+        f"no params.yaml and dvc.yaml in {here} or above it: `l2s init FOLDER` lays them out"
+    )
 
 
 def _refuse_first_version() -> None:

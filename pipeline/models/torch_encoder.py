@@ -50,9 +50,10 @@ def open_torch_encoder(file: Path, device: torch.device) -> TorchEncoder:
 def prepare_onnx(file: Path, network: Embedder, size_px: int) -> None:
     """Keep the ONNX of a network, saved in `file`, for `open_encoder`, unless it is there already.
 
-    Nothing is kept on a full disk or in a workspace that is read-only: PyTorch embeds as well.
+    Nothing is kept on a full disk, in a workspace that is read-only, and without the extra
+    `export`: PyTorch embeds as well.
     """
-    with suppress(OSError):
+    with suppress(OSError, ImportError):
         if kept_onnx(file) is None:
             keep_onnx(file, _equal_onnx(network, size_px))
 

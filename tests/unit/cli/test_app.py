@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from pipeline.cli import __main__ as cli
+from pipeline.cli.errors import errors_in_words
 from tests.made_params import edited_params
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -87,7 +89,8 @@ def test_every_command_has_help() -> None:
 def test_outside_of_a_workspace(tmp_path: Path, command: str) -> None:
     done = l2s(tmp_path, command)
     assert done.returncode == 2
-    assert done.stderr == f"error: no params.yaml and dvc.yaml in {tmp_path} or above it\n"
+    where = f"no params.yaml and dvc.yaml in {tmp_path} or above it"
+    assert done.stderr == f"error: {where}: `l2s init FOLDER` lays them out\n"
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
 
@@ -180,3 +183,20 @@ def test_a_given_path_is_absolute_unless_git_tracks_it(
     assert cli._given_file("path", tmp_path / "part", tmp_path) == "part"
     with pytest.raises(ValueError, match="--path else: there is no such file or folder"):
         cli._given_file("path", Path("else"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("dvc.repo", "study"), ("onnxruntime", "export"), ("fastapi", "serve")]
+)
+def test_a_missing_extra_is_named_with_its_command(
+    module: str, extra: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as ended, errors_in_words():
+        raise ModuleNotFoundError(f"No module named '{module}'", name=module)
+    assert ended.value.exit_code == 2
+    assert f"pip install 'large-to-small[{extra}]'" in capsys.readouterr().err
+
+
+def test_another_missing_module_is_our_fault() -> None:
+    with pytest.raises(ModuleNotFoundError), errors_in_words():
+        raise ModuleNotFoundError("No module named 'pipeline.absent'", name="pipeline.absent")
