@@ -24,6 +24,7 @@ STUDY = study_folder()  # where what no experiment may lose lies: the record, th
 WORK = Path(".work")
 ARCHIVES = STUDY / "archives"  # each under its published name; no output of any stage
 LOCK = Path("dvc.lock")
+TAKEN = ("code", "weights")  # what lies in data/ beside the data sets
 STUDY_PAGE = Path("report", "index.html")  # of all active data sets
 
 

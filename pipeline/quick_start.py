@@ -31,7 +31,9 @@ def quick_command(module: str) -> list[str]:
 
 
 def _keep_what_lives() -> None:
-    if "triton" not in sys.modules:  # which complains of everything that is not taken apart
+    if "triton" in sys.modules:  # it complains of everything that is not taken apart
+        gc.unfreeze()
+    else:
         gc.freeze()
 
 

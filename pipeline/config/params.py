@@ -20,6 +20,7 @@ from pipeline.config.recipes import (
     TripletRecipe,
 )
 from pipeline.config.sources import Model, Source, input_fault
+from pipeline.paths import TAKEN
 
 _MOST_CHARACTERS = 1 << 20
 
@@ -164,7 +165,7 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
     ]
     faults += [
         f"datasets.{name}: this name is taken: data/{name} holds something else"
-        for name in ("code", "weights")
+        for name in TAKEN
         if name in known
     ]
     for name, dataset in datasets.items():

@@ -3,6 +3,7 @@
 Never garbage: indexes, champions, splits, exports, archives, the record, the texts of studies.
 """
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from pipeline.config.params import Params
 from pipeline.flows.graph import GraphError
-from pipeline.paths import WORK, locked_outputs
+from pipeline.paths import TAKEN, WORK, locked_outputs
 from pipeline.search.champions import HOME as CHAMPIONS
 from pipeline.search.index import index_names, require_card
 
@@ -69,7 +70,7 @@ def find_garbage(params: Params, active: Collection[str], keep: Collection[str])
         raise ValueError(f"an experiment of DVC runs in {', '.join(running)}: wait for its end")
     found: dict[str, list[Path]] = {}
     for path in chain.from_iterable(sorted(root.glob("*/")) for root in ROOTS):
-        if path not in ROOTS:
+        if path not in ROOTS and path.name not in TAKEN:
             found.setdefault(path.name, []).append(path)
     if unknown := sorted(set(keep) - found.keys()):
         raise ValueError(f"--keep {', '.join(unknown)}: no such study; known: {', '.join(found)}")
@@ -110,6 +111,9 @@ def _unused_copies(stays: Collection[str], going: Collection[str]) -> list[Path]
             every = not isinstance(repo.scm, NoSCM)
             objects = repo.used_objs(all_branches=every, all_tags=every, all_experiments=every)
             used |= {one.value for one in chain(*objects.values())}
+            for folder in (Path(cache.oid_to_path(one)) for one in used if one.endswith(".dir")):
+                entries = json.loads(folder.read_text()) if folder.exists() else []
+                used = used | {entry["md5"] for entry in entries}
             return [Path(cache.oid_to_path(one)) for one in sorted(cache.all()) if one not in used]
     except DvcException as error:
         raise GraphError(f"dvc: {' '.join(str(error).split())}") from error
