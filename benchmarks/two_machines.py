@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def wait_for_server(url: str) -> None:
-    from pipeline.flows.server import answers
+    from pipeline.tracking.pages import answers
 
     until_s = time.monotonic() + PATIENCE_S
     while not answers(url):

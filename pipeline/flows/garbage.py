@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from pipeline.config.params import Params
-from pipeline.flows.graph import GraphError
+from pipeline.flows.graph import open_repository
 from pipeline.paths import TAKEN, WORK, locked_outputs
 from pipeline.search.champions import HOME as CHAMPIONS
 from pipeline.search.index import index_names, require_card
@@ -93,8 +93,6 @@ def find_garbage(params: Params, active: Collection[str], keep: Collection[str])
 
 def _unused_copies(stays: Collection[str], going: Collection[str]) -> list[Path]:
     """The files of DVC's cache that nothing of the studies that stay, and no commit, is made of."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo, lock_repo
     from dvc.scm import NoSCM
 
     used = {
@@ -103,20 +101,17 @@ def _unused_copies(stays: Collection[str], going: Collection[str]) -> list[Path]
         for path, md5 in outputs.items()
         if path not in going and not set(stays).isdisjoint(Path(path).parts)
     }
-    try:
-        with Repo() as repo, lock_repo(repo):
-            cache = repo.cache.local
-            if not Path(cache.path).is_relative_to(Path.cwd()):  # others may use it, too
-                return []
-            every = not isinstance(repo.scm, NoSCM)
-            objects = repo.used_objs(all_branches=every, all_tags=every, all_experiments=every)
-            used |= {one.value for one in chain(*objects.values())}
-            for folder in (Path(cache.oid_to_path(one)) for one in used if one.endswith(".dir")):
-                entries = json.loads(folder.read_text()) if folder.exists() else []
-                used = used | {entry["md5"] for entry in entries}
-            return [Path(cache.oid_to_path(one)) for one in sorted(cache.all()) if one not in used]
-    except DvcException as error:
-        raise GraphError(f"dvc: {' '.join(str(error).split())}") from error
+    with open_repository() as repo:
+        cache = repo.cache.local
+        if not Path(cache.path).is_relative_to(Path.cwd()):  # others may use it, too
+            return []
+        every = not isinstance(repo.scm, NoSCM)
+        objects = repo.used_objs(all_branches=every, all_tags=every, all_experiments=every)
+        used |= {one.value for one in chain(*objects.values())}
+        for folder in (Path(cache.oid_to_path(one)) for one in used if one.endswith(".dir")):
+            entries = json.loads(folder.read_text()) if folder.exists() else []
+            used = used | {entry["md5"] for entry in entries}
+        return [Path(cache.oid_to_path(one)) for one in sorted(cache.all()) if one not in used]
 
 
 def _files(paths: Iterable[Path]) -> Iterator[os.stat_result]:

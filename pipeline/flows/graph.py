@@ -1,6 +1,7 @@
 """The stages of dvc.yaml as a graph, read from DVC itself: never a second list."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -82,31 +83,39 @@ def read_graph() -> StageGraph:
     Raises GraphError when dvc.yaml is faulty, another DVC process holds what is needed, or a file
     that a stage depends on cannot be read.
     """
+    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+
+    upstreams, changes = {}, {}
+    with open_repository() as repo:
+        graph = get_active_graph(repo.index.graph)
+        # In the order of `dvc repro`, which is also that of the entries of its dvc.lock.
+        stages = plan_repro(graph, collect_stages(repo, ["dvc.yaml"]))
+        read = {Path(dep.fs_path) for stage in stages for dep in stage.deps}
+        if faults := list(chain.from_iterable(map(unreadable_files, sorted(read)))):
+            raise GraphError(f"{faults[0]}" + (f" ({len(faults)} such)" if faults[1:] else ""))
+        for stage in stages:
+            name, needed = stage.addressing, set(graph.successors(stage))
+            upstreams[name] = tuple(one.addressing for one in stages if one in needed)
+            if found := stage.status().get(name):
+                changes[name] = tuple(_reasons(found))
+        locked = {stage.addressing for stage in stages if any(o.hash_info for o in stage.outs)}
+    return StageGraph(upstreams, changes, frozenset(locked))
+
+
+@contextmanager
+def open_repository() -> Iterator[Any]:
+    """DVC's repository of the folder, locked. Its faults are raised as GraphError."""
     import logging
 
     from dvc.exceptions import DvcException
     from dvc.repo import Repo, lock_repo
-    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
-    upstreams, changes = {}, {}
     try:
         with Repo() as repo, lock_repo(repo):
-            graph = get_active_graph(repo.index.graph)
-            # In the order of `dvc repro`, which is also that of the entries of its dvc.lock.
-            stages = plan_repro(graph, collect_stages(repo, ["dvc.yaml"]))
-            read = {Path(dep.fs_path) for stage in stages for dep in stage.deps}
-            if faults := list(chain.from_iterable(map(unreadable_files, sorted(read)))):
-                raise GraphError(f"{faults[0]}" + (f" ({len(faults)} such)" if faults[1:] else ""))
-            for stage in stages:
-                name, needed = stage.addressing, set(graph.successors(stage))
-                upstreams[name] = tuple(one.addressing for one in stages if one in needed)
-                if found := stage.status().get(name):
-                    changes[name] = tuple(_reasons(found))
-            locked = {stage.addressing for stage in stages if any(o.hash_info for o in stage.outs)}
+            yield repo
     except DvcException as error:
         raise GraphError(f"dvc: {' '.join(str(error).split())}") from error
-    return StageGraph(upstreams, changes, frozenset(locked))
 
 
 def _reasons(changes: Iterable[Any]) -> Iterator[str]:

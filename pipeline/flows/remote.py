@@ -16,12 +16,13 @@ from pipeline.flows.graph import StageGraph
 from pipeline.flows.lockfile import normalise_lock, sorted_lock
 from pipeline.flows.run_state import workspace
 from pipeline.flows.scheduler import study_shares
-from pipeline.flows.server import ServerError, answers, set_up_prefect
+from pipeline.flows.server import ServerError, set_up_prefect
 from pipeline.flows.stage_runs import Outcome, Stop, reproduce_stage, run_group, stage_environment
 from pipeline.flows.study import current_graph
 from pipeline.flows.terminal import Terminal
 from pipeline.paths import LOCK
 from pipeline.quick_start import quick_command
+from pipeline.tracking.pages import answers
 from pipeline.training.work_folders import delete_spent_work
 
 PARAMS = Path("params.yaml")

@@ -4,19 +4,14 @@ import os
 import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.processes import (
-    end_group,
-    end_leftovers,
-    prepare_process,
-    record_group,
-)
+from pipeline.processes import end_group, end_leftovers, prepare_process, record_group
 from pipeline.quick_start import quick_command
+from pipeline.tracking.pages import answers
 
 START_PATIENCE_S = 120
 HOME = Path(".prefect")
@@ -117,15 +112,6 @@ def _start_server(name: str, url: str, environment: Mapping[str, str]) -> Proces
             env={**os.environ, **environment},
             start_new_session=True,
         )
-
-
-def answers(url: str, patience_s: float = 0.5) -> bool:
-    """Whether a Prefect API answers at the address."""
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=patience_s):  # noqa: S310
-            return True
-    except (OSError, ValueError):
-        return False
 
 
 def _free_port() -> int:

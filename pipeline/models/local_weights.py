@@ -1,10 +1,12 @@
 """Weights from a file on this disk, in the names that the backbone's own library gives them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
+
+from pipeline.datasets.reader import enumerate_names
 
 _NAMES_SHOWN = 5
 _COUNTER = "num_batches_tracked"  # of batches seen: no weight, and older files lack it
@@ -35,7 +37,11 @@ def load_local_weights(network: nn.Module, path: Path, classifier: Sequence[str]
                 ("has besides", given - wanted),
                 ("has another shape of", (n for n in shapes if shapes[n] != own[n].shape)),
             ]
-            faulty = [text for what, names in faults if (text := _enumerate(what, names))]
+            faulty = [
+                f"{what} {enumerate_names(names, _NAMES_SHOWN)}"
+                for what, found in faults
+                if (names := sorted(found))
+            ]
             if faulty:
                 raise WeightsError(
                     f"{path}: is not of this backbone: {'; '.join(faulty)}: is `backbone` the one "
@@ -49,11 +55,3 @@ def load_local_weights(network: nn.Module, path: Path, classifier: Sequence[str]
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path}: is not a safetensors file: {reason}") from error
-
-
-def _enumerate(what: str, names: Iterable[str]) -> str:
-    """`misses a, b and 3 more`, or "" where there is none."""
-    listed = sorted(names)
-    more = len(listed) - _NAMES_SHOWN
-    shown = ", ".join(listed[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    return f"{what} {shown}" if listed else ""

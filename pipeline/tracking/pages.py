@@ -33,11 +33,11 @@ def show_pages(uri: str, experiment_id: str, port: int, say: Callable[[str], Non
     if is_served:
         say(message)
         return
-    if _answers(server):
+    if answers(server):
         raise ValueError(f"--port {port}: a server of MLflow answers there already")
     own = os.getpid()
     if os.fork() == 0:
-        while os.getppid() == own and not _answers(server):
+        while os.getppid() == own and not answers(server):
             time.sleep(0.2)
         if os.getppid() == own:
             say(f"{message} (Ctrl-C ends them)")
@@ -48,9 +48,10 @@ def show_pages(uri: str, experiment_id: str, port: int, say: Callable[[str], Non
     os.execv(command[0], command)  # noqa: S606  (signals then reach MLflow itself)
 
 
-def _answers(server: str) -> bool:
+def answers(url: str, patience_s: float = 2) -> bool:
+    """Whether a server is in health, asked at its `/health`; False also for what is no address."""
     try:
-        with urllib.request.urlopen(f"{server}/health", timeout=2):  # noqa: S310
+        with urllib.request.urlopen(f"{url}/health", timeout=patience_s):  # noqa: S310
             return True
-    except OSError:
+    except (OSError, ValueError):
         return False
