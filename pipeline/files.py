@@ -36,24 +36,22 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, former = (path.with_name(f".{path.name}.{end}") for end in ("part", "former"))
-    if former.exists() and not path.exists():
-        former.rename(path)
-    for left in (temporary, former):
-        shutil.rmtree(left, ignore_errors=True)
+
+    def settle() -> None:
+        if former.exists() and not path.exists():
+            former.rename(path)
+        for left in (temporary, former):
+            shutil.rmtree(left, ignore_errors=True)
+
+    settle()
     temporary.mkdir()
     try:
         yield temporary
         if path.exists():
             path.rename(former)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if former.exists():
-                former.rename(path)
-            raise
-        shutil.rmtree(former, ignore_errors=True)
+        temporary.rename(path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        settle()
 
 
 def write_text(path: Path, text: str) -> None:

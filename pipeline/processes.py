@@ -8,13 +8,14 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 from pipeline.files import write_json
 from pipeline.paths import WORK
 
+Told = TypeVar("Told")
 FOLDER = WORK / "processes"
 # Patience after each signal. SIGINT lets DVC release its locks and a training note its state.
 SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
@@ -79,8 +80,14 @@ def is_dead(name: Mapping[str, Any]) -> bool:
 
 def command_of(pid: int) -> str | None:
     """The arguments of a living process, joined by spaces; None when it does not live."""
+    words = _told(pid, psutil.Process.cmdline)
+    return None if words is None else " ".join(words).strip()
+
+
+def _told(pid: int, question: Callable[[psutil.Process], Told]) -> Told | None:
+    """The answer of a living process; None when it does not live, or is another user's."""
     try:
-        return " ".join(psutil.Process(pid).cmdline()).strip()
+        return question(psutil.Process(pid))
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
 
@@ -152,11 +159,6 @@ def _is_ours(leader: Mapping[str, str]) -> bool:
     pid = int(leader["pid"])
     if start_mark(pid) is not None:
         return not is_dead(leader)
-    return any(_folder_of(member) == str(Path.cwd()) for member in group_members(pid))
-
-
-def _folder_of(pid: int) -> str | None:
-    try:
-        return psutil.Process(pid).cwd()
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return None
+    return any(
+        _told(member, psutil.Process.cwd) == str(Path.cwd()) for member in group_members(pid)
+    )

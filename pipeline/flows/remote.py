@@ -3,7 +3,6 @@
 The asking machine sends orders through a Prefect work pool; a worker runs each in its own checkout.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from configparser import ConfigParser
@@ -23,6 +22,7 @@ from pipeline.flows.terminal import Terminal
 from pipeline.paths import LOCK
 from pipeline.quick_start import quick_command
 from pipeline.tracking.pages import answers
+from pipeline.tracking.record import fingerprint
 from pipeline.training.work_folders import delete_spent_work
 
 PARAMS = Path("params.yaml")
@@ -100,11 +100,7 @@ def order_cell(stage: str, inputs: Sequence[str], stages: Sequence[str]) -> Cell
 
 def code_digest() -> str:
     """A digest of the code and the graph of this checkout."""
-    digest = hashlib.sha256()
-    for path in sorted(path for pattern in CODE for path in Path().glob(pattern)):
-        digest.update(f"{path}\0".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:20]
+    return fingerprint("", (path for pattern in CODE for path in Path().glob(pattern)))
 
 
 def require_remote() -> None:

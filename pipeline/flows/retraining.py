@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.params import Params, load_params
-from pipeline.config.sources import CsvSource, FolderSource
+from pipeline.config.sources import OwnSource
 from pipeline.files import read_json, write_text
 from pipeline.flows.graph import StageGraph, read_graph
 from pipeline.flows.run_state import RunState, workspace
@@ -139,11 +139,7 @@ def chosen_datasets(params: Params, request: Request) -> list[str]:
             known = ", ".join(params.datasets)
             raise ValueError(f"--dataset {request.dataset!r}: no such data set; known: {known}")
         return [request.dataset]
-    own = [
-        name
-        for name, dataset in params.datasets.items()
-        if isinstance(dataset.source, FolderSource | CsvSource)
-    ]
+    own = [name for name, one in params.datasets.items() if isinstance(one.source, OwnSource)]
     if own or len(params.datasets) == 1:
         return own or list(params.datasets)
     raise ValueError(

@@ -56,13 +56,10 @@ def square_view(image: Image.Image, size_px: int) -> np.ndarray:
 class QueryEncoder:
     """The network of an ONNX file, or of its content, and the view of a picture that it is fed.
 
-    threads: of the computation; 0 lets ONNX Runtime choose. reduced_decode: decode a JPEG to a
-    fraction of its size where the view is small, which is faster and changes pixels slightly.
+    threads: of the computation; 0 lets ONNX Runtime choose.
     """
 
-    def __init__(
-        self, onnx: Path | bytes, *, threads: int = 0, reduced_decode: bool = False
-    ) -> None:
+    def __init__(self, onnx: Path | bytes, *, threads: int = 0) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -72,7 +69,6 @@ class QueryEncoder:
         )
         self.size_px = int(self._session.get_inputs()[0].shape[1])
         self.dim = int(self._session.get_outputs()[0].shape[1])
-        self._least_px = least_decoded_px(self.size_px) if reduced_decode else None
 
     def view(self, encoded: bytes, name: str) -> np.ndarray:
         """The evaluation view of an encoded picture, uint8 [height, width, 3].
@@ -83,8 +79,7 @@ class QueryEncoder:
             raise ValueError(
                 f"{name}: must be the bytes of a picture, not {type(encoded).__name__}"
             )
-        picture = decode_image(encoded, name, max_pixels=MAX_PIXELS, least_px=self._least_px)
-        return square_view(picture, self.size_px)
+        return square_view(decode_image(encoded, name, max_pixels=MAX_PIXELS), self.size_px)
 
     def embed(self, views: np.ndarray) -> np.ndarray:
         """Unit vectors, float32 [picture, dim], of views, uint8 [picture, height, width, 3]."""

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
 
 from pipeline.models.embedder import Embedder, unit_range
 from pipeline.models.kept_onnx import keep_onnx, kept_onnx
@@ -38,12 +37,8 @@ class TorchEncoder:
 
 
 def open_torch_encoder(file: Path, device: torch.device) -> TorchEncoder:
-    """Load a saved network. Raises ValueError for a file that is no network."""
-    try:
-        network, card = load_network(file, device)
-    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{file}: is not a network of this program ({reason})") from error
+    """Load a saved network. Raises ValueError as `load_network`."""
+    network, card = load_network(file, device)
     return TorchEncoder(network, card.size_px, device)
 
 

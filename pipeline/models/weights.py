@@ -97,8 +97,7 @@ def read_card(path: Path) -> NetworkCard:
         if card.dim != dim:
             raise ValueError(f"size mismatch: dim is {card.dim}, the projection gives {dim}")
     except (SafetensorError, LookupError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: is not a network of this program ({reason})") from error
+        raise _refusal(path, error) from error
     return card
 
 
@@ -119,11 +118,16 @@ def _parse_card(text: str) -> NetworkCard:
     return card
 
 
+def _refusal(path: Path, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())[:200]
+    return ValueError(f"{path}: is not a network of this program ({reason})")
+
+
 def load_network(path: Path, device: torch.device) -> tuple[Embedder, NetworkCard]:
     """Build a saved network, ready for inference on `device`.
 
     Raises ValueError as `read_card` does, for a network that its file cannot hold, and for weights
-    that are not finite; RuntimeError for those of another network.
+    that are not finite, or those of another network.
     """
     card = read_card(path)
     with _NoMoreThan(path.stat().st_size + HEADS_BYTES):
@@ -137,7 +141,10 @@ def load_network(path: Path, device: torch.device) -> tuple[Embedder, NetworkCar
             raise NotFiniteError(
                 f"{path}: {name} holds numbers that are not finite: train it again"
             )
-    network.load_state_dict(state)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise _refusal(path, error) from error
     return network.to(device).eval().requires_grad_(False), card
 
 

@@ -157,38 +157,17 @@ def _choose(
 
 @dataclass(frozen=True)
 class Answer:
-    """The results of one picture, and how long each step took: decode, view, embed, search."""
+    """The results of one picture, and how long each step took: view, embed, search."""
 
     hits: list[Hit]
     times_ms: dict[str, float]
 
 
-def search_picture(
-    encoded: bytes,
-    name: str,
-    encoder: Encoder,
-    database: Database,
-    k: int,
-    *,
-    reduced_decode: bool = False,
-) -> Answer:
-    """The `k` images of the database most similar to an encoded picture.
+def search_picture(picture: Image.Image, encoder: Encoder, database: Database, k: int) -> Answer:
+    """The `k` images of the database most similar to a picture in RGB.
 
-    reduced_decode: a JPEG much larger than the view is decoded to a fraction of its size, which is
-    faster and changes pixels slightly.
-    Raises UnreadableImage for a picture that cannot be used, ValueError where network and database
-    do not fit.
+    Raises ValueError where network and database do not fit.
     """
-    started_s = time.perf_counter()
-    least_px = least_decoded_px(encoder.size_px) if reduced_decode else None
-    picture = decode_image(encoded, name, least_px=least_px)
-    decode_ms = 1000 * (time.perf_counter() - started_s)
-    answer = search_decoded(picture, encoder, database, k)
-    return Answer(answer.hits, {"decode": decode_ms, **answer.times_ms})
-
-
-def search_decoded(picture: Image.Image, encoder: Encoder, database: Database, k: int) -> Answer:
-    """As `search_picture`, of a picture in RGB; its times have no decode."""
     marks_s = [time.perf_counter()]
     view = square_view(picture, encoder.size_px)
     marks_s.append(time.perf_counter())
@@ -221,22 +200,19 @@ class Searcher:
     ) -> list[dict[str, Any]]:
         """What `l2s search --json` says of each picture: its `image` name, `results` or `error`.
 
-        arguments, here, listed: as `name_pictures` takes them; the others as `search_picture`.
+        arguments, here, listed: as `name_pictures` takes them. reduced_decode: a JPEG much larger
+        than the view is decoded to a fraction of its size: faster, and pixels change slightly.
         """
-        names = name_pictures(arguments, here, listed)
-        return [self._search_file(here / n, n, k, reduced_decode=reduced_decode) for n in names]
-
-    def _search_file(
-        self, file: Path, name: str, k: int, *, reduced_decode: bool
-    ) -> dict[str, Any]:
-        try:
-            encoded = read_file(file, name)
-            answer = search_picture(
-                encoded, name, self.encoder, self.database, k, reduced_decode=reduced_decode
-            )
-        except UnreadableImage as failure:
-            return {"image": name, "error": failure.reason}
-        return {"image": name, "results": [asdict(hit) for hit in answer.hits]}
+        least_px = least_decoded_px(self.encoder.size_px) if reduced_decode else None
+        found: list[dict[str, Any]] = []
+        for name in name_pictures(arguments, here, listed):
+            try:
+                picture = decode_image(read_file(here / name, name), name, least_px=least_px)
+                hits = search_picture(picture, self.encoder, self.database, k).hits
+                found.append({"image": name, "results": [asdict(hit) for hit in hits]})
+            except UnreadableImage as failure:
+                found.append({"image": name, "error": failure.reason})
+        return found
 
 
 def open_searcher(

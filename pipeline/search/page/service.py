@@ -23,7 +23,7 @@ from pipeline.search.search import (
     leading_network,
     networks_of,
     open_network,
-    search_decoded,
+    search_picture,
 )
 
 INDEX = "index "  # what the name of a database begins with that is no study's
@@ -138,7 +138,7 @@ class SearchService:
         answers = {}
         for role, named in (("network", known[network]), ("teacher", known[TEACHER])):
             opened_network = self._open_network(named, self.device, named.path.stat().st_mtime_ns)
-            answer = search_decoded(picture, opened_network, opened, k)
+            answer = search_picture(picture, opened_network, opened, k)
             answers[role] = {
                 "name": named.key,
                 "champion_version": named.version,

@@ -67,19 +67,6 @@ def test_a_reduced_decode_leaves_twice_what_the_view_needs() -> None:
     assert least_decoded_px(448) == 1024
 
 
-def test_an_encoder_that_decodes_reduced_sees_nearly_the_same(exported: Path) -> None:
-    row = np.linspace(0, 255, 320)
-    pixels = np.stack([np.add.outer(row[::2], row) / 2] * 3, 2).astype(np.uint8)
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, format="JPEG", quality=95)
-    file = exported / "encoder.onnx"
-    full, reduced = (QueryEncoder(file, threads=1, reduced_decode=on) for on in (False, True))
-    encoded = buffer.getvalue()
-    views = [encoder.view(encoded, "a").astype(int) for encoder in (full, reduced)]
-    assert 0 < np.abs(views[0] - views[1]).max() <= 3
-    assert (full.encode([encoded]) * reduced.encode([encoded])).sum() > 0.999
-
-
 def test_parity_by_hand() -> None:
     database = np.eye(3, dtype=np.float32)
     reference = np.array([[0.8, 0.6, 0.0], [0.6, 0.0, 0.8]], dtype=np.float32)
