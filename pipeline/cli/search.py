@@ -51,8 +51,8 @@ def search(
         listed = sys.stdin if "-" in images else ()
         queries = searcher.search(images, here, listed, k, reduced_decode=reduced_decode)
         if html:
+            from pipeline.datasets.reader import read_file
             from pipeline.search.page.sheet import picture_sheet
-            from pipeline.search.pictures import read_file
 
             title = f"{len(queries)} pictures by {named.key} in {database.name}"
 

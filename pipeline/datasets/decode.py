@@ -114,9 +114,9 @@ def normalise_image(
     longest = max(picture.size)
     if largest_side_px is not None and longest > largest_side_px:
         width, height = (max(1, round(s * largest_side_px / longest)) for s in picture.size)
-        small = picture.resize((width, height), Image.Resampling.LANCZOS)
-        return StoredImage(_encode(small), width, height, is_shrunk=True)
-    return StoredImage(as_it_is or _encode(picture), *picture.size)
+        picture, as_it_is = picture.resize((width, height), Image.Resampling.LANCZOS), None
+    stored = as_it_is or encode_jpeg(picture, JPEG_QUALITY, subsampling=0)
+    return StoredImage(stored, *picture.size, is_shrunk=max(picture.size) < longest)
 
 
 def _read(
@@ -258,7 +258,8 @@ def _on_white(image: Image.Image, transform: ImageCms.ImageCmsTransform | None) 
     return picture
 
 
-def _encode(image: Image.Image) -> bytes:
+def encode_jpeg(image: Image.Image, quality: int, *, subsampling: int = -1) -> bytes:
+    """The image as the bytes of a JPEG file; `subsampling` of the colours, 0 for none."""
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    image.save(buffer, format="JPEG", quality=quality, subsampling=subsampling)
     return buffer.getvalue()

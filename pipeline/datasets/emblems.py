@@ -6,7 +6,6 @@ emblem radius, so that a smaller image keeps fewer of the differences. Instances
 in pose, light, background, occlusion, blur and noise.
 """
 
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from jaxtyping import Float32
 from PIL import Image, ImageFilter
 
 from pipeline.datasets import emblem_marks as marks
+from pipeline.datasets.decode import encode_jpeg
 from pipeline.datasets.emblem_marks import Colour, Picture, Plane, cover, hsv_colour
 from pipeline.datasets.reader import ImageRecord
 
@@ -115,13 +115,6 @@ def render_emblem(
     picture += coverage * (emblem - picture)
     _occlude(generator, picture)
     return _expose(generator, picture)
-
-
-def encode_jpeg(image: Image.Image, quality: int) -> bytes:
-    """The image as the bytes of a JPEG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=quality)
-    return buffer.getvalue()
 
 
 def draw_family(generator: np.random.Generator, hue: float) -> Family:

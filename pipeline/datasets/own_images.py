@@ -27,6 +27,7 @@ from pipeline.datasets.reader import (
     is_image_name,
     is_system_name,
     natural_key,
+    read_file,
 )
 
 
@@ -202,15 +203,7 @@ def _visible(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _file_reader(root: Path) -> Callable[[str], bytes]:
-    def read(name: str) -> bytes:
-        if not (root / name).is_file():  # a pipe blocks, and a device may never end
-            raise UnreadableImage(name, "is missing, or no regular file")
-        try:
-            return (root / name).read_bytes()
-        except OSError as error:
-            raise UnreadableImage(name, f"cannot be read: {error.strerror}") from error
-
-    return read
+    return lambda name: read_file(root / name, name)
 
 
 def _read_csv(table: Path) -> list[tuple[int, dict[str, str | None]]]:

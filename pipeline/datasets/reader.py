@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from pipeline.datasets.decode import UnreadableImage, normalise_image
@@ -12,6 +13,7 @@ from pipeline.datasets.decode import UnreadableImage, normalise_image
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 _FAILURES_SHOWN = 100
+MAX_FILE_BYTES = 256 << 20
 # Pillow reads no HEIC, but such a file is an image: to be refused by its name, not passed over.
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"),
@@ -134,6 +136,20 @@ def read_records(
     lost = dict.fromkeys(i.class_name for i in reader.images if i.class_name not in readable)
     if lost:
         raise DatasetError(f"no readable image is left of the classes {enumerate_names(lost)}")
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """The bytes of a picture's file. Raises UnreadableImage, which names it."""
+    try:
+        if not path.is_file():  # a pipe or a device would block, or never end
+            reason = "is not a plain file" if path.exists() else "there is no such file"
+            raise UnreadableImage(name, reason)
+        size_bytes = path.stat().st_size
+        if size_bytes > MAX_FILE_BYTES:
+            raise UnreadableImage(name, f"has {size_bytes} bytes, more than {MAX_FILE_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(name, f"cannot be read: {error.strerror}") from error
 
 
 def enumerate_names(names: Iterable[object], most: int = 10) -> str:

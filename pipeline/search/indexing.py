@@ -11,7 +11,7 @@ import pyarrow as pa
 from filelock import FileLock
 
 from pipeline.datasets.decode import UnreadableImage
-from pipeline.datasets.reader import enumerate_names
+from pipeline.datasets.reader import enumerate_names, read_file
 from pipeline.embedding.embeddings import embed_pictures
 from pipeline.models.torch_encoder import TorchEncoder
 from pipeline.search.databases import image_id
@@ -25,7 +25,7 @@ from pipeline.search.index import (
     read_content,
     write_generation,
 )
-from pipeline.search.pictures import image_names, read_file
+from pipeline.search.pictures import image_names
 from pipeline.search.search import NamedNetwork
 
 

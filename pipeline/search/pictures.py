@@ -4,14 +4,11 @@ import glob
 import hashlib
 import os
 from collections.abc import Iterable
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 
-from pipeline.datasets.decode import UnreadableImage, decode_image
-from pipeline.datasets.reader import is_image_name, is_system_name, natural_key
+from pipeline.datasets.decode import UnreadableImage, decode_image, encode_jpeg
+from pipeline.datasets.reader import is_image_name, is_system_name, natural_key, read_file
 from pipeline.files import expand_home
-
-MAX_FILE_BYTES = 256 << 20
 
 
 def name_pictures(arguments: Iterable[str], folder: Path, listed: Iterable[str]) -> list[str]:
@@ -64,20 +61,6 @@ def image_names(folder: Path) -> list[str]:
     return sorted(names, key=natural_key)
 
 
-def read_file(path: Path, name: str) -> bytes:
-    """The bytes of a picture's file. Raises UnreadableImage, which names it."""
-    try:
-        if not path.is_file():  # a pipe or a device would block, or never end
-            reason = "is not a plain file" if path.exists() else "there is no such file"
-            raise UnreadableImage(name, reason)
-        size_bytes = path.stat().st_size
-        if size_bytes > MAX_FILE_BYTES:
-            raise UnreadableImage(name, f"has {size_bytes} bytes, more than {MAX_FILE_BYTES}")
-        return path.read_bytes()
-    except OSError as error:
-        raise UnreadableImage(name, f"cannot be read: {error.strerror}") from error
-
-
 def read_indexed(folder: Path, name: str, sha256: str) -> bytes:
     """The bytes that were indexed under a name in a folder. Raises UnreadableImage.
 
@@ -100,6 +83,4 @@ def thumbnail(encoded: bytes, side_px: int, name: str = "thumbnail") -> bytes:
     """
     picture = decode_image(encoded, name, least_px=side_px)
     picture.thumbnail((side_px, side_px))
-    buffer = BytesIO()
-    picture.save(buffer, format="JPEG", quality=85)
-    return buffer.getvalue()
+    return encode_jpeg(picture, quality=85)

@@ -11,13 +11,14 @@ from PIL import Image
 
 from pipeline.config.params import Params
 from pipeline.datasets.decode import UnreadableImage, decode_image
+from pipeline.datasets.reader import read_file
 from pipeline.models.encoders import Encoder, open_encoder
 from pipeline.models.query_encoder import least_decoded_px, square_view
 from pipeline.paths import DatasetPaths
 from pipeline.search.champions import Champion, kept_champion
 from pipeline.search.databases import Database, Hit, open_database, open_study_database
 from pipeline.search.index import require_card
-from pipeline.search.pictures import name_pictures, read_file
+from pipeline.search.pictures import name_pictures
 
 if TYPE_CHECKING:
     import torch

@@ -419,7 +419,7 @@ CASES: dict[str, Damaged] = {
         "folder",
         folder_with(lambda r: (r / "class5/x.jpg").symlink_to(r / "gone.jpg")),
         DatasetError,
-        "class5/x.jpg: is missing, or no regular file",
+        "class5/x.jpg: there is no such file",
     ),
     "folder: broken image": Damaged(
         "folder",

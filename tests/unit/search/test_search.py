@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.config.params import Params, load_params
 from pipeline.datasets.decode import UnreadableImage, decode_image
+from pipeline.datasets.reader import MAX_FILE_BYTES, read_file
 from pipeline.models.query_encoder import least_decoded_px, square_view
 from pipeline.models.torch_encoder import TorchEncoder
 from pipeline.search import index
@@ -22,10 +23,8 @@ from pipeline.search.databases import (
 from pipeline.search.index import IndexKind, read_index, require_card, write_image_index
 from pipeline.search.indexing import index_folder
 from pipeline.search.pictures import (
-    MAX_FILE_BYTES,
     image_names,
     name_pictures,
-    read_file,
     thumbnail,
 )
 from pipeline.search.search import (
