@@ -20,9 +20,10 @@ def collect_seldom() -> None:
 
 
 def collect_as_usual() -> None:
-    """From here on, but for what has been imported: cycles may hold large tensors now."""
-    gc.freeze()
-    gc.set_threshold(USUAL)
+    """After `collect_seldom`, but for what has been imported: cycles may hold large tensors now."""
+    if gc.get_threshold()[0] == SELDOM:
+        gc.freeze()
+        gc.set_threshold(USUAL)
 
 
 def quick_command(module: str) -> list[str]:

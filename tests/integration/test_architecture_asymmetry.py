@@ -35,7 +35,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
     own = {"students": STUDENTS, "datasets.emblems.source.families": 8}
     set_params(folder, TINY | own)
-    order = [(name, "emblems") for name in ("inputs", "prepare", "train_teacher")]
+    order = [("code", "study")]
+    order += [(name, "emblems") for name in ("inputs", "prepare", "train_teacher")]
     order += [("embed_database", "emblems")]
     order += [(name, key) for key in STUDENTS for name in ("distill", "train_baseline", "evaluate")]
     order += [("evaluate", "emblems"), ("report", "emblems")]
