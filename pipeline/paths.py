@@ -89,9 +89,6 @@ class DatasetPaths:
     def per_query(self, key: str) -> Path:
         return self.results / "cells" / f"{key}.parquet"
 
-    def timings(self, key: str) -> Path:
-        return self.results / "timings" / f"{key}.json"
-
     @property
     def page(self) -> Path:
         return Path("report", self.dataset, "index.html")

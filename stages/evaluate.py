@@ -1,6 +1,6 @@
 """Evaluate retrieval: a teacher at full size, or everything at one student's size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from pipeline.datasets.packs import Pack, open_pack
 from pipeline.devices import resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups, student_setups
-from pipeline.evaluation.cost import query_latency_ms
 from pipeline.evaluation.examples import draw_examples
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, read_json, replacing, write_json
@@ -71,10 +70,7 @@ def evaluate(key: str) -> None:
         shown["pack"] = read_json(paths.pack_summary)
     write_json(paths.report_part(cell), shown)
     write_json(paths.cell(cell), rows)
-    latencies = _latencies(setups)
-    write_json(paths.timings(cell), latencies)
-    measured = {role: row | {"latency_ms": latencies[role]} for role, row in rows.items()}
-    _record(params, paths, key, measured)
+    _record(params, paths, key, rows)
     evaluated, network = setups[0], paths.student(key) if student else paths.teacher
     prepare_onnx(network, evaluated.network, evaluated.card.size_px)
 
@@ -114,13 +110,6 @@ def _setups(
     baseline, baseline_card = load_network(paths.baseline(student), device)
     queries = embed(baseline, px, "baseline")
     yield RetrievalSetup("baseline", baseline, baseline_card, px, queries, queries)
-
-
-def _latencies(setups: Sequence[RetrievalSetup]) -> dict[str, float]:
-    """Milliseconds a query by role; setups of one architecture and size share a measurement."""
-    networks = {(one.card.backbone, one.card.size_px): one.network for one in setups}
-    measured = {key: query_latency_ms(network, key[1]) for key, network in networks.items()}
-    return {one.role: measured[one.card.backbone, one.card.size_px] for one in setups}
 
 
 def _record(params: Params, paths: DatasetPaths, key: str, rows: dict[str, dict[str, Any]]) -> None:

@@ -4,15 +4,16 @@ import io
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli import export, operations, recommend, search
-from pipeline.cli.errors import end_flow, errors_in_words, workspace
+from pipeline.cli.errors import OneStudy, end_flow, errors_in_words, workspace
 from pipeline.files import expand_home
-from pipeline.paths import STUDY_PAGE
+from pipeline.paths import STUDY_PAGE, DatasetPaths
 from pipeline.processes import prepare_process
 
 if TYPE_CHECKING:
@@ -107,21 +108,38 @@ def status() -> None:
 
 
 @app.command()
-def table(
-    dataset: Annotated[
-        str | None, typer.Option(help="Of this study only, which may be inactive.")
-    ] = None,
-) -> None:
+def table(dataset: OneStudy = None) -> None:
     """Show the trade-off of what has been run already."""
     with workspace() as opened:
         _show_tradeoffs(*opened.chosen(dataset))
+
+
+@app.command()
+def latency(dataset: OneStudy = None) -> None:
+    """Time single queries by every network of the table, in turns. Run it alone on the machine.
+
+    Table, tradeoff.csv, cards of exports and `l2s recommend --max-latency-ms` then show the times.
+    """
+    with workspace() as opened:
+        from pipeline.evaluation.latency import busy_note, measure_latencies
+        from pipeline.models.torch_encoder import open_torch_encoder
+        from pipeline.report.tradeoff import read_rows
+
+        opened.require_rest("measure")
+        (params, names), load = opened.chosen(dataset), os.getloadavg()[0]
+        typer.echo(f"measuring single queries{busy_note(load)}", err=True)
+        run = {"device": str(opened.device), "threads": params.threads, "load": load}
+        encoder = partial(open_torch_encoder, device=opened.device)
+        for paths in map(DatasetPaths, names):
+            measure_latencies(paths, read_rows(paths, params.cells_of(paths.dataset)), encoder, run)
+        _show_tradeoffs(params, names, write=True)
 
 
 def _show_tradeoffs(params: "Params", names: list[str], *, write: bool = False) -> None:
     """Print the table of each data set, and where its files are, which `write` makes anew."""
     from rich.console import Console
 
-    from pipeline.paths import DatasetPaths
+    from pipeline.evaluation.latency import latency_note
     from pipeline.report.terminal import tradeoff_table
     from pipeline.report.tradeoff import read_rows
     from pipeline.report.verdict import verdict
@@ -134,7 +152,7 @@ def _show_tradeoffs(params: "Params", names: list[str], *, write: bool = False) 
             from pipeline.report.report import write_tradeoff  # jinja2, which a table needs not
 
             write_tradeoff(paths, rows)
-        console.print(tradeoff_table(name, rows))
+        console.print(tradeoff_table(name, rows, latency_note(paths, rows)))
         console.print(f"verdict {verdict(rows)}", highlight=False)
         console.print(f"table   {paths.results / 'tradeoff.csv'}", highlight=False)
         console.print(f"figure  {paths.results / 'tradeoff.svg'}", highlight=False)
@@ -169,10 +187,8 @@ def select(
     """
     with workspace() as opened:
         from pipeline.config.studies import select_studies
-        from pipeline.flows.run_state import at_work
 
-        if who := at_work():
-            raise ValueError(f"{who} and reads params.yaml: select when it has ended")
+        opened.require_rest("select")
         if len(names) > 1 and (path or weights or epochs):
             raise ValueError("--path, --weights and --epochs go with one study at a time")
         values: dict[str, Any] = {}
@@ -204,10 +220,8 @@ def gc(
     """
     with workspace() as opened:
         from pipeline.flows.garbage import find_garbage
-        from pipeline.flows.run_state import at_work
 
-        if who := at_work():
-            raise ValueError(f"{who}: delete when it has ended")
+        opened.require_rest("delete")
         garbage = find_garbage(opened.all_params, opened.params.datasets, keep or [])
         for line in garbage.lines():
             typer.echo(line)

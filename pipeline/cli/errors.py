@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pipeline.config.params import Params
     from pipeline.flows.stage_runs import Outcome
 
+OneStudy = Annotated[
+    str | None, typer.Option("--dataset", help="Of this study only, which may be inactive.")
+]
 # In dvc.lock; the first stage that ran was always among them.
 FIRST_VERSION = re.compile(r"^  (check|download@.+|survey@.+):$", re.MULTILINE)
 # Which extra of the package brings a library.
@@ -72,6 +75,13 @@ class Workspace:
         from pipeline.devices import resolve_device
 
         return resolve_device(self.params.threads)
+
+    def require_rest(self, what: str) -> None:
+        """Raise ValueError where a study or retraining runs here: `what` must wait for its end."""
+        from pipeline.flows.run_state import at_work
+
+        if who := at_work():
+            raise ValueError(f"{who}: {what} when it has ended")
 
     def path(self, given: Path) -> Path:
         """A path of the user's, which refers to the folder where the command was given."""

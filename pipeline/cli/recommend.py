@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.errors import workspace
+from pipeline.cli.errors import OneStudy, workspace
 
 app = typer.Typer()
 
@@ -18,12 +18,10 @@ def recommend(
         typer.Option(help="Points of mAP below the teacher, at the far end of the interval."),
     ] = None,
     max_latency_ms: Annotated[
-        float | None, typer.Option(help="Median time of a query on this machine.")
+        float | None, typer.Option(help="Median time of a query, by `l2s latency`.")
     ] = None,
     max_gmacs: Annotated[float | None, typer.Option(help="Arithmetic of a query.")] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Of this data set only; by default of each.")
-    ] = None,
+    dataset: OneStudy = None,
     roles: Annotated[
         str,
         typer.Option(help="Rows to choose from, by commas; symmetric ones need a new database."),
@@ -61,7 +59,8 @@ def recommend(
 def _lines(name: str, answer: dict[str, Any]) -> list[str]:
     """A recommendation as people read it."""
     row = answer["chosen"] or answer["closest"]
-    latency = "" if row["latency_ms"] is None else f", {row['latency_ms']:.3g} ms"
+    ms, ratio = row["latency_ms"], row["latency_ratio"]
+    latency = "" if ms is None else f", {ms:.3g} ms ({ratio:.2f} of the teacher's)"
     return [
         f"{name}: {row['network'] if answer['chosen'] else 'no network'}",
         f"  why: {answer['why']}",

@@ -35,7 +35,7 @@ def describe_network(params: Params, named: NamedNetwork, network: TorchEncoder)
     evaluated the network.
     """
     paths = DatasetPaths(named.dataset)
-    cell, timings = paths.cell(named.key), paths.timings(named.key)
+    cell = paths.cell(named.key)
     if not cell.exists():
         raise ValueError(f"{named.key} is not evaluated yet ({cell}): run `l2s study`")
     is_known = _are_of(named, paths)
@@ -53,7 +53,6 @@ def describe_network(params: Params, named: NamedNetwork, network: TorchEncoder)
         "row": rows[role],
         "columns": ["map_trapezoid", "map_at_r", *sorted(recalls, key=natural_key)],
         "level": f"{params.evaluation.confidence:.0%}",
-        "latency_ms": read_json(timings).get(role) if timings.exists() else None,
         "data": data,
         "counts": ", ".join(
             f"{data[key]} {key.replace('_', ' ')}" for key in COUNTS if key in data

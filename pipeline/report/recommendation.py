@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.evaluation.latency import COLUMNS, REMEDY
 from pipeline.report.tradeoff import ROLES, UNTRAINED, Row, figures, interval_note
 from pipeline.report.verdict import stands_to_row, verdict
 
 FACTS = (
-    *("network", "role", "backbone", "query_px", "database_px", "gmacs", "latency_ms"),
+    *("network", "role", "backbone", "query_px", "database_px", "gmacs", *COLUMNS),
     *("map", "map_low", "map_high", "map_drop", "map_drop_low", "map_drop_high"),
 )
 # What a role takes besides the network.
@@ -25,8 +26,8 @@ class Bounds:
     """What a network may cost, None being no bound.
 
     max_drop: points of mAP that it may fall short of the teacher; even the far end of the interval
-    of its drop, 100 * `map_drop_high`, must not exceed it. max_latency_ms: median time of a query
-    on this machine. max_gmacs: arithmetic of a query.
+    of its drop, 100 * `map_drop_high`, must not exceed it. max_latency_ms: median time of a single
+    query, as `l2s latency` measured it. max_gmacs: arithmetic of a query.
     """
 
     max_drop: float | None = None
@@ -52,7 +53,7 @@ class Bounds:
             drop, lost = math.inf, "its drop has no interval"
         latency_ms, latency = row["latency_ms"], "it takes {:.3g} ms"
         if latency_ms is None:
-            latency_ms, latency = math.inf, "its latency was not measured on this machine"
+            latency_ms, latency = math.inf, f"it changed after the measurement: {REMEDY}"
         limits = (
             (self.max_drop, 1.0, 100 * drop, lost),
             (self.max_latency_ms, 1e-3, latency_ms, latency),
@@ -91,7 +92,8 @@ def recommend(
     roles: what each needs besides the network stands in `NEEDS`.
 
     Raises ValueError for unknown roles, for a table that no row of theirs is in or that lacks the
-    drops, and for a bound of the drop where there are no intervals.
+    drops, for a bound of the drop where there are no intervals, and for one of the latency where no
+    candidate has any.
     """
     unknown = [role for role in roles if role not in ROLES]
     if unknown or not roles:
@@ -106,6 +108,8 @@ def recommend(
     candidates = [row for row in table if row["role"] in roles]
     if not candidates:
         raise ValueError(f"{dataset} has no row of role {', '.join(roles)}")
+    if bounds.max_latency_ms is not None and all(row["latency_ms"] is None for row in candidates):
+        raise ValueError(f"--max-latency-ms: none of {dataset} fits these networks; {REMEDY}")
 
     def order(row: Row) -> tuple[Any, ...]:
         excess = sum(excess for excess, _ in bounds.broken(row))

@@ -19,6 +19,7 @@ from typing import Any
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
+from pipeline.evaluation.latency import with_latencies
 from pipeline.files import read_json, write_text
 from pipeline.paths import DatasetPaths
 from pipeline.report import tradeoff
@@ -65,11 +66,11 @@ def read_part(paths: DatasetPaths, cells: Sequence[str]) -> dict[str, Any]:
 def write_tradeoff(paths: DatasetPaths, rows: Sequence[Row]) -> None:
     """Write results/DATASET/tradeoff.csv, .md and .svg: table and figure, to read and to pass on.
 
-    They are no outputs of a stage: the table holds the latencies, which differ from run to run.
+    They are no outputs of a stage: the table holds the latencies, which no stage measures.
     """
     subset = " (subset)" if tradeoff.is_subset(rows) else ""
     title = f"{paths.dataset}{subset}: accuracy and cost of a query"
-    table = tradeoff.csv_text(tradeoff.with_latencies(paths, rows))
+    table = tradeoff.csv_text(with_latencies(paths, rows))
     write_text(paths.results / "tradeoff.csv", table)
     words = f"{tradeoff.markdown_table(rows)}\n{verdict(rows)}\n"
     write_text(paths.results / "tradeoff.md", words)

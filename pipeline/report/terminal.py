@@ -19,19 +19,22 @@ COLOURS = {
 }
 
 
-def tradeoff_table(name: str, rows: Sequence[Row]) -> Table:
-    """The rows of a study as a coloured table, with the latencies in milliseconds."""
+def tradeoff_table(name: str, rows: Sequence[Row], latency: str) -> Table:
+    """The rows of a study as a coloured table.
+
+    latency: what the reader must know of the times, as `latency_note` says it.
+    """
     title = f"{name}: accuracy and cost of a query"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
-    table.caption, table.caption_justify = "\n".join([FRONT_NOTE, *notes(rows)]), "left"
-    for column in (*_columns(rows[0]), "ms"):
+    table.caption, table.caption_justify = "\n".join([FRONT_NOTE, *notes(rows), latency]), "left"
+    for column in (*_columns(rows[0]), "ms (ratio)"):
         justify: Literal["right", "left"] = "right" if column in NUMBERS else "left"
         table.add_column(column, justify=justify, no_wrap=column != "mAP gain")
     for row in rows:
         shown = _columns(row)
         shown["role"] = f"[{COLOURS[row['role']]}]{row['role']}[/]"
-        latency_ms = row["latency_ms"]
-        table.add_row(*shown.values(), "" if latency_ms is None else f"{latency_ms:.2f}")
+        ms, ratio = row["latency_ms"], row["latency_ratio"]
+        table.add_row(*shown.values(), "" if ms is None else f"{ms:.3g} ({ratio:.2f})")
     return table
 
 

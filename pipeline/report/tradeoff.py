@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from pipeline.evaluation.confidence import LEAST_CLASSES
+from pipeline.evaluation.latency import with_latencies
 from pipeline.evaluation.roles import OPPONENTS
 from pipeline.files import read_json
 from pipeline.paths import DatasetPaths
@@ -23,7 +24,7 @@ ROLES = {
 }
 UNTRAINED = ("naive", "adapter")  # roles that need no training; one row each for all of one size
 # Columns on the right.
-NUMBERS = {"query px", "mAP %", "mAP@R %", "R@1 %", "closed %", "GMACs", "ms"}
+NUMBERS = {"query px", "mAP %", "mAP@R %", "R@1 %", "closed %", "GMACs", "ms (ratio)"}
 
 Row = dict[str, Any]  # None where it has no value in a column
 
@@ -65,7 +66,7 @@ def pareto_front(cost: Sequence[float], accuracy: Sequence[float]) -> list[bool]
 
 
 def read_rows(paths: DatasetPaths, cells: Sequence[str]) -> list[Row]:
-    """The rows of a data set with the latencies measured on this machine. Writes nothing.
+    """The rows of a data set with the latencies that fit them. Writes nothing.
 
     Raises ValueError where a cell is not evaluated yet.
     """
@@ -75,13 +76,6 @@ def read_rows(paths: DatasetPaths, cells: Sequence[str]) -> list[Row]:
             f"{paths.dataset}: not evaluated yet: {', '.join(missing)}; run `l2s study`"
         )
     return with_latencies(paths, table_rows(read_json(paths.cell(cell)) for cell in cells))
-
-
-def with_latencies(paths: DatasetPaths, rows: Sequence[Row]) -> list[Row]:
-    """The rows with `latency_ms`: None where it was not measured here (they came from a cache)."""
-    files = {row["network"]: paths.timings(row["network"]) for row in rows}
-    measured = {network: read_json(file) for network, file in files.items() if file.exists()}
-    return [row | {"latency_ms": measured.get(row["network"], {}).get(row["role"])} for row in rows]
 
 
 def csv_text(rows: Sequence[Row]) -> str:

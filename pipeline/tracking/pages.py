@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 # A saved view of an experiment's page: a row for each current evaluation, the best map first.
 VIEW_TAG = "mlflow.sharedViewState.current"
-COMPARED = ("map", "recall_at_1", "gmacs", "latency_ms")
+COMPARED = ("map", "recall_at_1", "gmacs")
 COLUMNS = [f"metrics.`{name}`" for name in COMPARED] + ["tags.`role`", "tags.`query_px`"]
 STATE = {
     "searchFilter": "tags.current = 'yes' and tags.dvc_stage LIKE 'evaluate@%'",
