@@ -11,6 +11,7 @@ from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.packs import open_pack, write_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups
+from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import write_json
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
 from pipeline.paths import DatasetPaths
@@ -63,12 +64,12 @@ def _make_files(paths: DatasetPaths) -> None:
     paths.database.parent.mkdir(parents=True)
     np.save(paths.database, setups[0].database.numpy())
     write_exact_index(paths.index, setups[0].database.numpy())
-    rows, _ = evaluate_setups(
-        setups, torch.from_numpy(pack.labels[test]), (1, 2), Bootstrap(100, 0.95, 0)
-    )
+    labels, database = torch.from_numpy(pack.labels[test]), setups[0].database
+    teacher = evaluate_retrieval(database, database, labels).query_metrics["average_precision"]
+    rows, _ = evaluate_setups(setups, labels, (1, 2), Bootstrap(100, 0.95, 0), teacher)
     for row, cell in zip(rows, ("teacher", STUDENT), strict=True):
-        write_json(paths.cell(cell), {row["role"]: json.loads(json.dumps(row))})
-        write_json(paths.timings(cell), {row["role"]: 1.5})
+        origin = {"dataset": paths.dataset, "network": cell}
+        write_json(paths.cell(cell), {row["role"]: origin | json.loads(json.dumps(row))})
 
 
 def write_test_images(study: Path, folder: Path, rows: int) -> list[Path]:

@@ -118,7 +118,7 @@ def table(dataset: OneStudy = None) -> None:
 def latency(dataset: OneStudy = None) -> None:
     """Time single queries by every network of the table, in turns. Run it alone on the machine.
 
-    Table, tradeoff.csv, cards of exports and `l2s recommend --max-latency-ms` then show the times.
+    The table, tradeoff.csv and `l2s recommend` then have the times, until a network changes.
     """
     with workspace() as opened:
         from pipeline.evaluation.latency import busy_note, measure_latencies

@@ -40,8 +40,8 @@ def this_machine() -> dict[str, Any]:
 
 def busy_note(load: float) -> str:
     """In words that others compute here: a load average of a quarter of the cores, or more."""
-    cores = os.cpu_count() or 1
-    return f"; busy machine: load average {load:.2f} on {cores} cores" * (load >= cores / 4)
+    busy = (cores := os.cpu_count() or 1) <= 4 * load
+    return f"; busy machine, so too slow (load average {load:.2f}, {cores} cores)" * busy
 
 
 def network_of(paths: DatasetPaths, row: Row) -> tuple[Path, int]:

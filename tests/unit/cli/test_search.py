@@ -349,7 +349,7 @@ def test_what_a_running_study_has_taken_away_is_told(study: Path, photo: Path) -
         params = Path("params.yaml").read_bytes()
         refused = l2s("select", "cub200")
         assert refused.exit_code == 2
-        assert "reads params.yaml: select when it has ended" in refused.stderr
+        assert "): select when it has ended" in refused.stderr
         assert Path("params.yaml").read_bytes() == params
 
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.evaluation import cost
-from pipeline.evaluation.cost import query_cost, query_latency_ms
+from pipeline.evaluation.cost import query_cost
 from pipeline.models.backbones import Backbone, build_backbone
 from pipeline.models.embedder import Embedder
 from tests.made_training import HALF, tiny_embedder
@@ -54,22 +53,3 @@ def test_counting_changes_nothing() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert query_cost(network, 16) == query_cost(network, 16)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
-
-
-def test_latency_is_the_median_of_the_calls_after_the_warm_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = iter([0, 100, 0, 100, 0, 3, 0, 1, 0, 50])  # two slow warm-ups, then 3, 1 and 50 s
-    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    monkeypatch.setattr(cost, "WARM_UP", 2)
-    monkeypatch.setattr(cost, "REPEATS", 3)
-    assert query_latency_ms(tiny_embedder().eval(), 16) == 3000
-    assert next(clock, None) is None
-
-
-def test_latency_is_positive_and_of_one_image() -> None:
-    sizes = []
-    network = tiny_embedder().eval()
-    network.register_forward_hook(lambda _, given, __: sizes.append(tuple(given[0].shape)))
-    assert query_latency_ms(network, 16) > 0
-    assert sizes == [(1, 3, 16, 16)] * 35
