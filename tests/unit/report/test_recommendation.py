@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import __main__ as cli
-from pipeline.files import write_json
+from pipeline.evaluation.latency import COLUMNS, network_of, this_machine
+from pipeline.files import file_md5, write_json
 from pipeline.paths import DatasetPaths
 from pipeline.report.recommendation import Bounds, recommend
 from tests.made_params import edited_params
@@ -36,6 +37,8 @@ def row(
         "database_px": 96,
         "gmacs": gmacs,
         "latency_ms": latency_ms,
+        "latency_p95_ms": 2 * latency_ms,
+        "latency_ratio": latency_ms / 40,
         "map": accuracy,
         "map_low": accuracy - 0.015,
         "map_high": accuracy + 0.015,
@@ -148,8 +151,17 @@ def test_a_latency_that_was_not_measured_is_within_no_bound() -> None:
     assert found["chosen"] is not None
     assert found["chosen"]["network"] == "m"
     (unmeasured,) = [other for other in found["alternatives"] if other["network"] == "s"]
-    assert "was not measured on this machine" in unmeasured["why"]
+    assert unmeasured["why"].endswith(
+        "it changed after the measurement: measure again: l2s latency"
+    )
     assert recommend(table, Bounds(max_drop=50))["chosen"]["network"] == "s"
+
+
+def test_a_bound_of_the_latency_needs_latencies() -> None:
+    table = [r | {"latency_ms": None} if r["role"] == "asymmetric" else r for r in ROWS]
+    with pytest.raises(ValueError, match=r"--max-latency-ms: .*; measure again: l2s latency"):
+        recommend(table, Bounds(max_latency_ms=30))
+    assert recommend(table, Bounds(max_latency_ms=30), ("naive",))["chosen"] is not None
 
 
 @pytest.mark.parametrize(
@@ -225,7 +237,7 @@ def test_a_share_has_no_exponent() -> None:
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A finished study of one data set, of which only the rows and latencies are there."""
+    """A finished study of one data set, whose networks are no networks."""
     monkeypatch.chdir(tmp_path)
     students = {name: {"dataset": "emblems", "query_px": 64} for name in "lms"}
     edited_params(tmp_path, {"students": students})
@@ -233,9 +245,21 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     paths = DatasetPaths("emblems")
     for cell in ("teacher", *students):
         own = [entry for entry in ROWS if entry["network"] == cell]
-        rows = [{k: v for k, v in entry.items() if k != "latency_ms"} for entry in own]
+        rows = [{k: v for k, v in entry.items() if k not in COLUMNS} for entry in own]
         write_json(paths.cell(cell), {entry["role"]: entry for entry in rows})
-        write_json(paths.timings(cell), {entry["role"]: entry["latency_ms"] for entry in own})
+    networks = {}
+    for entry in ROWS:
+        file, px = network_of(paths, entry)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(str(file))
+        networks[file, px] = {
+            "file": str(file),
+            "md5": file_md5(file),
+            "query_px": px,
+            "figures": {column: entry[column] for column in COLUMNS},
+        }
+    run = {"machine": this_machine(), "moment": "now", "device": "cpu", "threads": 1, "load": 0.0}
+    write_json(paths.results / "latency.json", run | {"networks": [*networks.values()]})
     return tmp_path
 
 
@@ -249,7 +273,10 @@ def test_the_command_says_which_and_why() -> None:
     code, told, errors = ask("--max-drop", "4.01")
     assert (code, errors) == (0, "")
     assert told.splitlines()[0] == "emblems: m"
-    assert "asymmetric, 64 px, 1 GMACs, 12 ms, mAP 67.0 % (65.5 to 68.5)" in told
+    assert (
+        "asymmetric, 64 px, 1 GMACs, 12 ms (0.30 of the teacher's), mAP 67.0 % (65.5 to 68.5)"
+        in told
+    )
     assert "3.0 points (2.0 to 4.0) below the teacher" in told
     assert "not s (asymmetric, 64 px): not within the bounds" in told
     assert "not s (symmetric, 64 px): 0.5 times the GMACs, a mAP 2.5 points higher, not" in told
@@ -308,11 +335,24 @@ def test_nothing_within_the_bounds_is_an_answer_with_exit_code_1() -> None:
 
 @pytest.mark.usefixtures("study")
 def test_json_has_null_for_a_latency_that_was_not_measured() -> None:
-    DatasetPaths("emblems").timings("m").unlink()
+    DatasetPaths("emblems").student("m").write_text("trained again")
     code, told, _ = ask("--max-drop", "4.01", "--json")
     assert code == 0
     assert json.loads(told)["datasets"]["emblems"]["chosen"]["latency_ms"] is None
-    assert "ms, mAP" not in ask("--max-drop", "4.01")[1]
+    assert " ms (" not in ask("--max-drop", "4.01")[1]
+
+
+def test_without_a_fitting_measurement_a_bound_of_the_latency_is_refused(study: Path) -> None:
+    assert ask("--max-latency-ms", "13")[1].startswith("emblems: m\n")
+    DatasetPaths("emblems").student("m").write_text("trained again")
+    code, told, _ = ask("--max-latency-ms", "13")
+    assert (code, told.splitlines()[0]) == (0, "emblems: s")
+    assert "not m (asymmetric, 64 px): not within the bounds: it changed after the meas" in told
+    (study / "results/emblems/latency.json").unlink()
+    code, told, errors = ask("--max-latency-ms", "13")
+    assert (code, told) == (2, "")
+    assert errors.startswith("error: --max-latency-ms")
+    assert errors.endswith("; measure again: l2s latency\n")
 
 
 @pytest.mark.parametrize(

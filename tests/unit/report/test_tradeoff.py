@@ -2,8 +2,10 @@
 
 import io
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from pipeline.evaluation.latency import (
+    COLUMNS,
+    latency_note,
+    measure_latencies,
+    network_of,
+    with_latencies,
+)
 from pipeline.files import read_json, write_json
 from pipeline.paths import DatasetPaths
 from pipeline.report.report import write_tradeoff
@@ -82,8 +91,17 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DatasetPaths:
     }
     for cell, rows in cells.items():
         write_json(made.cell(cell), {entry["role"]: entry for entry in rows})
-    write_json(made.timings("s"), {"asymmetric": 1.5, "naive": 2.5})
     return made
+
+
+def measure(paths: DatasetPaths, rows: Sequence[Row]) -> None:
+    """Networks and their latencies, as `l2s latency` leaves them."""
+    for file, _ in {network_of(paths, entry) for entry in rows}:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(str(file))
+    encoder = SimpleNamespace(embed=lambda _: None)
+    run = {"device": "cpu", "threads": 1, "load": 0.0}
+    measure_latencies(paths, rows, lambda _: encoder, run)
 
 
 CELLS = ["teacher", "s", "t", "u"]
@@ -149,7 +167,7 @@ def test_rows_are_gathered_dearest_first_without_repeats(paths: DatasetPaths) ->
         ("t", "asymmetric"),
     ]
     assert [row["network"] for row in rows if row["pareto"]] == ["teacher", "s"]
-    assert all("latency_ms" not in row for row in rows)
+    assert not any(column in row for row in rows for column in COLUMNS)
     assert [row["map_over_naive"] for row in rows] == [None] * 3 + [0.123] + [None] * 5
 
 
@@ -167,12 +185,17 @@ def test_latencies_stand_in_the_written_table_where_they_were_measured(
 ) -> None:
     rows = rows_of(paths)
     write_tradeoff(paths, rows)
+    fresh = pd.read_csv(paths.results / "tradeoff.csv")
+    assert fresh[[*COLUMNS]].isna().all(axis=None)  # no study measures them
+    measure(paths, rows)
+    paths.student("u").write_text("trained again")
+    write_tradeoff(paths, rows)
     read = pd.read_csv(paths.results / "tradeoff.csv")
     assert list(read["role"]) == [row["role"] for row in rows]
-    measured = read.set_index(["network", "role"])["latency_ms"]
-    assert measured[("s", "asymmetric")] == 1.5
-    assert measured[("s", "naive")] == 2.5
-    assert measured.drop([("s", "asymmetric"), ("s", "naive")]).isna().all()
+    own = read.set_index(["network", "role"])[[*COLUMNS]]
+    assert list(own.index[own.isna().any(axis=1)]) == [("u", "asymmetric")]
+    assert own.loc[("teacher", "teacher"), "latency_ratio"] == 1
+    assert (own["latency_p95_ms"].dropna() >= own["latency_ms"].dropna()).all()
     for column in ("dataset", "network", "backbone", "query_px", "role", "map", "gmacs"):
         assert column in read
     assert list(read["map"]) == [row["map"] for row in rows]  # to the last digit
@@ -183,15 +206,10 @@ def test_latencies_stand_in_the_written_table_where_they_were_measured(
 
 
 def test_reading_the_rows_writes_nothing(paths: DatasetPaths) -> None:
+    measure(paths, rows_of(paths))
     before = sorted(paths.results.rglob("*"))
     rows = read_rows(paths, CELLS)
-    assert [row["latency_ms"] for row in rows if row["network"] == "s"] == [
-        1.5,
-        None,
-        2.5,
-        None,
-        None,
-    ]
+    assert all(row["latency_ms"] > 0 for row in rows)
     assert sorted(paths.results.rglob("*")) == before
 
 
@@ -221,7 +239,7 @@ def test_without_intervals_the_table_says_why(paths: DatasetPaths) -> None:
     assert "| s | asymmetric | 32 | 40.0 | 20.0 | 50.0 | +12.3 over naive | 38.0 |" in text
     assert text.endswith("no intervals: 9 test classes say too little, 10 are needed\n")
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(tradeoff_table("made", [row | {"latency_ms": None} for row in rows]))
+    console.print(tradeoff_table("made", with_latencies(paths, rows), "no latencies"))
     assert "no intervals: 9 test classes" in console.export_text()
     write_tradeoff(paths, rows)
     assert "nan" not in (paths.results / "tradeoff.csv").read_text().lower()
@@ -243,11 +261,26 @@ def test_texts_of_absent_values() -> None:
     assert gain_text(full_size) == "+10.0 over baseline"
 
 
-def test_the_terminal_shows_every_row(paths: DatasetPaths) -> None:
+def shown_table(paths: DatasetPaths) -> str:
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(tradeoff_table("made", read_rows(paths, CELLS)))
-    shown = console.export_text()
-    for part in ("made: accuracy", "40.0", "38.0 to 43.0", "+12.3 over naive", "1.50", "baseline"):
+    rows = read_rows(paths, CELLS)
+    console.print(tradeoff_table("made", rows, latency_note(paths, rows)))
+    return console.export_text()
+
+
+def test_ratios_stand_beside_the_milliseconds(paths: DatasetPaths) -> None:
+    assert "no latencies of this machine and the present networks" in shown_table(paths)
+    measure(paths, rows_of(paths))
+    paths.student("u").write_text("trained again")
+    shown = shown_table(paths)
+    assert shown.count("(1.00)") >= 1  # the teacher's
+    assert len(re.findall(r"\d \(\d+\.\d\d\)", shown)) == 8  # of nine rows
+    assert "changed since, without: u: measure again: l2s latency" in " ".join(shown.split())
+
+
+def test_the_terminal_shows_every_row(paths: DatasetPaths) -> None:
+    shown = shown_table(paths)
+    for part in ("made: accuracy", "40.0", "38.0 to 43.0", "+12.3 over naive", "baseline"):
         assert part in shown
     assert shown.count("asymmetric") == 3
     assert shown.count("*") == 3  # with the one that its note begins with
