@@ -4,7 +4,8 @@ import csv
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import Result
+from typer.testing import CliRunner
 
 from pipeline.cli.__main__ import app
 from pipeline.evaluation import latency
