@@ -124,7 +124,6 @@ def test_an_export_holds_what_its_card_says(exported: Path) -> None:
         "# Query encoder `tiny-16` of `emblems`",
         "| asymmetric | 16 | 32 | 0.",
         "GMACs, 374,241 parameters, 768 bytes",
-        "1.50 ms",
         "Licence of the images: the user's own",
         "## Intended use",
         "## Limits",
