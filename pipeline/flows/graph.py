@@ -1,10 +1,12 @@
 """The stages of dvc.yaml as a graph, read from DVC itself: never a second list."""
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.files import unreadable_files
@@ -108,14 +110,20 @@ def open_repository() -> Iterator[Any]:
     import logging
 
     from dvc.exceptions import DvcException
+    from dvc.lock import LockNoop
     from dvc.repo import Repo, lock_repo
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
-        with Repo() as repo, lock_repo(repo):
-            yield repo
+        with TemporaryDirectory() as folder, Repo() as repo:
+            if not os.access(str(repo.tmp_dir), os.W_OK):  # where DVC's locks lie
+                repo.lock, repo.tmp_dir = LockNoop(), folder
+            with lock_repo(repo):
+                yield repo
     except DvcException as error:
-        raise GraphError(f"dvc: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).split())
+        remedy = ": run `git init` there" if text.endswith("is not a git repository") else ""
+        raise GraphError(f"dvc: {text}{remedy}") from error
 
 
 def _reasons(changes: Iterable[Any]) -> Iterator[str]:

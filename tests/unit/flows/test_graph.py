@@ -107,6 +107,31 @@ def test_faulty_graph_is_told_in_a_sentence(
     assert os.environ.get("L2S_DEBUG") is None
 
 
+def test_without_git_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "study"
+    make_sleepy_study(folder)
+    (folder / ".dvc/config").write_text("")  # which says there is none
+    monkeypatch.chdir(folder)
+    with pytest.raises(GraphError, match=r"study is not a git repository: run `git init` there"):
+        read_graph()
+
+
+def test_a_folder_that_may_not_be_written_is_read_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC would write two files in .dvc/tmp to read a graph; the modes mean nothing to root."""
+    folder = tmp_path / "study"
+    make_sleepy_study(folder)
+    monkeypatch.chdir(folder)
+    graph = read_graph()
+    locks = [folder / ".dvc/tmp" / name for name in ("lock", "rwlock")]
+    for lock in locks:
+        lock.unlink()
+    monkeypatch.setattr(os, "access", lambda path, _: not str(path).endswith(".dvc/tmp"))
+    assert read_graph() == graph
+    assert [lock.exists() for lock in locks] == [False, False]
+
+
 @pytest.mark.timeout(60)
 def test_what_dvc_cannot_read_is_told_before_it_tries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
