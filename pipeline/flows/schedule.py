@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
+from zoneinfo import available_timezones
 
 from filelock import FileLock, Timeout
 
@@ -101,16 +101,15 @@ def local_zone() -> str:
     """
     given = os.environ.get("TZ")
     place = str(Path("/etc/localtime").resolve()) if given is None else given.removeprefix(":")
-    name = place.rpartition("zoneinfo/")[2] or "UTC"
+    name = place.rpartition("zoneinfo/")[2].removeprefix("posix/") or "UTC"
     if given is None and not Path(place).exists():
         name = "UTC"  # as the system takes it
-    try:
-        return ZoneInfo(name).key
-    except (ValueError, OSError, KeyError):
-        raise ValueError(
-            f"TZ = {given!r}: the time zone {name!r} of this machine is no name of the time zone "
-            "database, which --cron needs: set one, such as TZ=Europe/Prague, or use --every"
-        ) from None
+    if name in available_timezones():
+        return name
+    raise ValueError(
+        f"TZ = {given!r}: the time zone {name!r} of this machine is no name of the time zone "
+        "database, which --cron needs: set one, such as TZ=Europe/Prague, or use --every"
+    )
 
 
 def running_schedule() -> dict[str, Any] | None:

@@ -53,6 +53,7 @@ def test_one_of_cron_and_every_is_needed() -> None:
         (":Europe/Prague", "Europe/Prague"),
         ("/usr/share/zoneinfo/Europe/Prague", "Europe/Prague"),
         ("EST5EDT", "EST5EDT"),
+        ("/usr/share/zoneinfo/posix/Europe/Prague", "Europe/Prague"),
         ("", "UTC"),
     ],
 )
@@ -63,7 +64,9 @@ def test_the_zone_is_that_of_the_machine(
     assert local_zone() == zone
 
 
-@pytest.mark.parametrize("given", ["CET-1CEST", "<+03>-3", "/some/file", "../zone", "Some/Town"])
+@pytest.mark.parametrize(
+    "given", ["CET-1CEST", "<+03>-3", "/some/file", "../zone", "Some/Town", "posixrules"]
+)
 def test_a_zone_without_a_name_is_refused_where_it_matters(
     monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
