@@ -1,6 +1,7 @@
 """The device that networks run on, resolved once at the edge."""
 
 import os
+from importlib.metadata import version
 
 import torch
 
@@ -24,6 +25,12 @@ def resolve_device(threads: int) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"L2S_DEVICE = {name!r}: {str(error).splitlines()[0]}") from None
     return device
+
+
+def computed_with(device: torch.device) -> dict[str, str]:
+    """For the record, what may change a result's last digits: the device, and the libraries."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"device": name, **{library: version(library) for library in ("torch", "timm")}}
 
 
 def loading_threads(device: torch.device) -> int:

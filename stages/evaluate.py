@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.config.params import Params, load_params
 from pipeline.datasets.packs import Pack, open_pack
-from pipeline.devices import resolve_device
+from pipeline.devices import computed_with, resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups, student_setups
 from pipeline.evaluation.examples import draw_examples
@@ -119,6 +119,7 @@ def _record(params: Params, paths: DatasetPaths, key: str, rows: dict[str, dict[
     trained["teacher"] = paths.teacher
     settings = {"seed": params.seed, **params.evaluation.model_dump()}
     mark = fingerprint(settings, [code_file("evaluate"), paths.pack, paths.database, *used])
+    machine = computed_with(resolve_device(params.threads))
     for role, row in rows.items():
         metrics = {
             column: float(value)
@@ -134,7 +135,7 @@ def _record(params: Params, paths: DatasetPaths, key: str, rows: dict[str, dict[
             settings=settings,
             needs_store=False,
         ) as run:
-            run.set_tags({"output_md5": file_md5(paths.cell(row["network"]))})
+            run.set_tags({"output_md5": file_md5(paths.cell(row["network"])), **machine})
             if role in trained:
                 run.set_tags({"network_md5": file_md5(trained[role])})
             run.log_results(metrics)

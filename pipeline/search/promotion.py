@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from pipeline.code_digests import code_digests
 from pipeline.config.params import Params
-from pipeline.devices import resolve_device
+from pipeline.devices import computed_with, resolve_device
 from pipeline.evaluation.cells import Bootstrap
 from pipeline.evaluation.compare import Comparison, compare_networks
 from pipeline.files import file_md5
@@ -178,12 +178,13 @@ def _challenge(
     paths = DatasetPaths(student.dataset)
     network, teacher_md5 = paths.student(key), file_md5(paths.teacher)
     model = registry.model_name(student.dataset, student.query_px)
+    device = resolve_device(params.threads)
     outcome = compare_networks(
         paths,
         network,
         theirs,
         Bootstrap(interval.bootstrap_samples, interval.confidence, params.seed),
-        resolve_device(params.threads),
+        device,
         same_teacher=champion is not None and champion.tag("teacher_md5") == teacher_md5,
     )
     asked = {name: getattr(terms, name) for name in ("tolerance_points", "without_interval")}
@@ -213,7 +214,7 @@ def _challenge(
         if decision.moves_alias:
             registry.promote(store, version)
         tags = {"decision": decision.result, "reason": decision.reason}
-        run.set_tags({**tags, "candidate_version": version.version})
+        run.set_tags({**tags, "candidate_version": version.version, **computed_with(device)})
         if isinstance(outcome, Comparison):
             run.log_results({key: v for key, v in asdict(outcome).items() if v is not None})
         for tag, text in tags.items():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.config.params import Compute, Params
 from pipeline.config.recipes import DistillationRecipe, TripletRecipe
 from pipeline.datasets.packs import Pack, open_pack, validation_split
-from pipeline.devices import loading_threads, resolve_device
+from pipeline.devices import computed_with, loading_threads, resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, read_json, write_text
@@ -158,6 +158,7 @@ def run_training(
         dataset=_dataset_facts(job),
         keep_best=params.tracking.keep_best,
     ) as run:
+        run.set_tags(computed_with(data.device))
 
         def save(path: Path) -> None:
             save_network(path, network, card)

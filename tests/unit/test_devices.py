@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.devices import loading_threads, resolve_device
+from pipeline.devices import computed_with, loading_threads, resolve_device
 
 
 def test_the_named_device_and_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +21,15 @@ def test_without_a_gpu_it_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_device(1) == torch.device("cpu")
     monkeypatch.setenv("L2S_DEVICE", "")
     assert resolve_device(1) == torch.device("cpu")
+
+
+def test_the_record_says_what_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = computed_with(torch.device("cpu"))
+    assert here.keys() == {"device", "torch", "timm"}
+    assert here["device"] == "cpu"
+    assert torch.__version__.startswith(here["torch"])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100")
+    assert computed_with(torch.device("cuda", 1))["device"] == "NVIDIA H100"
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "nonsense:0"])
