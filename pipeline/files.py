@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,12 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+FULL_BYTES = 1 << 16  # a disk with less free is full: what stays is less than libraries buffer
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name when the block ends without an error.
 
-    The file is synced to disk before it is renamed; on an error nothing stays behind.
+    The file is synced to disk before it is renamed; on an error nothing stays behind. Raises
+    OSError where the disk is full, which faiss, safetensors and torch each tell otherwise.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -23,6 +27,11 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except Exception as error:
+        free_bytes = shutil.disk_usage(path.parent).free
+        if free_bytes < FULL_BYTES or "No space left" in str(error):
+            raise OSError(errno.ENOSPC, "the disk is full: make room on it", str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import resource
 import signal
 import socket
 import time
@@ -32,6 +34,8 @@ SETTINGS = {
     "THP_MEM_ALLOC_ENABLE": "1",
 }
 
+NO_MEMORY = re.compile("(?i)out of memory|allocate memory|failed to map segment|bad_alloc")
+
 
 def prepare_process() -> None:
     """What holds for each process of ours, before it imports much: no library calls out, and no
@@ -45,6 +49,16 @@ def prepare_process() -> None:
     direct = ",".join(filter(None, dict.fromkeys([*named, "127.0.0.1", "localhost"])))
     os.environ |= {"no_proxy": direct, "NO_PROXY": direct}
     warnings.filterwarnings("ignore", module="PIL")
+
+
+def memory_fault(error: Exception) -> str | None:
+    """In words, where an error comes of too little memory, which libraries tell in many ways."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and not NO_MEMORY.search(text):
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    limited = "" if limit < 0 else f"; `ulimit -v` allows a process {limit >> 20} MiB: raise it"
+    return f"too little memory ({text.strip() or type(error).__name__}){limited}"
 
 
 def start_mark(pid: int) -> str | None:

@@ -5,8 +5,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.processes import prepare_process
+from pipeline.processes import memory_fault, prepare_process
 from pipeline.quick_start import collect_as_usual, collect_seldom
+
+FAULTS = (ValueError, ArithmeticError, OSError)  # which a user can cause
 
 if sys.argv[0] == "-m":  # so it is while Python looks for the module of `python -m stages.NAME`
     collect_seldom()
@@ -15,8 +17,8 @@ if sys.argv[0] == "-m":  # so it is while Python looks for the module of `python
 def run_stage(stage: Callable[[str], None]) -> None:
     """Run a stage for the key on the command line; a fault that a user can cause is one message.
 
-    Exit code 2, no traceback unless L2S_DEBUG is set: ValueError, ArithmeticError, OSError, and a
-    key that params.yaml does not have.
+    Exit code 2, no traceback unless L2S_DEBUG is set: ValueError, ArithmeticError, OSError, too
+    little memory, and a key that params.yaml does not have.
     """
     if len(sys.argv) != 2:
         sys.stderr.write(f"usage: python -m stages.{Path(sys.argv[0]).stem} KEY\n")
@@ -26,9 +28,13 @@ def run_stage(stage: Callable[[str], None]) -> None:
     collect_as_usual()
     try:
         stage(key)
-    except (ValueError, ArithmeticError, OSError, KeyError) as error:
-        if os.environ.get("L2S_DEBUG") or (isinstance(error, KeyError) and error.args != (key,)):
+    except (*FAULTS, KeyError, ImportError, RuntimeError, MemoryError) as error:
+        words = memory_fault(error)
+        if isinstance(error, KeyError) and error.args == (key,):
+            words = f"params.yaml has no {key!r}"
+        elif isinstance(error, FAULTS):
+            words = words or str(error)
+        if words is None or os.environ.get("L2S_DEBUG"):
             raise
-        unknown = isinstance(error, KeyError)
-        sys.stderr.write(f"error: {f'params.yaml has no {key!r}' if unknown else error}\n")
+        sys.stderr.write(f"error: {words}\n")
         sys.exit(2)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.files import expand_home
+from pipeline.processes import memory_fault
 from pipeline.quick_start import collect_seldom
 
 if TYPE_CHECKING:
@@ -101,20 +102,22 @@ def errors_in_words() -> Iterator[None]:
     collect_seldom()
     try:
         yield
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get(str(error.name).partition(".")[0])
-        if extra is None or os.environ.get("L2S_DEBUG"):
+    except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        words = _in_words(error)
+        if words is None or os.environ.get("L2S_DEBUG"):
             raise
-        command = f"pip install 'large-to-small[{extra}]'"
-        typer.echo(f"error: this needs {error.name}, which is not installed: {command}", err=True)
-        raise typer.Exit(2) from None
-    except (ValueError, OSError) as error:
-        if os.environ.get("L2S_DEBUG"):
-            raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {words}", err=True)
         if "run `l2s study`" in str(error) and (reason := _why_missing()):
             typer.echo(reason, err=True)
         raise typer.Exit(2) from None
+
+
+def _in_words(error: Exception) -> str | None:
+    """What a user can do about an error; None for a fault of ours."""
+    if isinstance(error, ModuleNotFoundError):
+        extra = EXTRAS.get(str(error.name).partition(".")[0])
+        return extra and f"{error.name} is not installed: pip install 'large-to-small[{extra}]'"
+    return memory_fault(error) or (str(error) if isinstance(error, ValueError | OSError) else None)
 
 
 def _why_missing() -> str | None:

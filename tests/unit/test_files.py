@@ -1,9 +1,11 @@
 """Files appear whole or not at all."""
 
+import errno
 import json
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,6 +52,31 @@ def test_an_error_leaves_the_old_file_and_nothing_else(
         fail(temporary)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("told", "free"), [("write error (No space left on device)", 1 << 30), ("unexpected pos", 0)]
+)
+def test_a_full_disk_is_told_in_words_whatever_a_library_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, free: int
+) -> None:
+    """As faiss and safetensors say it, and torch, which does not."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+
+    def write_with(path: Path) -> None:
+        with replacing(path):
+            raise RuntimeError(told)
+
+    path = tmp_path / "file"
+    with pytest.raises(OSError, match=f"the disk is full: make room on it: '{path}'") as caught:
+        write_with(path)
+    assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_room_on_the_disk_an_error_is_what_it_was(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"^unexpected pos$"), replacing(tmp_path / "file"):
+        raise RuntimeError("unexpected pos")
 
 
 def test_a_number_that_json_lacks_is_refused(tmp_path: Path) -> None:

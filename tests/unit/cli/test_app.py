@@ -142,6 +142,19 @@ def test_an_unknown_backbone_stops_before_anything_runs(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dvc.yaml", "params.yaml"]
 
 
+def test_too_little_memory_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A library that a command imports does not fit under `ulimit -v`."""
+    monkeypatch.chdir(workspace(tmp_path))
+    with pytest.raises(typer.Exit) as caught, cli.workspace():
+        raise ImportError("libparquet.so: failed to map segment from shared object")
+    assert caught.value.exit_code == 2
+    assert "error: too little memory (libparquet.so: failed to map" in capsys.readouterr().err
+    with pytest.raises(ImportError, match="no module"), cli.workspace():
+        raise ImportError("no module")  # a fault of ours
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = l2s(tmp_path, "--debug", "table")
     assert done.returncode != 0

@@ -31,6 +31,27 @@ def test_a_users_error_is_one_message(
     assert capsys.readouterr().err == "error: cub is wrong\n"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        ImportError("libtorch.so: failed to map segment from shared object"),
+    ],
+)
+def test_too_little_memory_is_a_message_that_names_the_limit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def stage(_: str) -> None:
+        raise error
+
+    monkeypatch.setattr("resource.getrlimit", lambda _: (2 << 30, -1))
+    assert run_with(monkeypatch, ["cub"], stage) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: too little memory ({str(error) or 'MemoryError'})")
+    assert told.endswith("; `ulimit -v` allows a process 2048 MiB: raise it\n")
+
+
 def test_the_traceback_is_shown_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     def stage(_: str) -> None:
         raise ValueError("wrong")
@@ -41,12 +62,15 @@ def test_the_traceback_is_shown_on_demand(monkeypatch: pytest.MonkeyPatch) -> No
         run_stage(stage)
 
 
-def test_an_error_of_our_own_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [TypeError, RuntimeError, ImportError, KeyError])
+def test_an_error_of_our_own_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     def stage(_: str) -> None:
-        raise TypeError("ours")
+        raise error("ours")
 
     monkeypatch.setattr(sys, "argv", ["stages/made.py", "key"])
-    with pytest.raises(TypeError, match="ours"):
+    with pytest.raises(error, match="ours"):
         run_stage(stage)
 
 
