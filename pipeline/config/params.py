@@ -19,7 +19,7 @@ from pipeline.config.recipes import (
     Positive,
     TripletRecipe,
 )
-from pipeline.config.sources import Model, Source, input_fault
+from pipeline.config.sources import EmblemsSource, Model, Source, input_fault
 from pipeline.paths import TAKEN
 
 _MOST_CHARACTERS = 1 << 20
@@ -172,6 +172,7 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
         faults += _weights_faults(f"datasets.{name}", dataset.network.weights, name, files)
         if fault := input_fault(name, dataset.source, given=name in inputs):
             faults.append(fault)
+        faults += _emblems_faults(name, dataset)
         for part, recipe in (("teacher", dataset.teacher), ("distillation", dataset.distillation)):
             faults += _crop_faults(f"datasets.{name}.{part}", recipe)
     for key, student in students.items():
@@ -182,6 +183,21 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
     if compute and compute["compute"].processes > 1:
         faults += _batch_norm_faults(compute["compute"].processes, datasets, students)
     return faults
+
+
+def _emblems_faults(name: str, dataset: Dataset) -> list[str]:
+    """Emblems are counted before any is rendered: too few classes to train on or to validate."""
+    source, share = dataset.source, dataset.validation_share
+    if not isinstance(source, EmblemsSource):
+        return []
+    classes = source.families // 2 * source.members
+    validating = round(share * classes)
+    if share == 0 or 2 <= validating <= classes - 2:
+        return []
+    return [
+        f"datasets.{name}.validation_share = {share:g}: {validating} of {classes} training "
+        "classes would validate, and both sides need two (0 turns validation off)"
+    ]
 
 
 def _weights_faults(place: str, weights: object, key: str, files: Mapping[str, Any]) -> list[str]:

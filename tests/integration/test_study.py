@@ -128,6 +128,7 @@ def test_every_training_and_evaluation_is_one_run(study: Path) -> None:
     )
     for own in runs.values():
         needed = {"dataset", "query_px", "dvc_stage", "fingerprint", "git_commit", "backbone"}
+        needed |= {"device", "torch", "timm"}
         assert needed <= own.keys()
 
 

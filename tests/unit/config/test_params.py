@@ -8,6 +8,7 @@ import pydantic
 import pytest
 
 from pipeline.config.params import ConfigurationError, Params, load_params
+from pipeline.datasets.packs import validating_classes
 from tests.made_params import ABSENT, PARAMS, edited_params
 
 STUDENT = {"dataset": "emblems", "query_px": 32}
@@ -123,6 +124,14 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"students": {"a": {"dataset": "cub", "query_px": 32}}},
         "students.a.dataset = 'cub': no such data set; known: emblems",
     ),
+    "a share that leaves one class to validate": (
+        {"datasets.emblems.validation_share": 0.02},
+        "datasets.emblems.validation_share = 0.02: 1 of ",
+    ),
+    "a share that leaves one class to train on": (
+        {"datasets.emblems.validation_share": 0.98},
+        "datasets.emblems.validation_share = 0.98: ",
+    ),
     "a size above the teacher's": (
         {"students": {"a": {"dataset": "emblems", "query_px": 97}}},
         "students.a.query_px = 97: must be at most datasets.emblems.teacher_px = 96",
@@ -149,6 +158,19 @@ def test_each_fault_is_told_with_its_key(tmp_path: Path, fault: str) -> None:
     faults = faults_of(tmp_path, changes)
     assert len(faults) == 1
     assert faults[0].startswith(start)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.24, 0.26, 0.5, 0.74, 0.76, 0.9])
+def test_a_share_is_refused_before_rendering_where_training_would_refuse_it(
+    tmp_path: Path, share: float
+) -> None:
+    size = {"datasets.emblems.source.families": 4, "datasets.emblems.source.members": 4}
+    path = edited_params(tmp_path, size | {"datasets.emblems.validation_share": share})
+    if validating_classes("abcdefgh", {}, share)[1]:
+        assert load_params(path).datasets["emblems"].validation_share == share
+    else:
+        with pytest.raises(ConfigurationError, match=r"both sides need two \(0 turns"):
+            load_params(path)
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
