@@ -86,3 +86,18 @@ def test_importing_stages_changes_nothing() -> None:
     before = gc.get_threshold()
     importlib.reload(importlib.import_module("stages"))
     assert gc.get_threshold() == before
+
+
+@pytest.mark.parametrize("other", ["json", "triton"])
+def test_where_triton_is_loaded_all_is_taken_apart_at_the_end(tmp_path: Path, other: str) -> None:
+    """Else it writes a hundred lines of what leaked into the output of a stage."""
+    (tmp_path / "made.py").write_text(
+        "import atexit, gc, sys\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0))\n"
+        "from pipeline.quick_start import collect_as_usual, collect_seldom\n"
+        f"sys.modules[{other!r}] = sys\n"
+        "collect_seldom()\n"
+        "collect_as_usual()\n"
+    )
+    _, lines, _ = run(tmp_path, [sys.executable, "-m", "made"])
+    assert lines == [str(other != "triton")]
