@@ -28,9 +28,9 @@ def inputs(name: str) -> None:
     ]
     odd = (unreadable_files(Path(given)) for given in params.inputs.values())
     check_networks(params, others=[*absent, *chain.from_iterable(odd)])
+    write_json(DatasetPaths(name).source, _describe(params.datasets[name]))
     for row in params.cells_of(name):
         write_text(DatasetPaths(name).initial(row), _initial(params, name, row))
-    write_json(DatasetPaths(name).source, _describe(params.datasets[name]))
 
 
 def _initial(params: Params, name: str, row: str) -> str:

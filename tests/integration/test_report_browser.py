@@ -176,11 +176,11 @@ def test_switches_hide_data_sets_and_roles_everywhere(page: Path, tmp_path: Path
         """,
     )
     first, second, third, again = answer
-    assert first == {"panels": 2, "marks": 22, "curves": 2, "rows": 22, "told": ""}
+    assert first == {"panels": 2, "marks": 27, "curves": 2, "rows": 27, "told": ""}
     assert (second["panels"], second["curves"]) == (2, 0)
-    assert (second["marks"], second["rows"]) == (17, 17)
-    assert second["told"] == "17 of 22 rows shown"
-    assert (third["panels"], third["marks"], third["rows"]) == (1, 10, 10)
+    assert (second["marks"], second["rows"]) == (22, 22)
+    assert second["told"] == "22 of 27 rows shown"
+    assert (third["panels"], third["marks"], third["rows"]) == (1, 13, 13)
     assert again == first
 
 

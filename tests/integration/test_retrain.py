@@ -261,7 +261,7 @@ def test_a_candidate_that_ranks_nothing_is_refused_and_recorded(defended: Path) 
     save_network(Path("nan.safetensors"), network, card)
     verdict = put_student("nan.safetensors")
     assert (verdict.decision.result, verdict.champion) == ("refused", "2")
-    assert "embeddings hold NaN" in verdict.decision.reason
+    assert "numbers that are not finite" in verdict.decision.reason
     other = build_embedder(card.backbone, 64, weights="random", seed=0)
     save_network(Path("wide.safetensors"), other, replace(card, dim=64))
     verdict = put_student("wide.safetensors")
