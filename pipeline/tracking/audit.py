@@ -26,25 +26,22 @@ def record_lines() -> list[str]:
 
     Cheap where nothing waits, and dvc.lock and the database are as they were when all was well.
     """
-    # What is not here, such as in a clone, need not have its run here either.
-    here = {
-        stage: {path: md5 for path, md5 in outputs.items() if Path(path).exists()}
-        for stage, outputs in locked_outputs().items()
-    }
+    locked = locked_outputs()
     try:
-        if not waiting_records() and CHECKED.exists() and CHECKED.read_text() == _state(here):
+        if not waiting_records() and CHECKED.exists() and CHECKED.read_text() == _state(locked):
             return []
-        lines = audit_record(here)
-        if not lines and (state := _state(here)):
+        lines = audit_record(locked)
+        if not lines and (state := _state(locked)):
             write_text(CHECKED, state)
         return lines
     except TrackingError as error:
         return [f"record: {error}"]
 
 
-def _state(here: Mapping[str, Mapping[str, str]]) -> str:
+def _state(locked: Mapping[str, Mapping[str, str]]) -> str:
     """What the record depends on; empty where a server has it, in which others may delete runs."""
-    return (mark := database_mark()) and f"{tracking_uri()} {mark} {here}"
+    absent = [path for outputs in locked.values() for path in outputs if not Path(path).exists()]
+    return (mark := database_mark()) and f"{tracking_uri()} {mark} {locked} {absent}"
 
 
 @tracking_errors()
@@ -53,10 +50,11 @@ def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
     `current`; what a user should know, nothing if all is well.
 
     `locked` holds for each stage the MD5 of each output. A result that DVC restored from its cache
-    ran no code now: its run is found by what it led to. Raises TrackingError.
+    ran no code now: its run is found by what it led to. One that is not here, as in a clone, need
+    not have its run here either. Raises TrackingError.
     """
     results = {
-        stage: md5
+        stage: (path, md5)
         for stage, outputs in locked.items()
         for path, md5 in outputs.items()
         if RECORDED.fullmatch(path)
@@ -64,13 +62,13 @@ def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
     current, missing = set(), []
     store = open_store()
     completed = sync_waiting(store)
-    for stage, md5 in results.items():
+    for stage, (path, md5) in results.items():
         # Teachers and students are evaluated by one program, which knows itself by one name.
         own = stage.replace("evaluate_teacher@", "evaluate@")
         runs = store.runs(f"tags.output_md5 = '{md5}' and tags.dvc_stage = '{own}'")
         latest = {run.data.tags["role"]: run.info.run_id for run in reversed(runs)}
         current |= set(latest.values())  # one a role: an evaluation has several
-        if not runs:
+        if not runs and Path(path).exists():
             missing.append(stage)
     tagged = {run.info.run_id for run in store.runs("tags.current = 'yes'")}
     for run_id in current ^ tagged:

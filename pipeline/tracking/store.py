@@ -6,7 +6,7 @@ import sqlite3
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,7 +133,8 @@ def open_store() -> Store:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another checkout
                     raise
         if VIEW_TAG not in found.tags:
-            client.set_experiment_tag(found.experiment_id, VIEW_TAG, VIEW)
+            with suppress(MlflowException):  # another checkout gives it at the same moment
+                client.set_experiment_tag(found.experiment_id, VIEW_TAG, VIEW)
     return Store(client, found.experiment_id)
 
 

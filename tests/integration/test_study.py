@@ -305,6 +305,7 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(study: Path) -
     output = study / "models/emblems/students/tiny-16.safetensors"
     try:
         set_params(study, {"datasets.emblems.distillation.optimisation.epochs": 12})
+        run(study, sys.executable, "-m", "stages.inputs", "emblems")
         command = [sys.executable, "-m", "stages.distill", "tiny-16"]
         run(study, *command)
         undisturbed = hashlib.sha256(output.read_bytes()).hexdigest()

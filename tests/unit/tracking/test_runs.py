@@ -347,6 +347,10 @@ def test_results_in_the_lock_find_their_runs_or_are_named(store: Store) -> None:
         "prepare@e": {"data/e/pack.arrow": "y"},
         "tradeoff@e": {"results/e/metrics.json": "z"},
     }
+    assert audit_record(locked) == []  # no result is here, as in a clone
+    network = Path("models/e/students/b-64.safetensors")
+    network.parent.mkdir(parents=True)
+    network.touch()
     (line,) = audit_record(locked)
     assert line.startswith("record: results of which MLflow has no run")
     assert line.endswith(": distill@b-64")
