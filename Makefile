@@ -39,7 +39,7 @@ ui: mlflow  # the name of before, for a release
 
 .venv/installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --require-hashes --requirement requirements.txt
+	.venv/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.txt
 	.venv/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
