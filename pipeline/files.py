@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,17 @@ def file_md5(path: Path) -> str:
     """The MD5 of a file in hexadecimal, which is what dvc.lock knows it by."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def known_md5(path: Path) -> str:
+    """As `file_md5`; a file that stays as it was is read once by a process, however often asked."""
+    s = path.stat()
+    return _md5_of_state(path.absolute(), s.st_ino, s.st_mtime_ns, s.st_ctime_ns, s.st_size)
+
+
+@lru_cache(maxsize=256)
+def _md5_of_state(path: Path, *state: int) -> str:
+    return file_md5(path)
 
 
 def expand_home(given: Path, here: Path) -> Path:

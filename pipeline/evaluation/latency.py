@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from timeit import timeit
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from pipeline.files import file_md5, read_json, write_json
+from pipeline.files import known_md5, read_json, write_json
 from pipeline.paths import DatasetPaths
 from pipeline.progress import track
 
@@ -69,7 +69,7 @@ def measure_latencies(
     """
     teacher_first = sorted(rows, key=lambda row: row["role"] != "teacher")
     networks = dict.fromkeys(network_of(paths, row) for row in teacher_first)
-    md5s = {file: file_md5(file) for file, _ in networks}
+    md5s = {file: known_md5(file) for file, _ in networks}
     views = {px: np.zeros((1, px, px, 3), np.uint8) for _, px in networks}
     # Each its own copy: weights that are used at several sizes would lie in the caches.
     queries = [partial(opened(file).embed, views[px]) for file, px in networks]
@@ -89,9 +89,9 @@ def read_latencies(paths: DatasetPaths) -> dict[str, Any]:
     Of its `networks` those whose files are the same.
     """
     with suppress(OSError, ValueError, LookupError):  # there is no file, or another
-        run, md5 = read_json(paths.results / FILE), cache(file_md5)
+        run = read_json(paths.results / FILE)
         present = [one for one in run["networks"] if Path(one["file"]).exists()]
-        same = [one for one in present if md5(Path(one["file"])) == one["md5"]]
+        same = [one for one in present if known_md5(Path(one["file"])) == one["md5"]]
         if run["machine"] == this_machine() and same[:1] == run["networks"][:1]:
             return {**run, "networks": same}
     return {}

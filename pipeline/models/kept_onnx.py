@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.files import file_md5, replacing
+from pipeline.files import known_md5, replacing
 from pipeline.paths import WORK
 
 HOME = WORK / "encoders"
@@ -40,9 +40,9 @@ def keep_onnx(network: Path, onnx: bytes) -> None:
 
 def _origin(network: Path) -> str:
     """What an ONNX depends on: the network, the code of this room, and the libraries."""
-    code = [file_md5(file) for file in sorted(Path(__file__).parent.glob("*.py"))]
+    code = [known_md5(file) for file in sorted(Path(__file__).parent.glob("*.py"))]
     libraries = [version(name) for name in ("torch", "torchvision", "timm", "onnxruntime")]
-    return _md5(json.dumps([file_md5(network), code, libraries]).encode())
+    return _md5(json.dumps([known_md5(network), code, libraries]).encode())
 
 
 def _md5(content: bytes) -> str:

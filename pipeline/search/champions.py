@@ -7,10 +7,9 @@ import json
 import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 
-from pipeline.files import file_md5, replacing, write_json
+from pipeline.files import known_md5, replacing, write_json
 from pipeline.paths import DatasetPaths
 
 HOME = Path("champions")
@@ -69,7 +68,7 @@ def kept_champion(dataset: str, key: str) -> Champion | None:
             fault = error
             continue
         if champion.key == key and teacher.exists():
-            if _md5_of(teacher) != champion.teacher_md5:
+            if known_md5(teacher) != champion.teacher_md5:
                 return None
             if not _is_intact(champion):
                 raise ValueError(
@@ -89,18 +88,7 @@ def card_path(dataset: str, query_px: int) -> Path:
 
 
 def _is_intact(champion: Champion) -> bool:
-    return champion.path.exists() and _md5_of(champion.path) == champion.md5
-
-
-def _md5_of(path: Path) -> str:
-    """The MD5 of a file as it is now; a server asks for it with every search."""
-    stat = path.stat()
-    return _md5_of_state(path.absolute(), stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=64)
-def _md5_of_state(path: Path, mtime_ns: int, ctime_ns: int, size: int) -> str:
-    return file_md5(path)
+    return champion.path.exists() and known_md5(champion.path) == champion.md5
 
 
 def _read(card: Path) -> Champion:
