@@ -1,5 +1,7 @@
 """Write the results of a data set: the page, the trade-off, the metrics that DVC compares."""
 
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from pipeline.config.params import Params, load_params
@@ -19,11 +21,11 @@ def report(name: str) -> None:
     that have results: no output of a stage, as each data set's stage writes it.
     """
     params, paths = load_params(), DatasetPaths(name)
-    part = read_part(paths, params.cells_of(name))
-    write_text(paths.page, _page(params, [name]))
-    write_text(
-        STUDY_PAGE, _page(params, [one for one in params.datasets if _is_ready(params, one)])
-    )
+    ready = [one for one in params.datasets if one == name or _is_ready(params, one)]
+    parts = {one: read_part(DatasetPaths(one), params.cells_of(one)) for one in ready}
+    part, page = parts[name], _page(params, {name: parts[name]})
+    write_text(paths.page, page)
+    write_text(STUDY_PAGE, page if ready == [name] else _page(params, parts))
     metrics: dict[str, Any] = {}
     for row in part["rows"]:
         if row["role"] in HEADLINES:
@@ -34,18 +36,17 @@ def report(name: str) -> None:
     write_tradeoff(paths, part["rows"])
 
 
-def _page(params: Params, names: list[str]) -> str:
-    """The page of data sets, with the parameters of theirs."""
-    cells = {name: params.cells_of(name) for name in names}
+def _page(params: Params, parts: Mapping[str, Any]) -> str:
+    """The page of data sets, of each what `read_part` gives, with the parameters of theirs."""
+    students = chain.from_iterable(params.cells_of(name)[1:] for name in parts)
     shown: dict[str, Any] = {
         # Not `inputs`: where the files lie on this machine is no fact of the study.
         **dict.fromkeys(("seed", "threads", "evaluation"), True),
-        "datasets": dict.fromkeys(names, True),
-        "students": dict.fromkeys((key for own in cells.values() for key in own[1:]), True),
+        "datasets": dict.fromkeys(parts, True),
+        "students": dict.fromkeys(students, True),
     }
     parameters = params.model_dump(mode="json", include=shown, exclude_unset=True)
-    parts = [read_part(DatasetPaths(name), own) for name, own in cells.items()]
-    return render_report(parts, parameters, params.evaluation.confidence)
+    return render_report(list(parts.values()), parameters, params.evaluation.confidence)
 
 
 def _is_ready(params: Params, name: str) -> bool:

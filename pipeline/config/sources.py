@@ -11,7 +11,7 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-# Pictures with a longer side are shrunk to it when they are packed; None: see `Dataset`.
+# Pictures with a longer side are shrunk to it when they are packed; None: the stage's default.
 LargestSide = Annotated[int, Field(ge=16)] | None
 # Whether a test image that nearly shows the same as an image of another class stays in the test.
 Duplicates = Literal["keep", "leave_out"]
