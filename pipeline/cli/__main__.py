@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -236,8 +237,9 @@ def _given_file(option: str, file: Path, here: Path) -> str:
     given = Path(os.path.normpath(here / expand_home(file, here)))
     if not given.exists():
         raise ValueError(f"--{option} {file}: there is no such file or folder")
-    git = ["git", "ls-files", "--", str(given)]
-    tracked = subprocess.run(git, capture_output=True, check=False).stdout  # noqa: S603
+    git = shutil.which("git")  # without it nothing is tracked
+    command = [str(git), "ls-files", "--", str(given)]
+    tracked = git and subprocess.run(command, capture_output=True, check=False).stdout  # noqa: S603
     return os.path.relpath(given) if tracked else str(given)
 
 

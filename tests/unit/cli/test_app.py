@@ -196,6 +196,8 @@ def test_a_given_path_is_absolute_unless_git_tracks_it(
     assert cli._given_file("path", tmp_path / "part", tmp_path) == "part"
     with pytest.raises(ValueError, match="--path else: there is no such file or folder"):
         cli._given_file("path", Path("else"), tmp_path)
+    monkeypatch.setenv("PATH", "")  # no git is installed
+    assert cli._given_file("path", Path("tracked"), tmp_path / "part") == f"{tmp_path}/part/tracked"
 
 
 @pytest.mark.parametrize(
