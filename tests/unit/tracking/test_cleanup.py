@@ -5,22 +5,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.tracking.cleanup import free_deleted
-from pipeline.tracking.runs import tracked_run
 from pipeline.tracking.store import open_store, tracking_uri
+from tests.made_runs import training
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own
 
 
 def train(fingerprint: str) -> str:
     """The id of the run of a training whose file of weights has a megabyte."""
-    with tracked_run(
-        stage="distill",
-        key="a-64",
-        role="student",
-        fingerprint=fingerprint,
-        facts={"dataset": "emblems"},
-        settings={},
-    ) as run:
+    with training(fingerprint) as run:
         run.log_epoch({"epoch": 1}, save)
     return run.run_id
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.tracking.registry import add_version, fetch_network, find_champion, promote
-from pipeline.tracking.runs import tracked_run
 from pipeline.tracking.store import Store, TrackingError, open_store, require_store
+from tests.made_runs import training
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -39,15 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(fingerprint: str, epochs: int) -> None:
-    with tracked_run(
-        stage="distill",
-        key="a-64",
-        role="student",
-        fingerprint=fingerprint,
-        facts={"dataset": "emblems"},
-        settings={},
-        keep_best=1,
-    ) as run:
+    with training(fingerprint, keep_best=1) as run:
         for epoch in range(1, epochs + 1):
             run.log_epoch({"epoch": epoch, "validation_map": epoch / 10}, save)
 
