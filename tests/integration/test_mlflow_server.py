@@ -176,7 +176,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "dvc.lock").write_text("\n".join(["stages:", *stages]))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        # By an address of its own, as MLflow keeps one connection an address in a process.
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         for number, (mark, score) in enumerate([("f1", 0.9), ("f2", 0.5), ("f2", 0.7)]):
             for role in ("naive", "asymmetric"):
                 with tracked_run(
