@@ -11,6 +11,8 @@ from pipeline.config.layout import lay_out
 from pipeline.config.params import load_params
 from tests.contract.dvc_yaml import DVC, ROOT
 
+PLOT = ".dvc/plots/tradeoff.json"  # the template that dvc.yaml names
+
 
 def stages_of(folder: Path) -> dict[str, dict[str, object]]:
     return YAML(typ="safe").load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -20,7 +22,7 @@ def test_a_folder_gets_the_graph_a_study_and_dvcs_settings(tmp_path: Path) -> No
     folder = tmp_path / "new" / "studies"
     written = lay_out(folder, "emblems")
     assert sorted(written) == sorted(
-        ["dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".dvc/config"]
+        ["dvc.yaml", "params.yaml", *(".dvcignore", ".gitignore", ".dvc/config"), PLOT]
     )
     assert all((folder / name).is_file() for name in written)
     assert list(load_params(folder / "params.yaml").datasets) == ["emblems"]
