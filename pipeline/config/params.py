@@ -190,7 +190,7 @@ def _emblems_faults(name: str, dataset: Dataset) -> list[str]:
     source, share = dataset.source, dataset.validation_share
     if not isinstance(source, EmblemsSource):
         return []
-    classes = source.families // 2 * source.members
+    classes = (source.families * source.members + 1) // 2  # every second one trains
     validating = round(share * classes)
     if share == 0 or 2 <= validating <= classes - 2:
         return []

@@ -75,8 +75,9 @@ def render_emblems(
     An image depends on `seed`, `image_px`, `jpeg_quality` and its own family, member and instance
     only: asking for more families, members or images leaves the others bit-equal.
 
-    families: number of families, 2 or more; the first `families // 2` train, the rest test.
-    members: classes a family, 1 to 12.
+    families: number of families, 2 or more.
+    members: classes a family, 1 to 12; every second one trains, the others test, and the next
+        family begins with the other split: test classes share their families with training ones.
     images_per_class: images a class, 1 or more.
     image_px: side of the square images, 16 or more.
     jpeg_quality: Pillow's JPEG quality, 1 to 100.
@@ -90,7 +91,7 @@ def render_emblems(
         ImageRecord(
             name=f"family{family:02d}-member{member}/{instance:04d}.jpg",
             class_name=f"family{family:02d}-member{member}",
-            split="train" if family < families // 2 else "test",
+            split="test" if (family + member) % 2 else "train",
             encoded=encode_jpeg(
                 render_emblem(family, member, instance, image_px=image_px, seed=seed), jpeg_quality
             ),

@@ -103,15 +103,15 @@ def test_classes_come_in_order_with_their_names() -> None:
     assert all(record.name.split("/")[0] == record.class_name for record in records)
 
 
-@pytest.mark.parametrize(("families", "training"), [(2, 1), (3, 1), (4, 2), (5, 2)])
-def test_first_half_of_the_families_trains(families: int, training: int) -> None:
+@pytest.mark.parametrize(("families", "members"), [(2, 1), (3, 1), (2, 4), (5, 3)])
+def test_every_family_has_classes_in_both_splits(families: int, members: int) -> None:
     splits: dict[str, set[str]] = {}
-    for record in render(families=families, images_per_class=1, image_px=16):
-        splits.setdefault(record.class_name.split("-")[0], set()).add(record.split)
-    assert len(splits) == families
-    assert [splits[f"family{family:02d}"] for family in range(families)] == (
-        [{"train"}] * training + [{"test"}] * (families - training)
-    )
+    for record in render(families=families, members=members, images_per_class=1, image_px=16):
+        splits.setdefault(record.class_name, set()).add(record.split)
+    alternating = [{"test"} if number % 2 else {"train"} for number in range(members + families)]
+    assert [
+        splits[f"family{f:02d}-member{m}"] for f in range(families) for m in range(members)
+    ] == [alternating[family + member] for family in range(families) for member in range(members)]
 
 
 @pytest.mark.parametrize("image_px", [16, 33, 112])
