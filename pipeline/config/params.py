@@ -135,7 +135,7 @@ def read_yaml(text: str, path: Path = Path("params.yaml")) -> dict[str, Any]:
     try:
         aliases = [event for event in YAML().parse(text) if isinstance(event, AliasEvent)]
         raw = None if aliases else YAML(typ="safe").load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:  # such as of 2024-99-99, and of !!int x
         raise ConfigurationError(path, [f"not YAML: {' '.join(str(error).split())}"]) from None
     if aliases:
         line = aliases[0].start_mark.line + 1

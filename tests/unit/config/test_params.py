@@ -230,6 +230,9 @@ def loaded_text(folder: Path, text: str) -> Params:
         ("datasets:\n  a: {}\n  a: {}\n", "duplicate key"),
         ("seed: 1\n---\nseed: 2\n", "not YAML: "),
         ("seed: \x07\n", "not YAML: "),
+        ("seed: 2024-99-99\n", "not YAML: month"),
+        (f"seed: {'9' * 5000}\n", "not YAML: Exceeds"),
+        ("seed: !!int x\n", "not YAML: invalid literal"),
     ],
 )
 def test_what_is_not_such_a_file(tmp_path: Path, text: str, message: str) -> None:
