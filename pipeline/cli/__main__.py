@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def init(
 
         written = lay_out(folder.expanduser(), study)
     typer.echo(f"{folder}: wrote {', '.join(written)}")
-    typer.echo(f"next: cd {folder}; l2s study")
+    typer.echo(f"next: cd {shlex.quote(str(folder))}; l2s study")
 
 
 @app.command()

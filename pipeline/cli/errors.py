@@ -149,7 +149,10 @@ def enter_workspace() -> Path:
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "params.yaml").exists() and (folder / "dvc.yaml").exists():
+            from pipeline.config.layout import require_own_layout
+
             os.chdir(folder)
+            require_own_layout()
             _refuse_first_version()
             return here
     raise ValueError(

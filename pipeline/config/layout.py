@@ -1,5 +1,6 @@
 """A folder for studies outside a checkout of the project: what `dvc repro` and `l2s` need there."""
 
+import re
 import shutil
 import subprocess
 from importlib.resources import files
@@ -12,6 +13,7 @@ PACKAGE = Path(str(files("pipeline"))).resolve()
 GRAPH = "dvc.yaml"
 FILES = (".dvcignore", ".gitignore", ".dvc/config", ".dvc/plots/tradeoff.json")
 CODE = "    - pipeline\n    - stages\n"  # in dvc.yaml, what the stage `code` depends on
+VERSION = "version.txt"
 
 
 def lay_out(folder: Path, study: str) -> list[str]:
@@ -33,12 +35,24 @@ def lay_out(folder: Path, study: str) -> list[str]:
         written.append("params.yaml")
     texts = {name: (source / name).read_text(encoding="utf-8") for name in (GRAPH, *FILES)}
     assert CODE in texts[GRAPH]
-    texts[GRAPH] = texts[GRAPH].replace(CODE, f"    - {PACKAGE / 'version.txt'}\n")
+    texts[GRAPH] = texts[GRAPH].replace(CODE, f'    - "{PACKAGE / VERSION}"\n')
     if not _has_git(folder):
         texts[".dvc/config"] = texts[".dvc/config"].replace("[core]", "[core]\n    no_scm = true")
     for name in texts.keys() & {GRAPH, *written}:
         write_text(folder / name, texts[name])
     return [GRAPH, *written]
+
+
+def require_own_layout() -> None:
+    """Raise ValueError where dvc.yaml was laid out by another installation of the package: DVC
+    would look at the code of that one, and not see that this one's differs.
+    """
+    found = re.search(rf'^    - "?(/.+/{VERSION})"?$', Path(GRAPH).read_text("utf-8"), re.MULTILINE)
+    if found and Path(found[1]) != PACKAGE / VERSION:
+        raise ValueError(
+            f"{GRAPH} belongs to another installation, {Path(found[1]).parent}: `l2s init .` in "
+            f"{Path.cwd()} gives it to this one, {PACKAGE}; what that changes is run again"
+        )
 
 
 def _has_git(folder: Path) -> bool:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
+from pipeline.cli.__main__ import app
 from pipeline.config import layout
-from pipeline.config.layout import lay_out
+from pipeline.config.layout import lay_out, require_own_layout
 from pipeline.config.params import load_params
 from tests.contract.dvc_yaml import DVC, ROOT
 
@@ -49,18 +51,47 @@ def test_without_git_dvc_does_without(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "no_scm = true" in (tmp_path / ".dvc" / "config").read_text()
 
 
-def test_a_wheel_brings_what_is_laid_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As pyproject.toml lists it: under `layout` within the package."""
-    package = tmp_path / "site-packages" / "pipeline"
+def installed(folder: Path) -> Path:
+    """The package as a wheel leaves it, with what pyproject.toml lists: `layout` within it."""
+    package = folder / "site-packages" / "pipeline"
     for name in ("dvc.yaml", *layout.FILES):
         place = package / "layout" / name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, place)
         assert f'"{name}" = "pipeline/layout/{name}"' in (ROOT / "pyproject.toml").read_text()
+    return package
+
+
+def test_a_wheel_brings_what_is_laid_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = installed(tmp_path / "an env: #1")
     monkeypatch.setattr(layout, "PACKAGE", package)
     lay_out(tmp_path / "own", "emblems")
     code = stages_of(tmp_path / "own")["code"]
     assert code["deps"] == [str(package / "version.txt")]
+
+
+def test_the_graph_of_another_installation_is_refused_until_it_is_laid_out_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    monkeypatch.setattr(layout, "PACKAGE", installed(tmp_path / "old"))
+    lay_out(own, "emblems")
+    monkeypatch.chdir(own)
+    require_own_layout()
+    monkeypatch.setattr(layout, "PACKAGE", installed(tmp_path / "new"))
+    with pytest.raises(ValueError, match=r"old/site-packages/pipeline: `l2s init \.` in .*/own"):
+        require_own_layout()
+    refused = CliRunner().invoke(app, ["status"])
+    assert refused.exit_code == 2
+    assert "another installation" in refused.stderr
+    lay_out(Path(), "emblems")
+    require_own_layout()
+
+
+def test_in_a_checkout_the_code_is_that_of_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "PACKAGE", Path("/opt/site-packages/pipeline"))
+    monkeypatch.chdir(ROOT)
+    require_own_layout()
 
 
 @pytest.mark.parametrize(("folder", "study"), [(ROOT, "emblems"), (Path("new"), "emblem")])
