@@ -120,12 +120,14 @@ def table(dataset: OneStudy = None) -> None:
 def latency(dataset: OneStudy = None) -> None:
     """Time single queries by every network of the table, in turns. Run it alone on the machine.
 
-    The table, tradeoff.csv and `l2s recommend` then have the times, until a network changes.
+    The table, tradeoff.csv and `l2s recommend` then have the times, until a network changes; MLflow
+    has the last ones in the run of each row.
     """
     with workspace() as opened:
-        from pipeline.evaluation.latency import busy_note, measure_latencies
+        from pipeline.evaluation.latency import COLUMNS, busy_note, measure_latencies
         from pipeline.models.torch_encoder import open_torch_encoder
         from pipeline.report.tradeoff import read_rows
+        from pipeline.tracking.latencies import record_latencies
 
         opened.require_rest("measure")
         (params, names), load = opened.chosen(dataset), os.getloadavg()[0]
@@ -135,6 +137,8 @@ def latency(dataset: OneStudy = None) -> None:
         for paths in map(DatasetPaths, names):
             measure_latencies(paths, read_rows(paths, params.cells_of(paths.dataset)), encoder, run)
         _show_tradeoffs(params, names, write=True)
+        for paths in map(DatasetPaths, names):
+            record_latencies(paths, read_rows(paths, params.cells_of(paths.dataset)), COLUMNS)
 
 
 def _show_tradeoffs(params: "Params", names: list[str], *, write: bool = False) -> None:

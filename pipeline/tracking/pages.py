@@ -10,7 +10,8 @@ from collections.abc import Callable
 # A saved view of an experiment's page: a row for each current evaluation, the best map first.
 VIEW_TAG = "mlflow.sharedViewState.current"
 COMPARED = ("map", "recall_at_1", "gmacs")
-COLUMNS = [f"metrics.`{name}`" for name in COMPARED] + ["tags.`role`", "tags.`query_px`"]
+COLUMNS = [f"metrics.`{name}`" for name in (*COMPARED, "latency_ms")]
+COLUMNS += ["tags.`role`", "tags.`query_px`"]
 STATE = {
     "searchFilter": "tags.current = 'yes' and tags.dvc_stage LIKE 'evaluate@%'",
     "orderByKey": COLUMNS[0],

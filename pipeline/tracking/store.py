@@ -132,7 +132,7 @@ def open_store() -> Store:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another checkout
                     raise
-        if VIEW_TAG not in found.tags:
+        if found.tags.get(VIEW_TAG) != VIEW:
             with suppress(MlflowException):  # another checkout gives it at the same moment
                 client.set_experiment_tag(found.experiment_id, VIEW_TAG, VIEW)
     return Store(client, found.experiment_id)

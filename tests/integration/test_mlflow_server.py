@@ -188,7 +188,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                     facts={"dataset": "emblems", "query_px": 64},
                     settings={},
                 ) as run:
-                    run.log_results({"map": score, "recall_at_1": 0.25, "gmacs": 0.125})
+                    figures = {"recall_at_1": 0.25, "gmacs": 0.125, "latency_ms": 2.5}
+                    run.log_results({"map": score, **figures})
                     run.set_tags({"output_md5": mark})
     command = [sys.executable, "-m", "pipeline.cli", "mlflow", "--port", str(free_port())]
     process = subprocess.Popen(
@@ -232,5 +233,7 @@ def test_the_page_is_a_flat_table_of_the_current_results(pages: str) -> None:
         shown = page.value(f"{cells}.map(cell => cell.innerText)")
         columns = page.value(f"{heads}.map(head => head.getAttribute('col-id'))")
     assert shown == ["0.7", "0.7", "0.5", "0.5"]
-    assert {f"metrics.`{name}`" for name in ("map", "recall_at_1", "gmacs")} <= set(columns)
+    assert {f"metrics.`{name}`" for name in ("map", "recall_at_1", "gmacs", "latency_ms")} <= set(
+        columns
+    )
     assert "tags.`role`" in columns

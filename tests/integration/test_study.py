@@ -113,6 +113,13 @@ def test_latencies_of_every_row_are_measured_on_request_and_make_nothing_stale(
     assert float(rows["teacher"]["latency_ratio"]) == 1
     for one, other in (("asymmetric", "symmetric"), ("naive", "adapter")):
         assert rows[one]["latency_ms"] == rows[other]["latency_ms"]
+    with sqlite3.connect(study / "mlflow.db") as database:
+        recorded = database.execute(
+            "select tags.value, latest_metrics.value from tags join latest_metrics using (run_uuid)"
+            " where tags.key = 'role' and latest_metrics.key = 'latency_ms'"
+        ).fetchall()
+    shown = {role: float(row["latency_ms"]) for role, row in rows.items()}
+    assert dict(recorded) == pytest.approx(shown, rel=1e-3)
     assert changed_stages(study) == set()
 
 
