@@ -28,7 +28,7 @@ OneStudy = Annotated[
 FIRST_VERSION = re.compile(r"^  (check|download@.+|survey@.+):$", re.MULTILINE)
 # Which extra of the package brings a library.
 EXTRAS = {
-    **dict.fromkeys(("dvc", "mlflow", "prefect", "sqlalchemy"), "study"),
+    **dict.fromkeys(("dvc", "mlflow", "prefect", "sqlalchemy", "vl_convert"), "study"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn"), "serve"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
 }

@@ -1,6 +1,7 @@
 """Studies come and go: what is inactive stays and stays usable; gc alone removes; experiments."""
 
 import json
+import re
 import shutil
 import sqlite3
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import browser_path, open_page
 from tests.integration.workspace import dvc, make_workspace, run
 from tests.made_study import write_test_images
 
@@ -179,8 +181,18 @@ def test_queued_experiments_leave_their_metrics_and_their_record(study: Path) ->
     assert run(study, "git", "status", "--porcelain").stdout == before
 
 
-def test_the_page_of_plots_draws_trainings_and_trade_off(study: Path) -> None:
+def test_the_page_of_plots_needs_no_network(study: Path) -> None:
     dvc(study, "plots", "show", "--out", "plots")
     page = (study / "plots/index.html").read_text(encoding="utf-8")
-    assert page.count("vegaEmbed(") >= 4  # two trainings with labels, one without, the trade-off
+    # Two trainings with labels, one without, the trade-off; the scripts are in the page.
+    assert page.count("vegaEmbed('#") == 4
+    assert re.findall(r"<script[^>]* src=", page) == []
+
+
+@pytest.mark.skipif(browser_path() is None, reason="no Chromium on this machine")
+def test_the_page_of_plots_draws_trainings_and_trade_off(study: Path, tmp_path: Path) -> None:
+    """After the test above."""
+    with open_page((study / "plots/index.html").as_uri(), tmp_path) as page:
+        page.wait_for("document.querySelectorAll('canvas.marks').length === 4")
+        assert page.faults == []
     shutil.rmtree(study / "plots")
