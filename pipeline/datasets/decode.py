@@ -1,18 +1,23 @@
 """Any still image, decoded once: upright in 8-bit RGB for a query, or as such a JPEG to store."""
 
 import io
-import re
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice, product
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 
 from pipeline.datasets.colour import in_srgb, to_srgb_transform
+from pipeline.datasets.picture_files import (
+    JPEG_START,
+    BoundedFile,
+    has_all_scans,
+    parts_fault,
+    without_chunks,
+)
 
 # Pillow's own limit: above it, Pillow warns of a decompression bomb.
 MAX_PIXELS = 89_478_485
@@ -22,9 +27,10 @@ JPEG_QUALITY = 95
 # Formats whose decoders are part of Pillow; EPS, for one, would start another program.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
 _ORIENTATION_TAG = 0x0112
-_PNG_START, _PNG_TEXTS = b"\x89PNG\r\n\x1a\n", (b"tEXt", b"zTXt", b"iTXt")
-_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-_MOST_SCANS = 256  # encoders write ten
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_JPEG_END = b"\xff\xd9"
+# Samples of a PPM file of text, or of a depth that Pillow scales in Python: 0.6 s a million.
+_SLOW_SAMPLES = 5_000_000
 # What in a truncated picture would be read on as pixels, whether or not it has restart markers.
 _NONSENSE = b"\xaa" * 64 + b"".join(bytes((255, 208 + n)) + b"\xaa" * 16 for n in range(8))
 _TURNS = {
@@ -134,11 +140,11 @@ def _read(
     except UnreadableImage as failure:
         reason = failure.reason  # the failure itself would keep what was read
     for left_out in (_PNG_TEXTS, (*_PNG_TEXTS, b"iCCP")):
-        mended = _without_chunks(encoded, left_out)
+        mended = without_chunks(encoded, left_out)
         if len(mended) < len(encoded):
             with suppress(UnreadableImage):
                 return read(mended)
-    if encoded.startswith(_JPEG_START) and _has_all_scans(encoded):
+    if encoded.startswith(JPEG_START) and has_all_scans(encoded):
         cut = encoded.rstrip(b"\xff")
         with suppress(UnreadableImage):
             found, (other, _) = read(cut + _JPEG_END), read(cut + _NONSENSE + _JPEG_END)
@@ -148,42 +154,15 @@ def _read(
     raise UnreadableImage(name, reason)
 
 
-def _has_all_scans(jpeg: bytes) -> bool:
-    """Whether the scans of a JPEG bring every coefficient of every component to its last bit."""
-    frame = max(jpeg.rfind(mark) for mark in (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"))
-    missing_bits: dict[tuple[int, int], int] = {}
-    scans = re.finditer(rb"\xff\xda..([\1-\4])", jpeg[frame:], re.DOTALL)
-    for scan in islice(scans, _MOST_SCANS):
-        count, start = scan[1][0], frame + scan.end()
-        said = jpeg[start : start + 2 * count + 3]
-        if len(said) == 2 * count + 3:
-            *components, first, last, bits = *said[: 2 * count : 2], *said[-3:]
-            spectrum = range(first, last + 1)
-            missing_bits.update(dict.fromkeys(product(components, spectrum), bits & 15))
-    wanted = 64 * sum(jpeg[frame + 9 : frame + 10])  # the number of components
-    return len(missing_bits) == wanted and not any(missing_bits.values())
-
-
-def _without_chunks(encoded: bytes, left_out: tuple[bytes, ...]) -> bytes:
-    """A PNG file without its chunks of some kinds; any other file as it is."""
-    if not encoded.startswith(_PNG_START):
-        return encoded
-    kept, at = [encoded[: len(_PNG_START)]], len(_PNG_START)
-    while at < len(encoded):
-        end = at + 12 + int.from_bytes(encoded[at : at + 4])
-        if encoded[at + 4 : at + 8] not in left_out:
-            kept.append(encoded[at:end])
-        at = end
-    return b"".join(kept)
-
-
 @contextmanager
 def _opened(encoded: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
     """The image, its size checked, its pixels not yet read; faults as UnreadableImage."""
     if not encoded:
         raise UnreadableImage(name, "is empty (0 bytes)")
+    if fault := parts_fault(encoded):
+        raise UnreadableImage(name, fault)
     try:
-        with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+        with Image.open(BoundedFile(encoded), formats=_FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 reason = f"has {width} x {height} pixels, more than {max_pixels}"
@@ -191,6 +170,10 @@ def _opened(encoded: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]
             if max(width, height) > MAX_SIDE_PX:
                 reason = f"is {width} x {height}, a side over {MAX_SIDE_PX} pixels"
                 raise UnreadableImage(name, reason)
+            is_slow = image.format == "PPM" and image.tile[0][0] != "raw"
+            if is_slow and width * height * len(image.getbands()) > _SLOW_SAMPLES:
+                reason = f"is a PPM file of text, or of an odd depth, of more than {_SLOW_SAMPLES}"
+                raise UnreadableImage(name, f"{reason} samples: save it as PNG")
             yield image
     except UnreadableImage:
         raise

@@ -18,6 +18,7 @@ SERVED_PACKAGE = "l2s_query_encoder"
 SERVED_FILES = (
     "datasets/colour.py",
     "datasets/decode.py",
+    "datasets/picture_files.py",
     "models/query_encoder.py",
     "tracking/served_encoder.py",
 )

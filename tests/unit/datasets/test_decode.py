@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipeline.datasets import decode as decoding
 from pipeline.datasets.decode import UnreadableImage, decode_image, normalise_image
+from pipeline.datasets.picture_files import MOST_READS, MOST_SCANS
 from tests.made_archives import encode_picture
 
 RED, GREEN, BLUE, WHITE = (254, 0, 0), (0, 255, 1), (0, 0, 254), (255, 255, 255)
@@ -252,6 +253,66 @@ def test_a_profile_that_inflates_too_far_is_left_out() -> None:
     chunk += struct.pack(">I", zlib.crc32(b"iCCP" + data))
     picture = decode_image(whole[:33] + chunk + whole[33:], "a.png")
     assert np.array_equal(np.asarray(picture), np.asarray(smooth()))
+
+
+def progressive(scans_more: int, size: tuple[int, int] = (64, 48)) -> bytes:
+    """A JPEG of twelve scans, and its last one so many times more."""
+    whole = encode(
+        Image.new("RGB", size, "teal"), "JPEG", progressive=True, comment=b"\xff\xda" * 99
+    )
+    last = whole[whole.rfind(b"\xff\xda") : -2]
+    return whole[:-2] + last * scans_more + whole[-2:]
+
+
+def test_the_scans_of_a_jpeg_are_few() -> None:
+    """Each goes over the whole picture: 159 kB took seconds."""
+    whole = progressive(0)
+    scans = whole.count(b"\xff\xda") - 99
+    assert scans == 10
+    for encoded in (whole, progressive(MOST_SCANS - scans)):
+        assert decode_image(encoded + b"\xff\xda" * 99, "a").size == (64, 48)
+    for encoded in (progressive(MOST_SCANS - scans + 1), progressive(1000)):
+        with pytest.raises(UnreadableImage, match=f"a.jpg: has more than {MOST_SCANS} scans"):
+            decode_image(encoded, "a.jpg")
+
+
+def many_parts(file_format: str, count: int) -> bytes:
+    """A picture with so many parts that say nothing, of 4 to 12 bytes."""
+    whole = encode(smooth().quantize() if file_format == "GIF" else smooth(), file_format)
+    chunk = bytes(4) + b"prVt" + struct.pack(">I", zlib.crc32(b"prVt"))
+    part, at = {
+        "JPEG": (b"\xff\xfe\0\2", 2),
+        "PNG": (chunk, 33),
+        "GIF": (b"\x21\xfe\1a\0", whole.find(b"\x2c" + bytes(4))),
+    }[file_format]
+    return whole[:at] + part * count + whole[at:]
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF"])
+def test_the_parts_of_a_file_are_bounded(file_format: str) -> None:
+    assert decode_image(many_parts(file_format, 10_000), "a").size == smooth().size
+    with pytest.raises(UnreadableImage, match=f"more than {MOST_READS}|too many parts"):
+        decode_image(many_parts(file_format, 500_000), "a")
+
+
+@pytest.mark.parametrize(
+    ("head", "samples", "is_slow"),
+    [
+        ("P5 {} 255", b"1", False),
+        ("P5 {} 9", b"1", True),
+        ("P6 {} 1000", b"123456", True),
+        ("P2 {} 9", b"1 ", True),
+    ],
+)
+def test_ppm_files_that_take_long_are_small(head: str, samples: bytes, is_slow: bool) -> None:
+    small = head.format("4 4").encode() + b"\n" + samples * 16
+    assert decode_image(small, "a").size == (4, 4)
+    large = head.format("2500 2500").encode() + b"\n" + samples * 6_250_000
+    if not is_slow:
+        assert decode_image(large, "a").size == (2500, 2500)
+        return
+    with pytest.raises(UnreadableImage, match="of an odd depth, of more than 5000000 samples"):
+        decode_image(large, "a")
 
 
 def test_first_frame_of_an_animation() -> None:
