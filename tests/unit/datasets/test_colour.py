@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from pipeline.datasets.colour import MAX_PROFILE_BYTES
 from pipeline.datasets.decode import decode_image, normalise_image
@@ -222,6 +222,39 @@ def test_colours_that_a_png_file_tells_by_numbers() -> None:
 def test_what_a_png_file_tells_of_srgb_or_wrongly_changes_nothing(chunks: list) -> None:
     plain = encode(scene(), "PNG")
     assert most(decode_image(with_chunks(plain, *chunks), "a"), scene()) == 0
+
+
+def exif_of_camera(colour_space: int | None, interoperability: str | None) -> Image.Exif:
+    exif = Image.Exif()
+    if colour_space is not None:
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = colour_space
+    if interoperability is not None:
+        inner = exif.get_ifd(ExifTags.IFD.Exif)
+        inner[ExifTags.IFD.Interop] = {1: interoperability}
+    return exif
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "WEBP"])
+def test_cameras_mark_adobe_rgb_without_a_profile(file_format: str) -> None:
+    numbers = carried(scene(), "adobe-rgb")
+    assert cosine(numbers, scene()) < 0.99
+    marked = encode(numbers, file_format, exif=exif_of_camera(65535, "R03"))
+    stored = Image.open(io.BytesIO(normalise_image(marked, "a").encoded))
+    for picture in (decode_image(marked, "a"), stored):
+        assert cosine(picture, scene()) > 0.999
+
+
+@pytest.mark.parametrize("said", [(1, "R03"), (65535, "R98"), (65535, None), (None, None)])
+def test_other_marks_of_cameras_change_nothing(said: tuple) -> None:
+    encoded = encode(scene(), "JPEG", exif=exif_of_camera(*said))
+    assert normalise_image(encoded, "a").encoded == encoded
+
+
+def test_a_profile_counts_before_the_mark_of_a_camera() -> None:
+    srgb = encode(
+        scene(), "JPEG", exif=exif_of_camera(65535, "R03"), icc_profile=rgb_profile("srgb")
+    )
+    assert normalise_image(srgb, "a").encoded == srgb
 
 
 def test_white_is_white_in_every_space() -> None:
