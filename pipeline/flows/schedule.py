@@ -100,8 +100,12 @@ def local_zone() -> str:
     as the rules CET-1CEST, and where the name is not known: a cron expression needs one.
     """
     given = os.environ.get("TZ")
-    place = str(Path("/etc/localtime").resolve()) if given is None else given.removeprefix(":")
-    name = place.rpartition("zoneinfo/")[2].removeprefix("posix/") or "UTC"
+    place = "/etc/localtime" if given is None else given.removeprefix(":")
+    if place.startswith("/"):
+        place = str(Path(place).resolve())
+    name = place.rpartition("zoneinfo/")[2] or "UTC"
+    for kind in ("posix/", "right/"):  # the same zones in a folder of their own
+        name = name.removeprefix(kind)
     if given is None and not Path(place).exists():
         name = "UTC"  # as the system takes it
     if name in available_timezones():

@@ -54,6 +54,7 @@ def test_one_of_cron_and_every_is_needed() -> None:
         ("/usr/share/zoneinfo/Europe/Prague", "Europe/Prague"),
         ("EST5EDT", "EST5EDT"),
         ("/usr/share/zoneinfo/posix/Europe/Prague", "Europe/Prague"),
+        ("/usr/share/zoneinfo/right/Europe/Prague", "Europe/Prague"),
         ("", "UTC"),
     ],
 )
@@ -62,6 +63,16 @@ def test_the_zone_is_that_of_the_machine(
 ) -> None:
     monkeypatch.setenv("TZ", given)
     assert local_zone() == zone
+
+
+@pytest.mark.parametrize("sign", ["", ":"])
+def test_a_link_to_a_zone_is_followed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sign: str
+) -> None:
+    """`TZ=:/etc/localtime` is what images of containers set."""
+    (tmp_path / "localtime").symlink_to("/usr/share/zoneinfo/Europe/Prague")
+    monkeypatch.setenv("TZ", f"{sign}{tmp_path}/localtime")
+    assert local_zone() == "Europe/Prague"
 
 
 @pytest.mark.parametrize(
