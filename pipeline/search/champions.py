@@ -83,8 +83,13 @@ def kept_champion(dataset: str, key: str) -> Champion | None:
 
 
 def card_path(dataset: str, query_px: int) -> Path:
-    """Where the workspace keeps who leads at a query resolution; there as soon as one has led."""
+    """Where the workspace keeps who leads at a query resolution."""
     return HOME / dataset / f"{query_px}px.json"
+
+
+def has_led(dataset: str, query_px: int) -> bool:
+    """Whether the workspace holds a champion of a query resolution, or the card of one."""
+    return any((HOME / dataset).glob(f"{query_px}px*"))
 
 
 def _is_intact(champion: Champion) -> bool:

@@ -14,7 +14,7 @@ from pipeline.files import file_md5
 from pipeline.models.weights import read_card
 from pipeline.paths import WORK, DatasetPaths, teacher_origin
 from pipeline.search.candidates import choose_candidate, find_fault, query_sizes, trained_students
-from pipeline.search.champions import Champion, card_path, keep_champion
+from pipeline.search.champions import Champion, has_led, keep_champion
 from pipeline.search.decision import Decision, decide
 from pipeline.tracking import registry
 from pipeline.tracking.record import fingerprint
@@ -88,7 +88,10 @@ def name_first_champions(params: Params, name: str) -> Iterator[Verdict]:
 
 
 def roll_back_champion(dataset: str, query_px: int) -> tuple[Version, Version]:
-    """The champion of a query resolution gives way to the one before; both, the present first."""
+    """The champion of a query resolution gives way to the one before; both, the present first.
+
+    Raises TrackingError, and ValueError where there is none before, or none that could answer.
+    """
     with tracking_errors(TROUBLE):
         store = open_store()
         now = _find_champion(store, dataset, query_px)
@@ -96,7 +99,13 @@ def roll_back_champion(dataset: str, query_px: int) -> tuple[Version, Version]:
             known = ", ".join(sorted(one.model for one in registry.champions(store)))
             model = registry.model_name(dataset, query_px)
             raise ValueError(f"{model}: has no champion; champions: {known or 'none'}")
-        before = registry.find_previous(store, now)
+        before, teacher = registry.find_previous(store, now), DatasetPaths(dataset).teacher
+        if teacher.exists() and file_md5(teacher) != before.tag("teacher_md5"):
+            raise ValueError(
+                f"{before.model} version {before.version}: learned from another teacher than "
+                f"{teacher}, so that it cannot search its database: bring back the results of that "
+                "teacher first (`git checkout` and `dvc checkout`)"
+            )
         with TemporaryDirectory(dir=WORK) as folder:
             network = registry.fetch_network(store, before, folder)
             registry.step_back(store, now, before)
@@ -109,7 +118,7 @@ def _find_champion(store: Store, name: str, query_px: int) -> Version | None:
     """The version that leads. Raises ValueError where one led and the registry knows of none."""
     model = registry.model_name(name, query_px)
     champion = registry.find_champion(store, model)
-    if champion is None and card_path(name, query_px).exists():
+    if champion is None and has_led(name, query_px):
         raise ValueError(
             f"{model}: MLflow's registry names no champion, but champions/{name} holds one: "
             "restore the record (MLFLOW_TRACKING_URI, mlflow.db, mlartifacts), or delete "

@@ -279,6 +279,12 @@ def test_a_champion_of_another_teacher_gives_way_to_a_student_of_this_one(defend
     assert (verdict.decision.result, verdict.champion) == ("promoted", "3")
     assert "another teacher" in verdict.decision.reason
     assert answer_of(STUDENT) == "3"
+    state = champion_state()
+    with pytest.raises(
+        ValueError, match=r"version 2: learned from another teacher than models/own"
+    ):
+        roll_back_champion(NAME, 16)  # it could answer nothing, and the newest student would
+    assert champion_state() == state
     # Students and database of the teacher before are not judged with this one.
     md5 = locked_outputs()["train_teacher@own"]["models/own/teacher.safetensors"]
     lock = yaml.load(Path("dvc.lock").read_text())
@@ -303,6 +309,9 @@ def test_a_lost_registry_beside_champions_is_an_error(
     ):
         with pytest.raises(ValueError, match=words):
             ask()
+    Path("champions/own/16px.json").unlink()  # the networks alone, without the card
+    with pytest.raises(ValueError, match=words):
+        list(judge_dataset(load_params(), NAME, Terms()))
     shutil.rmtree("champions")
     (verdict,) = name_first_champions(load_params(), NAME)
     assert verdict.decision.result == "first"
