@@ -11,23 +11,35 @@ among all of them), for the map of a student, for its gain over naive, and for t
 two students, as the gate compares them. From the spread of the classes' differences follows how
 many test classes the gate needs for gains of 1, 2 and 5 points.
 
+anew: the same half widths, run in the same place with the study's networks, on 12, 30 and 60 test
+classes that are rendered from other data seeds, and searched among themselves.
+
 Run: python -m benchmarks.intervals coverage [--trials 1000]
      python -m benchmarks.intervals width [--subsets 50]
+     python -m benchmarks.intervals anew [--seeds 6]
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.special import stdtrit
 
 from pipeline.config.params import load_params
 from pipeline.config.sources import EmblemsSource
-from pipeline.datasets.packs import open_pack
+from pipeline.datasets.emblems import render_emblems
+from pipeline.datasets.packs import Pack, open_pack, write_pack
+from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.confidence import LEAST_CLASSES, bootstrap_interval
+from pipeline.evaluation.ranking import evaluate_retrieval
+from pipeline.models.weights import load_network
 from pipeline.paths import DatasetPaths
 
 LEVEL = 0.95
@@ -153,6 +165,64 @@ def print_widths(subsets: int) -> None:
         print(f"{what}: spread of the classes {100 * spread:.1f} points; classes by gain: {told}")
 
 
+def rendered_pack(path: Path, families: int, members: int, seed: int) -> Pack:
+    """Test classes of the study's own kind of emblems, from a seed that no training has seen."""
+    source = load_params().datasets["emblems"].source
+    assert isinstance(source, EmblemsSource)
+    given = {**source.model_dump(exclude={"kind"}), "members": members, "seed": seed}
+    drawn = render_emblems(**given | {"families": families})
+    write_pack(path, (replace(one, split="test") for one in drawn))
+    return open_pack(path)
+
+
+def precision_on(pack: Pack) -> dict[str, np.ndarray]:
+    """Average precision of each query by student, and naive at the first's size."""
+    params, paths, device = load_params(), DatasetPaths("emblems"), torch.device("cpu")
+    labels, rows = torch.from_numpy(pack.labels), np.arange(len(pack))
+
+    def embed(network: Path, size_px: int | None = None) -> torch.Tensor:
+        opened, card = load_network(network, device)
+        return embed_views(opened, EvaluationViews(pack, rows, size_px or card.size_px), device)
+
+    database = embed(paths.teacher)
+    queries = {key: embed(paths.student(key)) for key in params.students}
+    queries["naive"] = embed(paths.teacher, next(iter(params.students.values())).query_px)
+    return {
+        key: evaluate_retrieval(own, database, labels).query_metrics["average_precision"]
+        for key, own in queries.items()
+    }
+
+
+def print_anew(seeds: int) -> None:
+    torch.set_num_threads(1)
+    half: dict[str, dict[int, list[float]]] = {}
+    means: dict[str, dict[int, list[float]]] = {}
+    for families, members in ((3, 4), (6, 5), (12, 5)):
+        count = families * members
+        for seed in range(1000, 1000 + seeds * 60 // count):
+            with TemporaryDirectory() as folder:
+                pack = rendered_pack(Path(folder, "pack.arrow"), families, members, seed)
+                precision = precision_on(pack)
+            first, *others = precision
+            for other in (None, *others):
+                what = f"{first} over {other}" if other else f"map of {first}"
+                values = precision[first] - (precision[other] if other else 0)
+                found = bootstrap_interval(values, pack.labels, seed=seed)
+                assert found.low is not None
+                assert found.high is not None
+                width = 50 * (found.high - found.low)
+                half.setdefault(what, {}).setdefault(count, []).append(width)
+                means.setdefault(what, {}).setdefault(count, []).append(100 * found.mean)
+    for what, of_counts in half.items():
+        for count, widths in of_counts.items():
+            figures = means[what][count]
+            print(
+                f"{what}, {count} classes: +-{np.mean(widths):.2f} points (from {min(widths):.2f} "
+                f"to {max(widths):.2f}), of {np.mean(figures):.1f} on average; over {len(widths)} "
+                f"renderings that figure has a standard deviation of {np.std(figures, ddof=1):.2f}"
+            )
+
+
 def classes_needed(spread: float, gain: float) -> int:
     """The fewest classes whose interval of a gain, spread so over classes, lies above zero."""
     counts = np.arange(LEAST_CLASSES, 100_000)
@@ -162,14 +232,17 @@ def classes_needed(spread: float, gain: float) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("coverage", "width"))
+    parser.add_argument("what", choices=("coverage", "width", "anew"))
     parser.add_argument("--trials", type=int, default=1000, help="of each population and count")
     parser.add_argument("--subsets", type=int, default=50, help="random ones of each count")
+    parser.add_argument("--seeds", type=int, default=6, help="of 60 classes; twice for 30, ...")
     given = parser.parse_args()
     if given.what == "coverage":
         print_coverage(given.trials)
-    else:
+    elif given.what == "width":
         print_widths(given.subsets)
+    else:
+        print_anew(given.seeds)
 
 
 if __name__ == "__main__":
