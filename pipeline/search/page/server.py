@@ -75,7 +75,7 @@ class Guard:
 def _add_pages(app: FastAPI, service: SearchService) -> None:
     uploads = turns.Uploads()
     small, large = turns.Turns(turns.SMALL_WAITING), turns.Turns(turns.LARGE_WAITING)
-    pictures = turns.Turns(turns.PICTURES_WAITING)
+    pictures, answers = turns.Turns(turns.PICTURES_WAITING), turns.Answers()
 
     @app.get("/")
     @app.get("/{name}")
@@ -92,7 +92,7 @@ def _add_pages(app: FastAPI, service: SearchService) -> None:
     async def picture(request: Request, database: str, row: int, full: bool = False) -> Response:
         read = service.picture if full else service.thumbnail
         shown = await pictures.run(request, read, database, row)
-        return Response(shown, media_type="application/octet-stream" if full else "image/jpeg")
+        return answers.picture(shown, "application/octet-stream" if full else "image/jpeg")
 
     @app.post("/api/search")
     async def search(
@@ -138,6 +138,12 @@ def listen(port: int) -> socket.socket:
 
 def serve(app: FastAPI, listener: socket.socket) -> None:
     """Answer until the process is interrupted, or told to end."""
-    config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=5, server_header=False)
+    config = uvicorn.Config(
+        app,
+        http="h11",  # which bounds the head of a request
+        log_level="warning",
+        timeout_keep_alive=5,
+        server_header=False,
+    )
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])

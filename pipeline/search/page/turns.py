@@ -1,16 +1,20 @@
 """Who is served when, and within which bounds: uploads that come in time, work that takes turns.
 
 What the requests of a page may take together: uploads that arrive (`ARRIVING_BYTES`) and that wait
-for their turn (`SMALL_WAITING` and `LARGE_WAITING` of their kinds), 450 MiB; one small and one
-large picture that are decoded, 0.3 GiB; the networks and databases that are open.
+for their turn (`SMALL_WAITING` and `LARGE_WAITING` of their kinds), 450 MiB; pictures that are sent
+and not taken yet (`ANSWERING_BYTES`), 128 MiB; one small and one large picture that are decoded,
+0.3 GiB; the networks and databases that are open.
 """
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 Made = TypeVar("Made")
 
@@ -18,6 +22,9 @@ MAX_UPLOAD_BYTES = 20 << 20  # a photograph of 40 megapixels
 REFUSED_BYTES = 4 * MAX_UPLOAD_BYTES  # so much is read of it: who still sends hears no answer
 UPLOAD_S = 10  # for all of an upload: a browser on this machine takes well under a second
 ARRIVING_BYTES = 128 << 20  # of all uploads that are not whole yet
+ANSWER_S = 10  # for all of a picture to be taken
+ANSWERING_BYTES = 128 << 20  # of all pictures that are not taken yet
+PART_BYTES = 1 << 18  # of a picture that the connection holds
 RETRY_AFTER_S = 5  # what is told to whoever comes to a full queue
 # Large pictures take turns among themselves: others need not wait for them.
 SMALL_PIXELS, SMALL_BYTES = 4_000_000, 2 << 20
@@ -85,3 +92,38 @@ class Uploads:
         if arrived_bytes > MAX_UPLOAD_BYTES:
             raise HTTPException(413, f"the picture has more than {MAX_UPLOAD_BYTES} bytes")
         return bytes(body)
+
+
+class Answers:
+    """Pictures that clients take side by side: one within `ANSWER_S`, all in `ANSWERING_BYTES`."""
+
+    def __init__(self) -> None:
+        self.held_bytes = 0
+
+    def picture(self, encoded: bytes, media_type: str) -> Response:
+        """What sends it. Raises Busy."""
+        if self.held_bytes + len(encoded) > ANSWERING_BYTES:
+            raise Busy
+        self.held_bytes += len(encoded)
+        return _Answer(self, encoded, media_type)
+
+
+class _Answer(Response):
+    """A picture that is sent in parts; a client that does not take them in time is left."""
+
+    def __init__(self, answers: Answers, encoded: bytes, media_type: str) -> None:
+        super().__init__(encoded, media_type=media_type)
+        self._answers = answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_S):
+                    await send({"type": "http.response.start", **start})
+                    for at in range(0, len(self.body), PART_BYTES):
+                        part = {"body": self.body[at : at + PART_BYTES], "more_body": True}
+                        await send({"type": "http.response.body", **part})
+                    await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._answers.held_bytes -= len(self.body)

@@ -411,6 +411,46 @@ def test_an_index_shows_only_pictures_of_its_folder(
     assert len(CLAIMS) == 5
 
 
+@pytest.fixture
+def large(study: Path) -> Path:
+    """A picture of 12 MB in an index, more than the buffers of a connection hold."""
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), np.uint8)
+    folder = study / "pictures"
+    folder.mkdir()
+    Image.fromarray(noise).save(folder / "large.png", compress_level=0)
+    named = NamedNetwork("teacher", "emblems")
+    index_folder(folder, "large", named, open_network(named, CPU))
+    return folder / "large.png"
+
+
+def test_clients_that_take_no_answer_hold_little_and_not_for_long(
+    large: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size_bytes = large.stat().st_size
+    monkeypatch.setattr(turns, "ANSWERING_BYTES", 2 * size_bytes)
+    monkeypatch.setattr(turns, "ANSWER_S", 4)
+    asked = "/api/picture?database=index%20large&row=0&full=true"
+    held = [connect(address) for _ in range(2)]
+    for connection in held:
+        connection.sendall(f"GET {asked} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert connection.recv(15) == b"HTTP/1.1 200 OK"
+    refused = httpx.get(f"{address}{asked}", timeout=30)
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == str(turns.RETRY_AFTER_S)
+    assert post(address, PICTURE) == 200
+    deadline_s = time.monotonic() + 30
+    while (got := httpx.get(f"{address}{asked}", timeout=30)).status_code == 503:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.2)
+    assert got.content == large.read_bytes()
+    for connection in held:
+        taken = 0
+        while part := connection.recv(1 << 20):
+            taken += len(part)
+        assert taken < size_bytes
+        connection.close()
+
+
 def test_thumbnails_of_large_photographs_are_decoded_small_and_once(
     client: TestClient, indexed: Path, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
