@@ -2,8 +2,11 @@
 
 Each round starts a study anew, kills at a random moment, and lets the next start finish. Told are
 processes left, the exit codes, whether dvc.lock, which holds the hash of every output, is that of
-an undisturbed `dvc repro`, and, for real trainings, what is wrong with MLflow's record.
+an undisturbed `dvc repro`, and, for real trainings, what is wrong with MLflow's record. With
+--small-disk, a folder on a disk of its own of less than 2 GiB (mount -t tmpfs -o size=600m), the
+disk is full at a random moment in every third round instead.
 Run: python -m benchmarks.kill_rounds [--trained] [--rounds 30] [--seed 0] [--seconds 1.0]
+     [--small-disk FOLDER]
 """
 
 import argparse
@@ -13,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.killed_studies import SLEEPY, TURNS, faults, kill_round
+from tests.killed_studies import SLEEPY, TURNS, faults, full_disk_round, kill_round
 from tests.sleepy_study import make_sleepy_study, serial_lock
 from tests.trained_study import TRAINED, make_trained_study, record_faults
 
@@ -24,10 +27,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=1.0, help="how long each stage sleeps")
     parser.add_argument("--trained", action="store_true", help="real trainings, none that sleep")
+    parser.add_argument("--small-disk", type=Path, help="a folder on a small disk of its own")
     options = parser.parse_args()
     dice = random.Random(options.seed)  # noqa: S311
     began_s, bad = time.monotonic(), 0
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=options.small_disk) as name:
         folder = Path(name).resolve() / "study"
         if options.trained:
             reference = make_trained_study(folder)
@@ -36,8 +40,11 @@ def main() -> None:
             reference = serial_lock(folder)
         subject, longest_s = (TRAINED, 45.0) if options.trained else (SLEEPY, 12.0)
         for number in range(options.rounds):
-            turn = TURNS[number % len(TURNS)]
-            done = kill_round(folder, dice, turn, longest_s, subject)
+            if options.small_disk and number % 3 == 2:
+                done = full_disk_round(folder, dice, longest_s, subject)
+            else:
+                turn = TURNS[number % len(TURNS)]
+                done = kill_round(folder, dice, turn, longest_s, subject)
             wrong = faults(folder, reference, done)
             if options.trained:
                 wrong += record_faults(folder)
@@ -48,8 +55,8 @@ def main() -> None:
                 f"next: exit {done.next_code} in {done.next_s:4.1f} s; {wrong or 'all well'}",
                 flush=True,
             )
-            if wrong:
-                print(done.next_output)
+            if wrong or "Traceback" in done.output:
+                print(done.output)
     print(f"{options.rounds} rounds, {bad} with faults, {time.monotonic() - began_s:.0f} s")
     sys.exit(bool(bad))
 

@@ -2,10 +2,12 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +44,7 @@ class Round:
     left: dict[int, str]
     next_code: int
     next_s: float
-    next_output: str
+    output: str  # of both starts
 
 
 def victims(folder: Path, flow_pid: int, kind: str, trainer: str) -> list[int]:
@@ -81,16 +83,57 @@ def kill_round(
             except ProcessLookupError:
                 continue
     after_s = time.monotonic() - began_s
-    output = _end_of(study)
-    left = processes_in(folder)
+    end = _end_of(study), processes_in(folder)
+    done = kind, number.name, round(after_s, 1), hit
+    return _finished(folder, study, done, end, subject, **environment)
+
+
+def full_disk_round(
+    folder: Path, dice: random.Random, longest_s: float, subject: Subject = SLEEPY
+) -> Round:
+    """As `kill_round`, but at the random moment the disk of the folder is filled, until the end."""
+    subject.forget(folder)
+    study = subject.start(folder)
+    after_s = dice.uniform(1.0, longest_s)
+    with suppress(subprocess.TimeoutExpired):
+        study.wait(timeout=after_s)
+    hit, ballast = study.poll() is None, folder.with_name("ballast")
+    try:
+        while study.poll() is None:
+            fill_disk(ballast)
+            time.sleep(0.05)
+        end = _end_of(study), processes_in(folder)
+    finally:
+        ballast.unlink(missing_ok=True)
+    return _finished(folder, study, ("disk", "full", round(after_s, 1), hit), end, subject)
+
+
+def fill_disk(ballast: Path) -> None:
+    """Let a file take all that is free on its disk, which must be a small one made for it."""
+    total_bytes = shutil.disk_usage(ballast.parent).total
+    assert total_bytes < 1 << 31, f"{ballast.parent}: {total_bytes} bytes: no disk for this"
+    with ballast.open("ab", buffering=0) as file:
+        for size in (1 << 20, 1 << 16, 1 << 12, 1 << 8, 1):
+            with suppress(OSError):
+                while file.write(bytes(size)) == size:
+                    pass
+
+
+def _finished(
+    folder: Path,
+    study: "subprocess.Popen[str]",
+    done: tuple[str, str, float, bool],
+    end: tuple[str, dict[int, str]],
+    subject: Subject,
+    **environment: str,
+) -> Round:
+    """The round, after the next start has run to its end."""
     since_s = time.monotonic()
     again = subject.start(folder, **environment)
     next_output = _end_of(again)
+    output, left = end
     return Round(
-        kind,
-        number.name,
-        round(after_s, 1),
-        hit,
+        *done,
         study.returncode,
         left,
         again.returncode,
