@@ -83,6 +83,17 @@ def make_quick_study(folder: Path, students: Mapping[int, str]) -> Path:
     students: images a class -> "good" (the teacher's own weights), "bad" (others), or "same" as
     "good" but in the last bits.
     """
+    make_study_folder(folder)
+    for count, student in students.items():
+        made = folder / "made" / str(count * CLASSES)
+        _make_data(made, count, make_networks(made, count, student))
+    put_images(folder, next(iter(students)))
+    reproduce(folder)
+    return folder
+
+
+def make_study_folder(folder: Path) -> Path:
+    """The study without images and networks."""
     (folder / ".dvc").mkdir(parents=True)
     (folder / ".dvc" / "config").write_text(
         "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
@@ -90,12 +101,12 @@ def make_quick_study(folder: Path, students: Mapping[int, str]) -> Path:
     for name, text in (("dvc.yaml", STAGES), ("step.py", STEP), (".dvcignore", "")):
         (folder / name).write_text(text)
     _write_params(folder)
-    for count, student in students.items():
-        _make_files(folder / "made" / str(count * CLASSES), count, student)
-    put_images(folder, next(iter(students)))
+    return folder
+
+
+def reproduce(folder: Path) -> None:
     dvc = [sys.executable, "-m", "dvc", "repro", "-q"]
     subprocess.run(dvc, cwd=folder, env=environment(), check=True)
-    return folder
 
 
 def environment() -> dict[str, str]:
@@ -135,16 +146,22 @@ def _write_params(folder: Path) -> None:
         yaml.dump(params, file)
 
 
-def _make_files(folder: Path, count: int, student: str) -> None:
+def make_networks(folder: Path, count: int, student: str) -> Path:
+    """The teacher, and a student of a kind that `make_quick_study` names; the teacher's file."""
     folder.mkdir(parents=True)
-    write_pack(folder / "pack.arrow", iter(_draw(count)))
+    file = folder / "teacher.safetensors"
     teacher = build_embedder(BACKBONE, DIM, weights="random", seed=0)
-    save_network(folder / "teacher.safetensors", teacher, NetworkCard(BACKBONE, DIM, TEACHER_PX))
+    save_network(file, teacher, NetworkCard(BACKBONE, DIM, TEACHER_PX))
     own = build_embedder(BACKBONE, DIM, weights="random", seed=1) if student == "bad" else teacher
     with torch.no_grad():  # another file for each number of images
         own.projection.bias[0] += count * 1e-6
     save_network(folder / "student.safetensors", own, NetworkCard(BACKBONE, DIM, QUERY_PX))
-    opened, _ = load_network(folder / "teacher.safetensors", CPU)
+    return file
+
+
+def _make_data(folder: Path, count: int, teacher: Path) -> None:
+    write_pack(folder / "pack.arrow", iter(_draw(count)))
+    opened, _ = load_network(teacher, CPU)
     pack = open_pack(folder / "pack.arrow")
     test = pack.rows("test")
     vectors = embed_views(opened, EvaluationViews(pack, test, QUERY_PX), CPU)
