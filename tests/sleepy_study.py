@@ -46,21 +46,29 @@ STEP = """\
 import hashlib, json, sys, time
 from pathlib import Path
 
+def keep(path, text):
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        part.write_text(text)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        sys.exit(f"error: {error}")
+
 stage, source, target = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 plan = json.loads(Path("sleep.json").read_text())
 if stage == plan.get("failing"):
     sys.exit(f"error: {stage} was told to fail")
 note = Path(".work/steps", stage.replace("@", "-"))
-note.parent.mkdir(parents=True, exist_ok=True)
 done = int(note.read_text()) if note.exists() else 0
 print(f"{stage}: from step {done}", flush=True)
 for number in range(done, 10):
     time.sleep(plan["seconds"] / 10)
-    note.write_text(str(number + 1))
+    keep(note, str(number + 1))
 files = sorted(source.rglob("*")) if source.is_dir() else [source]
 digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-target.parent.mkdir(parents=True, exist_ok=True)
-target.write_text(f"{stage} {digest}\\n")
+keep(target, f"{stage} {digest}\\n")
 note.unlink(missing_ok=True)
 """
 
