@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ class ViewRecipe:
 
     `mixup_partner`: "dataset" mixes a view with a random image under the same parameters (as the
     paper does), "batch" with the view of the same number of another image of the batch.
+    `view_pairs`: "independent" draws crop, flip and colour anew for each size.
     """
 
     views: int
@@ -34,6 +36,7 @@ class ViewRecipe:
     colour_ranges: tuple[float, float, float, float]
     mixup_alpha: float = 0.0
     mixup_partner: Literal["dataset", "batch"] = "dataset"
+    view_pairs: Literal["coupled", "independent"] = "coupled"
 
 
 def cached_decoder(pack: Pack, limit_bytes: int = DECODED_CACHE_BYTES) -> Decode:
@@ -72,34 +75,45 @@ def coupled_views(
     """Views of the images `rows` at each size, image by image, values between 0 and 1, on `device`.
 
     Each image has `recipe.views` views. Crop, flip, colour, mixing weight and partner of a view are
-    the same at every size. `candidates` are the rows from which mixup draws partners; an image is
-    never its own partner where there is another. All randomness comes from `generator`. `part`:
-    the places in `rows` of the images whose views are made, as they are among those of all.
+    the same at every size; of independent pairs the last two are. `candidates` are the rows from
+    which mixup draws partners; an image is never its own partner where there is another. All
+    randomness comes from `generator`. `part`: the places in `rows` of the images whose views are
+    made, as they are among those of all.
     """
-    parameters = evaluation.draw_view_parameters(
-        len(rows) * recipe.views,
-        generator,
-        crop_scale=recipe.crop_scale,
-        flip_probability=recipe.flip_probability,
-        colour_ranges=recipe.colour_ranges,
-    )
-    weights = evaluation.draw_mix_weights(len(parameters), recipe.mixup_alpha, generator)
-    weights = weights.where(weights > NEGLIGIBLE, 0).where(weights < 1 - NEGLIGIBLE, 1)
     own = np.repeat(rows, recipe.views)
+    together = [sizes_px] if recipe.view_pairs == "coupled" else [(px,) for px in sizes_px]
+    drawn = [
+        evaluation.draw_view_parameters(
+            len(own),
+            generator,
+            crop_scale=recipe.crop_scale,
+            flip_probability=recipe.flip_probability,
+            colour_ranges=recipe.colour_ranges,
+        )
+        for _ in together
+    ]
+    weights = evaluation.draw_mix_weights(len(own), recipe.mixup_alpha, generator)
+    weights = weights.where(weights > NEGLIGIBLE, 0).where(weights < 1 - NEGLIGIBLE, 1)
     wanted = np.arange(len(own)).reshape(len(rows), recipe.views)[part].ravel()
     kept = torch.from_numpy(wanted)
     weights = weights[kept]
-    plain = _Views(decode, own[wanted], parameters.of(kept), sizes_px, device)
-    if recipe.mixup_alpha == 0:
-        return _made(plain, None, weights)
-    if recipe.mixup_partner == "batch":
+    partners, alike = None, kept
+    if recipe.mixup_alpha > 0 and recipe.mixup_partner == "batch":
         shift = int(torch.randint(1, max(2, len(rows)), (1,), generator=generator))
         others = (wanted - shift * recipe.views) % len(own)
-        partners, alike = own[others], parameters.of(torch.from_numpy(others))
-    else:
-        partners, alike = _draw_partners(own, candidates, generator)[wanted], plain.parameters
+        partners, alike = own[others], torch.from_numpy(others)
+    elif recipe.mixup_alpha > 0:
+        partners = _draw_partners(own, candidates, generator)[wanted]
         partners = np.where(weights.numpy() == 1, own[wanted], partners)  # one less to decode
-    return _made(plain, _Views(decode, partners, alike, sizes_px, device), weights)
+
+    def made(parameters: evaluation.ViewParameters, some_px: tuple[int, ...]) -> list[Tensor]:
+        plain = _Views(decode, own[wanted], parameters.of(kept), some_px, device)
+        if partners is None:
+            return _made(plain, None, weights)
+        others = _Views(decode, partners, parameters.of(alike), some_px, device)
+        return _made(plain, others, weights)
+
+    return tuple(chain.from_iterable(map(made, drawn, together)))
 
 
 def _draw_partners(
@@ -158,7 +172,7 @@ def _made_together(device: torch.device) -> bool:
 
 def _made(
     plain: _Views, partners: _Views | None, weights: Float[Tensor, "view"]
-) -> tuple[Float[Tensor, "view channel size size"], ...]:
+) -> list[Float[Tensor, "view channel size size"]]:
     """All the views, mixed with their partners; a CPU makes one at a time, within its caches."""
     count = len(plain.images)
 
@@ -181,4 +195,4 @@ def _made(
             partners.make(some, others, levels)
             for own, other in zip(views, others, strict=True):
                 torch.lerp(other, own, weight.to(own)[:, None, None, None], out=own)
-    return tuple(results)
+    return results

@@ -154,6 +154,36 @@ def test_colours_change_by_the_mean_of_the_large_view_at_both_sizes() -> None:
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
+def test_independent_pairs_draw_crop_flip_and_colour_apart() -> None:
+    """The large views are those of coupled pairs; the small ones are others."""
+    recipe = replace(CROPS, view_pairs="independent")
+    pairs = views_of(recipe, decode=position_image, rows=tuple(range(10)))
+    coupled_pairs = views_of(CROPS, decode=position_image, rows=tuple(range(10)))
+    assert torch.equal(pairs[0], coupled_pairs[0])
+    boxes = [torch.stack([box_of(view) for view in views]) for views in pairs]
+    apart = (boxes[0] - boxes[1]).abs().amax(1)
+    assert (apart > 5).all()  # of 256 pixels; boxes of coupled pairs lie within 1.5
+    flipped = [box[:, 1] < box[:, 0] for box in boxes]
+    assert 8 < (flipped[0] != flipped[1]).sum() < 32
+    still = replace(PLAIN, views=4, colour_ranges=(0.4, 0.4, 0.4, 0.1))
+    same, other = (
+        views_of(replace(still, view_pairs=kind), decode=flat_image)
+        for kind in ("coupled", "independent")
+    )
+    torch.testing.assert_close(same[0].mean((2, 3)), same[1].mean((2, 3)))
+    assert torch.equal(other[0], same[0])
+    assert ((other[0].mean((2, 3)) - other[1].mean((2, 3))).abs().amax(1) > 1e-3).all()
+
+
+@pytest.mark.parametrize("partner", ["dataset", "batch"])
+def test_independent_pairs_share_partner_and_mixing_weight(partner: str) -> None:
+    recipe = replace(CROPS, mixup_alpha=4.0, mixup_partner=partner, view_pairs="independent")
+    large, small = views_of(recipe, decode=flat_image, rows=(0, 5, 11))
+    torch.testing.assert_close(large[:, 0, 0, 0], small[:, 0, 0, 0])
+    own = torch.tensor([0.0, 5, 11]).repeat_interleave(4) * 20 / 255
+    assert ((large[:, 0, 0, 0] - own).abs() > 1e-7).all()
+
+
 def flat_image(row: int) -> Tensor:
     return torch.full((3, 32, 32), 20 * row, dtype=torch.uint8)
 
@@ -284,8 +314,10 @@ def test_the_cache_keeps_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 @pytest.mark.parametrize("partner", ["dataset", "batch"])
-def test_a_part_of_the_views_is_made_as_among_all(partner: str, alpha: float) -> None:
-    recipe = replace(AUGMENTED, views=3, mixup_partner=partner, mixup_alpha=alpha)
+@pytest.mark.parametrize("pairs", ["coupled", "independent"])
+def test_a_part_of_the_views_is_made_as_among_all(partner: str, alpha: float, pairs: str) -> None:
+    options = {"mixup_partner": partner, "mixup_alpha": alpha, "view_pairs": pairs}
+    recipe = replace(AUGMENTED, views=3, **options)
     whole = views_of(recipe, rows=(3, 5, 8, 9, 11))
     for part in (slice(0, 2), slice(2, 5), slice(4, 5), slice(5, 5)):
         some = views_of(recipe, rows=(3, 5, 8, 9, 11), part=part)
