@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,13 +21,13 @@ from pipeline.models.embedder import Embedder, Precision, freeze_batch_norm
 from pipeline.models.weights import build_embedder
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.loop import train
-from pipeline.training.losses import absolute_distillation, relational_distillation
+from pipeline.training.named_losses import raml_terms
 from pipeline.training.schedule import Schedule
 from pipeline.views.coupled import Decode, ViewRecipe
 
 LEARNING_RATE = 1e-4
 WEIGHT_DECAY = 1e-6
-LAMBDA_TS = LAMBDA_SS = 0.7
+LOSS = partial(raml_terms, lambda_ts=0.7, lambda_ss=0.7)
 FITTED_VIEWS = 16
 
 
@@ -111,8 +112,7 @@ def objective_of(
         student_px=setting.student_px,
         images_per_batch=setting.images,
         images_per_epoch=setting.images * setting.batches,
-        lambda_ts=LAMBDA_TS,
-        lambda_ss=LAMBDA_SS,
+        loss=LOSS,
         views=ViewRecipe(setting.views, (0.08, 1.0), 0.5, COLOUR, mixup_alpha=ALPHA),
         seed=0,
         device=device,
@@ -162,8 +162,7 @@ def made_student(setting: Setting, ready: ReadyBatch) -> Embedder:
 def distillation_loss(setting: Setting, embeddings: Tensor, targets: Tensor) -> Tensor:
     shape = (-1, setting.views)
     student, teacher = embeddings.unflatten(0, shape), targets.unflatten(0, shape)
-    to_teacher, to_student = relational_distillation(student, teacher)
-    return absolute_distillation(student, teacher) + LAMBDA_TS * to_teacher + LAMBDA_SS * to_student
+    return torch.stack(list(LOSS(student, teacher).values())).sum()
 
 
 def embed_ready(teacher: nn.Module, ready: Iterable[ReadyBatch]) -> list[Tensor]:

@@ -1,38 +1,57 @@
 """Distil a student for one query size from the fixed teacher, without labels."""
 
+from functools import partial
+
+import numpy as np
+from torch import Tensor
+
+from pipeline.config.losses import least_images
 from pipeline.config.params import load_params
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.models.folding import folded
 from pipeline.models.weights import load_network
+from pipeline.training.centroids import cluster_centroids
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.job import TrainingJob, run_training, set_up, training_data
+from pipeline.training.named_losses import TERMS
 from pipeline.views.coupled import cached_decoder
 from stages import run_stage
 
 # Of the recipe: what the objective takes.
-OBJECTIVE = {"images_per_batch", "images_per_epoch", "lambda_ts", "lambda_ss"}
+OBJECTIVE = {"images_per_batch", "images_per_epoch"}
 
 
 def distill(key: str) -> None:
     params = load_params()
-    job = TrainingJob(params, "student", key)
+    job, recipe = TrainingJob(params, "student", key), params.student_distillation(key)
     with training_data(job) as data:
         teacher, card = load_network(job.paths.teacher, data.device)
         teacher = set_up(folded(teacher, card.size_px), params.compute, data.device)
-        large = EvaluationViews(data.pack, data.val, card.size_px)
-        database = embed_views(teacher, large, data.device) if data.group.is_main else None
+
+        def embed(rows: np.ndarray) -> Tensor:
+            views = EvaluationViews(data.pack, rows, card.size_px)
+            return embed_views(teacher, views, data.device)
+
+        values = recipe.loss.model_dump(exclude={"kind"})
+        if "centroids" in values:  # so many, of the teacher's vectors of the training images
+            count, is_main = values["centroids"], data.group.is_main
+            found = cluster_centroids(embed(data.train), count, params.seed) if is_main else None
+            values["centroids"] = data.group.share(found).to(data.device)
         objective = DistillationObjective(
             decode=cached_decoder(data.pack),
             rows=data.train,
             teacher=teacher,
             teacher_px=card.size_px,
             student_px=job.size_px,
-            **job.recipe.model_dump(include=OBJECTIVE),
+            **recipe.model_dump(include=OBJECTIVE),
+            loss=partial(TERMS[recipe.loss.kind], **values),
+            least_images=least_images(recipe.loss),
             views=job.view_recipe,
             seed=params.seed,
             device=data.device,
             group=data.group,
         )
+        database = embed(data.val) if data.group.is_main else None
         run_training(job, data, objective, card.dim, database)
 
 

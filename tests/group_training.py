@@ -6,12 +6,14 @@ python -m tests.group_training FOLDER PACK: writes FOLDER/states.pt, of the main
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from pipeline.datasets.packs import open_pack
 from pipeline.training.loop import train
+from pipeline.training.named_losses import TERMS
 from pipeline.training.process_group import joined_group
 from pipeline.views.evaluation import image_tensor
 from tests.made_training import (
@@ -23,11 +25,12 @@ from tests.made_training import (
     triplet_objective,
 )
 
+CSD = partial(TERMS["csd"], neighbours=3, student_temperature=0.1, teacher_temperature=0.1)
 ONE_VIEW = replace(AUGMENTED, views=1, mixup_alpha=0.0)
 
 
 def run(folder: Path, pack_file: Path) -> None:
-    """Two epochs each of: triplets from the batch, from the data set, and distillation."""
+    """Two epochs each of: triplets from the batch, from the data set, and two distillations."""
     torch.set_num_threads(1)
     pack = open_pack(pack_file)
     states = {}
@@ -48,6 +51,10 @@ def run(folder: Path, pack_file: Path) -> None:
             "dataset": triplet_objective(pack, embed_pool=embed_pool, group=group),
             # Five images a batch of twelve: the last batch is smaller than a group of three.
             "student": distillation_objective(pack, teacher, images_per_batch=5, group=group),
+            # Of a loss between images, and a last batch that joined the one before.
+            "rival": distillation_objective(
+                pack, teacher, images_per_batch=5, loss=CSD, least_images=4, group=group
+            ),
         }
         for name, objective in objectives.items():
             network = tiny_embedder(batch_norm=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from pipeline.models.backbones import Backbone
 from pipeline.models.embedder import Embedder
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.metric_learning import TripletObjective
+from pipeline.training.named_losses import raml_terms
 from pipeline.training.schedule import Schedule
 from pipeline.views.coupled import ViewRecipe, cached_decoder
 from pipeline.views.evaluation import image_tensor
 
 CPU = torch.device("cpu")
 HALF = (0.5, 0.5, 0.5)
+RAML = partial(raml_terms, lambda_ts=0.7, lambda_ss=0.7)
 PLAIN = ViewRecipe(
     views=1, crop_scale=(1.0, 1.0), flip_probability=0.0, colour_ranges=(0.0, 0.0, 0.0, 0.0)
 )
@@ -32,6 +35,18 @@ AUGMENTED = ViewRecipe(
     colour_ranges=(0.4, 0.4, 0.4, 0.1),
     mixup_alpha=0.2,
 )
+# Values of each loss, for batches of four images or more; `anchors` takes its centroids beside.
+RELATIONS = {"lambda_ts": 0.5, "lambda_ss": 2.0}
+LOSS_VALUES: dict[str, dict[str, float]] = {
+    "absolute": {},
+    "raml": RELATIONS,
+    "raml_batch": RELATIONS,
+    "csd": {"neighbours": 3, "student_temperature": 0.1, "teacher_temperature": 0.2},
+    "rop": {"neighbours": 3, "temperature": 0.1, "rank_weight": 0.2},
+    "d3still": {"neighbours": 3, "alpha": 1.0, "beta": 1.0, "gamma": 1.0},
+    "rkd": {"distance_weight": 1.0, "angle_weight": 1.0},
+    "anchors": {"temperature": 0.1, "absolute_weight": 1.0},
+}
 
 
 def tiny_embedder(*, seed: int = 0, dim: int = 8, batch_norm: bool = False) -> Embedder:
@@ -120,7 +135,7 @@ def triplet_objective(pack: Pack, **changes: object) -> TripletObjective:
 
 def distillation_objective(pack: Pack, teacher: nn.Module, **changes: object):
     """Four images a batch, from 24 px (teacher) to 16 px (student)."""
-    recipe = {"images_per_batch": 4, "images_per_epoch": None, "lambda_ts": 0.7, "lambda_ss": 0.7}
+    recipe = {"images_per_batch": 4, "images_per_epoch": None, "loss": RAML}
     values: dict[str, object] = {
         "decode": cached_decoder(pack),
         "rows": pack.rows("train"),

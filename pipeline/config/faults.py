@@ -61,9 +61,9 @@ def _place(location: tuple[Any, ...], root: type[BaseModel]) -> tuple[str, type[
         if parts and get_origin(field.annotation) is dict:
             keys.append(parts.pop(0))
         elif parts and len(choices) > 1:
-            kind = (parts.pop(0),)
+            kind = parts.pop(0)
             choices = [
-                one for one in choices if get_args(one.model_fields["kind"].annotation) == kind
+                one for one in choices if kind in get_args(one.model_fields["kind"].annotation)
             ]
         model = choices[0] if choices else model
     return ".".join(map(str, keys)), holder

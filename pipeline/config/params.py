@@ -11,6 +11,7 @@ from ruamel.yaml.events import AliasEvent
 
 from pipeline.config import LIBRARY_WEIGHTS
 from pipeline.config.faults import ConfigurationError, field_faults, well_formed
+from pipeline.config.losses import least_images
 from pipeline.config.merging import merged
 from pipeline.config.recipes import (
     DistillationRecipe,
@@ -175,6 +176,7 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
         faults += _emblems_faults(name, dataset)
         for part, recipe in (("teacher", dataset.teacher), ("distillation", dataset.distillation)):
             faults += _crop_faults(f"datasets.{name}.{part}", recipe)
+        faults += _batch_faults(f"datasets.{name}.distillation", dataset.distillation)
     for key, student in students.items():
         faults += _student_faults(key, student, known, datasets)
         if "weights" in student.network:
@@ -232,6 +234,21 @@ def _crop_faults(place: str, recipe: TripletRecipe | DistillationRecipe) -> list
     return [f"{key} = [{low}, {high}]: must be 0 < smallest <= largest <= 1"]
 
 
+def _batch_faults(place: str, recipe: DistillationRecipe) -> list[str]:
+    """A loss that compares images needs enough of them in a batch, and in an epoch."""
+    least, loss = least_images(recipe.loss), recipe.loss.kind
+    given = {
+        "images_per_batch": recipe.images_per_batch,
+        "images_per_epoch": recipe.images_per_epoch,
+    }
+    return [
+        f"{place}.{key} = {images}: must be at least {least} for {place}.loss, {loss}, which "
+        "compares the images of a batch"
+        for key, images in given.items()
+        if images is not None and images < least
+    ]
+
+
 def _student_faults(
     key: str, student: Student, known: Mapping[str, Any], datasets: Mapping[str, Dataset]
 ) -> list[str]:
@@ -257,5 +274,7 @@ def _student_faults(
     wrong = field_faults(DistillationRecipe, recipe)
     faults += [f"{own}.distillation.{fault}" for fault in wrong]
     if student.distillation and not wrong:
-        faults += _crop_faults(f"{own}.distillation", DistillationRecipe.model_validate(recipe))
+        checked = DistillationRecipe.model_validate(recipe)
+        faults += _crop_faults(f"{own}.distillation", checked)
+        faults += _batch_faults(f"{own}.distillation", checked)
     return faults

@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
+from pipeline.config.losses import DistillationLoss, Weight
 from pipeline.config.sources import Model
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 # YAML has lists; what is frozen holds tuples.
@@ -55,12 +55,12 @@ class TripletRecipe(Model):
 
 
 class DistillationRecipe(Model):
+    loss: DistillationLoss
     images_per_batch: Positive
     views: Positive
+    view_pairs: Literal["coupled", "independent"]
     accumulation_steps: Positive
     images_per_epoch: Positive | None
-    lambda_ts: Weight
-    lambda_ss: Weight
     mixup_alpha: Annotated[float, Field(ge=0, le=4)]  # beyond, draws are rejected for ever
     mixup_partner: Literal["dataset", "batch"]
     optimisation: Optimisation

@@ -1,5 +1,6 @@
 """A student that learns from a fixed teacher, over coupled views, without labels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.training.losses import absolute_distillation, relational_distillation
+from pipeline.training.named_losses import Terms
 from pipeline.training.process_group import ALONE, ProcessGroup
 from pipeline.training.samplers import seeded_generator, shuffled_batches
 from pipeline.views.coupled import Decode, ViewRecipe, coupled_views
@@ -27,10 +28,12 @@ class StudentBatch:
 
 @dataclass(frozen=True)
 class DistillationObjective:
-    """L_abs + lambda_ts L_ts + lambda_ss L_ss between a student and `teacher` (METHOD section 4).
+    """`loss` between the embeddings of the views by a student and by `teacher` (METHOD section 4).
 
     `rows` are the training images, of which an epoch visits `images_per_epoch`, or all for None.
-    The teacher runs without a graph, in the loading threads, side by side with the student.
+    `loss` is one of `pipeline.training.named_losses` with its values; it compares `least_images`
+    images of a batch or more. The teacher runs without a graph, in the loading threads, side by
+    side with the student.
     """
 
     decode: Decode
@@ -40,17 +43,17 @@ class DistillationObjective:
     student_px: int
     images_per_batch: int
     images_per_epoch: int | None
-    lambda_ts: float
-    lambda_ss: float
+    loss: Callable[[Tensor, Tensor], Terms]
     views: ViewRecipe
     seed: int
     device: torch.device
+    least_images: int = 1
     group: ProcessGroup = ALONE
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         size, limit = self.images_per_batch, self.images_per_epoch
         generator = seeded_generator(self.seed, "order", epoch)
-        return shuffled_batches(self.rows, size, generator, limit)
+        return shuffled_batches(self.rows, size, generator, limit, self.least_images)
 
     def begin_epoch(self, epoch: int, network: nn.Module) -> None:
         """Nothing depends on the student's state."""
@@ -67,13 +70,8 @@ class DistillationObjective:
                 targets = self.teacher(large)
             return StudentBatch(small, targets.clone(), len(rows))
 
-    def terms(self, network: nn.Module, loaded: StudentBatch) -> dict[str, Float[Tensor, ""]]:
+    def terms(self, network: nn.Module, loaded: StudentBatch) -> Terms:
         own = network(loaded.views), loaded.targets
         shape = (loaded.images, self.views.views)
         embeddings, targets = (self.group.gather(rows, *shape).unflatten(0, shape) for rows in own)
-        to_teacher, to_student = relational_distillation(embeddings, targets)
-        return {
-            "absolute": absolute_distillation(embeddings, targets),
-            "relational_ts": self.lambda_ts * to_teacher,
-            "relational_ss": self.lambda_ss * to_student,
-        }
+        return self.loss(embeddings, targets)

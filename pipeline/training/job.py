@@ -86,7 +86,9 @@ class TrainingJob:
     def view_recipe(self) -> ViewRecipe:
         """The views that the recipe asks for; labels are learned from one plain view."""
         look = self.recipe.augmentation
-        own = self.recipe.model_dump(include={"views", "mixup_alpha", "mixup_partner"})
+        own = self.recipe.model_dump(
+            include={"views", "view_pairs", "mixup_alpha", "mixup_partner"}
+        )
         return ViewRecipe(
             **{"views": 1} | own,
             crop_scale=look.crop_scale,

@@ -12,11 +12,22 @@ def seeded_generator(*keys: int | str) -> torch.Generator:
 
 
 def shuffled_batches(
-    rows: np.ndarray, batch_size: int, generator: torch.Generator, limit: int | None = None
+    rows: np.ndarray,
+    batch_size: int,
+    generator: torch.Generator,
+    limit: int | None = None,
+    least: int = 1,
 ) -> list[np.ndarray]:
-    """Batches of `rows` in random order, each row once; at most `limit` rows, drawn anew."""
+    """Batches of `rows` in random order, each row once; at most `limit` rows, drawn anew.
+
+    A last batch of fewer than `least` rows joins the one before. Raises ValueError for fewer rows
+    than `least`.
+    """
     order = rows[torch.randperm(len(rows), generator=generator).numpy()][:limit]
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    if len(order) < least:
+        raise ValueError(f"{len(order)} training images: the loss compares {least} or more")
+    starts = range(0, max(1, len(order) - least + 1), batch_size)
+    return np.split(order, starts[1:])
 
 
 def class_balanced_batches(

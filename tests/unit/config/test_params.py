@@ -76,8 +76,8 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         "datasets.emblems.teacher.optimisation.learning_rate = inf: input should be a finite",
     ),
     "an infinite weight": (
-        {"datasets.emblems.distillation.lambda_ts": float("inf")},
-        "datasets.emblems.distillation.lambda_ts = inf: input should be a finite",
+        {"datasets.emblems.distillation.loss.lambda_ts": float("inf")},
+        "datasets.emblems.distillation.loss.lambda_ts = inf: input should be a finite",
     ),
     "an infinite decay": (
         {"datasets.emblems.teacher.optimisation.weight_decay": float("inf")},
@@ -281,7 +281,7 @@ def test_comments_and_layout_do_not_matter(tmp_path: Path) -> None:
 def test_a_student_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> None:
     own = STUDENT | {
         "network": {"batch_norm": "frozen"},
-        "distillation": {"lambda_ts": 0.25, "optimisation": {"learning_rate": 0.5}},
+        "distillation": {"loss": {"lambda_ts": 0.25}, "optimisation": {"learning_rate": 0.5}},
     }
     params = load_params(edited_params(tmp_path, {"students": {"own": own, "plain": STUDENT}}))
     dataset = params.datasets["emblems"]
@@ -289,17 +289,60 @@ def test_a_student_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> N
     assert params.student_distillation("plain") == dataset.distillation
     network, recipe = params.student_network("own"), params.student_distillation("own")
     assert network.model_dump() == dataset.network.model_dump() | {"batch_norm": "frozen"}
-    expected = dataset.distillation.model_dump() | {"lambda_ts": 0.25}
+    expected = dataset.distillation.model_dump()
+    expected["loss"]["lambda_ts"] = 0.25
     expected["optimisation"]["learning_rate"] = 0.5
     assert recipe.model_dump() == expected
-    assert dataset.distillation.lambda_ts != 0.25  # the data set's own recipe is as it was
+    assert dataset.distillation.loss.lambda_ts != 0.25  # the data set's own recipe is as it was
 
 
 def test_an_override_may_be_zero(tmp_path: Path) -> None:
-    own = STUDENT | {"distillation": {"lambda_ts": 0.0, "lambda_ss": 0}}
+    own = STUDENT | {"distillation": {"loss": {"lambda_ts": 0.0, "lambda_ss": 0}}}
     params = load_params(edited_params(tmp_path, {"students": {"own": own}}))
     recipe = params.student_distillation("own")
-    assert (recipe.lambda_ts, recipe.lambda_ss) == (0, 0)
+    assert (recipe.loss.lambda_ts, recipe.loss.lambda_ss) == (0, 0)
+
+
+D3STILL = {"kind": "d3still", "neighbours": 7, "alpha": 100.0, "beta": 5.0, "gamma": 1.0}
+
+
+def test_a_student_may_have_a_loss_of_its_own(tmp_path: Path) -> None:
+    own = STUDENT | {"distillation": {"loss": D3STILL, "view_pairs": "independent"}}
+    params = load_params(edited_params(tmp_path, {"students": {"own": own, "plain": STUDENT}}))
+    recipe, common = params.student_distillation("own"), params.datasets["emblems"].distillation
+    assert recipe.loss.model_dump() == D3STILL
+    assert recipe.view_pairs == "independent"
+    changed = {"loss": recipe.loss, "view_pairs": "independent"}
+    assert recipe == common.model_copy(update=changed)
+    assert params.student_distillation("plain") == common
+
+
+def test_the_faults_of_a_loss_are_told_at_their_place(tmp_path: Path) -> None:
+    """The kind decides the keys; what compares images needs more of them than neighbours."""
+    key = "datasets.emblems.distillation"
+    few = {"images_per_batch": 2, "loss": D3STILL | {"neighbours": 4}}
+    rkd = {"kind": "rkd", "distance_weight": 25.0, "angle_weight": 50.0}
+    cases = {
+        f"{key}.loss.kind = 'kd': must be one of absolute, raml, raml_batch, csd": (
+            {f"{key}.loss": {"kind": "kd"}}
+        ),
+        f"{key}.loss.neighbour: unknown key; allowed here: kind, neighbours, alpha": (
+            {f"{key}.loss": D3STILL | {"neighbour": 3}}
+        ),
+        f"{key}.images_per_batch = 8: must be at least 9 for {key}.loss, d3still": (
+            {f"{key}.loss": D3STILL | {"neighbours": 8}}
+        ),
+        f"{key}.images_per_epoch = 2: must be at least 3 for {key}.loss, rkd": (
+            {f"{key}.loss": rkd, f"{key}.images_per_epoch": 2}
+        ),
+        "students.own.distillation.images_per_batch = 2: must be at least 5 for": (
+            {"students": {"own": STUDENT | {"distillation": few}}}
+        ),
+        f"{key}.loss.lambda_ts: is missing": {f"{key}.loss": {"kind": "raml", "lambda_ss": 1.0}},
+    }
+    for start, changes in cases.items():
+        (fault,) = faults_of(tmp_path, changes)
+        assert fault.startswith(start)
 
 
 def test_cells_of_a_data_set(tmp_path: Path) -> None:

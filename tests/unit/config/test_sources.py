@@ -201,7 +201,7 @@ def test_faults_of_a_students_own_values_are_told_at_their_place(tmp_path: Path)
             "students.crop.distillation.augmentation.crop_scale = [0.9, 0.1]: must be 0 < smallest",
             "students.other.network.batch_norm: is missing",
             "students.other.network.dim: is missing",
-            "students.wrong.distillation.lambda: unknown key; allowed here: images_per_batch",
+            "students.wrong.distillation.lambda: unknown key; allowed here: loss, images_per_batch",
             "students.wrong.distillation.views = 0: input should be greater than 0",
         ),
         strict=True,

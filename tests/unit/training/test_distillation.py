@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from pipeline.models.embedder import Embedder
 from pipeline.training.distillation import DistillationObjective, StudentBatch
 from pipeline.training.loop import train
 from pipeline.training.losses import absolute_distillation, relational_distillation
+from pipeline.training.named_losses import TERMS, raml_terms
 from pipeline.views.evaluation import image_tensor
 from tests.made_training import (
     AUGMENTED,
+    LOSS_VALUES,
     PLAIN,
     distillation_objective,
     equal_states,
@@ -45,7 +48,8 @@ def run(
 
 def test_the_terms_are_the_weighted_losses_of_the_views(pack: Pack) -> None:
     teacher, student = fixed_teacher(), tiny_embedder()
-    objective = distillation_objective(pack, teacher, lambda_ts=0.3, lambda_ss=2.0)
+    loss = partial(raml_terms, lambda_ts=0.3, lambda_ss=2.0)
+    objective = distillation_objective(pack, teacher, loss=loss)
     rows = np.array([1, 4, 7])
     loaded = objective.load(0, 0, rows)
     assert loaded.views.shape == (6, 3, 16, 16)
@@ -221,13 +225,35 @@ def test_the_partners_come_from_the_training_rows(pack: Pack) -> None:
     assert set(seen) == set(rows.tolist())
 
 
-def test_a_micro_batch_waits_for_no_value(pack: Pack) -> None:
+@pytest.mark.parametrize("kind", TERMS)
+def test_a_micro_batch_waits_for_no_value(pack: Pack, kind: str) -> None:
     """On the meta device, where tensors have no values, a look at one would be an error."""
     student = tiny_embedder(batch_norm=True).train().to("meta")
     views = torch.empty(8, 3, 16, 16, device="meta")
     loaded = StudentBatch(views, torch.empty(8, 8, device="meta"), images=4)
-    objective = distillation_objective(pack, fixed_teacher())
+    found = {"centroids": torch.empty(3, 8, device="meta")} if kind == "anchors" else {}
+    loss = partial(TERMS[kind], **LOSS_VALUES[kind], **found)
+    objective = distillation_objective(pack, fixed_teacher(), loss=loss)
     sum(objective.terms(student, loaded).values()).backward()
     assert all(parameter.grad is not None for parameter in student.parameters())
     with pytest.raises(RuntimeError):
         float(loaded.targets.sum())
+
+
+@pytest.mark.parametrize("kind", TERMS)
+def test_a_student_learns_by_each_loss(pack: Pack, tmp_path: Path, kind: str) -> None:
+    teacher = fixed_teacher()
+    found = {"centroids": torch.eye(8)[:4]} if kind == "anchors" else {}
+    loss = partial(TERMS[kind], **LOSS_VALUES[kind], **found)
+    objective = distillation_objective(pack, teacher, loss=loss, least_images=4)
+    history = run(tiny_embedder(seed=1), objective, tmp_path, epochs=12)
+    assert history[-1]["loss"] < history[0]["loss"]
+    named = set(history[0]) - {"loss", "epoch", "learning_rate"}
+    assert history[0]["loss"] == pytest.approx(sum(history[0][name] for name in named))
+
+
+def test_a_batch_too_small_for_the_loss_joins_another(pack: Pack) -> None:
+    objective = distillation_objective(
+        pack, fixed_teacher(), images_per_batch=5, images_per_epoch=11, least_images=3
+    )
+    assert [len(batch) for batch in objective.batches(0)] == [5, 6]

@@ -51,6 +51,18 @@ def test_a_limit_takes_a_random_part() -> None:
     assert len(np.concatenate(shuffled_batches(rows, 4, generator(), limit=500))) == 50
 
 
+def test_a_last_batch_that_is_too_small_joins_the_one_before() -> None:
+    rows = np.arange(23)
+    for least, sizes in ((3, [5, 5, 5, 5, 3]), (4, [5, 5, 5, 8])):
+        batches = shuffled_batches(rows, 5, generator(), least=least)
+        assert [len(batch) for batch in batches] == sizes
+        order = np.concatenate(shuffled_batches(rows, 5, generator()))
+        assert np.concatenate(batches).tolist() == order.tolist()
+    assert [len(batch) for batch in shuffled_batches(rows, 30, generator(), least=23)] == [23]
+    with pytest.raises(ValueError, match="10 training images: the loss compares 11 or more"):
+        shuffled_batches(rows, 5, generator(), limit=10, least=11)
+
+
 def test_the_order_follows_the_generator() -> None:
     rows = np.arange(40)
     orders = [np.concatenate(shuffled_batches(rows, 8, generator(seed))) for seed in (0, 0, 1)]

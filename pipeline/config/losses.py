@@ -1,0 +1,74 @@
+"""The losses that params.yaml can name, each with its own values."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config.sources import Model
+
+Neighbours = Annotated[int, Field(ge=2)]
+Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class AbsoluteLoss(Model):
+    kind: Literal["absolute"]
+
+
+class RamlLoss(Model):
+    kind: Literal["raml", "raml_batch"]
+    lambda_ts: Weight
+    lambda_ss: Weight
+
+
+class CsdLoss(Model):
+    kind: Literal["csd"]
+    neighbours: Neighbours
+    student_temperature: Temperature
+    teacher_temperature: Temperature
+
+
+class RopLoss(Model):
+    kind: Literal["rop"]
+    neighbours: Neighbours
+    temperature: Temperature
+    rank_weight: Weight
+
+
+class D3stillLoss(Model):
+    kind: Literal["d3still"]
+    neighbours: Annotated[int, Field(ge=3)]
+    alpha: Weight
+    beta: Weight
+    gamma: Weight
+
+
+class RkdLoss(Model):
+    kind: Literal["rkd"]
+    distance_weight: Weight
+    angle_weight: Weight
+
+
+class AnchorsLoss(Model):
+    kind: Literal["anchors"]
+    centroids: Annotated[int, Field(ge=2)]
+    temperature: Temperature
+    absolute_weight: Weight
+
+
+DistillationLoss = Annotated[
+    AbsoluteLoss | RamlLoss | CsdLoss | RopLoss | D3stillLoss | RkdLoss | AnchorsLoss,
+    Field(discriminator="kind"),
+]
+
+
+def least_images(loss: DistillationLoss) -> int:
+    """How many images a batch needs for what the loss compares; 1 where it compares no images."""
+    match loss:
+        case CsdLoss() | RopLoss() | D3stillLoss():
+            return loss.neighbours + 1
+        case RamlLoss(kind="raml_batch"):
+            return 2
+        case RkdLoss():
+            return 3  # two of them alone have one distance, which is its own mean
+    return 1
