@@ -17,9 +17,8 @@ PACKAGES = ("pipeline", "stages")
 # What only starts and observes the work, or readies it for searches: neither counted nor followed.
 OBSERVERS = ("stages", "pipeline.models.torch_encoder", "pipeline.progress", "pipeline.tracking.*")
 # The models of params.yaml, whose values are parameters of the stages: followed, not counted.
-MODELS = tuple(
-    f"pipeline.config.{name}" for name in ("faults", "losses", "params", "recipes", "sources")
-)
+_READING = ("faults", "losses", "origins", "params", "recipes", "sources")
+MODELS = tuple(f"pipeline.config.{name}" for name in _READING)
 
 
 def code_digests(module: str) -> dict[str, str]:

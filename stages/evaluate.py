@@ -107,9 +107,10 @@ def _setups(
         pairs = [embed(teacher, size, "adapter: teacher", rows) for size in (px, full_px)]
         mapped = adapt(small, procrustes(*pairs))
         yield RetrievalSetup("adapter", teacher, shrunk, full_px, mapped, database)
-    baseline, baseline_card = load_network(paths.baseline(student), device)
-    queries = embed(baseline, px, "baseline")
-    yield RetrievalSetup("baseline", baseline, baseline_card, px, queries, queries)
+    if paths.baseline(student).stat().st_size:  # else nothing learned from labels
+        baseline, baseline_card = load_network(paths.baseline(student), device)
+        queries = embed(baseline, px, "baseline")
+        yield RetrievalSetup("baseline", baseline, baseline_card, px, queries, queries)
 
 
 def _record(params: Params, paths: DatasetPaths, key: str, rows: dict[str, dict[str, Any]]) -> None:

@@ -9,15 +9,16 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
-from pipeline.config import LIBRARY_WEIGHTS
 from pipeline.config.faults import ConfigurationError, field_faults, well_formed
 from pipeline.config.losses import least_images
 from pipeline.config.merging import merged
+from pipeline.config.origins import start_faults, teacher_faults, weights_faults
 from pipeline.config.recipes import (
     DistillationRecipe,
     Name,
     Network,
     Positive,
+    TeacherRecipe,
     TripletRecipe,
 )
 from pipeline.config.sources import EmblemsSource, Model, Source, input_fault
@@ -34,7 +35,7 @@ class Dataset(Model):
     validation_share: Annotated[float, Field(ge=0, lt=1)]
     recall_at: Annotated[tuple[Positive, ...], Field(min_length=1), Strict(False)]
     network: Network
-    teacher: TripletRecipe
+    teacher: TeacherRecipe
     distillation: DistillationRecipe
 
 
@@ -78,6 +79,10 @@ class Params(Model):
         """The evaluations of a data set: its teacher's, and one a student."""
         students = [key for key, student in self.students.items() if student.dataset == dataset]
         return ["teacher", *students]
+
+    def has_baseline(self, key: str) -> bool:
+        """Whether student `key` is compared with a network that learns from labels at its size."""
+        return self.datasets[self.students[key].dataset].teacher.kind == "trained"
 
     def student_network(self, key: str) -> Network:
         """The network of student `key`: its data set's, with the student's own values."""
@@ -170,18 +175,19 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
         if name in known
     ]
     for name, dataset in datasets.items():
-        faults += _weights_faults(f"datasets.{name}", dataset.network.weights, name, files)
+        faults += weights_faults(f"datasets.{name}", dataset.network.model_dump(), name, files)
+        faults += teacher_faults(name, dataset.teacher, dataset.network, given=name in files)
         if fault := input_fault(name, dataset.source, given=name in inputs):
             faults.append(fault)
         faults += _emblems_faults(name, dataset)
-        for part, recipe in (("teacher", dataset.teacher), ("distillation", dataset.distillation)):
-            faults += _crop_faults(f"datasets.{name}.{part}", recipe)
+        recipes = {"teacher": dataset.teacher, "distillation": dataset.distillation}
+        for part, recipe in recipes.items():
+            if isinstance(recipe, TripletRecipe | DistillationRecipe):
+                faults += _crop_faults(f"datasets.{name}.{part}", recipe)
         faults += _batch_faults(f"datasets.{name}.distillation", dataset.distillation)
     for key, student in students.items():
         faults += _student_faults(key, student, known, datasets)
-        if "weights" in student.network:
-            own = student.network["weights"]
-            faults += _weights_faults(f"students.{key}", own, key, files)
+        faults += weights_faults(f"students.{key}", student.network, key, files)
     if compute and compute["compute"].processes > 1:
         faults += _batch_norm_faults(compute["compute"].processes, datasets, students)
     return faults
@@ -200,16 +206,6 @@ def _emblems_faults(name: str, dataset: Dataset) -> list[str]:
         f"datasets.{name}.validation_share = {share:g}: {validating} of {classes} training "
         "classes would validate, and both sides need two (0 turns validation off)"
     ]
-
-
-def _weights_faults(place: str, weights: object, key: str, files: Mapping[str, Any]) -> list[str]:
-    """Faults of where a network's weights come from: a file stands in `weights`, under its key."""
-    fault = f"{place}.network.weights = {weights!r}"
-    if weights not in (*LIBRARY_WEIGHTS, "file"):
-        return [f"{fault}: must be random, pretrained or file, whose path stands at weights.{key}"]
-    if weights == "file" and not str(files.get(key)).endswith(".safetensors"):
-        return [f"{fault}: weights.{key} must hold the path of a .safetensors file"]
-    return []
 
 
 def _batch_norm_faults(
@@ -270,7 +266,12 @@ def _student_faults(
         )
     network = merged(dataset.network.model_dump(), student.network)
     recipe = merged(dataset.distillation.model_dump(), student.distillation)
-    faults += [f"{own}.network.{fault}" for fault in field_faults(Network, network)]
+    wrong = field_faults(Network, network)
+    faults += [f"{own}.network.{fault}" for fault in wrong]
+    if not wrong:
+        faults += start_faults(
+            own, Network.model_validate(network), student.dataset, dataset.teacher, dataset.network
+        )
     wrong = field_faults(DistillationRecipe, recipe)
     faults += [f"{own}.distillation.{fault}" for fault in wrong]
     if student.distillation and not wrong:

@@ -20,6 +20,7 @@ class Network(Model):
     backbone: str
     weights: str
     batch_norm: Literal["live", "frozen"]
+    pooling: Literal["gem", "native"] = "gem"
     dim: Positive
     mean: Colour | None = None
     std: Deviation | None = None
@@ -43,6 +44,7 @@ class Optimisation(Model):
 
 
 class TripletRecipe(Model):
+    kind: Literal["trained"]
     classes_per_batch: Annotated[int, Field(ge=2)]
     images_per_class: Annotated[int, Field(ge=2)]
     accumulation_steps: Positive
@@ -65,3 +67,37 @@ class DistillationRecipe(Model):
     mixup_partner: Literal["dataset", "batch"]
     optimisation: Optimisation
     augmentation: Augmentation
+
+
+class FrozenTeacher(Model):
+    """The library's network as it is; `whitening`: how many dimensions its PCA keeps."""
+
+    kind: Literal["frozen"]
+    whitening: Positive | None = None
+    whitening_images: Positive = 5000
+
+
+class OnnxTeacher(Model):
+    """How an ONNX file wants its images: ((pixel - mean) / std) * white of pixels between 0 and 1,
+    mean and std being of red, green and blue. `output`: which of several, by its name.
+    """
+
+    kind: Literal["onnx"]
+    layout: Literal["channels_first", "channels_last"]
+    channels: Literal["rgb", "bgr"]
+    white: Literal[1, 255]
+    mean: Colour
+    std: Deviation
+    output: str | None = None
+
+
+class VectorsTeacher(Model):
+    """Stored vectors alone; `view`: how their images were made square."""
+
+    kind: Literal["vectors"]
+    view: Literal["cropped", "squashed"]
+
+
+TeacherRecipe = Annotated[
+    TripletRecipe | FrozenTeacher | OnnxTeacher | VectorsTeacher, Field(discriminator="kind")
+]

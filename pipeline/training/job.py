@@ -31,6 +31,7 @@ from pipeline.training.work_folders import close_work_folder, open_work_folder
 from pipeline.views.coupled import ViewRecipe
 
 Role = Literal["teacher", "student", "baseline"]
+NO_EPOCHS = "epoch,validation_map\n"  # the table of a network that is not trained
 
 
 class TrainingJob:

@@ -1,0 +1,72 @@
+"""Faults of what networks start from, and of teachers that are files."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.config import LIBRARY_WEIGHTS
+from pipeline.config.recipes import Network, OnnxTeacher, TeacherRecipe, VectorsTeacher
+
+_SHARED = (
+    "backbone",
+    "pooling",
+    "mean",
+    "std",
+)  # of a teacher and of a student that starts from it
+
+
+def weights_faults(
+    place: str, network: Mapping[str, Any], key: str, files: Mapping[str, Any]
+) -> list[str]:
+    """Faults of where the weights come from that the mapping at `place` names, if it does: a file
+    stands in `weights`, at its `key`; a student may start from its teacher.
+    """
+    if "weights" not in network:
+        return []
+    weights = network["weights"]
+    fault = f"{place}.network.weights = {weights!r}"
+    named = [*LIBRARY_WEIGHTS, *(["teacher"] if place.startswith("students.") else [])]
+    if weights not in (*named, "file"):
+        listed = ", ".join(named)
+        return [f"{fault}: must be {listed} or file, whose path stands at weights.{key}"]
+    if weights == "file" and not str(files.get(key)).endswith(".safetensors"):
+        return [f"{fault}: weights.{key} must hold the path of a .safetensors file"]
+    return []
+
+
+def teacher_faults(
+    name: str, teacher: TeacherRecipe, network: Network, *, given: bool
+) -> list[str]:
+    """Faults of a data set's teacher towards its entry of `weights`, which is there if `given`."""
+    if not isinstance(teacher, OnnxTeacher | VectorsTeacher):
+        return []
+    kind, faults = f"datasets.{name}.teacher.kind = {teacher.kind!r}", []
+    if not given:
+        what = "file" if isinstance(teacher, OnnxTeacher) else "vectors"
+        faults.append(f"weights.{name}: is missing with {kind}: must be the path of its {what}")
+    if network.weights == "file":
+        faults.append(
+            f"datasets.{name}.network.weights = 'file': weights.{name} is the teacher's with "
+            f"{kind}: students may name files of their own"
+        )
+    return faults
+
+
+def start_faults(
+    place: str, network: Network, name: str, teacher: TeacherRecipe, taught: Network
+) -> list[str]:
+    """Faults of the `network` of a student of data set `name` towards what it starts from.
+
+    taught: the teacher's network, where it is one.
+    """
+    if network.weights != "teacher":
+        return []
+    fault = f"{place}.network.weights = 'teacher'"
+    if isinstance(teacher, OnnxTeacher | VectorsTeacher):
+        kind = f"datasets.{name}.teacher.kind = {teacher.kind!r}"
+        return [f"{fault}: {kind} is no network to start from"]
+    return [
+        f"{fault}: {place}.network.{field} = {own!r} must be the teacher's, "
+        f"{getattr(taught, field)!r}"
+        for field in _SHARED
+        if (own := getattr(network, field)) != getattr(taught, field)
+    ]
