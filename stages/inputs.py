@@ -4,10 +4,12 @@ from itertools import chain
 from pathlib import Path
 
 from pipeline.config.params import Dataset, Params, load_params
+from pipeline.config.recipes import OnnxTeacher, VectorsTeacher
 from pipeline.config.sources import EmblemsSource, OwnSource
 from pipeline.datasets.fetching import describe_files
 from pipeline.datasets.sources import DATASETS, find_files
-from pipeline.files import unreadable_files, write_json, write_text
+from pipeline.files import file_md5, unreadable_files, write_json, write_text
+from pipeline.models.packaged_weights import packaged_file
 from pipeline.models.requirements import check_networks
 from pipeline.paths import DatasetPaths, weights_digest
 from stages import run_stage
@@ -37,7 +39,14 @@ def _initial(params: Params, name: str, row: str) -> str:
     """What a row's network starts from, so that its training depends on it and no other does."""
     is_teacher = row == "teacher"
     network = params.datasets[name].network if is_teacher else params.student_network(row)
-    if network.weights != "file":
+    is_file = network.weights == "file"
+    if network.weights == "teacher":  # a baseline then starts where the teacher did
+        return f"teacher, from {_initial(params, name, 'teacher')}"
+    if is_teacher and isinstance(params.datasets[name].teacher, OnnxTeacher | VectorsTeacher):
+        is_file = True  # the teacher itself
+    elif network.weights == "package":
+        return f"{file_md5(packaged_file(network.backbone))}\n"
+    if not is_file:
         return f"{network.weights}\n"
     key = params.weights_key(name if is_teacher else row)
     return weights_digest(key).read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """Backbones of torchvision and timm by name, as networks from an image to a feature map.
 
 Whatever a library's network gives before its head is brought into the form of a map of channels,
-height and width, which a forward pass tells apart.
+height and width, which a forward pass tells apart; with its own pooling, into that of a vector.
 """
 
 import math
@@ -11,16 +11,17 @@ from difflib import get_close_matches
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.models.late_compiler import imported
-from pipeline.models.local_weights import load_local_weights
-from pipeline.models.torchvision_heads import HALF, HALF_SCALED, NATIVE_PX, headless
+from pipeline.models.local_weights import load_local_weights, load_weights_in_order
+from pipeline.models.torchvision_heads import HALF, HALF_SCALED, NATIVE_PX, headless, unclassified
 
+Pooling = Literal["gem", "native"]
 Colour = tuple[float, float, float]  # of red, green and blue, pixels between 0 and 1
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,7 +36,8 @@ class UnknownBackboneError(ValueError):
 
 @dataclass(frozen=True)
 class Backbone:
-    """`features` maps normalised images to feature maps of `channels` channels.
+    """`features` maps normalised images to feature maps of `channels` channels, or, with `pooling`
+    "native", to vectors of as many numbers: what the library's own head takes.
 
     `mean` and `std` are those the backbone's weights were trained with, on pixels between 0 and 1.
     The sides of an image must be multiples of `patch_px`.
@@ -46,13 +48,17 @@ class Backbone:
     mean: Colour
     std: Colour
     patch_px: int = 1
+    pooling: Pooling = "gem"
 
 
-def build_backbone(name: str, *, pretrained: bool, weights_file: Path | None = None) -> Backbone:
+def build_backbone(
+    name: str, *, pretrained: bool, weights_file: Path | None = None, pooling: Pooling = "gem"
+) -> Backbone:
     """Build LIBRARY/NAME, for example timm/resnet50 or torchvision/mobilenet_v2.
 
     pretrained: with the library's default weights, which it downloads once. weights_file: a
-    .safetensors file of the library's key names to take the weights from.
+    .safetensors file of the library's key names to take the weights from, or one of a package of
+    weights. pooling: "native" keeps the library's own: class token, attention or average.
 
     Raises UnknownBackboneError for a name that the library does not have, WeightsError for a file
     that does not fit.
@@ -60,7 +66,7 @@ def build_backbone(name: str, *, pretrained: bool, weights_file: Path | None = N
     check_backbone(name)
     library, _, model = name.partition("/")
     build = _build_timm if library == "timm" else _build_torchvision
-    return build(model, pretrained, weights_file)
+    return build(model, pretrained, weights_file, pooling)
 
 
 def check_backbone(name: str) -> None:
@@ -84,45 +90,54 @@ def reason_of(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _build_timm(model: str, pretrained: bool, weights_file: Path | None) -> Backbone:
-    network, pooled = _create_timm(model, pretrained)
+def _build_timm(
+    model: str, pretrained: bool, weights_file: Path | None, pooling: Pooling
+) -> Backbone:
+    network, pooled = _create_timm(model, pretrained, pooling)
     config = network.pretrained_cfg
-    if weights_file is not None:
+    if weights_file is not None and weights_file.suffix == ".pth":
+        load_weights_in_order(network, weights_file)
+    elif weights_file is not None:
         heads = config.get("classifier") or ()
         load_local_weights(network, weights_file, (heads,) if isinstance(heads, str) else heads)
     patch_size = getattr(getattr(network, "patch_embed", None), "patch_size", 1)
     return _as_backbone(
         f"timm/{model}",
-        Unpooled(network) if pooled else network,
+        Unpooled(network) if pooled and pooling == "gem" else network,
         (tuple(config["mean"]), tuple(config["std"])),
         config["input_size"][1],
         getattr(network, "num_prefix_tokens", None),
         int(patch_size if isinstance(patch_size, int) else patch_size[0]),
+        pooling,
     )
 
 
-def _create_timm(model: str, pretrained: bool) -> tuple[Any, bool]:
-    """The network without its head, and whether it is one that cannot do without its pooling.
+def _create_timm(model: str, pretrained: bool, pooling: Pooling) -> tuple[Any, bool]:
+    """The network without its head, and whether it pools: as is wanted, or as it must.
 
     One that can take images of any size does; only transformers know the setting.
     """
     create = partial(imported("timm").create_model, model, pretrained=pretrained, num_classes=0)
+    unpooled = {"global_pool": ""} if pooling == "gem" else {}
     for settings in ({"dynamic_img_size": True}, {}):
         with suppress(AssertionError, TypeError):
-            return create(global_pool="", **settings), False
+            return create(**unpooled, **settings), pooling == "native"
     return create(), True
 
 
-def _build_torchvision(model: str, pretrained: bool, weights_file: Path | None) -> Backbone:
+def _build_torchvision(
+    model: str, pretrained: bool, weights_file: Path | None, pooling: Pooling
+) -> Backbone:
     own = {"init_weights": True} if model in HALF_SCALED and not pretrained else {}
     weights = "DEFAULT" if pretrained else None
     network = imported("torchvision.models").get_model(model, weights=weights, **own)
-    body, kept = headless(network)
+    body, kept = headless(network) if pooling == "gem" else unclassified(network)
     if weights_file is not None:
         heads = [child for child, _ in network.named_children() if child not in kept]
         load_local_weights(network, weights_file, heads)
     colours = (HALF, HALF) if model in HALF_SCALED else (IMAGENET_MEAN, IMAGENET_STD)
-    return _as_backbone(f"torchvision/{model}", body, colours, NATIVE_PX.get(model, 224))
+    native_px = NATIVE_PX.get(model, 224)
+    return _as_backbone(f"torchvision/{model}", body, colours, native_px, pooling=pooling)
 
 
 class TokenMap(nn.Module):
@@ -177,8 +192,10 @@ def _as_backbone(
     native_px: int,
     prefix_tokens: int | None = None,
     patch_px: int = 1,
+    pooling: Pooling = "gem",
 ) -> Backbone:
-    """The network giving maps, whatever it gives itself, which a forward pass shows.
+    """The network giving maps, whatever it gives itself, which a forward pass shows; or, with its
+    own pooling, vectors.
 
     colours: mean and deviation of its input. native_px: a size that it certainly takes.
     prefix_tokens: how many tokens that are no patches stand before the others; None: the few that
@@ -191,6 +208,12 @@ def _as_backbone(
     except LIBRARY_FAULTS as error:
         raise UnknownBackboneError(f"{name} cannot be run ({reason_of(error)})") from error
     network.train()
+    if pooling == "native":
+        if set(shape[2:]) <= {1}:
+            return Backbone(network, shape[1], *colours, patch_px, pooling)
+        raise UnknownBackboneError(
+            f"{name} gives {list(shape)} to its own head, which is no vector: take pooling gem"
+        )
     if len(shape) == 3:
         grid = _token_grid(shape[1], sides, prefix_tokens)
         if grid is None:

@@ -5,36 +5,37 @@ from pathlib import Path
 
 import torch
 
+from pipeline.config import LIBRARY_WEIGHTS
 from pipeline.config.recipes import Network
-from pipeline.models import backbones
-from pipeline.models.local_weights import WeightsError
-from pipeline.models.weights import MAX_SIZE_PX, weights_files
+from pipeline.models import WeightsError, backbones
+from pipeline.models.weights import MAX_SIZE_PX, starting_file
 
 
 def faults_of(owner: str, network: Network, sizes: dict[str, int]) -> list[str]:
     """Faults of the network of the key `owner` at the sizes, in pixels, which are given by keys."""
     faults = []
     try:
-        _built(network.backbone)
-        for file in weights_files(network.weights):
-            _without_values(network.backbone, file)
+        _built(network.backbone, network.pooling)
+        if file := starting_file(network.backbone, network.weights):
+            _without_values(network.backbone, network.pooling, file)
     except backbones.UnknownBackboneError as error:
         return [f"{owner}.network.backbone = {network.backbone!r}: {error}"]
     except WeightsError as error:
-        faults.append(f"{owner}.network.weights = 'file': {error}")
+        given = network.weights if network.weights in LIBRARY_WEIGHTS else "file"
+        faults.append(f"{owner}.network.weights = {given!r}: {error}")
     return faults + [
         f"{key} = {size_px}: {fault}"
         for key, size_px in sizes.items()
-        if (fault := size_fault(network.backbone, size_px))
+        if (fault := size_fault(network.backbone, size_px, network.pooling))
     ]
 
 
-def size_fault(backbone: str, size_px: int) -> str | None:
+def size_fault(backbone: str, size_px: int, pooling: backbones.Pooling = "gem") -> str | None:
     """Why `backbone` cannot take square images of `size_px`, or None: tried on meta tensors."""
     if size_px > MAX_SIZE_PX:
         return f"must be at most {MAX_SIZE_PX}"
     try:
-        built = _built(backbone)
+        built = _built(backbone, pooling)
     except backbones.UnknownBackboneError as error:
         return str(error)
     if size_px % built.patch_px:
@@ -49,7 +50,9 @@ def size_fault(backbone: str, size_px: int) -> str | None:
     return None
 
 
-def _without_values(backbone: str, file: Path | None = None) -> backbones.Backbone:
+def _without_values(
+    backbone: str, pooling: backbones.Pooling, file: Path | None = None
+) -> backbones.Backbone:
     """The backbone on the meta device, or, where its library needs values to build it, with them.
 
     Raises UnknownBackboneError, with the library's own reason where it fails, or WeightsError.
@@ -57,7 +60,9 @@ def _without_values(backbone: str, file: Path | None = None) -> backbones.Backbo
     for device in ("meta", "cpu"):
         try:
             with torch.device(device):
-                return backbones.build_backbone(backbone, pretrained=False, weights_file=file)
+                return backbones.build_backbone(
+                    backbone, pretrained=False, weights_file=file, pooling=pooling
+                )
         except WeightsError:
             raise
         except backbones.LIBRARY_FAULTS as error:

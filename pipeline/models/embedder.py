@@ -1,4 +1,4 @@
-"""The embedding network: backbone, GeM pooling, L2, projection, L2."""
+"""The embedding network: backbone, pooling, L2, projection, L2."""
 
 from typing import Literal
 
@@ -27,17 +27,19 @@ class Embedder(nn.Module):
     """Images between 0 and 1 to unit vectors.
 
     Normalises with the backbone's own mean and deviation, so that networks of different families
-    take the same input. GeM's exponent starts at 3 and is learned (METHOD of Suma & Tolias).
-    The backbone computes in `precision`, which is not saved; pooling and projection in float32.
+    take the same input. GeM's exponent starts at 3 and is learned (METHOD of Suma & Tolias); a
+    backbone with a pooling of its own has none. Without a `dim` there is no projection.
+    The backbone computes in `precision`, which is not saved; GeM and projection in float32.
     """
 
     precision: Precision = "float32"
 
-    def __init__(self, backbone: Backbone, dim: int) -> None:
+    def __init__(self, backbone: Backbone, dim: int | None) -> None:
         super().__init__()
         self.features = backbone.features
-        self.p = nn.Parameter(torch.tensor(3.0))
-        self.projection = nn.Linear(backbone.channels, dim)
+        self.p = nn.Parameter(torch.tensor(3.0)) if backbone.pooling == "gem" else None
+        self.channels = backbone.channels
+        self.projection = nn.Linear(backbone.channels, dim) if dim else nn.Identity()
         for name, colour in (("mean", backbone.mean), ("std", backbone.std)):
             self.register_buffer(name, torch.tensor(colour).view(3, 1, 1), persistent=False)
         self.mean: Tensor
@@ -46,14 +48,14 @@ class Embedder(nn.Module):
     def pooled(
         self, images: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch feature"]:
-        """Unit GeM features, before the projection."""
+        """Unit pooled features, before the projection."""
         normalised = (images - self.mean) / self.std
         if self.precision == "float32":
             features = self.features(normalised)
         else:
             with torch.autocast(images.device.type, torch.bfloat16):
-                features = self.features(normalised).to(self.p.dtype)
-        return normalize(gem(features, self.p))
+                features = self.features(normalised).to(self.mean.dtype)
+        return normalize(features.flatten(1) if self.p is None else gem(features, self.p))
 
     def forward(
         self, images: Float[Tensor, "batch channel height width"]

@@ -20,7 +20,7 @@ def folded(network: Embedder, size_px: int) -> Embedder:
     eq. 14.
     """
     image = torch.rand(1, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
-    image = image.to(network.p.device)
+    image = image.to(network.mean.device)
     lighter = copy.deepcopy(network).eval()
     with torch.inference_mode():
         expected = lighter(image)

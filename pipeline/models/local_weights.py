@@ -1,19 +1,17 @@
 """Weights from a file on this disk, in the names that the backbone's own library gives them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.datasets.reader import enumerate_names
+from pipeline.models import WeightsError
 
 _NAMES_SHOWN = 5
 _COUNTER = "num_batches_tracked"  # of batches seen: no weight, and older files lack it
-
-
-class WeightsError(ValueError):
-    """A file of weights that cannot be read, or is not the backbone's."""
 
 
 def load_local_weights(network: nn.Module, path: Path, classifier: Sequence[str]) -> None:
@@ -55,3 +53,22 @@ def load_local_weights(network: nn.Module, path: Path, classifier: Sequence[str]
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path}: is not a safetensors file: {reason}") from error
+
+
+def load_weights_in_order(network: nn.Module, path: Path) -> None:
+    """Fill a network from a package's file, whose weights have other names in the same order.
+
+    The classifier's stand last, and are not read. On the meta device kinds and shapes are checked
+    only. Raises WeightsError for a file of another network; nothing is then filled.
+    """
+    own = network.state_dict()
+    given = torch.load(path, map_location="cpu", weights_only=True)
+    if _forms(own) != _forms(given)[: len(own)]:
+        raise WeightsError(f"{path}: is not of this backbone")
+    if not any(value.is_meta for value in own.values()):
+        network.load_state_dict(dict(zip(own, given.values(), strict=False)))
+
+
+def _forms(state: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
+    """Of each weight the last part of its name, and its shape."""
+    return [(name.rpartition(".")[2], tuple(value.shape)) for name, value in state.items()]

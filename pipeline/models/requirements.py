@@ -6,12 +6,15 @@ study whose networks were accepted before.
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.config.params import ConfigurationError, Params
-from pipeline.config.recipes import Network
+from pipeline.config.recipes import FrozenTeacher, Network, TripletRecipe
 from pipeline.files import file_md5, write_text
+from pipeline.models import WeightsError
+from pipeline.models.packaged_weights import packaged_file
 from pipeline.paths import WORK, DatasetPaths
 
 
@@ -70,7 +73,7 @@ def _download(backbone: str, keys: list[str]) -> str | None:
 
 
 def _trained(params: Params) -> Iterator[tuple[str, Network, Path, dict[str, int]]]:
-    """Of each network that is trained: its key, settings, file, and the sizes to check by their
+    """Of each network that is built: its key, settings, file, and the sizes to check by their
     keys; none for a student whose network is the teacher's, which is checked at its size.
     """
     for name, dataset in params.datasets.items():
@@ -79,11 +82,12 @@ def _trained(params: Params) -> Iterator[tuple[str, Network, Path, dict[str, int
         sizes = {f"students.{key}.query_px": one.query_px for key, one in students.items()}
         teacher = {f"datasets.{name}.teacher_px": dataset.teacher_px}
         taught = params.starting(dataset.network, name)
-        yield f"datasets.{name}", taught, paths.teacher, teacher | sizes
+        if is_network := isinstance(dataset.teacher, TripletRecipe | FrozenTeacher):
+            yield f"datasets.{name}", taught, paths.teacher, teacher | sizes
         for key in students:
             network = params.starting(params.student_network(key), key)
             place = f"students.{key}.query_px"
-            own = {} if network == taught else {place: sizes[place]}
+            own = {} if is_network and network == taught else {place: sizes[place]}
             yield f"students.{key}", network, paths.student(key), own
 
 
@@ -92,6 +96,9 @@ def _mark(params: Params) -> str:
     trained = list(_trained(params))
     networks = [(owner, network.model_dump(), sizes) for owner, network, _, sizes in trained]
     weights = {Path(network.weights) for _, network, _, _ in trained}
+    for backbone in {one.backbone for _, one, _, _ in trained if one.weights == "package"}:
+        with suppress(WeightsError):  # what is missing, or has none, is told by the check
+            weights.add(packaged_file(backbone))
     files = sorted({*weights, *Path(__file__).parent.glob("*.py")})
     hashes = [file_md5(file) for file in files if file.is_file()]
     versions = [version(library) for library in ("torch", "torchvision", "timm")]

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 # Of no feature map: pooling, classifier, and the auxiliary classifiers that training once used.
 _HEADS = ("avgpool", "dropout", "fc", "classifier", "aux1", "aux2", "AuxLogits")
+_CLASSIFIERS = ("fc", "classifier", "head", "heads", "aux1", "aux2", "AuxLogits")
 HALF = (0.5, 0.5, 0.5)
 HALF_SCALED = ("googlenet", "inception_v3")  # their weights want pixels between -1 and 1
 NATIVE_PX = {"inception_v3": 299, "swin_v2_t": 256, "swin_v2_s": 256, "swin_v2_b": 256}
@@ -46,3 +47,14 @@ def headless(network: nn.Module) -> tuple[nn.Module, list[str]]:
         return parts[0], kept
     lists = (part if isinstance(part, nn.ModuleList) else [part] for part in parts)
     return nn.Sequential(*(part for some in lists for part in some)), kept
+
+
+def unclassified(network: nn.Module) -> tuple[nn.Module, list[str]]:
+    """The network giving what its own classifier takes, and the names of the children it keeps."""
+    for switch in ("aux_logits", "transform_input"):  # what only the published weights' use needs
+        if hasattr(network, switch):
+            setattr(network, switch, False)
+    gone = [name for name, _ in network.named_children() if name in _CLASSIFIERS]
+    for name in gone:
+        setattr(network, name, None if name.lower().startswith("aux") else nn.Identity())
+    return network, [name for name, _ in network.named_children() if name not in gone]

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,9 +12,10 @@ from torch.overrides import TorchFunctionMode
 
 from pipeline.config import LIBRARY_WEIGHTS
 from pipeline.files import replacing
-from pipeline.models.backbones import Colour, build_backbone
+from pipeline.models import WeightsError
+from pipeline.models.backbones import Colour, Pooling, build_backbone
 from pipeline.models.embedder import Embedder
-from pipeline.models.local_weights import WeightsError
+from pipeline.models.packaged_weights import packaged_file
 
 MAX_SIZE_PX = 1024  # twice what the paper uses; the work of a picture grows with its square
 HEADS_BYTES = 512 << 20  # of a library's network whose head, up to 410 MB of VGG, is cut off
@@ -28,7 +29,8 @@ class NotFiniteError(ValueError):
 class NetworkCard:
     """How to build a saved network again, and at which side of the image it was trained.
 
-    `mean` and `std` normalise its input; None: those of the backbone.
+    `mean` and `std` normalise its input; None: those of the backbone. Without a `projection` its
+    `dim` is the backbone's number of channels.
     """
 
     backbone: str
@@ -36,41 +38,49 @@ class NetworkCard:
     size_px: int
     mean: Colour | None = None
     std: Colour | None = None
+    pooling: Pooling = "gem"
+    projection: bool = True
 
 
-def weights_files(weights: str) -> tuple[Path, ...]:
-    """The file that a network starts from, or none: an input that its training depends on."""
-    return (Path(weights),) if weights.endswith(".safetensors") else ()
+def starting_file(backbone: str, weights: str) -> Path | None:
+    """The file that a network starts from, or None. Raises WeightsError for a missing package."""
+    if weights == "package":
+        return packaged_file(backbone)
+    return Path(weights) if weights.endswith(".safetensors") else None
 
 
 def weights_fault(weights: str) -> str | None:
     """What `weights` must be, or None where it is that."""
-    if weights in LIBRARY_WEIGHTS or weights_files(weights):
+    if weights in LIBRARY_WEIGHTS or weights.endswith(".safetensors"):
         return None
     return f"must be {', '.join(LIBRARY_WEIGHTS)} or the path of a .safetensors file"
 
 
 def build_embedder(
     backbone: str,
-    dim: int,
+    dim: int | None,
     *,
     weights: str,
     seed: int,
     mean: Colour | None = None,
     std: Colour | None = None,
+    pooling: Pooling = "gem",
 ) -> Embedder:
     """A new embedder; what `weights` does not bring is drawn from `seed`.
 
-    weights: "random", "pretrained" (the library's, downloaded once) or the path of a .safetensors
-    file. mean, std: of the input, in place of the backbone's own. The global random state is left
-    as it was. Raises ValueError for a backbone or a file that cannot be used.
+    dim: None for no projection. weights: "random", "pretrained" (the library's, downloaded once),
+    "package" (the same out of a package) or the path of a .safetensors file. mean, std: of the
+    input, in place of the backbone's own. The global random state is left as it was. Raises
+    ValueError for a backbone or a file that cannot be used.
     """
     if fault := weights_fault(weights):
         raise ValueError(f"weights = {weights!r}: {fault}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        file = next(iter(weights_files(weights)), None)
-        built = build_backbone(backbone, pretrained=weights == "pretrained", weights_file=file)
+        file = starting_file(backbone, weights)
+        built = build_backbone(
+            backbone, pretrained=weights == "pretrained", weights_file=file, pooling=pooling
+        )
         network = Embedder(replace(built, mean=mean or built.mean, std=std or built.std), dim)
     return network.to(memory_format=torch.channels_last)
 
@@ -93,8 +103,8 @@ def read_card(path: Path) -> NetworkCard:
     try:
         with safe_open(path, framework="pt") as file:
             card = _parse_card(file.metadata()["card"])
-            dim = file.get_slice("projection.weight").get_shape()[0]
-        if card.dim != dim:
+            weight = file.get_slice("projection.weight") if card.projection else None
+        if weight and card.dim != (dim := weight.get_shape()[0]):
             raise ValueError(f"size mismatch: dim is {card.dim}, the projection gives {dim}")
     except (SafetensorError, LookupError, TypeError, ValueError) as error:
         raise _refusal(path, error) from error
@@ -111,6 +121,8 @@ def _parse_card(text: str) -> NetworkCard:
         isinstance(card.backbone, str)
         and type(card.dim) is type(card.size_px) is int
         and 1 <= card.size_px <= MAX_SIZE_PX
+        and card.pooling in get_args(Pooling)
+        and type(card.projection) is bool
         and len(numbers) == 6
         and all(0 <= number <= 1 for number in numbers)
     ):
@@ -132,8 +144,17 @@ def load_network(path: Path, device: torch.device) -> tuple[Embedder, NetworkCar
     card = read_card(path)
     with _NoMoreThan(path.stat().st_size + HEADS_BYTES):
         network = build_embedder(
-            card.backbone, card.dim, weights="random", seed=0, mean=card.mean, std=card.std
+            card.backbone,
+            card.dim if card.projection else None,
+            weights="random",
+            seed=0,
+            mean=card.mean,
+            std=card.std,
+            pooling=card.pooling,
         )
+    if not card.projection and card.dim != network.channels:
+        fault = f"dim is {card.dim}, {card.backbone} gives {network.channels}"
+        raise _refusal(path, WeightsError(fault))
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     for name, weights in state.items():

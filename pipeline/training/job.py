@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.params import Compute, Params
-from pipeline.config.recipes import DistillationRecipe, TripletRecipe
+from pipeline.config.recipes import DistillationRecipe, TeacherRecipe, TripletRecipe
 from pipeline.datasets.packs import Pack, open_pack, validation_split
 from pipeline.devices import computed_with, loading_threads, resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, read_json, write_text
 from pipeline.models.embedder import Embedder
-from pipeline.models.weights import NetworkCard, build_embedder, save_network
+from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
 from pipeline.paths import WORK, DatasetPaths, code_file, history_path
 from pipeline.tracking.record import fingerprint
 from pipeline.tracking.runs import tracked_run
@@ -48,8 +48,12 @@ class TrainingJob:
         self.dataset = student.dataset if student else key
         dataset, self.paths = params.datasets[self.dataset], DatasetPaths(self.dataset)
         self.network = params.student_network(key) if student else dataset.network
+        if (
+            role == "baseline" and self.network.weights == "teacher"
+        ):  # what the teacher started from
+            self.network = self.network.model_copy(update={"weights": dataset.network.weights})
         self.size_px = student.query_px if student else dataset.teacher_px
-        self.recipe: TripletRecipe | DistillationRecipe = dataset.teacher
+        self.recipe: TeacherRecipe | DistillationRecipe = dataset.teacher
         reads = [self.paths.pack]
         if role == "student":
             self.stage, self.output = "distill", self.paths.student(key)
@@ -75,10 +79,16 @@ class TrainingJob:
         }
 
     @property
+    def training(self) -> TripletRecipe | DistillationRecipe:
+        """The recipe of a network that is trained, as all are but some teachers."""
+        assert isinstance(self.recipe, TripletRecipe | DistillationRecipe)
+        return self.recipe
+
+    @property
     def schedule(self) -> Schedule:
         return Schedule(
-            **self.recipe.optimisation.model_dump(),
-            accumulation_steps=self.recipe.accumulation_steps,
+            **self.training.optimisation.model_dump(),
+            accumulation_steps=self.training.accumulation_steps,
             batch_norm_frozen=self.network.batch_norm == "frozen",
             seed=self.params.seed,
         )
@@ -86,8 +96,8 @@ class TrainingJob:
     @property
     def view_recipe(self) -> ViewRecipe:
         """The views that the recipe asks for; labels are learned from one plain view."""
-        look = self.recipe.augmentation
-        own = self.recipe.model_dump(
+        look = self.training.augmentation
+        own = self.training.model_dump(
             include={"views", "view_pairs", "mixup_alpha", "mixup_partner"}
         )
         return ViewRecipe(
@@ -134,11 +144,8 @@ def run_training(
     they are ranked against each other. An interrupted training of the same fingerprint goes on from
     its last checkpoint. Of a process group the main process records and writes.
     """
-    params, given = job.params, job.params.starting(job.network, job.key)
-    card = NetworkCard(given.backbone, dim, job.size_px, given.mean, given.std)
-    network = build_embedder(
-        given.backbone, dim, weights=given.weights, seed=params.seed, mean=given.mean, std=given.std
-    )
+    params = job.params
+    network, card = new_network(job, dim)
     validate = partial(_validate, EvaluationViews(data.pack, data.val, job.size_px), database)
     set_up(network, params.compute, data.device)
     threads = loading_threads(data.device)
@@ -158,7 +165,7 @@ def run_training(
         fingerprint=mark,
         facts={"dataset": job.dataset, "network": job.key, **about},
         settings=job.settings,
-        dataset=_dataset_facts(job),
+        dataset=dataset_facts(job),
         keep_best=params.tracking.keep_best,
     ) as run:
         run.set_tags(computed_with(data.device))
@@ -180,6 +187,24 @@ def run_training(
     close_work_folder(folder, job.output)
 
 
+def new_network(job: TrainingJob, dim: int | None) -> tuple[Embedder, NetworkCard]:
+    """The network that the job starts from, and its card; of a student that starts from its
+    teacher, the teacher's pooling and head too. dim: None for no projection.
+    """
+    given = job.params.starting(job.network, job.key)
+    if given.weights == "teacher":
+        network, card = load_network(job.paths.teacher, torch.device("cpu"))
+        return network.requires_grad_(), replace(card, size_px=job.size_px)
+    own = given.model_dump(include={"mean", "std", "pooling"})
+    network = build_embedder(
+        given.backbone, dim, weights=given.weights, seed=job.params.seed, **own
+    )
+    card = NetworkCard(
+        given.backbone, dim or network.channels, job.size_px, **own, projection=dim is not None
+    )
+    return network, card
+
+
 def set_up(network: Embedder, compute: Compute, device: torch.device) -> Embedder:
     """The network on `device`, computing as params.yaml says."""
     network.precision = compute.precision
@@ -198,7 +223,7 @@ def _validate(views: EvaluationViews, database: Tensor | None, network: nn.Modul
     return {"validation_map": found.map}
 
 
-def _dataset_facts(job: TrainingJob) -> dict[str, Any]:
+def dataset_facts(job: TrainingJob) -> dict[str, Any]:
     """What the record says of the data set that was read, with the hash that dvc.lock has too."""
     pack, summary = job.paths.pack, job.paths.pack_summary
     profile = read_json(summary) if summary.exists() else {}

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from pipeline.config.params import Params, load_params
 from pipeline.models.backbones import build_backbone
-from pipeline.models.local_weights import WeightsError
+from pipeline.models import WeightsError
 from pipeline.models.requirements import network_faults
 from pipeline.models.weights import (
     NetworkCard,
     build_embedder,
     load_network,
     save_network,
-    weights_files,
+    starting_file,
 )
 from tests.made_params import edited_params
 from tests.made_training import CPU, equal_states
@@ -136,7 +136,9 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path, content: bytes | None) 
 
 @pytest.mark.parametrize("weights", ["imagenet", "weights.pth", ""])
 def test_other_words_are_no_weights(weights: str) -> None:
-    with pytest.raises(ValueError, match=r"must be random, pretrained or the path of a \.saf"):
+    with pytest.raises(
+        ValueError, match=r"must be random, pretrained, package or the path of a \.saf"
+    ):
         build_embedder("timm/test_resnet", 8, weights=weights, seed=0)
 
 
@@ -161,8 +163,9 @@ def test_files_are_checked_before_anything_runs(tmp_path: Path) -> None:
 
 
 def test_only_a_path_is_a_file() -> None:
-    assert weights_files("random") == weights_files("pretrained") == ()
-    assert weights_files("a/b.safetensors") == (Path("a/b.safetensors"),)
+    name = "timm/test_resnet"
+    assert starting_file(name, "random") is starting_file(name, "pretrained") is None
+    assert starting_file(name, "a/b.safetensors") == Path("a/b.safetensors")
 
 
 def test_a_trained_network_does_not_need_the_file_again(tmp_path: Path) -> None:
