@@ -92,6 +92,15 @@ def file_md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
+def content_md5(path: Path) -> str:
+    """The MD5 of a file, or of the names and contents of all files below a folder."""
+    if not path.is_dir():
+        return file_md5(path)
+    files = sorted(one for one in path.rglob("*") if one.is_file())
+    lines = [f"{file_md5(one)}  {one.relative_to(path).as_posix()}\n" for one in files]
+    return hashlib.md5("".join(lines).encode(), usedforsecurity=False).hexdigest()
+
+
 def known_md5(path: Path) -> str:
     """As `file_md5`; a file that stays as it was is read once by a process, however often asked."""
     s = path.stat()

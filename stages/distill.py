@@ -8,8 +8,9 @@ from torch import Tensor
 from pipeline.config.losses import least_images
 from pipeline.config.params import load_params
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.models.embedder import Embedder
 from pipeline.models.folding import folded
-from pipeline.models.weights import load_network
+from pipeline.teachers.teacher import open_teacher
 from pipeline.training.centroids import cluster_centroids
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.job import TrainingJob, run_training, set_up, training_data
@@ -25,8 +26,10 @@ def distill(key: str) -> None:
     params = load_params()
     job, recipe = TrainingJob(params, "student", key), params.student_distillation(key)
     with training_data(job) as data:
-        teacher, card = load_network(job.paths.teacher, data.device)
-        teacher = set_up(folded(teacher, card.size_px), params.compute, data.device)
+        opened = open_teacher(job.paths.teacher, data.device)
+        teacher, card = opened.network, opened.card
+        if isinstance(teacher, Embedder):
+            teacher = set_up(folded(teacher, card.size_px), params.compute, data.device)
 
         def embed(rows: np.ndarray) -> Tensor:
             views = EvaluationViews(data.pack, rows, card.size_px)

@@ -1,5 +1,6 @@
 """Evaluate retrieval: a teacher at full size, or everything at one student's size."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from pipeline.config.params import Params, load_params
 from pipeline.datasets.packs import Pack, open_pack
 from pipeline.devices import computed_with, resolve_device
-from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.embedding.embeddings import Embed, EvaluationViews, embed_views
 from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups, student_setups
 from pipeline.evaluation.examples import draw_examples
 from pipeline.evaluation.ranking import evaluate_retrieval
@@ -22,6 +23,7 @@ from pipeline.models.embedder import Embedder
 from pipeline.models.torch_encoder import prepare_onnx
 from pipeline.models.weights import load_network
 from pipeline.paths import DatasetPaths, code_file
+from pipeline.teachers.teacher import open_teacher
 from pipeline.tracking.record import fingerprint
 from pipeline.tracking.runs import tracked_run
 from pipeline.tracking.store import require_store
@@ -72,7 +74,8 @@ def evaluate(key: str) -> None:
     write_json(paths.cell(cell), rows)
     _record(params, paths, key, rows)
     evaluated, network = setups[0], paths.student(key) if student else paths.teacher
-    prepare_onnx(network, evaluated.network, evaluated.card.size_px)
+    if isinstance(evaluated.network, Embedder):
+        prepare_onnx(network, evaluated.network, evaluated.card.size_px)
 
 
 def _setups(
@@ -80,17 +83,19 @@ def _setups(
 ) -> Iterator[RetrievalSetup]:
     """Teacher alone; or asymmetric, symmetric, naive, adapter and baseline at the student's size.
 
-    Where the student sees the full size, naive and adapter would be the teacher: both are left out.
+    Where the student sees the full size, naive and adapter would be the teacher: both are left out,
+    as they are where the teacher takes no other size than its own.
     """
     device = resolve_device(params.threads)
     database = torch.from_numpy(np.load(paths.database))
-    teacher, teacher_card = load_network(paths.teacher, device)
+    opened = open_teacher(paths.teacher, device)
+    teacher, teacher_card = opened.network, opened.card
     full_px, test = teacher_card.size_px, pack.rows("test")
     if student is None:
         yield RetrievalSetup("teacher", teacher, teacher_card, full_px, database, database)
         return
 
-    def embed(network: Embedder, size_px: int, what: str, rows: np.ndarray = test) -> Tensor:
+    def embed(network: Embed, size_px: int, what: str, rows: np.ndarray = test) -> Tensor:
         views = EvaluationViews(pack, rows, size_px)
         return embed_views(network, views, device, name=f"{what} embedding at {size_px} px")
 
@@ -98,7 +103,12 @@ def _setups(
     px = card.size_px
     queries = embed(network, px, "student")
     yield from student_setups(network, card, queries, database, full_px)
-    if px < full_px:
+    if not opened.takes(px):
+        sys.stderr.write(
+            f"{student}: no rows naive and adapter: {teacher_card.backbone} takes images of "
+            f"{full_px} px alone\n"
+        )
+    elif px < full_px:
         small = embed(teacher, px, "teacher")
         shrunk = replace(teacher_card, size_px=px)
         yield RetrievalSetup("naive", teacher, shrunk, full_px, small, database)

@@ -12,6 +12,7 @@ from pipeline.files import file_md5, unreadable_files, write_json, write_text
 from pipeline.models.packaged_weights import packaged_file
 from pipeline.models.requirements import check_networks
 from pipeline.paths import DatasetPaths, weights_digest
+from pipeline.teachers.checks import teacher_faults
 from stages import run_stage
 
 
@@ -29,7 +30,8 @@ def inputs(name: str) -> None:
         if not Path(given).exists()
     ]
     odd = (unreadable_files(Path(given)) for given in params.inputs.values())
-    check_networks(params, others=[*absent, *chain.from_iterable(odd)])
+    others = [*absent, *chain.from_iterable(odd), *teacher_faults(params)]
+    check_networks(params, others=others)
     write_json(DatasetPaths(name).source, _describe(params.datasets[name]))
     for row in params.cells_of(name):
         write_text(DatasetPaths(name).initial(row), _initial(params, name, row))

@@ -125,15 +125,15 @@ def latency(dataset: OneStudy = None) -> None:
     """
     with workspace() as opened:
         from pipeline.evaluation.latency import COLUMNS, busy_note, measure_latencies
-        from pipeline.models.torch_encoder import open_torch_encoder
         from pipeline.report.tradeoff import read_rows
+        from pipeline.teachers.teacher import open_teacher
         from pipeline.tracking.latencies import record_latencies
 
         opened.require_rest("measure")
         (params, names), load = opened.chosen(dataset), os.getloadavg()[0]
         typer.echo(f"measuring single queries{busy_note(load)}", err=True)
         run = {"device": str(opened.device), "threads": params.threads, "load": load}
-        encoder = partial(open_torch_encoder, device=opened.device)
+        encoder = partial(open_teacher, device=opened.device)
         for paths in map(DatasetPaths, names):
             measure_latencies(paths, read_rows(paths, params.cells_of(paths.dataset)), encoder, run)
         _show_tradeoffs(params, names, write=True)

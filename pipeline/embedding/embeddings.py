@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.datasets.decode import UnreadableImage, decode_image, pixel_count
 from pipeline.datasets.packs import Pack
@@ -26,6 +26,7 @@ BATCH_IMAGES = 64
 VIEWS_AHEAD = 128  # which wait to be embedded
 LARGE_PIXELS = 16_000_000  # pictures beyond are decoded one at a time: each may take 0.7 GiB
 
+Embed = Callable[[Tensor], Tensor]  # images between 0 and 1 to unit vectors
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
@@ -82,7 +83,7 @@ class EvaluationViews:
 
 
 def embed_views(
-    network: nn.Module, views: EvaluationViews, device: torch.device, *, name: str | None = None
+    network: Embed, views: EvaluationViews, device: torch.device, *, name: str | None = None
 ) -> Float[Tensor, "image dim"]:
     """Unit embeddings of the views, in their order, float32 on the CPU.
 
@@ -104,7 +105,7 @@ class EmbeddedPictures:
 
 
 def embed_pictures(
-    network: nn.Module,
+    network: Embed,
     names: Sequence[str],
     read: Callable[[str], bytes],
     size_px: int,
@@ -144,7 +145,7 @@ def embed_pictures(
 
 
 def _embed(
-    network: nn.Module,
+    network: Embed,
     views: Iterator[UInt8[Tensor, "channel size size"]],
     device: torch.device,
     progress: Progress,

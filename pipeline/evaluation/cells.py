@@ -14,6 +14,7 @@ from pipeline.evaluation.ranking import RetrievalResult, evaluate_retrieval
 from pipeline.evaluation.roles import OPPONENTS
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import NetworkCard
+from pipeline.teachers.onnx_teacher import OnnxCard, OnnxNetwork
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class RetrievalSetup:
     """
 
     role: str
-    network: Embedder
-    card: NetworkCard
+    network: Embedder | OnnxNetwork
+    card: NetworkCard | OnnxCard
     database_px: int
     queries: Float[Tensor, "query dim"]
     database: Float[Tensor, "query dim"]

@@ -4,13 +4,18 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.teachers.onnx_teacher import OnnxNetwork
 
-def query_cost(network: nn.Module, size_px: int) -> dict[str, float]:
+
+def query_cost(network: nn.Module | OnnxNetwork, size_px: int) -> dict[str, float | None]:
     """Count what embedding one image of `size_px` x `size_px` costs; the same on every machine.
 
     `gmacs` are 10^9 multiply-accumulates, half of the operations that torch counts; `input_bytes`
-    those of the raw 8-bit RGB image; `parameters` the network's.
+    those of the raw 8-bit RGB image; `parameters` the network's. Of an ONNX file, whose graph is
+    counted, `gmacs` may be None.
     """
+    if isinstance(network, OnnxNetwork):
+        return network.cost(size_px)
     device = next(network.parameters()).device
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, size_px, size_px, device=device))

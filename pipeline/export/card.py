@@ -23,6 +23,7 @@ from pipeline.models.torch_encoder import TorchEncoder
 from pipeline.models.weights import read_card
 from pipeline.paths import DatasetPaths, locked_dependencies, locked_outputs
 from pipeline.search.search import TEACHER, NamedNetwork
+from pipeline.teachers import teacher_card
 
 COUNTS = ("images_train", "classes_train", "images_test", "classes_test")
 
@@ -54,6 +55,7 @@ def describe_network(params: Params, named: NamedNetwork, network: TorchEncoder)
         "columns": ["map_trapezoid", "map_at_r", *sorted(recalls, key=natural_key)],
         "level": f"{params.evaluation.confidence:.0%}",
         "data": data,
+        "teacher_kind": params.datasets[named.dataset].teacher.kind,
         "counts": ", ".join(
             f"{data[key]} {key.replace('_', ' ')}" for key in COUNTS if key in data
         ),
@@ -104,7 +106,7 @@ def _evaluate(
         read_card(named.path),
         embed_views(network.network, views, network.device, name="evaluating anew"),
         torch.from_numpy(np.load(paths.database)),
-        read_card(paths.teacher).size_px,
+        teacher_card(paths.teacher)["size_px"],
     )
     if named.key == TEACHER:
         contenders = [replace(contenders[0], role=TEACHER)]

@@ -27,6 +27,7 @@ from pipeline.search.index import (
 )
 from pipeline.search.pictures import image_names
 from pipeline.search.search import NamedNetwork
+from pipeline.teachers.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def index_folder(
     folder: Path,
     name: str,
     named: NamedNetwork,
-    teacher: TorchEncoder,
+    teacher: TorchEncoder | Teacher,
     *,
     kind: IndexKind | None = None,
     rebuild: bool = False,

@@ -19,11 +19,13 @@ from pipeline.search.champions import Champion, kept_champion
 from pipeline.search.databases import Database, Hit, open_database, open_study_database
 from pipeline.search.index import require_card
 from pipeline.search.pictures import name_pictures
+from pipeline.teachers import teacher_card
 
 if TYPE_CHECKING:
     import torch
 
     from pipeline.models.torch_encoder import TorchEncoder
+    from pipeline.teachers.teacher import Teacher
 
 TEACHER = "teacher"
 
@@ -96,11 +98,13 @@ def networks_of(params: Params, dataset: str) -> list[str]:
     return [*params.cells_of(dataset)[1:], TEACHER]
 
 
-def open_network(named: NamedNetwork, device: "torch.device") -> "TorchEncoder":
-    """Load a trained network. Raises ValueError when it is not there or cannot be read."""
+def open_network(named: NamedNetwork, device: "torch.device") -> "TorchEncoder | Teacher":
+    """Load a network. Raises ValueError when it is not there, cannot be read, or embeds nothing."""
     from pipeline.models.torch_encoder import open_torch_encoder
+    from pipeline.teachers.teacher import open_teacher
 
-    return open_torch_encoder(named.trained(), device)
+    opened = open_teacher if named.key == TEACHER else open_torch_encoder
+    return opened(named.trained(), device)
 
 
 # The parameters that have a data set and a network, if any is named, of an inactive study too.
@@ -135,9 +139,11 @@ def open_for_export(
     """
     import torch
 
+    from pipeline.models.torch_encoder import open_torch_encoder
+
     params, named = _choose(params_for, network, dataset, index, newest=newest)
     torch.set_num_threads(params.threads)
-    encoder = open_network(named, torch.device("cpu"))
+    encoder = open_torch_encoder(named.trained(), torch.device("cpu"))
     studied = open_study_database(named.dataset)
     database = studied if index is None else open_database(named.dataset, index)
     return Trained(params, named, encoder, studied, database)
@@ -229,5 +235,11 @@ def open_searcher(
     Raises ValueError for names that are not there or do not agree, and files that cannot be read.
     """
     params, named = _choose(params_for, network, dataset, index, newest=newest)
-    encoder = open_encoder(named.trained(), params.threads)
+    path = named.trained()
+    if named.key == TEACHER and teacher_card(path)["kind"] != "network":
+        from pipeline.devices import resolve_device
+
+        encoder: Encoder = open_network(named, resolve_device(params.threads))
+    else:
+        encoder = open_encoder(path, params.threads)
     return Searcher(named, encoder, open_database(named.dataset, index))

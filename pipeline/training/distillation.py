@@ -38,7 +38,7 @@ class DistillationObjective:
 
     decode: Decode
     rows: np.ndarray
-    teacher: nn.Module
+    teacher: Callable[[Tensor], Tensor]
     teacher_px: int
     student_px: int
     images_per_batch: int

@@ -25,6 +25,7 @@ from pipeline.search.search import (
     open_network,
     search_picture,
 )
+from pipeline.teachers.teacher import Teacher
 
 INDEX = "index "  # what the name of a database begins with that is no study's
 EXAMPLES = 8
@@ -161,7 +162,9 @@ def _open_database(dataset: str, index: str | None, changed_ns: int) -> Database
     return open_database(dataset, index)
 
 
-def _open_network(named: NamedNetwork, device: torch.device, changed_ns: int) -> TorchEncoder:
+def _open_network(
+    named: NamedNetwork, device: torch.device, changed_ns: int
+) -> TorchEncoder | Teacher:
     network = open_network(named, device)
     view = np.zeros((1, network.size_px, network.size_px, 3), np.uint8)
     network.embed(view)  # the first run of a network is slow, and would be timed

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.config.params import Params, load_params
-from pipeline.models.backbones import build_backbone
 from pipeline.models import WeightsError
+from pipeline.models.backbones import build_backbone
 from pipeline.models.requirements import network_faults
 from pipeline.models.weights import (
     NetworkCard,
