@@ -16,7 +16,7 @@ from pipeline.datasets.duplicates import find_duplicates
 from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.fetching import describe_files
 from pipeline.datasets.own_images import hold_to_manifest, list_own_images
-from pipeline.datasets.packs import Pack, open_pack, remove_rows, write_pack
+from pipeline.datasets.packs import LEAST_IMAGES, Pack, open_pack, remove_rows, write_pack
 from pipeline.datasets.published import open_published
 from pipeline.datasets.reader import DatasetError, DatasetReader, enumerate_names, read_records
 from pipeline.datasets.sources import DATASETS, find_files
@@ -109,24 +109,33 @@ def _open_reader(
 
 
 def _settle_duplicates(name: str, path: Path, wanted: str) -> dict[str, Any]:
-    """Tell which images show the same as one of another class; leave out those of the test."""
+    """Tell which images show the same as one of another class; leave out those of the test.
+
+    Without classes: the same as one of the other split.
+    """
     pack = open_pack(path)
+    where = "another class" if pack.labelled else "the other split"
     found = find_duplicates(pack)
     left_out = [] if wanted == "keep" else [row for row in found if not pack.is_train[row]]
     pairs = {pack.names[row]: pack.names[other] for row, other in found.items()}
     if found:
         shown = enumerate_names(f"{one} as {other}" for one, other in pairs.items())
         sys.stderr.write(
-            f"{name}: {len(found)} images nearly show the same as one of another class: {shown}; "
+            f"{name}: {len(found)} images nearly show the same as one of {where}: {shown}; "
             f"{len(left_out)} test images are left out (source.near_duplicates: {wanted})\n"
         )
     if left_out:
         test = np.setdiff1d(pack.rows("test"), left_out)
-        if not test.size or np.bincount(pack.labels[test]).max() < 2:
-            key = f"datasets.{name}.source.near_duplicates"
+        key = f"datasets.{name}.source.near_duplicates = {wanted!r}"
+        if pack.labelled and (not test.size or np.bincount(pack.labels[test]).max() < 2):
             raise DatasetError(
-                f"{key} = {wanted!r}: leaves no test class of two images: {shown}: remove images "
+                f"{key}: leaves no test class of two images: {shown}: remove images "
                 "that stand in two classes, or set keep"
+            )
+        if not pack.labelled and len(test) < LEAST_IMAGES:
+            raise DatasetError(
+                f"{key}: leaves {len(test)} test images, and {LEAST_IMAGES} are the least: "
+                f"{shown}: remove images that are there twice, or set keep"
             )
         remove_rows(path, left_out)
     first = dict(islice(pairs.items(), _PAIRS_NOTED))
@@ -142,8 +151,8 @@ def _summary(pack: Pack, teacher_px: int) -> dict[str, object]:
         "classes": len(pack.class_names),
         "images_train": len(train),
         "images_test": len(test),
-        "classes_train": len(np.unique(pack.labels[train])),
-        "classes_test": len(np.unique(pack.labels[test])),
+        "classes_train": len(np.unique(pack.labels[train])) if pack.labelled else 0,
+        "classes_test": len(np.unique(pack.labels[test])) if pack.labelled else 0,
         "shorter_side_px_least": int(shorter.min()),
         "shorter_side_px_median": float(np.median(shorter)),
         "shorter_side_px_largest": int(shorter.max()),

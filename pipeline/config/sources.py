@@ -13,7 +13,8 @@ class Model(BaseModel):
 
 # Pictures with a longer side are shrunk to it when they are packed; None: the stage's default.
 LargestSide = Annotated[int, Field(ge=16)] | None
-# Whether a test image that nearly shows the same as an image of another class stays in the test.
+# Whether a test image that nearly shows the same as an image of another class, or without classes
+# as a training image, stays in the test.
 Duplicates = Literal["keep", "leave_out"]
 
 
@@ -67,7 +68,16 @@ class CsvSource(Model):
     near_duplicates: Duplicates = "leave_out"
 
 
-OwnSource = FolderSource | CsvSource
+class ImagesSource(Model):
+    """Images without classes, in a folder and its sub-folders."""
+
+    kind: Literal["images"]
+    skip_unreadable: bool
+    largest_side_px: LargestSide = None
+    near_duplicates: Duplicates = "leave_out"
+
+
+OwnSource = FolderSource | CsvSource | ImagesSource
 Source = Annotated[
     EmblemsSource | CubSource | CarsSource | SopSource | OwnSource,
     Field(discriminator="kind"),
@@ -80,7 +90,7 @@ def input_fault(name: str, source: Model, *, given: bool) -> str | None:
     match source:
         case EmblemsSource() if given:
             return f"{entry} emblems are rendered; they read no file"
-        case FolderSource() | CsvSource() if not given:
+        case FolderSource() | CsvSource() | ImagesSource() if not given:
             return (
                 f"{entry} is missing: must be the folder of the images "
                 f"(`l2s select {name} --path FOLDER` writes it)"

@@ -6,13 +6,14 @@ from pathlib import Path
 from pipeline.config.params import ConfigurationError, Dataset, Params
 from pipeline.config.sources import OwnSource
 from pipeline.datasets.own_images import list_own_images
-from pipeline.datasets.packs import validating_classes
+from pipeline.datasets.packs import LEAST_IMAGES, validating_units, validation_fault
 from pipeline.datasets.reader import DatasetError, DatasetReader
 from pipeline.datasets.splits import assign_reader, known_classes
 from pipeline.paths import DatasetPaths
 
 _RULE = (
-    "a class trains or is for testing by a hash of its name, half and half at first, and stays so; "
+    "a class, or without classes an image, trains or is for testing by a hash of its name, half "
+    "and half at first, and stays so; "
     "a column `split` in a table decides instead"
 )
 
@@ -39,22 +40,33 @@ def check_own_images(params: Params) -> None:
 
 
 def class_faults(name: str, dataset: Dataset, reader: DatasetReader) -> list[str]:
-    """Which classes are too few, or too small, for training, validation and evaluation."""
+    """Which classes are too few, or too small, for training, validation and evaluation.
+
+    Without classes: whether the images of a split are too few.
+    """
     train, test = (
-        Counter(image.class_name for image in reader.images if image.split == split)
+        Counter(image.unit for image in reader.images if image.split == split)
         for split in ("train", "test")
     )
-    share = dataset.validation_share
-    held_out, is_enough = validating_classes(list(train), reader.positions, share)
+    share, is_labelled = dataset.validation_share, bool(reader.images[0].class_name)
+    least = 2 if is_labelled else LEAST_IMAGES
+    held_out, is_enough = validating_units(list(train), reader.positions, share, least)
     fitting = [size for class_name, size in train.items() if class_name not in held_out]
     pairs = sum(size > 1 for size in fitting)
     faults = []
     if not is_enough:
         faults.append(
-            f"datasets.{name}.validation_share = {share:g}: {len(held_out)} of {len(train)} "
-            "training classes would validate, and both sides need two (0 turns validation off)"
+            f"datasets.{name}.validation_share = {share:g}: "
+            f"{validation_fault(len(held_out), len(train), is_labelled=is_labelled)}"
         )
-    elif pairs < 2:
+    if not is_labelled:
+        if len(test) < LEAST_IMAGES:
+            faults.append(
+                f"inputs.{name}: {len(test)} images are for testing: {LEAST_IMAGES} are the least, "
+                f"so that each can find its ten nearest; {_RULE}"
+            )
+        return faults
+    if is_enough and pairs < 2:
         faults.append(
             f"inputs.{name}: {len(fitting)} classes are left to train on, of which {pairs} have "
             f"two images or more: two such classes are the least; {_RULE}"

@@ -1,4 +1,5 @@
-"""The user's own images: a folder with one sub-folder a class, or a CSV file of paths.
+"""The user's own images: a folder with one sub-folder a class, a CSV file of paths, or any folder
+of images without classes.
 
 A manifest says what they were, and reading is held to it.
 """
@@ -7,13 +8,13 @@ import csv
 import hashlib
 import os
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.sources import CsvSource, OwnSource
+from pipeline.config.sources import CsvSource, ImagesSource, OwnSource
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.reader import (
     SPLITS,
@@ -32,7 +33,8 @@ from pipeline.datasets.reader import (
 
 
 def list_own_images(folder: Path, source: OwnSource) -> DatasetReader:
-    """The images of `folder`, by its sub-folders or by the CSV file in it that `source` names.
+    """The images of `folder`: by its sub-folders, by the CSV file in it that `source` names, or all
+    of them without classes.
 
     Their splits are those that the file gives, else not settled. Raises DatasetError.
     """
@@ -40,7 +42,7 @@ def list_own_images(folder: Path, source: OwnSource) -> DatasetReader:
         raise DatasetError(f"{folder}: is not a folder")
     if isinstance(source, CsvSource):
         return list_csv(folder / source.table)
-    return list_folder(folder)
+    return list_images(folder) if isinstance(source, ImagesSource) else list_folder(folder)
 
 
 def image_manifest(reader: DatasetReader) -> list[dict[str, Any]]:
@@ -121,6 +123,43 @@ def list_folder(root: Path) -> DatasetReader:
     _check_spelling(root, images)
     odd_names = tuple(passed_over + beside)
     return DatasetReader(tuple(images), _file_reader(root), passed_over=odd_names)
+
+
+def list_images(root: Path) -> DatasetReader:
+    """The images in `root` and its sub-folders, without classes, in natural order of their paths.
+
+    Names are paths below `root`. What is ignored, passed over and refused is as in `list_folder`,
+    but sub-folders may be empty, and as deep as they like.
+
+    Raises DatasetError: no image at all; a folder that is a link; a name that is not UTF-8; two
+    names that differ by the form of their accents only.
+    """
+    images: list[ListedImage] = []
+    passed_over: list[str] = []
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        entries, odd = _visible(root / below)
+        passed_over += [below + name for name in odd]
+        folders = [entry for entry in entries if entry.is_dir()]
+        if links := [below + entry.name for entry in folders if entry.is_symlink()]:
+            reason = f"holds links to folders, whose changes go unnoticed: {enumerate_names(links)}"
+            raise DatasetError(f"{root}: {reason}: put the folders there")
+        waiting += [f"{below}{folder.name}/" for folder in reversed(folders)]
+        for entry in entries:
+            if entry not in folders:
+                name = below + entry.name
+                if is_image_name(name):
+                    images.append(ListedImage(name, "", 0))
+                else:
+                    passed_over.append(name)
+    if not images:
+        raise DatasetError(f"{root}: holds no image; {len(passed_over)} other files lie there")
+    spelled = Counter(unicodedata.normalize("NFC", image.name) for image in images)
+    if twice := [ascii(name) for name, count in spelled.items() if count > 1]:
+        reason = f"names differ by the form of their accents only: {enumerate_names(twice)}"
+        raise DatasetError(f"{root}: {reason}: rename them")
+    return DatasetReader(tuple(images), _file_reader(root), passed_over=tuple(passed_over))
 
 
 def list_csv(table: Path) -> DatasetReader:

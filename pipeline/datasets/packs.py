@@ -16,6 +16,7 @@ from pipeline.files import replacing
 
 RECORDS_PER_BATCH = 64  # with the next, bounds the memory of the writer: it holds one batch
 BYTES_PER_BATCH = 1 << 24
+LEAST_IMAGES = 12  # to test or validate without classes: each has more than ten others to find
 _CLASS_ORDER, _POSITIONS = "class_order", "positions"
 
 _SCHEMA = pa.schema(
@@ -34,9 +35,10 @@ _SCHEMA = pa.schema(
 class Pack:
     """An open pack. Rows are images in the order of their source.
 
-    `labels` number the classes in their official order, by default that of first appearance;
-    `is_train` splits the rows. `is_subset`: the images are a part of a published data set only.
-    `positions`: of each class in [0, 1), where they decide which classes validate; empty where the
+    `labels` number the classes in their official order, by default that of first appearance; of
+    images without classes they are -1, and `class_names` is empty. `is_train` splits the rows.
+    `is_subset`: the images are a part of a published data set only. `positions`: of each class, or
+    without classes of each image, in [0, 1), where they decide which validate; empty where the
     official order does.
     """
 
@@ -52,6 +54,15 @@ class Pack:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have classes: all of them do, or none."""
+        return bool(self.class_names)
+
+    def class_of(self, row: int) -> str:
+        """The name of one image's class; empty where the images have none."""
+        return self.class_names[self.labels[row]] if self.labelled else ""
 
     def rows(self, split: Split) -> np.ndarray:
         """Rows of one split, ascending."""
@@ -87,7 +98,8 @@ def write_pack(
     class_order: the names of the classes in official order, where the records have another; some
     of them may have no record. positions: as in `Pack`.
 
-    Raises ValueError for a name that occurs twice, a class in both splits, or no record at all.
+    Raises ValueError for a name that occurs twice, a class in both splits, classes of some images
+    only, or no record at all.
     """
     names: set[str] = set()
     splits: dict[str, Split] = {}
@@ -103,11 +115,14 @@ def write_pack(
                     if record.name in names:
                         raise ValueError(f"{record.name}: this name occurs twice")
                     names.add(record.name)
-                    if splits.setdefault(record.class_name, record.split) != record.split:
+                    known = splits.setdefault(record.class_name, record.split)
+                    if record.class_name and known != record.split:
                         raise ValueError(f"class {record.class_name!r} is in both splits")
                 writer.write_batch(pa.RecordBatch.from_pylist(list(map(vars, chunk)), _SCHEMA))
         if not names:
             raise ValueError("the source holds no image")
+        if "" in splits and len(splits) > 1:
+            raise ValueError("some images have a class and others have none: all must, or none")
 
 
 def remove_rows(path: Path, rows: Iterable[int]) -> None:
@@ -150,6 +165,8 @@ def open_pack(path: Path) -> Pack:
         np.from_dlpack(classes.indices).astype(np.int64),
         json.loads(facts.get(_CLASS_ORDER, "[]")),
     )
+    if class_names == [""]:
+        class_names, labels = [], np.full(len(labels), -1)
     return Pack(
         is_subset=facts.get("subset") == "yes",
         names=table.column("name").to_pylist(),
@@ -177,35 +194,54 @@ def _in_order(
     return [names[label] for label in order], np.argsort(order)[labels]
 
 
-def validating_classes(
-    classes: Sequence[str], positions: Mapping[str, float], share: float
+def validating_units(
+    units: Sequence[str], positions: Mapping[str, float], share: float, least: int = 2
 ) -> tuple[list[str], bool]:
-    """Which training classes, given in official order, validate, and whether that leaves two or
-    more on each side (or none validates on purpose).
+    """Which training classes, given in official order, validate, and whether those are `least` or
+    more, and two or more are left to fit (or none validates on purpose). Without classes the units
+    are images.
 
-    Those whose position lies in the highest `share`, whatever other classes there are; without
+    Those whose position lies in the highest `share`, whatever other units there are; without
     positions the last ones: `share` of them, rounded. 0.5 gives the paper's second half.
     """
     if positions:
-        chosen = [name for name in classes if positions[name] > 1 - share]
+        chosen = [name for name in units if positions[name] > 1 - share]
     else:
-        chosen = list(classes[len(classes) - round(share * len(classes)) :])
-    return chosen, share == 0 or 2 <= len(chosen) <= len(classes) - 2
+        chosen = list(units[len(units) - round(share * len(units)) :])
+    return chosen, share == 0 or least <= len(chosen) <= len(units) - 2
 
 
 def validation_split(pack: Pack, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Training rows as (fitting rows, validation rows), by `validating_classes`.
+    """Training rows as (fitting rows, validation rows), by `validating_units`.
 
-    Raises ValueError when a share above 0 leaves fewer than two classes on either side.
+    Raises ValueError when a share above 0 leaves too few classes, or images, on either side.
     """
     rows = pack.rows("train")
-    names = [pack.class_names[label] for label in np.unique(pack.labels[rows])]
-    chosen, is_enough = validating_classes(names, pack.positions, share)
+    if pack.labelled:
+        units, least = [pack.class_names[label] for label in np.unique(pack.labels[rows])], 2
+    else:
+        units, least = [pack.names[row] for row in rows], LEAST_IMAGES
+    chosen, is_enough = validating_units(units, pack.positions, share, least)
     if not is_enough:
         raise ValueError(
-            f"validation_share = {share}: {len(chosen)} of {len(names)} training classes would "
-            "validate; both sides need two classes or more (0 turns validation off)"
+            f"validation_share = {share}: "
+            f"{validation_fault(len(chosen), len(units), is_labelled=pack.labelled)}"
         )
     held_out = set(chosen)
-    validates = np.array([name in held_out for name in pack.class_names])[pack.labels[rows]]
+    if pack.labelled:
+        validates = np.array([name in held_out for name in pack.class_names])[pack.labels[rows]]
+    else:
+        validates = np.array([name in held_out for name in units])
     return rows[~validates], rows[validates]
+
+
+def validation_fault(validating: int, units: int, *, is_labelled: bool) -> str:
+    """Why so many training classes, or without classes images, cannot validate, in words."""
+    if is_labelled:
+        what, needs = "classes", "both sides need two"
+    else:
+        what, needs = "images", f"{LEAST_IMAGES} are the least, and two to train on"
+    return (
+        f"{validating} of {units} training {what} would validate, and {needs} "
+        "(0 turns validation off)"
+    )

@@ -35,14 +35,19 @@ class DatasetError(ValueError):
 class ListedImage:
     """An image that a source lists, not decoded yet.
 
-    `class_number` orders the classes: the official number, or the place counted from 1.
-    `split` None: not settled yet.
+    `class_name` is empty where the source has no classes. `class_number` orders the classes: the
+    official number, or the place counted from 1. `split` None: not settled yet.
     """
 
     name: str
     class_name: str
     class_number: int
     split: Split | None = None
+
+    @property
+    def unit(self) -> str:
+        """What is split as a whole: its class, or without classes the image itself."""
+        return self.class_name or self.name
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,8 @@ class DatasetReader:
     `subset`: the counts are not the published ones, which the caller accepted. `absent`: names that
     the list has and the archive has not (a subset only). `passed_over`: files that are no part of
     the data set, such as text files in a folder of images. `class_order`: the names of the classes
-    in official order, where the images come in another. `positions`: of each class in [0, 1), where
-    they decide which classes validate.
+    in official order, where the images come in another. `positions`: of each class, or without
+    classes of each image, in [0, 1), where they decide which validate.
     """
 
     images: tuple[ListedImage, ...]
@@ -84,6 +89,7 @@ class ImageRecord:
     """An image as a source yields it.
 
     `name` is its path inside the data set, unique and stable: the image's identity everywhere.
+    `class_name` is empty where the source has no classes.
     `encoded` is a JPEG or PNG file that decodes to 8-bit RGB of `width` x `height` pixels.
     """
 
@@ -108,11 +114,12 @@ def read_records(
     skipped: where given, unreadable images are left out, and are in it with their reasons at the
     end. Otherwise the rest is read for further failures, but after the first no record is yielded.
 
-    Raises DatasetError, which names the unreadable images, or the classes that lose all of theirs;
+    Raises DatasetError, which names the unreadable images, or the classes (without classes the
+    splits) that lose all of theirs;
     ArchiveError where a member does not fit its checksum.
     """
     failures: list[UnreadableImage] = []
-    readable: set[str] = set()
+    readable: set[str | None] = set()
     for image in reader.images:
         try:
             content = reader.read(image.name)
@@ -120,7 +127,7 @@ def read_records(
         except UnreadableImage as failure:
             failures.append(failure)
             continue
-        readable.add(image.class_name)
+        readable.add(image.class_name or image.split)
         if stored.is_shrunk and shrunk is not None:
             shrunk.append(image.name)
         if skipped is not None or not failures:
@@ -133,9 +140,10 @@ def read_records(
         )
     if skipped is not None:
         skipped.update((failure.name, failure.reason) for failure in failures)
-    lost = dict.fromkeys(i.class_name for i in reader.images if i.class_name not in readable)
-    if lost:
-        raise DatasetError(f"no readable image is left of the classes {enumerate_names(lost)}")
+    groups = dict.fromkeys(image.class_name or image.split for image in reader.images)
+    if lost := [group for group in groups if group not in readable]:
+        what = "classes" if reader.images[0].class_name else "split"
+        raise DatasetError(f"no readable image is left of the {what} {enumerate_names(lost)}")
 
 
 def read_file(path: Path, name: str) -> bytes:
@@ -192,10 +200,9 @@ def check_names(source: str, images: Sequence[ListedImage]) -> None:
 
 
 def check_split(source: str, images: Sequence[ListedImage]) -> None:
-    """Raises DatasetError for classes in both splits, and for a split without a class."""
+    """Raises DatasetError for classes in both splits, and for a split without a class or image."""
     train, test = (
-        dict.fromkeys(image.class_name for image in images if image.split == split)
-        for split in SPLITS
+        dict.fromkeys(image.unit for image in images if image.split == split) for split in SPLITS
     )
     if shared := [name for name in train if name in test]:
         raise DatasetError(
@@ -203,4 +210,7 @@ def check_split(source: str, images: Sequence[ListedImage]) -> None:
         )
     for split, names in zip(SPLITS, (train, test), strict=True):
         if not names:
-            raise DatasetError(f"{source}: no class is left for {split}: two classes are the least")
+            what, least = ("class", "classes") if images[0].class_name else ("image", "images")
+            raise DatasetError(
+                f"{source}: no {what} is left for {split}: two {least} are the least"
+            )

@@ -1,5 +1,7 @@
 """Which split each class of the user's own images is in: settled at its first use, then kept.
 
+Without classes each image is split by itself: what is said of a class here is said of an image.
+
 The record `splits/NAME.json` outlives the stages' outputs and is the user's to keep under version
 control; the stage hash_inputs alone writes it.
 """
@@ -125,9 +127,9 @@ def assign_reader(
 
     Raises DatasetError where no class is left for one of the splits.
     """
-    given = {image.class_name: image.split for image in reader.images}
+    given = {image.unit: image.split for image in reader.images}
     classes = assign_classes(given, known, moved)
-    images = [replace(image, split=classes[image.class_name].split) for image in reader.images]
+    images = [replace(image, split=classes[image.unit].split) for image in reader.images]
     check_split(source, images)
     positions = {name: one.position for name, one in classes.items()}
     return replace(reader, images=tuple(images), positions=positions)
@@ -153,10 +155,14 @@ def settle_images(
         key: ClassSplit(split="train", position=known[origin].position)
         for key, (origin, _) in origins.items()
     }
-    lines = [
-        f"the new class {key} trains: {count} of its images were trained on ({origin})"
-        for key, (origin, count) in origins.items()
-    ]
+    if reader.images[0].class_name:
+        lines = [
+            f"the new class {key} trains: {count} of its images were trained on ({origin})"
+            for key, (origin, count) in origins.items()
+        ]
+    else:
+        renamed = enumerate_names(f"{key} (as {origin})" for key, (origin, _) in origins.items())
+        lines = [f"{len(origins)} new images train, as they did: {renamed}"] if origins else []
     reader = assign_reader(source, reader, known, moved)
     manifest = [
         {**entry, "split": image.split} for entry, image in zip(images, reader.images, strict=True)
@@ -189,7 +195,7 @@ def manifest_classes(manifest: Mapping[str, Any]) -> dict[str, ClassSplit]:
     trained = defaultdict(set)
     images = manifest.get("images", [])
     for entry in sorted(images, key=lambda entry: entry["split"] == "test"):  # training first
-        key = class_key(entry["class_name"])
+        key = _unit_key(entry)
         splits.setdefault(key, entry["split"])
         if entry["split"] == "train" and "sha256" in entry:
             trained[key].add(entry["sha256"])
@@ -213,7 +219,7 @@ def known_classes(paths: DatasetPaths) -> dict[str, ClassSplit]:
     images are known by their contents.
     """
     recorded = read_record(paths.splits)
-    is_own = _read(paths.pack_summary).get("kind") in ("folder", "csv")
+    is_own = _read(paths.pack_summary).get("kind") in ("folder", "csv", "images")
     if not recorded and is_own and paths.pack.exists():
         recorded = manifest_classes(_pack_manifest(open_pack(paths.pack)))
     return merged(recorded, manifest_classes(_read(paths.given)))
@@ -227,7 +233,8 @@ def _pack_manifest(pack: Pack) -> dict[str, Any]:
     """What a manifest would say of a pack; its images may have been other files before."""
     images = [
         {
-            "class_name": pack.class_names[pack.labels[row]],
+            "name": pack.names[row],
+            "class_name": pack.class_of(row),
             "split": "train" if pack.is_train[row] else "test",
             "sha256": hashlib.sha256(pack.encoded(row)).hexdigest(),
         }
@@ -247,6 +254,11 @@ def merged(
     return found
 
 
+def _unit_key(entry: Mapping[str, Any]) -> str:
+    """What an image of a manifest is split with: the key of its class, or its own without one."""
+    return class_key(entry["class_name"] or entry["name"])
+
+
 def _hashes(key: str) -> tuple[float, float]:
     """Two numbers in [0, 1) of a class: one for its split, one for its position."""
     digest = hashlib.sha256(key.encode()).digest()
@@ -264,7 +276,7 @@ def _origins(
             classes_of[content].append(key)
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in images:
-        key = class_key(entry["class_name"])
+        key = _unit_key(entry)
         if key not in known and entry.get("sha256") in classes_of:
             found[key].update(classes_of[entry["sha256"]])
     return {key: counts.most_common(1)[0] for key, counts in found.items()}

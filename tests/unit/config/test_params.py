@@ -8,7 +8,7 @@ import pydantic
 import pytest
 
 from pipeline.config.params import ConfigurationError, Params, load_params
-from pipeline.datasets.packs import validating_classes
+from pipeline.datasets.packs import validating_units
 from tests.made_params import ABSENT, PARAMS, edited_params
 
 STUDENT = {"dataset": "emblems", "query_px": 32}
@@ -166,7 +166,7 @@ def test_a_share_is_refused_before_rendering_where_training_would_refuse_it(
 ) -> None:
     size = {"datasets.emblems.source.families": 4, "datasets.emblems.source.members": 4}
     path = edited_params(tmp_path, size | {"datasets.emblems.validation_share": share})
-    if validating_classes("abcdefgh", {}, share)[1]:
+    if validating_units("abcdefgh", {}, share)[1]:
         assert load_params(path).datasets["emblems"].validation_share == share
     else:
         with pytest.raises(ConfigurationError, match=r"both sides need two \(0 turns"):

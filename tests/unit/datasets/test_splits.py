@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.datasets.packs import validating_classes
+from pipeline.datasets.packs import validating_units
 from pipeline.datasets.reader import DatasetError, DatasetReader, ListedImage
 from pipeline.datasets.splits import (
     ClassSplit,
@@ -110,7 +110,7 @@ def test_the_tables_split_holds() -> None:
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.34, 0.5])
 def test_the_share_of_validation_is_exact_at_first(count: int, share: float) -> None:
     names = [f"{number}" for number in range(count)]
-    found, _ = validating_classes(names, spaced_positions(names), share)
+    found, _ = validating_units(names, spaced_positions(names), share)
     assert found == names[count - len(found) :]
     assert abs(len(found) - share * count) <= 0.5
 
@@ -120,7 +120,7 @@ def test_what_validates_does_not_depend_on_other_classes() -> None:
     now = assigned([*NEW, *OLD], known)
     for share in (0.2, 0.25, 0.5):
         before, after = (
-            validating_classes(
+            validating_units(
                 [n for n in found if found[n].split == "train"],
                 {n: one.position for n, one in found.items()},
                 share,
@@ -228,7 +228,7 @@ def test_a_manifest_from_before_the_record_keeps_splits_and_validation() -> None
     known = manifest_classes({"images": images, "passed_over": []})
     assert [name for name in OLD if known[name].split == "train"] == OLD[:4]
     positions = {name: one.position for name, one in known.items()}
-    assert validating_classes(OLD[:4], positions, 0.5)[0] == ["m02", "m03"]
+    assert validating_units(OLD[:4], positions, 0.5)[0] == ["m02", "m03"]
     assert known["m00"].trained == ("m00",)
     assert known["m04"].trained == ()
     assert manifest_classes({"files": []}) == {}
