@@ -86,6 +86,10 @@ class DatasetPaths:
     def cell(self, key: str) -> Path:
         return self.results / "cells" / f"{key}.json"
 
+    def calibration(self, key: str) -> Path:
+        """How the scores of a student become its teacher's; null where no image validates."""
+        return self.results / "calibration" / f"{key}.json"
+
     def per_query(self, key: str) -> Path:
         return self.results / "cells" / f"{key}.parquet"
 

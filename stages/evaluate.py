@@ -14,6 +14,8 @@ from pipeline.config.params import Params, load_params
 from pipeline.datasets.packs import Pack, open_pack
 from pipeline.devices import computed_with, resolve_device
 from pipeline.embedding.embeddings import Embed, EvaluationViews, embed_views
+from pipeline.evaluation.accuracy import OVERLAP
+from pipeline.evaluation.calibration import Calibration, calibrate_network, false_matches_passed
 from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups, student_setups
 from pipeline.evaluation.examples import draw_examples
 from pipeline.evaluation.ranking import evaluate_retrieval
@@ -31,6 +33,8 @@ from stages import run_stage
 
 # What a row is about; the rest of its figures are measured.
 FACTS = ("dataset", "network", "backbone", "query_px", "database_px")
+# What passes of a student's false matches where 1 % of the teacher's do: as it is, and calibrated.
+PASSED = ("false_matches_passed", "false_matches_passed_calibrated")
 # Whose results the report shows beside the teacher's.
 SHOWN = ("asymmetric", "naive")
 
@@ -48,26 +52,37 @@ def evaluate(key: str) -> None:
     setups = list(_setups(params, paths, key if student else None, pack))
     settings = params.evaluation
     bootstrap = Bootstrap(settings.bootstrap_samples, settings.confidence, params.seed)
-    labels = torch.from_numpy(pack.labels[test])
+    labels = torch.from_numpy(pack.labels[test]) if pack.labelled else None
     database = setups[0].database
-    teacher = evaluate_retrieval(database, database, labels).query_metrics["average_precision"]
+    teacher = None
+    if labels is not None:
+        itself = evaluate_retrieval(database, database, labels)
+        teacher = itself.query_metrics["average_precision"]
     recall_at = params.datasets[name].recall_at
-    found, results = evaluate_setups(setups, labels, recall_at, bootstrap, teacher)
+    found, values = evaluate_setups(setups, labels, recall_at, bootstrap, teacher, database)
     origin = {"dataset": name, "subset": pack.is_subset, "network": cell}
     rows = {row["role"]: {**origin, **row} for row in found}
+    if student:
+        calibration = _calibrate(params, paths, setups[0], pack)
+        write_json(paths.calibration(key), calibration and calibration.content())
+        if calibration:
+            numbers = labels if labels is None else labels.numpy()
+            passed = false_matches_passed(setups[0].queries, database, numbers, calibration)
+            rows["asymmetric"] |= dict(zip(PASSED, passed, strict=True))
     names = [pack.names[row] for row in test]
-    tables = [result.per_query.assign(role=role, image=names) for role, result in results.items()]
+    tables = [pd.DataFrame(own).assign(role=role, image=names) for role, own in values.items()]
     with replacing(paths.per_query(cell)) as temporary:
         pd.concat(tables, ignore_index=True).to_parquet(temporary)
     shown: dict[str, Any] = {"rows": rows}
     if student:
-        queries = {"teacher": database} | {
+        queries = {"teacher": database[: len(test)]} | {
             one.role: one.queries for one in setups if one.role in SHOWN
         }
-        precision = {role: r.query_metrics["average_precision"] for role, r in results.items()}
-        precision["teacher"] = teacher
+        column = "average_precision" if pack.labelled else OVERLAP.column
+        accuracy = {role: own[column] for role, own in values.items()}
+        accuracy["teacher"] = np.ones(len(test)) if teacher is None else teacher
         px, seed = student.query_px, params.seed
-        shown |= draw_examples(pack, queries, precision, query_px=px, seed=seed)
+        shown |= draw_examples(pack, queries, accuracy, query_px=px, seed=seed)
     else:
         shown["pack"] = read_json(paths.pack_summary)
     write_json(paths.report_part(cell), shown)
@@ -76,6 +91,16 @@ def evaluate(key: str) -> None:
     evaluated, network = setups[0], paths.student(key) if student else paths.teacher
     if isinstance(evaluated.network, Embedder):
         prepare_onnx(network, evaluated.network, evaluated.card.size_px)
+
+
+def _calibrate(
+    params: Params, paths: DatasetPaths, setup: RetrievalSetup, pack: Pack
+) -> Calibration | None:
+    device = resolve_device(params.threads)
+    teacher = open_teacher(paths.teacher, device)
+    share = params.datasets[paths.dataset].validation_share
+    networks = ((setup.network, setup.card.size_px), (teacher.network, teacher.size_px))
+    return calibrate_network(pack, share, *networks, device)
 
 
 def _setups(

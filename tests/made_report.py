@@ -112,7 +112,7 @@ def part(
                 answers = [
                     {
                         "role": role,
-                        "average_precision": 0.3 * (place + 1),
+                        "accuracy": 0.3 * (place + 1),
                         "results": [
                             label | {"hit": i != place}
                             for i, label in enumerate(labels[1 + 5 * place : 6 + 5 * place])

@@ -17,6 +17,10 @@ def recommend(
         float | None,
         typer.Option(help="Points of mAP below the teacher, at the far end of the interval."),
     ] = None,
+    min_overlap: Annotated[
+        float | None,
+        typer.Option(help="Share of the teacher's ten nearest images that it finds, such as 0.9."),
+    ] = None,
     max_latency_ms: Annotated[
         float | None, typer.Option(help="Median time of a query, by `l2s latency`.")
     ] = None,
@@ -30,8 +34,9 @@ def recommend(
 ) -> None:
     """Name the cheapest network within the bounds; several bounds hold together.
 
-    Without --max-drop it is the most accurate one within them. Exit code 0: found for each data
-    set; 1: not for some, and what comes closest is told; 2: a wrong usage, or no study yet.
+    Without --max-drop and --min-overlap it is the most accurate one within them. Exit code 0:
+    found for each data set; 1: not for some, and what comes closest is told; 2: a wrong usage, or
+    no study yet.
     """
     with workspace() as space:
         from pipeline.paths import DatasetPaths
@@ -39,7 +44,7 @@ def recommend(
         from pipeline.report.recommendation import recommend as recommended
         from pipeline.report.tradeoff import read_rows
 
-        bounds = Bounds(max_drop, max_latency_ms, max_gmacs)
+        bounds = Bounds(max_drop, max_latency_ms, max_gmacs, min_overlap)
         chosen = [role.strip() for role in roles.split(",") if role.strip()]
         params, names = space.chosen(dataset)
         answers = {}
@@ -58,15 +63,18 @@ def recommend(
 
 def _lines(name: str, answer: dict[str, Any]) -> list[str]:
     """A recommendation as people read it."""
+    from pipeline.evaluation.accuracy import accuracy_of
+
     row = answer["chosen"] or answer["closest"]
     ms, ratio = row["latency_ms"], row["latency_ratio"]
     latency = "" if ms is None else f", {ms:.3g} ms ({ratio:.2f} of the teacher's)"
+    by = accuracy_of(row)
     return [
         f"{name}: {row['network'] if answer['chosen'] else 'no network'}",
         f"  why: {answer['why']}",
         f"  {row['network']}: {row['role']}, {row['query_px']} px, {row['gmacs']:.3g} GMACs"
-        f"{latency}, mAP {_interval(row, 'map', '%')}, "
-        f"{_interval(row, 'map_drop', 'points')} below the teacher",
+        f"{latency}, {by.name} {_interval(row, by.column, '%')}, "
+        f"{_interval(row, f'{by.column}_drop', 'points')} below the teacher",
         *(
             f"  not {other['network']} ({other['role']}, {other['query_px']} px): {other['why']}"
             for other in (*answer["as_good"], *answer["alternatives"])

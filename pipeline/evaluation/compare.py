@@ -10,6 +10,8 @@ from torch import Tensor
 
 from pipeline.datasets.packs import Pack, open_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.evaluation.accuracy import MAP, OVERLAP, Accuracy
+from pipeline.evaluation.agreement import Search, measure_agreement
 from pipeline.evaluation.cells import Bootstrap
 from pipeline.evaluation.confidence import paired_bootstrap
 from pipeline.evaluation.ranking import evaluate_retrieval
@@ -21,19 +23,35 @@ LEAST_SPREAD = 0.01  # of unit embeddings; untrained networks reach 0.1
 
 @dataclass(frozen=True)
 class Comparison:
-    """The map of a candidate, its gain over a champion's, and the interval of that gain at a
-    confidence `level`, as fractions of 1. The interval's ends are None where the queries are of
-    too few `classes`.
+    """The accuracy of a candidate, its gain over a champion's, and the interval of that gain at a
+    confidence `level`, as fractions of 1. The interval's ends are None where there are too few
+    `units` of the queries: classes, or without labels the images themselves.
     """
 
-    map: float
-    champion_map: float
-    map_gain: float
-    map_gain_low: float | None
-    map_gain_high: float | None
+    by: Accuracy
+    candidate: float
+    champion: float
+    gain: float
+    gain_low: float | None
+    gain_high: float | None
     level: float
     queries: int
-    classes: int
+    units: int
+
+    def metrics(self) -> dict[str, float]:
+        """What the record of a decision holds of it, by the names of the accuracy."""
+        column = self.by.column
+        found = {
+            column: self.candidate,
+            f"champion_{column}": self.champion,
+            f"{column}_gain": self.gain,
+            f"{column}_gain_low": self.gain_low,
+            f"{column}_gain_high": self.gain_high,
+            "level": self.level,
+            "queries": self.queries,
+            self.by.units: self.units,
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -94,7 +112,7 @@ def compare_networks(
     theirs = _embed_queries(pack, champion, device)
     if fault := find_fault(theirs):
         raise ValueError(f"the champion cannot be compared with: {fault}: see `l2s rollback`")
-    labels = torch.from_numpy(pack.labels[pack.rows("test")])
+    labels = torch.from_numpy(pack.labels[pack.rows("test")]) if pack.labelled else None
     return compare_queries(queries, theirs, database, labels, bootstrap)
 
 
@@ -122,18 +140,27 @@ def _embed_queries(pack: Pack, path: Path, device: torch.device) -> Float[Tensor
 def compare_queries(
     candidate: Float[Tensor, "query dim"],
     champion: Float[Tensor, "query dim"],
-    database: Float[Tensor, "query dim"],
-    labels: Int[Tensor, " query"],
+    database: Float[Tensor, "database dim"],
+    labels: Int[Tensor, " query"] | None,
     bootstrap: Bootstrap,
 ) -> Comparison:
-    """The gain in map of the candidate's queries over the champion's, paired by query."""
-    ours = evaluate_retrieval(candidate, database, labels)
-    theirs = evaluate_retrieval(champion, database, labels)
-    precision = ours.query_metrics["average_precision"]
-    classes = labels.numpy()
-    gain = paired_bootstrap(
-        precision, theirs.query_metrics["average_precision"], classes, **asdict(bootstrap)
-    )
-    asked = classes[~np.isnan(precision)]
+    """The gain of the candidate's queries over the champion's, paired by query.
+
+    It is that in map, and without labels in the overlap with the teacher's ten nearest, whose
+    interval is over the query images.
+    """
+    if labels is None:
+        searches = {"candidate": Search(candidate), "champion": Search(champion)}
+        found = measure_agreement(searches, database)
+        by, units = OVERLAP, np.arange(len(candidate))
+        ours, theirs = (found[name][by.column] for name in searches)
+        means = (float(ours.mean()), float(theirs.mean()))
+    else:
+        by, units = MAP, labels.numpy()
+        results = [evaluate_retrieval(one, database, labels) for one in (candidate, champion)]
+        ours, theirs = (one.query_metrics["average_precision"] for one in results)
+        means = (results[0].map, results[1].map)
+    gain = paired_bootstrap(ours, theirs, units, **asdict(bootstrap))
+    asked = units[~np.isnan(ours)]
     interval = (gain.mean, gain.low, gain.high, bootstrap.level)
-    return Comparison(ours.map, theirs.map, *interval, len(asked), len(np.unique(asked)))
+    return Comparison(by, *means, *interval, len(asked), len(np.unique(asked)))

@@ -16,13 +16,14 @@ from pipeline.views.evaluation import evaluation_view
 # Of each kind; a page shows fewer where it has no room.
 QUERIES_EACH = 3
 RESULTS_EACH = 5
+NEAREST = 10  # of the teacher's, which are to be found where there are no classes
 THUMBNAIL_PX = 96
 SHOWN_PX = 160  # a page shows no picture larger, so a larger view is shrunk to this
 LOSSLESS_PX = 64  # up to here a small view keeps each pixel; a larger one is compressed
 
 
 def choose_queries(
-    precision: Mapping[str, Float[np.ndarray, " query"]],
+    accuracy: Mapping[str, Float[np.ndarray, " query"]],
     labels: Int[np.ndarray, " query"],
     *,
     each: int,
@@ -30,19 +31,21 @@ def choose_queries(
 ) -> dict[str, list[int]]:
     """Rows of queries by the reason for which they are chosen, the most telling first.
 
-    above_naive: where the student's average precision exceeds that of the teacher fed the same
-    small image by most; below_teacher: where it falls short of the teacher's at full size by most;
-    at_random: drawn from the rest. No row stands twice, the first two hold no class twice, and
-    only true gains and losses are in them.
+    above_naive: where the student's accuracy exceeds that of the teacher fed the same small image
+    by most; below_teacher: where it falls short of the teacher's at full size by most; at_random:
+    drawn from the rest. No row stands twice, the first two hold no class twice, and only true gains
+    and losses are in them.
 
-    precision: average precision of each query by role: teacher, asymmetric and, unless the student
-        sees the full size, naive; NaN marks a query that is never chosen.
+    accuracy: of each query by role: teacher, asymmetric and, unless the student sees the full size,
+        naive; its average precision, without labels its overlap with the teacher's ten nearest.
+        NaN marks a query that is never chosen.
+    labels: the class of each query; without classes a number of its own.
     each: at most so many of each kind. seed: of those at random.
     """
-    student = precision["asymmetric"]
-    differences = {"below_teacher": precision["teacher"] - student}
-    if "naive" in precision:
-        differences = {"above_naive": student - precision["naive"]} | differences
+    student = accuracy["asymmetric"]
+    differences = {"below_teacher": accuracy["teacher"] - student}
+    if "naive" in accuracy:
+        differences = {"above_naive": student - accuracy["naive"]} | differences
     taken = set(np.flatnonzero(np.isnan(student)).tolist())
     chosen = {}
     for reason, difference in differences.items():
@@ -81,7 +84,7 @@ def first_results(
 def draw_examples(
     pack: Pack,
     queries: Mapping[str, Float[Tensor, "query dim"]],
-    precision: Mapping[str, Float[np.ndarray, " query"]],
+    accuracy: Mapping[str, Float[np.ndarray, " query"]],
     *,
     query_px: int,
     seed: int,
@@ -90,30 +93,33 @@ def draw_examples(
 
     `images` holds the picture of each row of the pack once, however often it is shown; a query's
     `shown` are the rows of its own picture and of its results', `small` is what the student sees.
+    A result is a `hit` if it has the query's class, without classes if it is one of the teacher's
+    ten nearest.
 
     queries: embeddings of the test images by role; those of the teacher are the database, which
-        all search. precision: average precision of each query by role, of these roles at least.
+        all search. accuracy: of each query by role, as for `choose_queries`.
     query_px: the student's size. seed: of the queries drawn at random.
     """
     test = pack.rows("test")
-    labels = pack.labels[test]
-    chosen = choose_queries(precision, labels, each=QUERIES_EACH, seed=seed)
+    labels = pack.labels[test] if pack.labelled else np.arange(len(test))
+    chosen = choose_queries(accuracy, labels, each=QUERIES_EACH, seed=seed)
     rows = [row for of_reason in chosen.values() for row in of_reason]
+    nearest = first_results(queries["teacher"], queries["teacher"], labels, rows, NEAREST)
     found = {
         role: first_results(own, queries["teacher"], labels, rows, RESULTS_EACH)
         for role, own in queries.items()
     }
 
     def described(row: int) -> dict[str, Any]:
-        image, name = int(test[row]), pack.class_names[int(labels[row])]
-        return {"image": image, "name": pack.names[image], "class": name}
+        image = int(test[row])
+        return {"image": image, "name": pack.names[image], "class": pack.class_of(image)}
+
+    def is_hit(row: int, one: int) -> bool:
+        return bool(labels[one] == labels[row]) if pack.labelled else one in nearest[row]
 
     def answer(role: str, row: int) -> dict[str, Any]:
-        results = [
-            described(one) | {"hit": bool(labels[one] == labels[row])} for one in found[role][row]
-        ]
-        precise = float(precision[role][row])
-        return {"role": role, "average_precision": precise, "results": results}
+        results = [described(one) | {"hit": is_hit(row, one)} for one in found[role][row]]
+        return {"role": role, "accuracy": float(accuracy[role][row]), "results": results}
 
     examples = []
     for reason, of_reason in chosen.items():

@@ -15,6 +15,9 @@ from pipeline.config.params import Params
 from pipeline.datasets.packs import open_pack
 from pipeline.datasets.reader import natural_key
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.evaluation.accuracy import accuracy_of
+from pipeline.evaluation.agreement import COLUMNS as AGREEMENT
+from pipeline.evaluation.calibration import calibrate_network
 from pipeline.evaluation.cells import Bootstrap, evaluate_setups, student_setups
 from pipeline.export.parity import LARGEST_DIFFERENCE
 from pipeline.files import read_json
@@ -23,8 +26,9 @@ from pipeline.models.torch_encoder import TorchEncoder
 from pipeline.models.weights import read_card
 from pipeline.paths import DatasetPaths, locked_dependencies, locked_outputs
 from pipeline.search.search import TEACHER, NamedNetwork
-from pipeline.teachers import teacher_card
+from pipeline.teachers.teacher import open_teacher
 
+MAPS = ("map_trapezoid", "map_at_r")
 COUNTS = ("images_train", "classes_train", "images_test", "classes_test")
 
 
@@ -39,8 +43,11 @@ def describe_network(params: Params, named: NamedNetwork, network: TorchEncoder)
     cell = paths.cell(named.key)
     if not cell.exists():
         raise ValueError(f"{named.key} is not evaluated yet ({cell}): run `l2s study`")
-    is_known = _are_of(named, paths)
-    rows = read_json(cell) if is_known else _evaluate(params, named, network, paths)
+    if _are_of(named, paths):
+        found = paths.calibration(named.key)
+        rows, calibration = read_json(cell), read_json(found) if found.exists() else None
+    else:
+        rows, calibration = _evaluate(params, named, network, paths)
     role = "asymmetric" if "asymmetric" in rows else TEACHER
     recalls = {column for row in rows.values() for column in row if "recall_at_" in column}
     data = read_json(paths.pack_summary)
@@ -51,8 +58,14 @@ def describe_network(params: Params, named: NamedNetwork, network: TorchEncoder)
         "card": read_card(named.path),
         "short_px": short_side_px(network.size_px),
         "rows": rows,
+        "calibration": calibration,
+        "by": accuracy_of(rows[role]),
         "row": rows[role],
-        "columns": ["map_trapezoid", "map_at_r", *sorted(recalls, key=natural_key)],
+        "columns": [
+            column
+            for column in (*MAPS, *sorted(recalls, key=natural_key), *AGREEMENT)
+            if any(row.get(column) is not None for row in rows.values())
+        ],
         "level": f"{params.evaluation.confidence:.0%}",
         "data": data,
         "teacher_kind": params.datasets[named.dataset].teacher.kind,
@@ -96,25 +109,32 @@ def _are_of(named: NamedNetwork, paths: DatasetPaths) -> bool:
 
 def _evaluate(
     params: Params, named: NamedNetwork, network: TorchEncoder, paths: DatasetPaths
-) -> dict[str, Any]:
-    """The rows of the network by role, as in results/DATASET/cells/KEY.json."""
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The rows of the network by role, as in the cells, and its calibration."""
     pack = open_pack(paths.pack)
-    test = pack.rows("test")
+    test, share = pack.rows("test"), params.datasets[named.dataset].validation_share
+    database, calibration = torch.from_numpy(np.load(paths.database)), None
+    teacher = open_teacher(paths.teacher, network.device)
     views = EvaluationViews(pack, test, network.size_px)
     contenders = student_setups(
         network.network,
         read_card(named.path),
         embed_views(network.network, views, network.device, name="evaluating anew"),
-        torch.from_numpy(np.load(paths.database)),
-        teacher_card(paths.teacher)["size_px"],
+        database,
+        teacher.size_px,
     )
     if named.key == TEACHER:
         contenders = [replace(contenders[0], role=TEACHER)]
+    else:
+        networks = ((network.network, network.size_px), (teacher.network, teacher.size_px))
+        calibration = calibrate_network(pack, share, *networks, network.device)
     rows, _ = evaluate_setups(
         contenders,
-        torch.from_numpy(pack.labels[test]),
+        torch.from_numpy(pack.labels[test]) if pack.labelled else None,
         params.datasets[named.dataset].recall_at,
         Bootstrap(params.evaluation.bootstrap_samples, params.evaluation.confidence, params.seed),
+        teacher=database,
     )
     origin = {"dataset": named.dataset, "subset": pack.is_subset, "network": named.key}
-    return {row["role"]: origin | row for row in rows}
+    by_role = {row["role"]: origin | row for row in rows}
+    return by_role, calibration and calibration.content()

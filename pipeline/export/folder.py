@@ -28,7 +28,11 @@ from pipeline.tracking.served_package import save_served_model
 PARITY_IMAGES = 200
 CALIBRATION_IMAGES = 128
 INT8 = "encoder_int8.onnx"
-CONTENT = ("README.md", "database", "encoder.onnx", INT8, "mlflow_model", "parity.json")
+CALIBRATION = "calibration.json"
+CONTENT = (
+    *("README.md", "database", "encoder.onnx", INT8, "mlflow_model", "parity.json"),
+    CALIBRATION,
+)
 
 
 def export_network(
@@ -56,6 +60,8 @@ def export_network(
             write_database(folder / "database", database)
         parity = _write_encoders(folder, trained, int8=int8)
         write_json(folder / "parity.json", parity)
+        if described["calibration"]:
+            write_json(folder / CALIBRATION, described["calibration"])
         vectors = None if database is None else database.vectors
         write_text(folder / "README.md", model_card(described, parity, vectors))
     return parity

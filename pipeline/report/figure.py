@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipeline.evaluation.accuracy import accuracy_of
 from pipeline.report.tradeoff import Row, figures, main_opponent, roles_of
 
 FOLDER = Path(__file__).parent
@@ -20,36 +21,42 @@ MOST_TICKS = 7
 
 
 def draw_panel(rows: Sequence[Row], width: int, height: int) -> dict[str, Any]:
-    """Lay out mAP in percent over GMACs, a logarithmic axis, from the rows of one data set.
+    """Lay out accuracy in percent over GMACs, a logarithmic axis, from the rows of one data set.
 
-    marks: the rows, cheapest first, with `x`, `y`, `low_y` and `high_y` (None without an interval)
-    and `own`, whether the backbone is the teacher's. ticks: places and their labels.
+    marks: the rows of known cost and accuracy, cheapest first, with `x`, `y`, `low_y` and `high_y`
+    (None without an interval) and `own`, whether the backbone is the teacher's. ticks: places and
+    their labels.
     """
+    by = accuracy_of(rows[0])
+    own = {row["backbone"] for row in rows if row["role"] == "teacher"}
+    rows = [row for row in rows if row["gmacs"] is not None and row[by.column] is not None]
     right, bottom = width - RIGHT, height - BOTTOM
     costs = [row["gmacs"] for row in rows]
     least, most = min(costs), max(costs)
     pad = max(1.12, (most / least) ** 0.06) if most > least else 3.0
     first, last = least / pad, most * pad
     along = scale(math.log10(first), math.log10(last), LEFT, right)
-    ends = [row[end] for row in rows for end in ("map", "map_low", "map_high")]
+    ends = [row[f"{by.column}{end}"] for row in rows for end in ("", "_low", "_high")]
     percents = [100 * end for end in ends if end is not None]
     ticks = percent_ticks(min(percents), max(percents))
     y = scale(ticks[0], ticks[-1], bottom, TOP)
-    own = {row["backbone"] for row in rows if row["role"] == "teacher"}
     marks = [
         row
         | {
             "own": row["backbone"] in own,
             "x": along(math.log10(row["gmacs"])),
-            "y": y(100 * row["map"]),
+            "y": y(100 * row[by.column]),
         }
         | {
-            f"{end}_y": None if row[f"map_{end}"] is None else y(100 * row[f"map_{end}"])
+            f"{end}_y": None
+            if row[f"{by.column}_{end}"] is None
+            else y(100 * row[f"{by.column}_{end}"])
             for end in ("low", "high")
         }
-        for row in sorted(rows, key=lambda row: (row["gmacs"], row["map"]))
+        for row in sorted(rows, key=lambda row: (row["gmacs"], row[by.column]))
     ]
     return {
+        "measure": by.name,
         "size": (width, height),
         "edges": (LEFT, right, TOP, bottom),
         "x_ticks": [(along(math.log10(tick)), f"{tick:g}") for tick in cost_ticks(first, last)],
@@ -79,7 +86,7 @@ def environment() -> Environment:
         "signed": lambda value: f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}"),
         "figures": figures,
     }
-    found.filters["opponent"] = main_opponent
+    found.filters |= {"opponent": main_opponent, "accuracy": accuracy_of}
     return found
 
 

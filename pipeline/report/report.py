@@ -19,6 +19,7 @@ from typing import Any
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
+from pipeline.evaluation.accuracy import accuracy_of
 from pipeline.evaluation.latency import with_latencies
 from pipeline.files import read_json, write_text
 from pipeline.paths import DatasetPaths
@@ -90,9 +91,10 @@ def render_report(
     for part in parts:
         rows = [{"headroom_closed": None} | row | {"number": next(numbers)} for row in part["rows"]]
         students = [row for row in rows if row["role"] == "asymmetric"]
-        best = max(students, key=lambda row: (row["map"], -row["gmacs"]), default=None)
+        by = accuracy_of(rows[0])
+        best = max(students, key=lambda row: (row[by.column], -row["gmacs"]), default=None)
         teacher = next(row for row in rows if row["role"] == "teacher")
-        said = {"teacher": teacher, "best": best, "verdict": verdict(part["rows"])}
+        said = {"teacher": teacher, "best": best, "verdict": verdict(part["rows"]), "accuracy": by}
         numbered.append({**part, "rows": rows, **said})
     rows = [row for part in numbered for row in part["rows"]]
     shown, left_out = fit_examples(numbered, EXAMPLE_BYTES)

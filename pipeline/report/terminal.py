@@ -6,6 +6,7 @@ from typing import Literal
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from pipeline.evaluation.accuracy import MAP, accuracy_of
 from pipeline.report.tradeoff import NUMBERS, Row, notes, shown_columns
 
 FRONT_NOTE = "* on the Pareto front: no other row is both cheaper and at least as accurate"
@@ -29,7 +30,7 @@ def tradeoff_table(name: str, rows: Sequence[Row], latency: str) -> Table:
     table.caption, table.caption_justify = "\n".join([FRONT_NOTE, *notes(rows), latency]), "left"
     for column in (*_columns(rows[0]), "ms (ratio)"):
         justify: Literal["right", "left"] = "right" if column in NUMBERS else "left"
-        table.add_column(column, justify=justify, no_wrap=column != "mAP gain")
+        table.add_column(column, justify=justify, no_wrap=not column.endswith("gain"))
     for row in rows:
         shown = _columns(row)
         shown["role"] = f"[{COLOURS[row['role']]}]{row['role']}[/]"
@@ -39,5 +40,6 @@ def tradeoff_table(name: str, rows: Sequence[Row], latency: str) -> Table:
 
 
 def _columns(row: Row) -> dict[str, str]:
-    """Those that 120 characters hold: mAP@R stands in the files."""
-    return {name: text for name, text in shown_columns(row).items() if name != "mAP@R %"}
+    """Those that 120 characters hold: the others stand in the files."""
+    hidden = ("mAP@R %", "overlap@10 %") if accuracy_of(row) is MAP else ("overlap@1 %",)
+    return {name: text for name, text in shown_columns(row).items() if name not in hidden}

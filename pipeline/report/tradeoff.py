@@ -2,10 +2,12 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from pipeline.evaluation.accuracy import MAP, OVERLAP, accuracy_of
 from pipeline.evaluation.confidence import LEAST_CLASSES
 from pipeline.evaluation.latency import with_latencies
 from pipeline.evaluation.roles import OPPONENTS
@@ -14,6 +16,10 @@ from pipeline.paths import DatasetPaths
 
 SUBSET_NOTE = "subset: a part of the data set only; not comparable with published figures"
 HEADROOM_NOTE = "closed: (map - naive map) / (teacher map - naive map), the headroom that is closed"
+OVERLAP_NOTE = (
+    "overlap@k: share of the teacher's k nearest images that a query finds; self-recall: share of "
+    "the queries that find their own image first, where it is not left out"
+)
 ROLES = {
     "teacher": "The teacher at full size, in its own database: the upper bound.",
     "asymmetric": "The student, from small images, in the teacher's database: the method.",
@@ -24,7 +30,10 @@ ROLES = {
 }
 UNTRAINED = ("naive", "adapter")  # roles that need no training; one row each for all of one size
 # Columns on the right.
-NUMBERS = {"query px", "mAP %", "mAP@R %", "R@1 %", "closed %", "GMACs", "ms (ratio)"}
+NUMBERS = {
+    *("query px", "mAP %", "mAP@R %", "R@1 %", "closed %", "GMACs", "ms (ratio)"),
+    *("overlap@1 %", "overlap@10 %", "self-recall %"),
+}
 
 Row = dict[str, Any]  # None where it has no value in a column
 
@@ -38,7 +47,7 @@ def table_rows(cells: Iterable[Mapping[str, Row]]) -> list[Row]:
     """
     order = list(ROLES)
     rows = [row for cell in cells for row in cell.values()]
-    rows.sort(key=lambda row: (-row["gmacs"], row["network"], order.index(row["role"])))
+    rows.sort(key=lambda row: (-cost_of(row), row["network"], order.index(row["role"])))
     kept: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         shared = row["role"] in UNTRAINED
@@ -46,11 +55,15 @@ def table_rows(cells: Iterable[Mapping[str, Row]]) -> list[Row]:
         kept.setdefault(tuple(row[column] for column in own), row)
     rows = list(kept.values())
     columns = dict.fromkeys(column for row in rows for column in row)
-    front = pareto_front([row["gmacs"] for row in rows], [row["map"] for row in rows])
-    return [
-        {column: row.get(column) for column in columns} | {"pareto": on}
-        for row, on in zip(rows, front, strict=True)
-    ]
+    rows = [{column: row.get(column) for column in columns} for row in rows]
+    accuracy = [row[accuracy_of(row).column] or 0.0 for row in rows]
+    front = pareto_front([cost_of(row) for row in rows], accuracy)
+    return [row | {"pareto": on} for row, on in zip(rows, front, strict=True)]
+
+
+def cost_of(row: Row) -> float:
+    """GMACs of a query; those that nobody knows, of a teacher without a network, are endless."""
+    return math.inf if row["gmacs"] is None else float(row["gmacs"])
 
 
 def pareto_front(cost: Sequence[float], accuracy: Sequence[float]) -> list[bool]:
@@ -90,16 +103,20 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 def shown_columns(row: Row) -> dict[str, str]:
     """What people compare of a row, in words: percent, GMACs, a star for the Pareto front."""
+    accuracy = accuracy_of(row)
+    others = {"overlap@1 %": "overlap_at_1", "self-recall %": "self_recall"}
+    if accuracy is MAP:
+        others = {"mAP@R %": "map_at_r", "R@1 %": "recall_at_1"}
+        others |= {f"{OVERLAP.name} %": OVERLAP.column} if OVERLAP.column in row else {}
     return {
         "network": row["network"],
         "role": row["role"],
         "query px": str(row["query_px"]),
-        "mAP %": f"{percent(row, 'map')}{between(row, 'map')}",
-        "mAP@R %": percent(row, "map_at_r"),
-        "R@1 %": percent(row, "recall_at_1"),
-        "mAP gain": gain_text(row),
+        f"{accuracy.name} %": f"{percent(row, accuracy.column)}{between(row, accuracy.column)}",
+        **{name: percent(row, column) for name, column in others.items()},
+        f"{accuracy.name} gain": gain_text(row),
         "closed %": percent(row, "headroom_closed"),
-        "GMACs": f"{row['gmacs']:.4g}",
+        "GMACs": "unknown" if row["gmacs"] is None else f"{row['gmacs']:.4g}",
         "front": "*" if row["pareto"] else "",
     }
 
@@ -126,17 +143,26 @@ def is_subset(rows: Sequence[Row]) -> bool:
 
 def notes(rows: Sequence[Row]) -> list[str]:
     """What a reader of the figures must know."""
+    accuracy = accuracy_of(rows[0])
     closed = any(row.get("headroom_closed") is not None for row in rows)
-    found = [HEADROOM_NOTE * closed, interval_note(rows), SUBSET_NOTE * is_subset(rows)]
+    found = [
+        OVERLAP_NOTE * (accuracy is not MAP),
+        (HEADROOM_NOTE if accuracy is MAP else HEADROOM_NOTE.replace("map", accuracy.name))
+        * closed,
+        interval_note(rows),
+        SUBSET_NOTE * is_subset(rows),
+    ]
     return [note for note in found if note]
 
 
 def interval_note(rows: Sequence[Row]) -> str:
     """Why the rows of a data set have no intervals; empty where they have."""
-    if rows[0]["map_low"] is not None:
+    accuracy = accuracy_of(rows[0])
+    if rows[0][f"{accuracy.column}_low"] is not None:
         return ""
-    count = rows[0]["classes"]
-    return f"no intervals: {count} test classes say too little, {LEAST_CLASSES} are needed"
+    count = rows[0]["classes" if accuracy is MAP else "queries"]
+    units = f"test {accuracy.units}"
+    return f"no intervals: {count} {units} say too little, {LEAST_CLASSES} are needed"
 
 
 def main_opponent(row: Row) -> str | None:
@@ -144,15 +170,15 @@ def main_opponent(row: Row) -> str | None:
 
     An asymmetric row has naive, a symmetric one baseline.
     """
-    known = OPPONENTS.get(row["role"], ())
-    return next((one for one in known if row.get(f"map_over_{one}") is not None), None)
+    known, column = OPPONENTS.get(row["role"], ()), accuracy_of(row).column
+    return next((one for one in known if row.get(f"{column}_over_{one}") is not None), None)
 
 
 def gain_text(row: Row) -> str:
     opponent = main_opponent(row)
     if not opponent:
         return ""
-    column = f"map_over_{opponent}"
+    column = f"{accuracy_of(row).column}_over_{opponent}"
     return f"{100 * row[column]:+.1f} over {opponent}{between(row, column, sign='+')}"
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from pipeline.report.tradeoff import UNTRAINED, Row, between, figures, interval_note
+from pipeline.evaluation.accuracy import MAP, OVERLAP, accuracy_of
+from pipeline.report.tradeoff import UNTRAINED, Row, between, cost_of, figures, interval_note
 
 WITHOUT_METHOD = {
     "naive": "the teacher fed the same small images (naive)",
@@ -33,7 +34,8 @@ def verdict(rows: Sequence[Row]) -> str:
 
 def stands(row: Row, opponent: str) -> str:
     """How a row compares with an opponent: "better", "worse", "no better", or "" for not known."""
-    return _word(row.get(f"map_over_{opponent}_low"), row.get(f"map_over_{opponent}_high"))
+    column = f"{accuracy_of(row).column}_over_{opponent}"
+    return _word(row.get(f"{column}_low"), row.get(f"{column}_high"))
 
 
 def stands_to_row(row: Row, other: Row) -> str:
@@ -46,15 +48,16 @@ def stands_to_row(row: Row, other: Row) -> str:
     if _are_paired(other, row):
         word = stands(other, row["role"])
         return {"better": "worse", "worse": "better"}.get(word, word)
-    if row["map_low"] is None:
+    low, high = (f"{accuracy_of(row).column}_{end}" for end in ("low", "high"))
+    if row[low] is None or other[low] is None:
         return ""
-    return _word(row["map_low"] - other["map_high"], row["map_high"] - other["map_low"])
+    return _word(row[low] - other[high], row[high] - other[low])
 
 
 def _are_paired(row: Row, other: Row) -> bool:
     shared = other["role"] in UNTRAINED and row["query_px"] == other["query_px"]
     one_cell = shared or row["network"] == other["network"]
-    return one_cell and row.get(f"map_over_{other['role']}") is not None
+    return one_cell and row.get(f"{accuracy_of(row).column}_over_{other['role']}") is not None
 
 
 def _word(low: float | None, high: float | None) -> str:
@@ -65,7 +68,8 @@ def _word(low: float | None, high: float | None) -> str:
 
 def _clause(students: Sequence[Row], opponent: str) -> str:
     """The students that are better than an opponent, no better, and worse, with the points."""
-    column, than, parts = f"map_over_{opponent}", f" than {WITHOUT_METHOD[opponent]}", []
+    column = f"{accuracy_of(students[0]).column}_over_{opponent}"
+    than, parts = f" than {WITHOUT_METHOD[opponent]}", []
     for word in ("better", "no better", "worse"):
         found = [row for row in students if stands(row, opponent) == word]
         if not found:
@@ -87,7 +91,7 @@ def _advice(rows: Sequence[Row], students: Sequence[Row]) -> str:
     worth = [
         row
         for row in students
-        if row["gmacs"] < teacher["gmacs"]
+        if row["gmacs"] < cost_of(teacher)
         and all(
             stands_to_row(row, other) == "better"
             for other in rows
@@ -99,12 +103,18 @@ def _advice(rows: Sequence[Row], students: Sequence[Row]) -> str:
             "Deploy no student: none is both cheaper than the teacher and better than what "
             "needs no training."
         )
-    best = max(worth, key=lambda row: (row["map"], -row["gmacs"]))
-    share = figures(100 * best["gmacs"] / teacher["gmacs"], 2)
-    said = (
-        f"To deploy in the teacher's database: {best['network']}, {share} % of the teacher's "
-        f"GMACs, {100 * best['map_drop']:.1f}{between(best, 'map_drop')} points of mAP below it"
-    )
+    by = accuracy_of(teacher)
+    best = max(worth, key=lambda row: (row[by.column], -row["gmacs"]))
+    said = f"To deploy in the teacher's database: {best['network']}, "
+    if teacher["gmacs"] is None:
+        said += f"{figures(best['gmacs'])} GMACs (the teacher's are unknown)"
+    else:
+        said += f"{figures(100 * best['gmacs'] / teacher['gmacs'], 2)} % of the teacher's GMACs"
+    if by is MAP:
+        drop = f"{100 * best['map_drop']:.1f}{between(best, 'map_drop')}"
+        said += f", {drop} points of mAP below it"
+    else:
+        said += f": it finds {finds(best)}"
     rivals = [
         row
         for row in rows
@@ -112,9 +122,15 @@ def _advice(rows: Sequence[Row], students: Sequence[Row]) -> str:
         if stands_to_row(row, best) == "better"
     ]
     if rivals:
-        rival = max(rivals, key=lambda row: row["map"])
+        rival = max(rivals, key=lambda row: row[by.column])
         said += (
             f"; with a second database {rival['network']} ({rival['role']}) is more accurate, "
-            f"{100 * rival['map']:.1f} against {100 * best['map']:.1f} %"
+            f"{100 * rival[by.column]:.1f} against {100 * best[by.column]:.1f} %"
         )
     return f"{said}."
+
+
+def finds(row: Row) -> str:
+    """How much of the teacher's own search a row finds, in words."""
+    column = OVERLAP.column
+    return f"{100 * row[column]:.1f}{between(row, column)} % of the teacher's ten nearest"

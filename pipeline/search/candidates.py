@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.config.params import Params
+from pipeline.evaluation.accuracy import MAP, OVERLAP
 from pipeline.files import file_md5
 from pipeline.models.weights import read_card
 from pipeline.paths import DatasetPaths, history_path, locked_dependencies, locked_outputs
@@ -53,8 +54,8 @@ def find_fault(params: Params, name: str) -> str:
 def choose_candidate(
     params: Params, name: str, query_px: int, backbone: str | None, *, across_backbones: bool
 ) -> tuple[str | None, tuple[str, ...]]:
-    """The student that stands for a query resolution: the best by validation map of its last epoch,
-    never by a test query; without validation classes the first of params.yaml.
+    """The student that stands for a query resolution: the best by validation map, or overlap, of
+    its last epoch, never by a test query; without validation the first of params.yaml.
 
     backbone: the champion's, whose kind alone competes unless `across_backbones`; None where there
     is no champion: the kind of the first student of params.yaml. The others are the second value.
@@ -65,7 +66,7 @@ def choose_candidate(
     if backbone is None:
         backbone = next(iter(backbones.values()), None)
     scores = {
-        key: _validation_map(history_path(paths.student(key)))
+        key: _validation_score(history_path(paths.student(key)))
         for key, own in backbones.items()
         if across_backbones or own == backbone
     }
@@ -73,6 +74,7 @@ def choose_candidate(
     return max(scores, key=scores.__getitem__, default=None), others
 
 
-def _validation_map(history: Path) -> float:
+def _validation_score(history: Path) -> float:
     table = pd.read_csv(history) if history.exists() else pd.DataFrame()
-    return float(table.get("validation_map", pd.Series([-1.0])).fillna(-1.0).iloc[-1])
+    scores = [table[one.validation] for one in (MAP, OVERLAP) if one.validation in table]
+    return float((scores or [pd.Series([-1.0])])[0].fillna(-1.0).iloc[-1])

@@ -129,7 +129,7 @@ def open_study_database(dataset: str) -> Database:
         vectors=vectors,
         ids=np.arange(len(test)),
         names=[pack.names[row] for row in test],
-        class_names=[pack.class_names[pack.labels[row]] for row in test],
+        class_names=[pack.class_of(int(row)) for row in test],
         read=lambda row: pack.encoded(int(test[row])),
         what=f"test images of {len(pack)}; `l2s index FOLDER` takes all images of a folder",
     )

@@ -32,11 +32,11 @@ def decide(
     a champion of another embedding space gives way without a comparison.
 
     outcome: of the challenge of a champion by another network; None where there is no champion.
-    tolerance_points: points of map (hundredths), 0 or more.
+    tolerance_points: points of map, without labels of overlap_at_10 (hundredths), 0 or more.
     without_interval: where there is no interval, the gain itself decides in its place.
     """
     if not tolerance_points >= 0:  # NaN neither
-        raise ValueError(f"tolerance = {tolerance_points}: must be 0 or more points of map")
+        raise ValueError(f"tolerance = {tolerance_points}: must be 0 or more points of accuracy")
     match outcome:
         case None:
             return Decision("first", "there was no champion of this size")
@@ -49,26 +49,26 @@ def decide(
 
 
 def _weigh(comparison: Comparison, tolerance_points: float, *, without_interval: bool) -> Decision:
-    gain = 100 * comparison.map_gain
+    gain, units = 100 * comparison.gain, f"{comparison.units} test {comparison.by.units}"
     figures = (
-        f"map {100 * comparison.map:.2f} against {100 * comparison.champion_map:.2f}, a difference "
-        f"of {gain:+.2f} points, "
+        f"{comparison.by.column} {100 * comparison.candidate:.2f} against "
+        f"{100 * comparison.champion:.2f}, a difference of {gain:+.2f} points, "
     )
-    if comparison.map_gain_low is None or comparison.map_gain_high is None:
-        figures += f"no interval: {comparison.classes} test classes, {LEAST_CLASSES} are needed: "
+    if comparison.gain_low is None or comparison.gain_high is None:
+        figures += f"no interval: {units}, {LEAST_CLASSES} are needed: "
         if not without_interval:
             option = "`l2s retrain --force --without-interval` lets the difference alone decide"
             return Decision("refused", f"{figures}it may be chance; {option}")
         low = high = gain
     else:
-        low, high = 100 * comparison.map_gain_low, 100 * comparison.map_gain_high
+        low, high = 100 * comparison.gain_low, 100 * comparison.gain_high
         figures += f"{100 * comparison.level:g} % interval {low:+.2f} to {high:+.2f}: "
     if low >= -tolerance_points:
         return Decision("promoted", f"{figures}not worse than {tolerance_points:g} points")
     if gain >= -tolerance_points:
         figures += (
             f"it may be worse by up to {-low:.2f} points, and {tolerance_points:g} are allowed; "
-            f"{comparison.classes} test classes can tell {(high - low) / 2:.2f} points apart"
+            f"{units} can tell {(high - low) / 2:.2f} points apart"
         )
         return Decision("refused", figures)
     return Decision("refused", f"{figures}worse by more than {tolerance_points:g} points")

@@ -1,7 +1,7 @@
 """Candidates against champions: compared, decided, and recorded."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,9 +27,9 @@ TROUBLE = "the champions cannot be read or moved"
 
 @dataclass(frozen=True)
 class Terms:
-    """On which terms a student may replace a champion. `tolerance_points` are points of map;
-    `again`: also one that was judged before; `across_backbones`: also one of another backbone;
-    `without_interval`: also one that test classes too few for an interval find no worse.
+    """On which terms a student may replace a champion. `tolerance_points` are points of map, or of
+    overlap; `again`: also one that was judged before; `across_backbones`: also one of another
+    backbone; `without_interval`: also one that test classes too few for an interval find no worse.
     """
 
     tolerance_points: float = 0.5
@@ -225,7 +225,7 @@ def _challenge(
         tags = {"decision": decision.result, "reason": decision.reason}
         run.set_tags({**tags, "candidate_version": version.version, **computed_with(device)})
         if isinstance(outcome, Comparison):
-            run.log_results({key: v for key, v in asdict(outcome).items() if v is not None})
+            run.log_results(outcome.metrics())
         for tag, text in tags.items():
             store.client.set_model_version_tag(model, version.version, tag, text)
     return decision, version

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 # A saved view of an experiment's page: a row for each current evaluation, the best map first.
 VIEW_TAG = "mlflow.sharedViewState.current"
-COMPARED = ("map", "recall_at_1", "gmacs")
+COMPARED = ("map", "recall_at_1", "overlap_at_10", "gmacs")
 COLUMNS = [f"metrics.`{name}`" for name in (*COMPARED, "latency_ms")]
 COLUMNS += ["tags.`role`", "tags.`query_px`"]
 STATE = {

@@ -15,7 +15,8 @@ from pipeline.paths import STUDY, WORK
 from pipeline.processes import is_dead
 
 RECORDS = STUDY / WORK / "tracking"
-RANKING = "validation_map"  # by which checkpoints are ranked; larger is better
+# By which checkpoints are ranked, the one that a training has; larger is better.
+RANKINGS = ("validation_map", "validation_overlap")
 RUNNING = "RUNNING"
 KNOWN_BY = ("dvc_stage", "role", "fingerprint")  # the tags by which a run is found again
 
@@ -66,8 +67,11 @@ class Record:
 
 
 def kept_epochs(rows: Iterable[Mapping[str, float]], keep_best: int) -> set[int]:
-    """The epochs of the `keep_best` highest validation maps, earlier ones first, and the last."""
-    scores = {int(row["epoch"]): row.get(RANKING, math.nan) for row in rows}
+    """The epochs of the `keep_best` highest `RANKINGS`, earlier ones first, and the last."""
+    scores = {
+        int(row["epoch"]): next((row[name] for name in RANKINGS if name in row), math.nan)
+        for row in rows
+    }
     scored = [epoch for epoch, score in scores.items() if not math.isnan(score)]
     ranked = sorted(scored, key=lambda epoch: (-scores[epoch], epoch))
     return {*ranked[:keep_best], *sorted(scores)[-1:]}

@@ -16,6 +16,8 @@ from pipeline.config.recipes import DistillationRecipe, TeacherRecipe, TripletRe
 from pipeline.datasets.packs import Pack, open_pack, validation_split
 from pipeline.devices import computed_with, loading_threads, resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.evaluation.accuracy import MAP, OVERLAP
+from pipeline.evaluation.agreement import Search, measure_agreement
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, read_json, write_text
 from pipeline.models.embedder import Embedder
@@ -214,13 +216,19 @@ def set_up(network: Embedder, compute: Compute, device: torch.device) -> Embedde
 
 
 def _validate(views: EvaluationViews, database: Tensor | None, network: nn.Module) -> Row:
-    """The map of held-out training classes, if there are any."""
+    """The map of held-out training classes, if there are any; without labels the mean overlap with
+    the teacher's ten nearest of held-out training images.
+    """
     if not len(views):
         return {}
     queries = embed_views(network, views, next(network.parameters()).device)
+    if not views.pack.labelled:
+        assert database is not None, "nothing but a teacher says what is right"
+        agreement = measure_agreement({"student": Search(queries)}, database)["student"]
+        return {OVERLAP.validation: float(agreement[OVERLAP.column].mean())}
     labels = torch.from_numpy(views.pack.labels[views.rows])
     found = evaluate_retrieval(queries, queries if database is None else database, labels)
-    return {"validation_map": found.map}
+    return {MAP.validation: found.map}
 
 
 def dataset_facts(job: TrainingJob) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.evaluation.accuracy import MAP, OVERLAP
 from pipeline.models.embedder import freeze_batch_norm
 from pipeline.progress import Progress
 from pipeline.training.checkpoints import Row, load_checkpoint, save_checkpoint
@@ -93,7 +94,7 @@ def train(
                 row |= validate(network)
                 save_checkpoint(folder, parts, history)
                 on_epoch(row)
-                shown = ("epoch", "loss", "validation_map")
+                shown = ("epoch", "loss", MAP.validation, OVERLAP.validation)
                 progress.note({name: row[name] for name in shown if name in row})
     network.eval()
     return history

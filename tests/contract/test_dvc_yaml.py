@@ -27,7 +27,7 @@ OUTS = {
     **{stage: [path, history_path(path)] for stage, path in TRAINED.items()},
     "embed_database": [D.database, D.index],
     "evaluate_teacher": [D.cell("teacher"), D.per_query("teacher"), D.report_part("teacher")],
-    "evaluate": [D.cell(K), D.per_query(K), D.report_part(K)],
+    "evaluate": [D.cell(K), D.calibration(K), D.per_query(K), D.report_part(K)],
     "report": [D.page, D.metrics, D.page.with_name("accuracy.csv")],
 }
 # What each stage reads of other stages' outputs.

@@ -57,7 +57,7 @@ def test_rows_hold_the_metrics_the_intervals_and_the_cost() -> None:
         assert (row["queries"], row["excluded_queries"], row["classes"]) == (37, 1, 11)
         assert (row["query_px"], row["database_px"], row["input_bytes"]) == (16, 24, 768)
         assert row["parameters"] == 1529
-        pd.testing.assert_frame_equal(results[setup.role].per_query, result.per_query)
+        pd.testing.assert_frame_equal(pd.DataFrame(results[setup.role]), result.per_query)
     assert list(results) == ["asymmetric", "naive"]
 
 

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from pipeline.datasets.packs import Pack, open_pack, write_pack
 from pipeline.datasets.reader import ImageRecord
+from pipeline.evaluation.agreement import Search, measure_agreement
 from pipeline.evaluation.examples import (
     LOSSLESS_PX,
     SHOWN_PX,
@@ -96,18 +98,23 @@ def test_no_more_results_than_there_are(count: int) -> None:
     assert len(found) == min(count, 3)
 
 
+def encoded_noise(generator: np.random.Generator) -> bytes:
+    buffer = io.BytesIO()
+    pixels = generator.integers(0, 255, (50, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     """Two training and three test classes of four images of noise, 40 x 50 pixels."""
     generator = np.random.default_rng(0)
     records = []
     for label, number in itertools.product(range(5), range(4)):
-        buffer = io.BytesIO()
-        pixels = generator.integers(0, 255, (50, 40, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(buffer, "PNG")
+        encoded = encoded_noise(generator)
         split = "train" if label < 2 else "test"
         name = f"class{label}/{number}.png"
-        records.append(ImageRecord(name, f"class{label}", split, buffer.getvalue(), 40, 50))
+        records.append(ImageRecord(name, f"class{label}", split, encoded, 40, 50))
     path = tmp_path_factory.mktemp("pack") / "pack.arrow"
     write_pack(path, iter(records))
     return open_pack(path)
@@ -147,7 +154,7 @@ def test_drawn_examples_hold_names_hits_and_pictures(pack: Pack) -> None:
         seen = {8 + row}
         for answer in query["answers"]:
             role = answer["role"]
-            assert answer["average_precision"] == precision[role][row]
+            assert answer["accuracy"] == precision[role][row]
             found = first_results(queries[role], queries["teacher"], labels, [row], 5)[row]
             assert [result["image"] - 8 for result in answer["results"]] == found
             hits = [result["hit"] for result in answer["results"]]
@@ -156,6 +163,42 @@ def test_drawn_examples_hold_names_hits_and_pictures(pack: Pack) -> None:
         assert query["shown"] == sorted(seen)
     shown = {image for query in drawn["queries"] for image in query["shown"]}
     assert set(drawn["images"]) == {str(image) for image in shown}
+
+
+def test_without_classes_a_hit_is_one_of_the_teachers_ten_nearest(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0)
+    records = [
+        ImageRecord(f"{n}.png", "", "test", encoded_noise(pixels), 40, 50) for n in range(30)
+    ]
+    write_pack(tmp_path / "pack.arrow", records)
+    pack = open_pack(tmp_path / "pack.arrow")
+    generator = torch.Generator().manual_seed(1)
+    database = torch.randn(30, 8, generator=generator)
+    queries = {
+        "teacher": database,
+        "asymmetric": database + torch.randn(30, 8, generator=generator),
+        "naive": database + 2 * torch.randn(30, 8, generator=generator),
+    }
+    searches = {role: Search(own) for role, own in queries.items()}
+    overlap = {
+        role: own["overlap_at_10"] for role, own in measure_agreement(searches, database).items()
+    }
+    drawn = draw_examples(pack, queries, overlap, query_px=32, seed=0)
+    assert {query["class"] for query in drawn["queries"]} == {""}
+    above = [query["image"] for query in drawn["queries"] if query["reason"] == "above_naive"]
+    gain = overlap["asymmetric"] - overlap["naive"]
+    assert above == np.argsort(-gain, kind="stable")[:3].tolist()
+    seen = 0
+    for query in drawn["queries"]:
+        row = query["image"]
+        order = [n for n in (-(database @ database[row])).argsort().tolist() if n != row]
+        for answer in query["answers"]:
+            assert answer["accuracy"] == overlap[answer["role"]][row]
+            for result in answer["results"]:
+                assert result["hit"] == (result["image"] in order[:10])
+                seen += 1
+        assert all(result["hit"] for result in query["answers"][0]["results"])
+    assert seen == 9 * 3 * 5
 
 
 def test_the_small_picture_is_what_the_student_sees(pack: Pack) -> None:

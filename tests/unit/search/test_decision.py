@@ -2,31 +2,37 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
 
+from pipeline.evaluation.accuracy import MAP, OVERLAP
+from pipeline.evaluation.agreement import Search, measure_agreement
 from pipeline.evaluation.cells import Bootstrap
 from pipeline.evaluation.compare import Comparison, Incompatible, Unfit, compare_queries
+from pipeline.evaluation.confidence import paired_bootstrap
 from pipeline.search.decision import decide
 
 
 def comparison(low: float, mean: float, high: float) -> Comparison:
     """Gains in points of map."""
     return Comparison(
-        map=0.5 + mean / 100,
-        champion_map=0.5,
-        map_gain=mean / 100,
-        map_gain_low=low / 100,
-        map_gain_high=high / 100,
+        by=MAP,
+        candidate=0.5 + mean / 100,
+        champion=0.5,
+        gain=mean / 100,
+        gain_low=low / 100,
+        gain_high=high / 100,
         level=0.95,
         queries=100,
-        classes=20,
+        units=20,
     )
 
 
 def without_interval(mean: float) -> Comparison:
-    found = replace(comparison(0, mean, 0), classes=8)
-    return replace(found, map_gain_low=None, map_gain_high=None)
+    found = replace(comparison(0, mean, 0), units=8)
+    return replace(found, gain_low=None, gain_high=None)
 
 
 @pytest.mark.parametrize(
@@ -110,19 +116,43 @@ def test_queries_are_compared_in_pairs_against_one_database() -> None:
     champion = database.clone()
     champion[[0, 5]] = database[[4, 0]]
     found = compare_queries(database, champion, database, labels, Bootstrap(200, 0.9, 0))
-    assert found.map == 1.0
-    assert found.champion_map == pytest.approx((18 + 2 / 19) / 20)
-    assert found.map_gain == pytest.approx((2 - 2 / 19) / 20)
-    assert found.map_gain_low is not None
-    assert found.map_gain_high is not None
-    assert 0 <= found.map_gain_low < found.map_gain < found.map_gain_high <= 1
-    assert (found.queries, found.classes, found.level) == (20, 10, 0.9)
+    assert (found.by, found.candidate) == (MAP, 1.0)
+    assert found.champion == pytest.approx((18 + 2 / 19) / 20)
+    assert found.gain == pytest.approx((2 - 2 / 19) / 20)
+    assert found.gain_low is not None
+    assert found.gain_high is not None
+    assert 0 <= found.gain_low < found.gain < found.gain_high <= 1
+    assert (found.queries, found.units, found.level) == (20, 10, 0.9)
     same = compare_queries(champion, champion, database, labels, Bootstrap(200, 0.9, 0))
-    assert (same.map_gain_low, same.map_gain, same.map_gain_high) == (0.0, 0.0, 0.0)
+    assert (same.gain_low, same.gain, same.gain_high) == (0.0, 0.0, 0.0)
     few = (rows[:18] for rows in (database, champion, database, labels))
     fewer = compare_queries(*few, Bootstrap(200, 0.9, 0))
-    assert (fewer.classes, fewer.map_gain_low, fewer.map_gain_high) == (9, None, None)
-    assert fewer.map_gain == pytest.approx((2 - 2 / 17) / 18)
+    assert (fewer.units, fewer.gain_low, fewer.gain_high) == (9, None, None)
+    assert fewer.gain == pytest.approx((2 - 2 / 17) / 18)
+
+
+def test_without_labels_the_overlap_decides_by_query_image() -> None:
+    generator = torch.Generator().manual_seed(0)
+    database, noise = torch.randn(2, 60, 8, generator=generator, dtype=torch.float64)
+    near, far = (normalize(database + weight * noise, dim=1) for weight in (0.3, 3.0))
+    database = normalize(database, dim=1)
+    found = compare_queries(near, far, database, None, Bootstrap(200, 0.9, 0))
+    searches = {"near": Search(near), "far": Search(far)}
+    overlaps = [one["overlap_at_10"] for one in measure_agreement(searches, database).values()]
+    assert found.by is OVERLAP
+    assert (found.candidate, found.champion) == tuple(float(one.mean()) for one in overlaps)
+    alone = paired_bootstrap(*overlaps, np.arange(60), samples=200, level=0.9, seed=0)
+    assert (found.gain, found.gain_low, found.gain_high) == (alone.mean, alone.low, alone.high)
+    assert (found.queries, found.units) == (60, 60)
+    assert found.metrics().keys() == {
+        *("overlap_at_10", "champion_overlap_at_10", "level", "queries", "images"),
+        *(f"overlap_at_10_gain{end}" for end in ("", "_low", "_high")),
+    }
+    decision = decide(found, 0.5)
+    assert decision.result == "promoted"
+    assert decision.reason.startswith(f"overlap_at_10 {100 * found.candidate:.2f} against ")
+    back = decide(compare_queries(far, near, database, None, Bootstrap(200, 0.9, 0)), 0.5)
+    assert back.result == "refused"
 
 
 @pytest.mark.usefixtures("without_shape_checks")
