@@ -1,0 +1,174 @@
+"""Whether a teacher gives the vectors that are stored, and if not, what is different.
+
+Before anything is trained, some images are embedded again and compared with their stored vectors.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.datasets.vector_batches import Findings, VectorsError, vectors_of
+from pipeline.datasets.vector_stores import VectorStore
+from pipeline.embedding.preprocessing import Preprocessing, differing, network_input
+from pipeline.models.backbones import Colour
+
+IMAGES = 200  # that are compared
+SUSPECTED = 24  # of them, those least alike, on which the suspects are tried
+FITS, REFUSED = 0.99, 0.9  # mean cosine
+_LEAST_GAIN = 0.02  # of cosine, for a suspect that does not fit by itself
+_MOST_TOGETHER = 3
+_BATCH_IMAGES = 16
+
+Encode = Callable[[Float[Tensor, "image channel size size"]], Float[Tensor, "image dim"]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A teacher on trial: images between 0 and 1 to vectors, and what it wants them to be.
+
+    own: the mean and deviation that it normalises by. takes_size: whether it can be given square
+    images of so many pixels.
+    """
+
+    encode: Encode
+    way: Preprocessing
+    device: torch.device
+    takes_size: Callable[[int], bool] = lambda _: False
+
+    @property
+    def own(self) -> tuple[Colour, Colour]:
+        return self.way.mean, self.way.std
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What came out. `cosine` is the mean between stored and embedded vectors of `images` images.
+
+    differences: what is different, in words, as far as it was found; `explained` is the cosine
+    where that is taken into account. notes: what is told of the stored vectors themselves.
+    """
+
+    images: int
+    cosine: float
+    differences: tuple[str, ...]
+    explained: float
+    notes: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        lines = list(self.notes)
+        lines.append(
+            f"{self.images} images embedded again: mean cosine to their stored vectors "
+            f"{self.cosine:.4f}"
+        )
+        if self.cosine >= FITS:
+            return [*lines, "the teacher is the one that made the vectors"]
+        if not self.differences and self.cosine >= REFUSED:
+            return [*lines, "nothing usual explains the rest"]
+        if not self.differences:
+            reason = "another model altogether, other weights or another layer"
+            return [*lines, f"nothing usual explains it: {reason}"]
+        found = "; ".join(self.differences)
+        return [*lines, f"what fits: {found}: mean cosine {self.explained:.4f}"]
+
+    def require(self, *, force: bool) -> None:
+        """Raise VectorsError where the vectors are too far off, unless it is forced."""
+        if self.cosine < REFUSED and not force:
+            raise VectorsError(
+                f"{self.lines()[-1]}: the mean cosine is {self.cosine:.4f}, and under {REFUSED} a "
+                "student would learn another space than the stored one: mend the teacher or the "
+                "vectors; or learn from the vectors alone (--teacher none); or --force"
+            )
+
+
+def compare_with_stored(
+    subject: Subject, pictures: Sequence[tuple[str, bytes]], store: VectorStore
+) -> Preflight:
+    """Embed the pictures (id, encoded) and hold them against the vectors of the store.
+
+    Raises VectorsError for ids without a vector and vectors of another length; UnreadableImage.
+    """
+    findings = Findings()
+    ids = [name for name, _ in pictures]
+    stored = vectors_of(ids, store.batches(findings), store.address)
+    embedded = _embedded(subject, subject.way, pictures)
+    if embedded.shape[1] != stored.shape[1]:
+        raise VectorsError(
+            f"{store.address}: its vectors have {stored.shape[1]} numbers, those of the teacher "
+            f"{embedded.shape[1]}: another model"
+        )
+    cosines = (embedded * stored).sum(1)
+    notes, cosine = tuple(findings.lines()), float(cosines.mean())
+    if cosine >= FITS:
+        return Preflight(len(ids), cosine, (), cosine, notes)
+    least = np.argsort(cosines, kind="stable")[:SUSPECTED]
+    some = [pictures[place] for place in least.tolist()]
+    found = out_of_step([ids[place] for place in least.tolist()], embedded[least], store)
+    if found is not None:
+        return Preflight(len(ids), cosine, (found[0],), found[1], notes)
+    differences, way = explanation(subject, some, stored[least])
+    explained = cosine
+    if differences:
+        explained = float((_embedded(subject, way, pictures) * stored).sum(1).mean())
+    return Preflight(len(ids), cosine, differences, explained, notes)
+
+
+def explanation(
+    subject: Subject, pictures: Sequence[tuple[str, bytes]], stored: Float[np.ndarray, "image dim"]
+) -> tuple[tuple[str, ...], Preprocessing]:
+    """Which usual suspects, one or a few together, bring the pictures nearest to their vectors."""
+
+    def cosine(way: Preprocessing) -> float:
+        return float((_embedded(subject, way, pictures) * stored).sum(1).mean())
+
+    way, best, words = subject.way, cosine(subject.way), []
+    for _ in range(_MOST_TOGETHER):
+        tried = [
+            (cosine(replace(way, **suspect.changes)), suspect)
+            for suspect in differing(way, subject.takes_size)
+        ]
+        reached, suspect = max(tried, key=lambda one: one[0])
+        if reached < max(best, min(FITS, best + _LEAST_GAIN)):
+            break
+        way, best = replace(way, **suspect.changes), reached
+        words.append(suspect.words)
+        if best >= FITS:
+            break
+    return tuple(words), way
+
+
+def out_of_step(
+    ids: Sequence[str], embedded: Float[np.ndarray, "image dim"], store: VectorStore
+) -> tuple[str, float] | None:
+    """Whether the vectors of the images are stored under other ids: in words, and the cosine."""
+    nearest, names = np.full(len(ids), -np.inf), [""] * len(ids)
+    for batch in store.batches():
+        similarities = embedded @ batch.vectors.T
+        best = similarities.argmax(1)
+        values = similarities[np.arange(len(ids)), best]
+        for place in np.flatnonzero(values > nearest).tolist():
+            nearest[place], names[place] = values[place], batch.ids[best[place]]
+    others = sum(one != name for one, name in zip(ids, names, strict=True))
+    if nearest.mean() < FITS or 2 * others < len(ids):
+        return None
+    pair = next((one, name) for one, name in zip(ids, names, strict=True) if one != name)
+    words = f"rows out of step with ids: the vector of {pair[0]} is stored under {pair[1]}"
+    return words, float(nearest.mean())
+
+
+def _embedded(
+    subject: Subject, way: Preprocessing, pictures: Sequence[tuple[str, bytes]]
+) -> Float[np.ndarray, "image dim"]:
+    """Unit vectors of the pictures, prepared in a way."""
+    parts = []
+    for start in range(0, len(pictures), _BATCH_IMAGES):
+        some = pictures[start : start + _BATCH_IMAGES]
+        images = torch.stack([network_input(content, n, way, subject.own) for n, content in some])
+        with torch.inference_mode():
+            parts.append(subject.encode(images.to(subject.device)).float().cpu().numpy())
+    vectors = np.concatenate(parts)
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit

@@ -1,0 +1,194 @@
+"""Each usual way to differ is made on purpose, detected and named."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from pipeline.datasets.vector_batches import VectorBatch, VectorsError
+from pipeline.datasets.vector_stores import VectorStore
+from pipeline.embedding.preflight import FITS, Subject, compare_with_stored
+from pipeline.embedding.preprocessing import SUSPECTS, Preprocessing, Suspect, network_input
+from pipeline.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.models.weights import build_embedder
+from pipeline.views.evaluation import evaluation_view
+from tests.icc_profiles import rgb_profile
+
+CPU, PX = torch.device("cpu"), 32
+# Neither family's, so that both are suspects.
+WAY = Preprocessing(PX, (0.4, 0.5, 0.45), (0.2, 0.25, 0.3))
+WEIGHTS = Path(__file__).parents[4] / "shared/weights/efficientnet_lite0_imagenet.safetensors"
+
+
+class Sensitive(nn.Module):
+    """A network that sees every pixel: random weights of a library's hardly tell colours apart."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.filters = torch.randn(48, 3, 3, 3, generator=generator)
+        self.mix = torch.randn(64, 48 * 64, generator=generator)
+        self.mean, self.std = (torch.tensor(c).view(3, 1, 1) for c in (WAY.mean, WAY.std))
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = nn.functional.conv2d((images - self.mean) / self.std, self.filters, padding=1)
+        pooled = nn.functional.adaptive_avg_pool2d(features.tanh(), 8).flatten(1)
+        return normalize(pooled @ self.mix.T)
+
+
+def picture(number: int, *, exif: int | None = None, profile: bytes | None = None) -> bytes:
+    """A picture of coloured noise at several scales, 90 by 60 pixels."""
+    rng = np.random.default_rng(number)
+    layers = [
+        np.asarray(
+            Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)).resize((90, 60)), float
+        )
+        for h, w in ((2, 3), (6, 9), (60, 90))
+    ]
+    mixed = 0.4 * layers[0] + 0.3 * layers[1] + 0.3 * layers[2]
+    image = Image.fromarray((mixed * np.array([1.0, 0.7, 0.4])).astype(np.uint8))
+    tags = Image.Exif()
+    if exif:
+        tags[0x0112] = exif
+    image.save(buffer := BytesIO(), "PNG", exif=tags.tobytes(), icc_profile=profile)
+    return buffer.getvalue()
+
+
+def pictures(count: int = 20) -> list[tuple[str, bytes]]:
+    wide = rgb_profile("prophoto")
+    return [
+        (f"{n:02}.png", picture(n, exif=(6, 3, None)[n % 3], profile=wide)) for n in range(count)
+    ]
+
+
+PICTURES = pictures()
+
+
+def embedded(network: Callable[[Tensor], Tensor], way: Preprocessing) -> np.ndarray:
+    images = [network_input(content, name, way, (WAY.mean, WAY.std)) for name, content in PICTURES]
+    with torch.inference_mode():
+        return network(torch.stack(images)).numpy()
+
+
+def store(vectors: np.ndarray, ids: list[str] | None = None) -> VectorStore:
+    names = ids or [name for name, _ in PICTURES]
+    return VectorStore("here", lambda: iter([VectorBatch(names, vectors, [""] * len(names))]))
+
+
+def subject(network: Callable[[Tensor], Tensor]) -> Subject:
+    return Subject(network, WAY, CPU, lambda size_px: size_px <= 224)
+
+
+def test_our_way_is_the_evaluation_view() -> None:
+    rng = np.random.default_rng(1)
+    image = Image.fromarray(rng.integers(0, 256, (50, 71, 3), np.uint8))
+    image.save(buffer := BytesIO(), "PNG")
+    made = network_input(buffer.getvalue(), "one", WAY, (WAY.mean, WAY.std))
+    torch.testing.assert_close(made, evaluation_view(image, PX) / 255, rtol=0, atol=1e-6)
+
+
+def test_the_same_teacher_passes_and_is_told() -> None:
+    network = Sensitive()
+    found = compare_with_stored(subject(network), PICTURES, store(embedded(network, WAY)))
+    assert found.cosine == pytest.approx(1, abs=1e-5)
+    assert found.differences == ()
+    assert found.lines()[-1] == "the teacher is the one that made the vectors"
+    found.require(force=False)
+
+
+MADE = [one for one in SUSPECTS if one.changes.get("size_px", PX) <= 224]
+
+
+@pytest.mark.parametrize("suspect", MADE, ids=lambda one: one.words)
+def test_each_suspect_is_detected_and_named(suspect: Suspect) -> None:
+    network = Sensitive()
+    way = replace(WAY, **suspect.changes)
+    found = compare_with_stored(subject(network), PICTURES, store(embedded(network, way)))
+    if found.cosine >= FITS:  # too small a difference to be told, and to do harm
+        assert suspect.words in ALIKE
+        return
+    assert found.differences == (suspect.words,)
+    assert found.explained > 0.999
+    assert found.lines()[-1].startswith(f"what fits: {suspect.words}: mean cosine ")
+
+
+ALIKE: set[str] = set()
+
+
+def test_two_differences_together_are_named() -> None:
+    network = Sensitive()
+    way = replace(WAY, channels="bgr", is_squashed=True)
+    found = compare_with_stored(subject(network), PICTURES, store(embedded(network, way)))
+    assert set(found.differences) == {
+        "the channels are blue, green, red (BGR)",
+        "squashed to a square, not cropped",
+    }
+
+
+@pytest.mark.parametrize("shift", [1, 7])
+def test_rows_out_of_step_are_detected_and_named(shift: int) -> None:
+    network = Sensitive()
+    vectors = np.roll(embedded(network, WAY), shift, axis=0)
+    found = compare_with_stored(subject(network), PICTURES, store(vectors))
+    (words,) = found.differences
+    assert words.startswith("rows out of step with ids: the vector of ")
+    assert words.split()[-4] == "stored" or " is stored under " in words
+
+
+def test_another_model_altogether_is_refused_unless_forced() -> None:
+    vectors = embedded(Sensitive(seed=1), WAY)
+    found = compare_with_stored(subject(Sensitive()), PICTURES, store(vectors))
+    assert found.differences == ()
+    assert "another model altogether" in found.lines()[-1]
+    with pytest.raises(VectorsError, match=r"another model altogether.*--teacher none.*--force"):
+        found.require(force=False)
+    found.require(force=True)
+
+
+def test_a_model_of_another_length_is_told() -> None:
+    with pytest.raises(VectorsError, match="have 3 numbers, those of the teacher 64: another mod"):
+        compare_with_stored(subject(Sensitive()), PICTURES, store(np.ones((20, 3))))
+
+
+def test_norms_and_number_types_are_no_fault() -> None:
+    network = Sensitive()
+    vectors = np.round(embedded(network, WAY) * 200).astype(np.int8)
+    found = compare_with_stored(subject(network), PICTURES, store(vectors))
+    assert found.differences == ()
+    assert found.cosine > FITS
+    assert found.notes[0].endswith("int8")
+    assert found.notes[1].startswith("not of unit length")
+
+
+def test_images_without_a_vector_are_named() -> None:
+    vectors = embedded(Sensitive(), WAY)
+    ids = [f"x{number}" for number in range(20)]
+    with pytest.raises(VectorsError, match=r"20 of 20 images have no vector: 00\.png, "):
+        compare_with_stored(subject(Sensitive()), PICTURES, store(vectors, ids))
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="needs shared/weights")
+def test_a_real_network_tells_them_apart() -> None:
+    network = build_embedder("timm/tf_efficientnet_lite0", 64, weights=str(WEIGHTS), seed=0).eval()
+    own = tuple(network.mean.flatten().tolist()), tuple(network.std.flatten().tolist())
+    way = replace(WAY, size_px=96, mean=own[0], std=own[1])
+    trial = Subject(network.pooled, way, CPU, lambda size_px: size_px <= 192)
+    for changes, words in (
+        ({"channels": "bgr"}, "the channels are blue, green, red (BGR)"),
+        ({"is_squashed": True}, "squashed to a square, not cropped"),
+        ({"largest": 255}, "pixels from 0 to 255 where 0 to 1 is meant"),
+        ({"mean": IMAGENET_MEAN, "std": IMAGENET_STD}, "mean and deviation of ImageNet"),
+    ):
+        other = replace(way, **changes)
+        images = [network_input(c, n, other, own) for n, c in PICTURES]
+        with torch.inference_mode():
+            vectors = network.pooled(torch.stack(images)).numpy()
+        found = compare_with_stored(trial, PICTURES, store(vectors))
+        assert (found.cosine, found.differences[:1]) == (found.cosine, (words,))
