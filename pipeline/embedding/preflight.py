@@ -110,9 +110,9 @@ def compare_with_stored(
     if found is not None:
         return Preflight(len(ids), cosine, (found[0],), found[1], notes)
     differences, way = explanation(subject, some, stored[least])
-    explained = cosine
-    if differences:
-        explained = float((_embedded(subject, way, pictures) * stored).sum(1).mean())
+    explained = float((_embedded(subject, way, pictures) * stored).sum(1).mean())
+    if explained < REFUSED:  # chance, of many that were tried
+        return Preflight(len(ids), cosine, (), cosine, notes)
     return Preflight(len(ids), cosine, differences, explained, notes)
 
 

@@ -14,14 +14,14 @@ from torch.nn.functional import normalize
 
 from pipeline.datasets.vector_batches import VectorBatch, VectorsError
 from pipeline.datasets.vector_stores import VectorStore
-from pipeline.embedding.preflight import FITS, Subject, compare_with_stored
+from pipeline.embedding.preflight import FITS, Subject, compare_with_stored, explanation
 from pipeline.embedding.preprocessing import SUSPECTS, Preprocessing, Suspect, network_input
 from pipeline.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.models.weights import build_embedder
 from pipeline.views.evaluation import evaluation_view
 from tests.icc_profiles import rgb_profile
 
-CPU, PX = torch.device("cpu"), 32
+CPU, PX, LARGEST_PX = torch.device("cpu"), 32, 160
 # Neither family's, so that both are suspects.
 WAY = Preprocessing(PX, (0.4, 0.5, 0.45), (0.2, 0.25, 0.3))
 WEIGHTS = Path(__file__).parents[4] / "shared/weights/efficientnet_lite0_imagenet.safetensors"
@@ -33,26 +33,26 @@ class Sensitive(nn.Module):
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.filters = torch.randn(48, 3, 3, 3, generator=generator)
-        self.mix = torch.randn(64, 48 * 64, generator=generator)
+        self.filters = torch.randn(24, 3, 2, 2, generator=generator)
+        self.mix = torch.randn(64, 24 * 16**2, generator=generator)
         self.mean, self.std = (torch.tensor(c).view(3, 1, 1) for c in (WAY.mean, WAY.std))
 
     def forward(self, images: Tensor) -> Tensor:
-        features = nn.functional.conv2d((images - self.mean) / self.std, self.filters, padding=1)
-        pooled = nn.functional.adaptive_avg_pool2d(features.tanh(), 8).flatten(1)
+        features = nn.functional.conv2d((images - self.mean) / self.std, self.filters, stride=2)
+        pooled = nn.functional.adaptive_avg_pool2d(features.tanh(), 16).flatten(1)
         return normalize(pooled @ self.mix.T)
 
 
 def picture(number: int, *, exif: int | None = None, profile: bytes | None = None) -> bytes:
-    """A picture of coloured noise at several scales, 90 by 60 pixels."""
+    """A picture of coloured noise at three scales, 90 by 60 pixels."""
     rng = np.random.default_rng(number)
     layers = [
         np.asarray(
             Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)).resize((90, 60)), float
         )
-        for h, w in ((2, 3), (6, 9), (60, 90))
+        for h, w in ((2, 3), (20, 30), (60, 90))
     ]
-    mixed = 0.4 * layers[0] + 0.3 * layers[1] + 0.3 * layers[2]
+    mixed = 0.2 * layers[0] + 0.4 * layers[1] + 0.4 * layers[2]
     image = Image.fromarray((mixed * np.array([1.0, 0.7, 0.4])).astype(np.uint8))
     tags = Image.Exif()
     if exif:
@@ -61,7 +61,7 @@ def picture(number: int, *, exif: int | None = None, profile: bytes | None = Non
     return buffer.getvalue()
 
 
-def pictures(count: int = 20) -> list[tuple[str, bytes]]:
+def pictures(count: int = 12) -> list[tuple[str, bytes]]:
     wide = rgb_profile("prophoto")
     return [
         (f"{n:02}.png", picture(n, exif=(6, 3, None)[n % 3], profile=wide)) for n in range(count)
@@ -83,7 +83,7 @@ def store(vectors: np.ndarray, ids: list[str] | None = None) -> VectorStore:
 
 
 def subject(network: Callable[[Tensor], Tensor]) -> Subject:
-    return Subject(network, WAY, CPU, lambda size_px: size_px <= 224)
+    return Subject(network, WAY, CPU, lambda size_px: size_px <= LARGEST_PX)
 
 
 def test_our_way_is_the_evaluation_view() -> None:
@@ -103,23 +103,23 @@ def test_the_same_teacher_passes_and_is_told() -> None:
     found.require(force=False)
 
 
-MADE = [one for one in SUSPECTS if one.changes.get("size_px", PX) <= 224]
+MADE = [one for one in SUSPECTS if one.changes.get("size_px", PX) <= LARGEST_PX]
 
 
 @pytest.mark.parametrize("suspect", MADE, ids=lambda one: one.words)
 def test_each_suspect_is_detected_and_named(suspect: Suspect) -> None:
     network = Sensitive()
     way = replace(WAY, **suspect.changes)
-    found = compare_with_stored(subject(network), PICTURES, store(embedded(network, way)))
-    if found.cosine >= FITS:  # too small a difference to be told, and to do harm
-        assert suspect.words in ALIKE
+    vectors = embedded(network, way)
+    found = compare_with_stored(subject(network), PICTURES, store(vectors))
+    if suspect.words == "filter: bicubic":  # so near to Lanczos that it does no harm
+        assert FITS < found.cosine < 0.9999
+        assert explanation(subject(network), PICTURES, vectors)[0] == (suspect.words,)
         return
+    assert found.cosine < FITS
     assert found.differences == (suspect.words,)
     assert found.explained > 0.999
     assert found.lines()[-1].startswith(f"what fits: {suspect.words}: mean cosine ")
-
-
-ALIKE: set[str] = set()
 
 
 def test_two_differences_together_are_named() -> None:
@@ -154,7 +154,7 @@ def test_another_model_altogether_is_refused_unless_forced() -> None:
 
 def test_a_model_of_another_length_is_told() -> None:
     with pytest.raises(VectorsError, match="have 3 numbers, those of the teacher 64: another mod"):
-        compare_with_stored(subject(Sensitive()), PICTURES, store(np.ones((20, 3))))
+        compare_with_stored(subject(Sensitive()), PICTURES, store(np.ones((12, 3))))
 
 
 def test_norms_and_number_types_are_no_fault() -> None:
@@ -169,8 +169,8 @@ def test_norms_and_number_types_are_no_fault() -> None:
 
 def test_images_without_a_vector_are_named() -> None:
     vectors = embedded(Sensitive(), WAY)
-    ids = [f"x{number}" for number in range(20)]
-    with pytest.raises(VectorsError, match=r"20 of 20 images have no vector: 00\.png, "):
+    ids = [f"x{number}" for number in range(12)]
+    with pytest.raises(VectorsError, match=r"12 of 12 images have no vector: 00\.png, "):
         compare_with_stored(subject(Sensitive()), PICTURES, store(vectors, ids))
 
 
@@ -178,8 +178,8 @@ def test_images_without_a_vector_are_named() -> None:
 def test_a_real_network_tells_them_apart() -> None:
     network = build_embedder("timm/tf_efficientnet_lite0", 64, weights=str(WEIGHTS), seed=0).eval()
     own = tuple(network.mean.flatten().tolist()), tuple(network.std.flatten().tolist())
-    way = replace(WAY, size_px=96, mean=own[0], std=own[1])
-    trial = Subject(network.pooled, way, CPU, lambda size_px: size_px <= 192)
+    way = replace(WAY, size_px=64, mean=own[0], std=own[1])
+    trial = Subject(network.pooled, way, CPU)
     for changes, words in (
         ({"channels": "bgr"}, "the channels are blue, green, red (BGR)"),
         ({"is_squashed": True}, "squashed to a square, not cropped"),
@@ -191,4 +191,4 @@ def test_a_real_network_tells_them_apart() -> None:
         with torch.inference_mode():
             vectors = network.pooled(torch.stack(images)).numpy()
         found = compare_with_stored(trial, PICTURES, store(vectors))
-        assert (found.cosine, found.differences[:1]) == (found.cosine, (words,))
+        assert found.differences == (words,)

@@ -1,0 +1,74 @@
+"""Stored vectors as a teacher's file: the pack's images first, and nothing lost."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from pipeline.datasets.vector_batches import VectorBatch, VectorsError
+from pipeline.datasets.vector_stores import VectorStore
+from pipeline.teachers.stored_vectors import (
+    open_stored_vectors,
+    write_database,
+    write_stored_vectors,
+)
+
+IDS = [f"{number}.jpg" for number in range(12)]
+ROWS = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
+UNIT = ROWS / np.linalg.norm(ROWS, axis=1, keepdims=True)
+
+
+def batches() -> Iterator[VectorBatch]:
+    for start in (0, 5, 10):
+        some = slice(start, start + 5)
+        yield VectorBatch(IDS[some], ROWS[some], [""] * len(IDS[some]))
+
+
+STORE = VectorStore("here", batches, "n1")
+NAMES = ["7.jpg", "1.jpg", "11.jpg", "4.jpg"]
+OTHERS = [0, 2, 3, 5, 6, 8, 9, 10]
+
+
+def test_the_packs_images_come_first_in_its_order(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    findings = write_stored_vectors(path, NAMES, STORE, size_px=224, view="squashed")
+    assert (findings.rows, findings.dim) == (12, 5)
+    teacher = open_stored_vectors(path)
+    np.testing.assert_allclose(teacher.rows, UNIT[[7, 1, 11, 4, *OTHERS]], atol=1e-6)
+    assert (teacher.dim, teacher.size_px, teacher.card.images) == (5, 224, 4)
+    assert (teacher.card.view, teacher.digest) == ("squashed", "n1")
+    np.testing.assert_array_equal(load_file(path)["vectors"], teacher.rows)  # as others read it
+
+
+def test_the_database_is_all_vectors_those_of_the_test_first(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    write_stored_vectors(path, NAMES, STORE, size_px=224, view="cropped")
+    teacher = open_stored_vectors(path)
+    written = write_database(tmp_path / "database.npy", teacher, np.array([1, 3]))
+    np.testing.assert_allclose(written, UNIT[[1, 4, 7, 11, *OTHERS]], atol=1e-6)
+    np.testing.assert_array_equal(np.load(tmp_path / "database.npy"), written)
+
+
+def test_images_without_a_vector_leave_no_file(tmp_path: Path) -> None:
+    with pytest.raises(VectorsError, match=r"here: 1 of 2 images have no vector: x\.jpg; others"):
+        write_stored_vectors(
+            tmp_path / "t.safetensors", ["x.jpg", "1.jpg"], STORE, size_px=8, view="cropped"
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
+    calls = iter([list(batches()), list(batches())[:2]])
+    store = VectorStore("here", lambda: iter(next(calls)))
+    with pytest.raises(VectorsError, match="has changed while it was read"):
+        write_stored_vectors(tmp_path / "t.safetensors", NAMES, store, size_px=8, view="cropped")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"12345678901", b"\x02" + bytes(7) + b"{}"])
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"t\.safetensors: holds no stored vectors"):
+        open_stored_vectors(tmp_path / "t.safetensors")
