@@ -53,3 +53,16 @@ def test_counting_changes_nothing() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert query_cost(network, 16) == query_cost(network, 16)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("size_px", [160, 48])
+def test_attention_counts_by_the_formula(size_px: int) -> None:
+    """timm's test_vit: 6 blocks of 64 numbers, hidden layers thrice as wide, patches of 16 px."""
+    network = Embedder(build_backbone("timm/test_vit", pretrained=False, pooling="native"), None)
+    patches, width = (size_px // 16) ** 2, 64
+    tokens = patches + 1  # and the class token
+    linear = tokens * width * width * (3 + 1 + 3 + 3)  # queries, keys and values; output; hidden
+    attention = 2 * tokens * tokens * width  # the products with keys, and with values
+    macs = patches * width * 3 * 16 * 16 + 6 * (linear + attention)
+    found = query_cost(network.eval(), size_px)
+    assert found["gmacs"] == pytest.approx(macs / 1e9, rel=1e-12)
