@@ -203,13 +203,12 @@ def select(
         if weights:
             values[f"weights.{names[0]}"] = _given_file("weights", weights, opened.here)
             values[f"datasets.{names[0]}.network.weights"] = "file"
-        if epochs:
-            for recipe in ("teacher", "distillation"):
-                values[f"datasets.{names[0]}.{recipe}.optimisation.epochs"] = epochs
         values |= dict(map(_setting, settings or []))
-        came, left = select_studies(Path("params.yaml"), names, values, original=original)
+        came, left = select_studies(
+            Path("params.yaml"), names, values, original=original, epochs=epochs
+        )
     typer.echo(f"active: {', '.join(names)}" + (f"; inactive: {', '.join(left)}" if left else ""))
-    if came or left or values:
+    if came or left or values or epochs:
         typer.echo("next: l2s study")
 
 

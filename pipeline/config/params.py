@@ -21,7 +21,7 @@ from pipeline.config.recipes import (
     TeacherRecipe,
     TripletRecipe,
 )
-from pipeline.config.sources import EmblemsSource, Model, Source, input_fault
+from pipeline.config.sources import EmblemsSource, ImagesSource, Model, Source, input_fault
 from pipeline.paths import TAKEN
 
 _MOST_CHARACTERS = 1 << 20
@@ -180,6 +180,11 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
         if fault := input_fault(name, dataset.source, given=name in inputs):
             faults.append(fault)
         faults += _emblems_faults(name, dataset)
+        if isinstance(dataset.source, ImagesSource) and dataset.teacher.kind == "trained":
+            faults.append(
+                f"datasets.{name}.teacher.kind = 'trained': must be frozen, onnx or vectors, since "
+                "images without classes have no labels to train with"
+            )
         recipes = {"teacher": dataset.teacher, "distillation": dataset.distillation}
         for part, recipe in recipes.items():
             if isinstance(recipe, TripletRecipe | DistillationRecipe):

@@ -41,13 +41,14 @@ def select_studies(
     settings: Mapping[str, Any] | None = None,
     *,
     original: bool = False,
+    epochs: int | None = None,
 ) -> tuple[list[str], list[str]]:
     """Make `names` the active studies of params.yaml: the names that came, and those that left.
 
     A study that leaves and was edited is saved in `studies/`, from where it comes back; with
     `original` it comes from its preset, and edits that the preset replaces are saved too. What is
     active already stays as it is. settings: values to set then, by the dotted path of their keys;
-    `inputs.NAME` may be new.
+    `inputs.NAME` may be new. epochs: of each network of the studies that is trained.
 
     Raises ValueError for a name that there is not, for entries that cannot be moved and for a key
     that is not there; ConfigurationError for a result that could not be run. Then nothing changes.
@@ -71,7 +72,8 @@ def select_studies(
     replaced = {name: _joined({name: text}) for name in (active if original else leaving)}
     stays = set(names) == set(active) and not original
     changed = text if stays else _joined({name: source(name) for name in names})
-    changed = set_values(changed, settings or {})
+    schedules = _schedules(changed) if epochs else []
+    changed = set_values(changed, {**dict.fromkeys(schedules, epochs), **(settings or {})})
     parse_params(changed, path)
     for name, own in replaced.items():
         if name not in preset_names() or own != preset_text(name):
@@ -79,6 +81,17 @@ def select_studies(
     if changed != text:
         write_text(path, changed)
     return [name for name in names if name not in active], leaving
+
+
+def _schedules(text: str) -> list[str]:
+    """The keys of the epochs in a text of params.yaml; a teacher that is not trained has none."""
+    datasets = _section(read_yaml(text), "datasets")
+    return [
+        f"datasets.{name}.{recipe}.optimisation.epochs"
+        for name, one in datasets.items()
+        for recipe in ("teacher", "distillation")
+        if "optimisation" in one[recipe]
+    ]
 
 
 def with_inactive(params: Params) -> Params:
