@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
 
 class Model(BaseModel):
@@ -13,6 +13,7 @@ class Model(BaseModel):
 
 # Pictures with a longer side are shrunk to it when they are packed; None: the stage's default.
 LargestSide = Annotated[int, Field(ge=16)] | None
+Address = Annotated[str, Field(pattern=r"^(s3|gs|memory)://[^/@?#]*/?$")]
 # Whether a test image that nearly shows the same as an image of another class, or without classes
 # as a training image, stays in the test.
 Duplicates = Literal["keep", "leave_out"]
@@ -77,7 +78,27 @@ class ImagesSource(Model):
     near_duplicates: Duplicates = "leave_out"
 
 
-OwnSource = FolderSource | CsvSource | ImagesSource
+class TableSource(Model):
+    """Images by a table in the folder: `allow` names SCHEME://BUCKET of addresses to open."""
+
+    kind: Literal["table"]
+    table: Annotated[str, Field(min_length=1)]
+    allow: Annotated[tuple[Address, ...], Strict(False)] = ()
+    skip_unreadable: bool
+    largest_side_px: LargestSide = None
+    near_duplicates: Duplicates = "leave_out"
+
+
+class TarsSource(Model):
+    """Images in the tar shards of a folder."""
+
+    kind: Literal["tars"]
+    skip_unreadable: bool
+    largest_side_px: LargestSide = None
+    near_duplicates: Duplicates = "leave_out"
+
+
+OwnSource = FolderSource | CsvSource | ImagesSource | TableSource | TarsSource
 Source = Annotated[
     EmblemsSource | CubSource | CarsSource | SopSource | OwnSource,
     Field(discriminator="kind"),
@@ -90,7 +111,9 @@ def input_fault(name: str, source: Model, *, given: bool) -> str | None:
     match source:
         case EmblemsSource() if given:
             return f"{entry} emblems are rendered; they read no file"
-        case FolderSource() | CsvSource() | ImagesSource() if not given:
+        case FolderSource() | CsvSource() | ImagesSource() | TableSource() | TarsSource() if (
+            not given
+        ):
             return (
                 f"{entry} is missing: must be the folder of the images "
                 f"(`l2s select {name} --path FOLDER` writes it)"

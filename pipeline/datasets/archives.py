@@ -207,18 +207,7 @@ def _tar_members(gate: _Gate) -> Iterator[tuple[str, bytes]]:
             tar = tarfile.TarFile(
                 fileobj=stream, tarinfo=_StrictTarInfo, encoding="utf-8", errors="surrogateescape"
             )
-            while info := tar.next():
-                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
-                name = info.name
-                if info.isdir():
-                    gate.check_entry(name)
-                    continue
-                if not info.isreg() or info.issparse() or "GNU.sparse.major" in info.pax_headers:
-                    reason = "is a link, a device or a special file"
-                    raise ArchiveError(gate.archive, reason, name)
-                if not (size := info.pax_headers.get("size", "0")).isdecimal():
-                    raise ArchiveError(gate.archive, f"has the size {size!r}", name)
-                name = gate.admit_file(name, info.size)
+            for name, info in _tar_files(gate, tar):
                 opened = tar.extractfile(info)
                 assert opened is not None, "it is a regular file"
                 yield name, opened.read()
@@ -230,6 +219,42 @@ def _tar_members(gate: _Gate) -> Iterator[tuple[str, bytes]]:
         raise
     except _FAULTS as error:
         raise _damaged(gate.archive, error, name) from error
+
+
+def _tar_files(gate: _Gate, tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """The regular files of a tar archive that the gate lets through, in archive order."""
+    while info := tar.next():
+        tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
+        name = info.name
+        if info.isdir():
+            gate.check_entry(name)
+            continue
+        if not info.isreg() or info.issparse() or "GNU.sparse.major" in info.pax_headers:
+            raise ArchiveError(gate.archive, "is a link, a device or a special file", name)
+        if not (size := info.pax_headers.get("size", "0")).isdecimal():
+            raise ArchiveError(gate.archive, f"has the size {size!r}", name)
+        yield gate.admit_file(name, info.size), info
+
+
+def tar_places(archive: Path) -> dict[str, tuple[int, int]]:
+    """Where the files of an archive that is not packed lie: offsets and sizes in bytes, by name.
+
+    Raises ArchiveError as `open_archive` does.
+    """
+    places: dict[str, tuple[int, int]] = {}
+    name = None
+    try:
+        with archive.open("rb") as stream:
+            tar = tarfile.TarFile(
+                fileobj=stream, tarinfo=_StrictTarInfo, encoding="utf-8", errors="surrogateescape"
+            )
+            for name, info in _tar_files(_Gate(archive), tar):
+                places[name] = (info.offset_data, info.size)
+    except ArchiveError:
+        raise
+    except _FAULTS as error:
+        raise _damaged(archive, error, name) from error
+    return places
 
 
 def _damaged(archive: Path, error: BaseException, member: str | None = None) -> ArchiveError:

@@ -14,7 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.sources import CsvSource, ImagesSource, OwnSource
+from pipeline.config.sources import (
+    CsvSource,
+    ImagesSource,
+    OwnSource,
+    TableSource,
+    TarsSource,
+)
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.reader import (
     SPLITS,
@@ -30,19 +36,28 @@ from pipeline.datasets.reader import (
     natural_key,
     read_file,
 )
+from pipeline.datasets.tables import list_table
+from pipeline.datasets.tars import list_tars
 
 
 def list_own_images(folder: Path, source: OwnSource) -> DatasetReader:
-    """The images of `folder`: by its sub-folders, by the CSV file in it that `source` names, or all
-    of them without classes.
+    """The images of `folder`: by its sub-folders, by the table in it that `source` names, in its
+    tar shards, or all of them without classes.
 
     Their splits are those that the file gives, else not settled. Raises DatasetError.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: is not a folder")
-    if isinstance(source, CsvSource):
-        return list_csv(folder / source.table)
-    return list_images(folder) if isinstance(source, ImagesSource) else list_folder(folder)
+    match source:
+        case CsvSource():
+            return list_csv(folder / source.table)
+        case TableSource():
+            return list_table(folder / source.table, source.allow)
+        case TarsSource():
+            return list_tars(folder)
+        case ImagesSource():
+            return list_images(folder)
+    return list_folder(folder)
 
 
 def image_manifest(reader: DatasetReader) -> list[dict[str, Any]]:

@@ -56,6 +56,12 @@ def read_column(file: Path, column: str) -> list[object]:
         return list(_cells(file, column, _PLAIN, TEXT_BYTES))
 
 
+def read_columns(file: Path) -> list[str]:
+    """The names of a file's columns. Raises DatasetError."""
+    with _named_faults(file, "has no readable parquet schema"):
+        return list(pq.read_schema(file).names)
+
+
 def read_label_names(file: Path) -> list[str]:
     """The class names that the Hugging Face library writes into the schema, or none."""
     with _named_faults(file, "has no readable parquet schema"):
@@ -77,13 +83,16 @@ def spool_images(
 
 def _images(files: Collection[Path]) -> Iterable[bytes]:
     for _, file in with_splits(files):
-        with _named_faults(file, "cannot read its images"):
-            for row, content in enumerate(_cells(file, "image", _BYTES, archives.MEMBER_BYTES)):
-                if not isinstance(content, bytes):
-                    raise DatasetError(
-                        f"{shown(file)}: row {row}: the column 'image' holds no bytes"
-                    )
-                yield content
+        yield from read_images(file)
+
+
+def read_images(file: Path) -> Iterator[bytes]:
+    """The column `image` of a file, one in memory at a time. Raises DatasetError."""
+    with _named_faults(file, "cannot read its images"):
+        for row, content in enumerate(_cells(file, "image", _BYTES, archives.MEMBER_BYTES)):
+            if not isinstance(content, bytes):
+                raise DatasetError(f"{shown(file)}: row {row}: the column 'image' holds no bytes")
+            yield content
 
 
 def _cells(file: Path, column: str, meant: tuple[str, Tests], cell_bytes: int) -> Iterator[object]:

@@ -219,7 +219,7 @@ def known_classes(paths: DatasetPaths) -> dict[str, ClassSplit]:
     images are known by their contents.
     """
     recorded = read_record(paths.splits)
-    is_own = _read(paths.pack_summary).get("kind") in ("folder", "csv", "images")
+    is_own = _read(paths.pack_summary).get("kind") in ("folder", "csv", "images", "table", "tars")
     if not recorded and is_own and paths.pack.exists():
         recorded = manifest_classes(_pack_manifest(open_pack(paths.pack)))
     return merged(recorded, manifest_classes(_read(paths.given)))

@@ -1,0 +1,79 @@
+"""Images in object storage, by addresses that the user allows.
+
+Keys and passwords are those of the environment, as fsspec and its libraries take them: no address,
+file or message of this program holds one.
+"""
+
+import sys
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from pipeline.datasets.decode import UnreadableImage
+from pipeline.datasets.reader import MAX_FILE_BYTES, DatasetError
+
+SCHEMES = ("s3", "gs", "memory")
+# Beside OSError: what the libraries raise where a store is not there or refuses.
+_STORE_FAULTS = (
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("aiohttp", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+)
+
+
+def check_address(source: str, address: str, allow: Sequence[str]) -> None:
+    """Raise DatasetError for an address of no known form, or under none of `allow`."""
+    parts = urlsplit(address)
+    shown = shown_address(address)
+    if parts.username is not None or parts.password is not None:
+        raise DatasetError(
+            f"{source}: {shown}: holds a name or password, which belong into the environment, as "
+            "fsspec reads them"
+        )
+    if parts.scheme not in SCHEMES or parts.query or parts.fragment or "::" in address:
+        raise DatasetError(f"{source}: {shown}: must be SCHEME://BUCKET/NAME of {SCHEMES}")
+    if f"{parts.scheme}://{parts.netloc}" not in [one.rstrip("/") for one in allow]:
+        allowed = ", ".join(allow) or "none"
+        raise DatasetError(
+            f"{source}: {shown}: is not allowed: source.allow names SCHEME://BUCKET of the "
+            f"addresses that may be opened; now: {allowed}"
+        )
+
+
+def shown_address(address: str) -> str:
+    """The address for messages: without what may be a secret."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def read_object(address: str, name: str) -> bytes:
+    """The bytes of the image `name` at an address that `check_address` has let through.
+
+    Raises UnreadableImage for an object that is not there or too large, DatasetError for a store
+    that cannot be reached, refuses, or needs a library that is not installed.
+    """
+    import fsspec
+
+    shown = shown_address(address)
+    try:
+        with fsspec.open(address, "rb") as file:
+            content: bytes = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError as error:
+        raise UnreadableImage(name, f"there is no {shown}") from error
+    except ImportError as error:
+        raise DatasetError(
+            f"{shown}: {error}: pip install 'large-to-small[storage]' brings s3fs; gs:// needs "
+            "gcsfs"
+        ) from error
+    except (OSError, *_store_faults()) as error:
+        reason = type(error).__name__  # its words may hold a key
+        raise DatasetError(f"{shown}: the store cannot be read ({reason})") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise UnreadableImage(name, f"has more than {MAX_FILE_BYTES} bytes")
+    return content
+
+
+def _store_faults() -> tuple[type[Exception], ...]:
+    loaded = [(sys.modules.get(module), name) for module, name in _STORE_FAULTS]
+    return tuple(getattr(module, name) for module, name in loaded if module is not None)

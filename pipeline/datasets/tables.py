@@ -1,0 +1,185 @@
+"""The user's own images by a table (Parquet, Arrow or CSV): ids, and where or what each image is.
+
+Columns: `id`, one of `path`, `uri` and `image` (bytes), and if wanted `class` and `split`.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+
+from pipeline.datasets.archives import MEMBER_BYTES, MEMBERS
+from pipeline.datasets.object_storage import check_address, read_object
+from pipeline.datasets.parquet import read_column, read_columns, read_images
+from pipeline.datasets.reader import (
+    SPLITS,
+    DatasetError,
+    DatasetReader,
+    ListedImage,
+    check_names,
+    check_split,
+    enumerate_names,
+    read_file,
+)
+
+PLACES = ("path", "uri", "image")  # in one of these columns an image stands
+_TEXTS = ("id", "path", "uri", "class", "split")
+_FORMATS = (".parquet", ".arrow", ".feather", ".csv")
+
+
+def list_table(table: Path, allow: Sequence[str]) -> DatasetReader:
+    """The images of a table in its order; their names are the ids.
+
+    Paths are relative to the table's folder and lie in it; addresses lie under one of `allow`,
+    SCHEME://BUCKET each. Without a column `class` the images have no classes, and without `split`
+    their splits are not settled. An image's bytes are read when they are asked for.
+
+    Raises DatasetError: a column that is not there or is empty in a row, an id that comes twice, a
+    file that is missing or outside, an address that is not allowed.
+    """
+    if not table.is_file():
+        raise DatasetError(f"{table}: is not a file")
+    if table.suffix not in _FORMATS:
+        raise DatasetError(f"{table}: must be {', '.join(_FORMATS)}")
+    names = _column_names(table)
+    places = [name for name in PLACES if name in names]
+    if "id" not in names or len(places) != 1:
+        raise DatasetError(
+            f"{table}: needs the column id and one of {', '.join(PLACES)}; it has "
+            f"{', '.join(names) or 'none'}"
+        )
+    texts = {name: _texts(table, name) for name in _TEXTS if name in names}
+    for name, values in texts.items():
+        if empty := [row for row, value in enumerate(values, 1) if not value]:
+            rows = enumerate_names(empty, 5)
+            raise DatasetError(f"{table}: the column {name!r} is empty in row {rows}")
+    images = _listed(table, texts)
+    check_names(str(table), images)
+    if "split" in texts:
+        check_split(str(table), images)
+    place = places[0]
+    if place == "image":
+        read = _image_reader(table, texts["id"])
+    elif place == "path":
+        read = _path_reader(table, texts["id"], texts["path"])
+    else:
+        for address in texts["uri"]:
+            check_address(str(table), address, allow)
+        addresses = dict(zip(texts["id"], texts["uri"], strict=True))
+
+        def read(name: str) -> bytes:
+            return read_object(addresses[name], name)
+
+    return DatasetReader(tuple(images), read)
+
+
+def _listed(table: Path, texts: dict[str, list[str]]) -> list[ListedImage]:
+    ids = texts["id"]
+    classes, splits = texts.get("class", [""] * len(ids)), texts.get("split", [None] * len(ids))
+    if wrong := [word for word in dict.fromkeys(splits) if word not in (None, *SPLITS)]:
+        raise DatasetError(f"{table}: split is {wrong[0]!r}, must be train or test")
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(classes), 1)}
+    rows = zip(ids, classes, splits, strict=True)
+    return [
+        ListedImage(name, class_name, numbers[class_name] if class_name else 0, split)  # type: ignore[arg-type]
+        for name, class_name, split in rows
+    ]
+
+
+def _column_names(table: Path) -> list[str]:
+    if table.suffix == ".parquet":
+        return read_columns(table)
+    try:
+        if table.suffix == ".csv":
+            with pyarrow.csv.open_csv(table) as opened:
+                return list(opened.schema.names)
+        return list(_opened_arrow(table).schema.names)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(table, error) from error
+
+
+def _texts(table: Path, column: str) -> list[str]:
+    """The values of a column as text without blanks around it, empty where there is none."""
+    if table.suffix == ".parquet":
+        values = read_column(table, column)
+    else:
+        try:
+            if table.suffix == ".csv":
+                options = pyarrow.csv.ConvertOptions(
+                    include_columns=[column], column_types={column: pa.string()}
+                )
+                found = pyarrow.csv.read_csv(table, convert_options=options)
+            else:
+                found = _opened_arrow(table)
+            values = found.column(column).cast(pa.string()).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(table, error) from error
+    if len(values) > MEMBERS:
+        raise DatasetError(f"{table}: has {len(values)} rows, more than {MEMBERS}")
+    return ["" if value is None else str(value).strip() for value in values]
+
+
+def _opened_arrow(table: Path) -> pa.Table:
+    """An Arrow file mapped into memory, and checked to its last value."""
+    found = pa.ipc.open_file(pa.memory_map(str(table))).read_all()
+    found.validate(full=True)
+    return found
+
+
+def _unreadable(table: Path, error: Exception) -> DatasetError:
+    return DatasetError(f"{table}: cannot be read: {' '.join(str(error).split())}")
+
+
+def _path_reader(table: Path, ids: list[str], paths: list[str]) -> Callable[[str], bytes]:
+    folder = Path(os.path.realpath(table.parent))
+    files = {one: folder / path for one, path in zip(ids, paths, strict=True)}
+    if outside := [
+        path
+        for path, file in zip(paths, files.values(), strict=True)
+        if Path(os.path.realpath(file.parent)) != Path(os.path.normpath(file.parent))
+        or not Path(os.path.normpath(file)).is_relative_to(folder)
+    ]:
+        reason = f"names files outside of {table.parent} or behind links to folders"
+        raise DatasetError(f"{table}: {reason}: {enumerate_names(outside)}")
+    if missing := [p for p, f in zip(paths, files.values(), strict=True) if not f.is_file()]:
+        reason = f"files are missing, or are no regular files: {enumerate_names(missing)}"
+        raise DatasetError(f"{table}: {reason}")
+    return lambda name: read_file(files[name], name)
+
+
+def _image_reader(table: Path, ids: list[str]) -> Callable[[str], bytes]:
+    """Gives the bytes of an image by its id: fast in the table's order, over and over.
+
+    A Parquet file is read a row at a time, from its start again for an earlier row.
+    """
+    rows = {one: row for row, one in enumerate(ids)}
+    if table.suffix == ".csv":
+        raise DatasetError(f"{table}: a CSV file holds no bytes of images: name path or uri")
+    if table.suffix != ".parquet":
+        column = _opened_arrow(table).column("image")
+        return lambda name: _bytes(table, name, column[rows[name]].as_py())
+    lock = threading.Lock()
+    at: int = -1
+    cells: Iterator[bytes] = iter(())
+
+    def read(name: str) -> bytes:
+        nonlocal at, cells
+        with lock:
+            if rows[name] <= at or at < 0:
+                at, cells = -1, read_images(table)
+            content = b""
+            while at < rows[name]:
+                at, content = at + 1, next(cells)
+            return content
+
+    return read
+
+
+def _bytes(table: Path, name: str, value: object) -> bytes:
+    value = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(value, bytes) or len(value) > MEMBER_BYTES:
+        raise DatasetError(f"{table}: {name}: the column 'image' holds no bytes of an image")
+    return value

@@ -1,0 +1,222 @@
+"""Images by a table, in every format and place; every fault of one in words."""
+
+import logging
+import socket
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config.sources import TableSource
+from pipeline.datasets.decode import UnreadableImage
+from pipeline.datasets.own_images import list_own_images
+from pipeline.datasets.reader import DatasetError, DatasetReader
+from tests import made_archives as made
+
+IDS = [f"picture-{number}" for number in range(8)]
+CONTENT = {one: made.encode_picture(number) for number, one in enumerate(IDS)}
+S3 = pytest.mark.skipif(
+    find_spec("moto") is None or find_spec("s3fs") is None, reason="needs moto and s3fs"
+)
+
+
+def written(folder: Path, name: str, columns: dict[str, object]) -> Path:
+    table, file = pa.table(columns), folder / name
+    if file.suffix == ".parquet":
+        pq.write_table(table, file, row_group_size=3)
+    elif file.suffix == ".csv":
+        pyarrow.csv.write_csv(table, file)
+    else:
+        pyarrow.feather.write_feather(table, file, compression="uncompressed")
+    return file
+
+
+def listed(folder: Path, name: str, *allow: str) -> DatasetReader:
+    source = TableSource(kind="table", table=name, allow=allow, skip_unreadable=False)
+    return list_own_images(folder, source)
+
+
+def files_below(folder: Path) -> list[str]:
+    (folder / "pictures").mkdir()
+    for one, content in CONTENT.items():
+        (folder / "pictures" / f"{one}.jpg").write_bytes(content)
+    return [f"pictures/{one}.jpg" for one in IDS]
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow", "t.feather", "t.csv"])
+def test_paths_of_each_format(tmp_path: Path, name: str) -> None:
+    written(tmp_path, name, {"id": IDS, "path": files_below(tmp_path)})
+    reader = listed(tmp_path, name)
+    assert [image.name for image in reader.images] == IDS
+    assert {(i.class_name, i.class_number, i.split) for i in reader.images} == {("", 0, None)}
+    assert {one: reader.read(one) for one in IDS} == CONTENT
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_bytes_in_any_order(tmp_path: Path, name: str) -> None:
+    written(tmp_path, name, {"id": IDS, "image": list(CONTENT.values()), "vector": [[1.0]] * 8})
+    reader = listed(tmp_path, name)
+    for one in (*IDS, IDS[0], IDS[0], IDS[5], IDS[2], IDS[7]):
+        assert reader.read(one) == CONTENT[one]
+
+
+def test_classes_splits_and_numbers_as_ids(tmp_path: Path) -> None:
+    columns: dict[str, object] = {
+        "id": list(range(8)),
+        "path": files_below(tmp_path),
+        "class": ["b", "b", "a", "a", "c", "c", "d", "d"],
+        "split": ["train"] * 4 + ["test"] * 4,
+    }
+    written(tmp_path, "t.parquet", columns)
+    reader = listed(tmp_path, "t.parquet")
+    found = [(i.name, i.class_name, i.class_number, i.split) for i in reader.images]
+    assert found[0] == ("0", "b", 1, "train")
+    assert found[2] == ("2", "a", 2, "train")
+    assert found[7] == ("7", "d", 4, "test")
+
+
+FAULTS: list[tuple[dict[str, object], str]] = [
+    ({"path": IDS}, r"needs the column id and one of path, uri, image; it has path"),
+    ({"id": IDS}, r"needs the column id and one of .*; it has id"),
+    ({"id": IDS, "path": IDS, "uri": IDS}, r"one of path, uri, image; it has id, path, uri"),
+    ({"id": ["", *IDS[1:]], "path": IDS}, r"the column 'id' is empty in row 1"),
+    ({"id": IDS, "path": [None, *IDS[1:]]}, r"the column 'path' is empty in row 1"),
+    ({"id": [IDS[1], *IDS[1:]], "image": [b""] * 8}, r"more than once: picture-1"),
+    ({"id": IDS, "path": IDS}, r"files are missing, or are no regular files: picture-0, "),
+    ({"id": IDS, "path": ["../x.jpg"] * 8}, r"names files outside of .*: \.\./x\.jpg"),
+    ({"id": IDS, "path": ["/etc/passwd"] * 8}, r"names files outside of .*: /etc/passwd"),
+    ({"id": IDS, "image": [b""] * 8, "split": ["dev"] * 8}, r"split is 'dev', must be train or"),
+]
+
+
+@pytest.mark.parametrize(("columns", "words"), FAULTS, ids=lambda _: "")
+def test_faults_in_words(tmp_path: Path, columns: dict[str, object], words: str) -> None:
+    written(tmp_path, "t.parquet", columns)
+    with pytest.raises(DatasetError, match=words):
+        listed(tmp_path, "t.parquet")
+
+
+def test_tables_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"t\.csv: is not a file"):
+        listed(tmp_path, "t.csv")
+    for name, words in (
+        ("t.txt", r"must be \.parquet, \.arrow"),
+        ("t.arrow", r"t\.arrow: cannot be read: "),
+        ("t.parquet", r"has no readable parquet schema"),
+    ):
+        (tmp_path / name).write_bytes(b"id,path\n1,x.jpg\n")
+        with pytest.raises(DatasetError, match=words):
+            listed(tmp_path, name)
+    written(tmp_path, "u.csv", {"id": IDS, "image": IDS})
+    with pytest.raises(DatasetError, match="a CSV file holds no bytes"):
+        listed(tmp_path, "u.csv")
+
+
+@pytest.fixture
+def memory() -> Iterator[list[str]]:
+    """The images in memory, by their addresses."""
+    store = fsspec.filesystem("memory")
+    for one, content in CONTENT.items():
+        store.pipe_file(f"/photos/{one}.jpg", content)
+    yield [f"memory://photos/{one}.jpg" for one in IDS]
+    store.rm("/photos", recursive=True)
+
+
+def test_addresses_that_are_allowed_are_read(tmp_path: Path, memory: list[str]) -> None:
+    written(tmp_path, "t.csv", {"id": IDS, "uri": memory})
+    reader = listed(tmp_path, "t.csv", "memory://photos")
+    assert {one: reader.read(one) for one in IDS} == CONTENT
+    fsspec.filesystem("memory").rm("/photos/picture-3.jpg")
+    with pytest.raises(UnreadableImage, match=r"picture-3: there is no memory://photos/picture-3"):
+        reader.read("picture-3")
+
+
+REFUSED = [
+    ("memory://others/a.jpg", r"is not allowed: source\.allow .* now: memory://photos"),
+    ("s3://photos/a.jpg", r"s3://photos/a\.jpg: is not allowed"),
+    ("file:///etc/passwd", r"file:///etc/passwd: must be SCHEME://BUCKET/NAME"),
+    ("/etc/passwd", r"must be SCHEME://BUCKET/NAME"),
+    ("simplecache::memory://photos/a.jpg", r"must be SCHEME://BUCKET/NAME"),
+    ("memory://photos::file:///etc/passwd", r"must be SCHEME://BUCKET/NAME"),
+    ("s3://photos/a.jpg?X-Amz-Signature=SECRET", r"s3://photos/a\.jpg: must be"),
+    ("s3://key:SECRET@photos/a.jpg", r"s3://photos/a\.jpg: holds a name or password"),
+]
+
+
+@pytest.mark.parametrize(("address", "words"), REFUSED, ids=lambda _: "")
+def test_other_addresses_are_refused_without_their_secrets(
+    tmp_path: Path, address: str, words: str
+) -> None:
+    written(tmp_path, "t.csv", {"id": ["one"], "uri": [address]})
+    with pytest.raises(DatasetError, match=words) as caught:
+        listed(tmp_path, "t.csv", "memory://photos")
+    assert "SECRET" not in str(caught.value)
+
+
+def test_allowed_are_buckets_without_passwords() -> None:
+    for wrong in (
+        "s3://key:secret@bucket",
+        "file:///",
+        "s3://bucket/folder",
+        "https://example.org",
+    ):
+        with pytest.raises(ValueError, match="allow"):
+            TableSource(kind="table", table="t.csv", allow=(wrong,), skip_unreadable=False)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The images in a bucket of a server on loopback, by their addresses."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "TOPSECRET")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("no_proxy", "*")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="photos")
+    for one, content in CONTENT.items():
+        client.put_object(Bucket="photos", Key=f"{one}.jpg", Body=content)
+    yield [f"s3://photos/{one}.jpg" for one in IDS]
+    server.stop()
+
+
+@S3
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_bucket_is_read_by_the_keys_of_the_environment(
+    tmp_path: Path, bucket: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, "t.parquet", {"id": [*IDS, "lost"], "uri": [*bucket, "s3://photos/lost"]})
+    reader = listed(tmp_path, "t.parquet", "s3://photos/")
+    assert {one: reader.read(one) for one in IDS} == CONTENT
+    with pytest.raises(UnreadableImage, match="lost: there is no s3://photos/lost"):
+        reader.read("lost")
+
+
+@S3
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_store_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "TOPSECRET")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("no_proxy", "*")
+    fsspec.filesystem("s3").clear_instance_cache()
+    written(tmp_path, "t.csv", {"id": ["one"], "uri": ["s3://nowhere/a.jpg"]})
+    with pytest.raises(DatasetError, match=r"s3://nowhere/a\.jpg: the store cannot be read") as c:
+        listed(tmp_path, "t.csv", "s3://nowhere").read("one")
+    assert "TOPSECRET" not in str(c.value)

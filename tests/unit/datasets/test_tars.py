@@ -1,0 +1,105 @@
+"""Images in tar shards: keys, classes, places; what is damaged or unsafe is refused."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.sources import TarsSource
+from pipeline.datasets.archives import ArchiveError
+from pipeline.datasets.own_images import list_own_images
+from pipeline.datasets.reader import DatasetError, DatasetReader
+from tests import made_archives as made
+
+CONTENT = {f"{number:04}": made.encode_picture(number) for number in range(7)}
+
+
+def write_shard(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def write_shards(folder: Path, *, with_classes: bool = False) -> None:
+    keys = list(CONTENT)
+    for number, some in enumerate((keys[:4], keys[4:])):
+        members = {}
+        for key in some:
+            members[f"{key}.jpg"] = CONTENT[key]
+            members[f"{key}.json"] = b"{}"
+            if with_classes:
+                members[f"{key}.cls"] = f"{int(key) // 2}\n".encode()
+        write_shard(folder / f"shard-{number}.tar", members)
+
+
+def listed(folder: Path) -> DatasetReader:
+    return list_own_images(folder, TarsSource(kind="tars", skip_unreadable=False))
+
+
+def test_keys_are_names_and_images_are_read_in_any_order(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    reader = listed(tmp_path)
+    assert [image.name for image in reader.images] == list(CONTENT)
+    assert {image.class_name for image in reader.images} == {""}
+    assert {key: reader.read(key) for key in reversed(CONTENT)} == CONTENT
+    assert reader.passed_over == tuple(f"{key}.json" for key in CONTENT)
+
+
+def test_classes_are_their_members(tmp_path: Path) -> None:
+    write_shards(tmp_path, with_classes=True)
+    found = {
+        image.name: (image.class_name, image.class_number) for image in listed(tmp_path).images
+    }
+    assert found["0000"] == found["0001"] == ("0", 1)
+    assert found["0006"] == ("3", 4)
+
+
+def test_shards_come_in_natural_order_and_keys_may_have_folders(tmp_path: Path) -> None:
+    write_shard(tmp_path / "s10.tar", {"b/2.seg.png": CONTENT["0001"], "b/2.jpg": CONTENT["0002"]})
+    write_shard(tmp_path / "s9.tar", {"a/1.JPG": CONTENT["0003"]})
+    reader = listed(tmp_path)
+    assert [image.name for image in reader.images] == ["a/1", "b/2"]
+    assert reader.passed_over == ("b/2.seg.png",)
+    assert reader.read("b/2") == CONTENT["0002"]
+
+
+def test_faults_in_words(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"holds no \.tar file"):
+        listed(tmp_path)
+    write_shard(tmp_path / "a.tar", {"1.txt": b""})
+    with pytest.raises(DatasetError, match="its shards hold no image"):
+        listed(tmp_path)
+    write_shard(tmp_path / "a.tar", {"1.jpg": b"", "2.jpg": b"", "2.cls": b"x"})
+    with pytest.raises(DatasetError, match=r"without a member \.cls, which others have: 1$"):
+        listed(tmp_path)
+    write_shard(tmp_path / "a.tar", {"1.jpg": b""})
+    write_shard(tmp_path / "b.tar", {"1.png": b""})
+    with pytest.raises(DatasetError, match=r"the key 1 has images in a\.tar and b\.tar"):
+        listed(tmp_path)
+    (tmp_path / "c.tar.gz").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"holds packed shards: c\.tar\.gz: unpack them"):
+        listed(tmp_path)
+
+
+def test_unsafe_and_damaged_shards(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", {"../1.jpg": b"x"})
+    with pytest.raises(ArchiveError, match="points outside the archive"):
+        listed(tmp_path)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        link = tarfile.TarInfo("1.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    with pytest.raises(ArchiveError, match="is a link, a device or a special file"):
+        listed(tmp_path)
+    write_shard(tmp_path / "a.tar", {"1.jpg": CONTENT["0000"], "2.jpg": CONTENT["0001"]})
+    whole = (tmp_path / "a.tar").read_bytes()
+    for cut in (0, 300, 700, len(CONTENT["0000"]) + 1300):
+        (tmp_path / "a.tar").write_bytes(whole[:cut])
+        with pytest.raises(ArchiveError, match="truncated or damaged"):
+            listed(tmp_path)
+    (tmp_path / "a.tar").write_bytes(b"no archive at all" * 100)
+    with pytest.raises(ArchiveError, match="truncated or damaged"):
+        listed(tmp_path)
