@@ -422,7 +422,19 @@ def large_photographs(study: Path) -> Result:
         (("JPEG", "RGB"), ("PNG", "RGBA"), ("JPEG", "RGB"), ("PNG", "RGB"))
     ):
         (folder / f"{number}.{form.lower()}").write_bytes(picture_file(LARGE, form, mode))
-    return run(study, "-m", "pipeline.cli", "search", str(folder), "-k", "1", "--html", "x.html")
+    search = ("-m", "pipeline.cli", "search")
+    (study / "small.jpg").write_bytes(PICTURE)
+    run(study, *search, "small.jpg")  # which leaves the network's ONNX, as an evaluation does
+    return run(study, *search, str(folder), "-k", "1", "--html", "x.html")
+
+
+def indexed_photographs(study: Path) -> Result:
+    """`l2s index` of two of the largest pictures, one with alpha."""
+    folder = study.parent / "photographs"
+    folder.mkdir()
+    for form, mode in (("JPEG", "RGB"), ("PNG", "RGBA")):
+        (folder / f"0.{form.lower()}").write_bytes(picture_file(LARGE, form, mode))
+    return run(study, "-m", "pipeline.cli", "index", str(folder), "--name", "large")
 
 
 PICTURE = picture_file((300, 200), "JPEG")
@@ -452,6 +464,7 @@ ATTACKS: dict[str, Callable[[Path], Result]] = {
     "parquet cell": parquet("write('image', pa.array([b'\\0' * 1_000_000_000]))", "spooled(1)"),
     "YAML aliases": yaml_aliases,
     "large photographs": large_photographs,
+    "indexed photographs": indexed_photographs,
 }
 
 
