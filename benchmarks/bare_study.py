@@ -24,7 +24,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from pipeline.config.params import Params, load_params
-from pipeline.paths import DatasetPaths, code_file
+from pipeline.paths import DatasetPaths, code_file, weights_digest
 from stages import run_stage
 
 Step = list[tuple[str, str, Path]]  # stage, key, what it leaves
@@ -36,6 +36,7 @@ def steps_of(params: Params) -> list[Step]:
     students = [(key, paths[one.dataset]) for key, one in params.students.items()]
     return [
         [("code", "study", code_file("report"))],
+        [("hash_weights", key, weights_digest(key)) for key in params.weights],
         [("inputs", name, paths[name].source) for name in paths],
         [("hash_inputs", name, paths[name].given) for name in params.inputs],
         [("prepare", name, paths[name].pack) for name in paths],
