@@ -1,8 +1,8 @@
 """Which loss makes the best student: a tournament on emblems that needs no more than a training.
 
 For each seed a teacher is trained, and from its weights a student by each entry: a loss, the images
-and views of a batch, coupled or independent pairs. All entries see as many view pairs in as many
-steps. The learning rate of an entry and a size is the best of a grid by the asymmetric map of
+and views of a batch, coupled or independent pairs; two entries start from random weights. All see
+as many view pairs in as many steps. The learning rate of an entry and a size is the best of a grid by the asymmetric map of
 validation classes, with the first seed's teacher; then students learn from all training classes
 and meet the test classes once. Writes tournament.json (a row a role) and queries.parquet (the
 average precision of every query) as it goes; --minutes ends it with what is done, seed by seed.
@@ -70,7 +70,11 @@ INDEPENDENT = tuple(
     for entry in COUPLED
     if entry.name in ("raml", "absolute", "d3still")
 )
-ENTRIES = COUPLED + INDEPENDENT
+# What relations alone make of a student that starts elsewhere: the negative control.
+UNALIGNED = tuple(
+    replace(entry, start="random") for entry in COUPLED if entry.name in ("raml", "rkd")
+)
+ENTRIES = COUPLED + INDEPENDENT + UNALIGNED
 
 
 @dataclass

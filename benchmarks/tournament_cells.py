@@ -29,6 +29,7 @@ from pipeline.training.schedule import Schedule
 from pipeline.views.coupled import Decode, ViewRecipe, cached_decoder
 
 Pairs = Literal["coupled", "independent"]
+Start = Literal["teacher", "random"]
 Part = Literal["fit", "validation", "train", "test"]
 VALIDATION_SHARE = 0.25
 TEACHER_VIEWS = ViewRecipe(1, (0.25, 1.0), 0.0, (0.0, 0.0, 0.0, 0.0))
@@ -79,10 +80,13 @@ class Entry:
     views: int = 4
     least_images: int = 1
     pairs: Pairs = "coupled"
+    start: Start = "teacher"
 
     @property
     def title(self) -> str:
-        return self.name if self.pairs == "coupled" else f"{self.name}, {self.pairs}"
+        pairs = "" if self.pairs == "coupled" else f", {self.pairs}"
+        start = "" if self.start == "teacher" else f", from {self.start} weights"
+        return self.name + pairs + start
 
 
 @dataclass(frozen=True)
@@ -222,7 +226,10 @@ def train_student(place: Place, cell: Cell) -> list[Result]:
     started_s = time.perf_counter()
     device, teacher_px = torch.device(place.device), place.scale.teacher_px
     teacher, _ = load_network(place.teacher(cell.seed), device)
-    student, _ = load_network(place.teacher(cell.seed), device)  # where the student starts
+    student, card = load_network(place.teacher(cell.seed), device)  # where the student starts
+    if cell.entry.start == "random":
+        student = build_embedder(card.backbone, card.dim, weights="random", seed=-cell.seed - 1)
+        student.to(device)
     learned, seen = ("fit", "validation") if cell.is_trial else ("train", "test")
     objective = objective_of(place, cell, teacher, learned)
     schedule = replace(
