@@ -90,7 +90,9 @@ def nothing(*_: Any) -> None:
 
 
 REPLACED: Mapping[str, Mapping[str, Callable[..., Any]]] = {
+    "stages.code": {"_vega": nothing},
     "pipeline.training.job": {"tracked_run": unrecorded_run},
+    "pipeline.training.untrained": {"tracked_run": unrecorded_run},
     "stages.embed_database": {"write_exact_index": nothing},
     "stages.evaluate": {
         "tracked_run": unrecorded_run,
