@@ -93,7 +93,7 @@ def study(
             # No outputs of a stage: DVC does not bring them back with another commit's results.
             _show_tradeoffs(*opened.chosen(None), write=True)
             typer.echo(f"page    {STUDY_PAGE} opens without a network")
-            typer.echo("record  `make mlflow` shows it")
+            typer.echo("record  `l2s mlflow` shows it")
 
 
 @app.command()

@@ -72,6 +72,9 @@ def test_a_clone_compares_at_once_and_knows_what_it_lacks(study: Path, tmp_path:
     change = shown["report/emblems/metrics.json"]["tiny-16.asymmetric.map"]
     assert change["diff"] == pytest.approx(0.25)
     assert l2s(clone, "status").count("not here") == 9
+    l2s(clone, "study")  # no cache came along: it is computed, and comes out as it was committed
+    assert run(clone, "git", "status", "--porcelain").stdout == ""
+    assert json.loads(dvc(clone, "metrics", "diff", "--json").stdout) == {}
 
 
 def test_there_and_back_with_an_index_in_between(study: Path) -> None:
@@ -193,6 +196,6 @@ def test_the_page_of_plots_needs_no_network(study: Path) -> None:
 def test_the_page_of_plots_draws_trainings_and_trade_off(study: Path, tmp_path: Path) -> None:
     """After the test above."""
     with open_page((study / "plots/index.html").as_uri(), tmp_path) as page:
-        page.wait_for("document.querySelectorAll('canvas.marks').length === 4")
+        page.wait_for("document.querySelectorAll('svg.marks').length === 4")
         assert page.faults == []
     shutil.rmtree(study / "plots")
