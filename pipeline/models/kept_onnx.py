@@ -7,6 +7,7 @@ import hashlib
 import json
 from contextlib import suppress
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.files import known_md5, replacing
@@ -17,10 +18,13 @@ MOST_KEPT = 32
 
 
 def kept_onnx(network: Path) -> bytes | None:
-    """The kept ONNX of a network as it is now; empty where it can have none, None where not made.
+    """The kept ONNX of a network as it is now; empty where it can have none, None where not made,
+    and without ONNX Runtime, which an extra of the package brings.
 
     The name of its file tells what it was made of, and the MD5 of its content.
     """
+    if find_spec("onnxruntime") is None:
+        return None
     for file in HOME.glob(f"{_origin(network)}-*.onnx"):
         with suppress(FileNotFoundError):  # another process has just deleted it as the oldest
             content = file.read_bytes()

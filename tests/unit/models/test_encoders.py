@@ -1,5 +1,7 @@
 """Encoders: PyTorch the first time, the kept ONNX from then on, and the same results."""
 
+import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,26 @@ def saved(path: Path, seed: int) -> Path:
 def views(count: int = 5) -> np.ndarray:
     shape = (count, SIZE_PX, SIZE_PX, 3)
     return np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_without_onnx_runtime_pytorch_embeds_also_where_an_onnx_is_kept(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an installation without the extra `export`."""
+
+    def version(name: str) -> str:
+        if name == "onnxruntime":
+            raise PackageNotFoundError(name)
+        return "1"
+
+    open_encoder(file, 1)
+    kept = list(kept_onnx.HOME.iterdir())
+    assert len(kept) == 1
+    for name in [name for name in sys.modules if name.partition(".")[0] == "onnxruntime"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(kept_onnx, "version", version)
+    assert isinstance(open_encoder(file, 1), TorchEncoder)
+    assert list(kept_onnx.HOME.iterdir()) == kept
 
 
 def test_the_second_opening_needs_no_torch_and_embeds_alike(file: Path) -> None:
