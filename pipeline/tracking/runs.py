@@ -118,13 +118,15 @@ def tracked_run(
     is done then, and its record waits on disk. Later that is a message, and no error.
     """
     texts = {name: str(value) for name, value in facts.items()}
+    experiment = os.environ.get("DVC_EXP_NAME")
+    name = f"{stage} {key}" if role in stage else f"{stage} {key} {role}"
     tags = {
-        "mlflow.runName": f"{stage} {key}" if role in stage else f"{stage} {key} {role}",
+        "mlflow.runName": f"{name} ({experiment})" if experiment else name,
         "dvc_stage": f"{stage}@{key}",
         "role": role,
         "fingerprint": fingerprint,
         "git_commit": git_commit(),
-        "experiment": os.environ.get("DVC_EXP_NAME", "none"),
+        "experiment": experiment or "none",
         **own_name(),
         **texts,
     }

@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.processes import is_dead, own_name, start_mark
 from pipeline.tracking.audit import audit_record, record_lines
+from pipeline.tracking.pages import VIEW, VIEW_TAG
 from pipeline.tracking.record import Record, kept_epochs, waiting_records
 from pipeline.tracking.runs import TrackedRun, tracked_run
 from pipeline.tracking.store import (
@@ -25,6 +26,7 @@ from pipeline.tracking.store import (
     open_store,
     require_store,
 )
+from tests.made_runs import training
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own
 
@@ -514,3 +516,16 @@ def test_eight_writers_to_a_fresh_database_lose_nothing(
 def test_a_run_is_told_by_its_name_where_it_waits() -> None:
     record = Record({"dvc_stage": "distill@a-64", "role": "student", "fingerprint": "f1"}, {})
     assert record.folder == Path(".work/tracking/distill-a-64-student-f1")
+
+
+def test_the_runs_of_experiments_are_told_apart_by_name_and_old_views_are_renewed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.client.set_experiment_tag(store.experiment_id, VIEW_TAG, "older")
+    for name in ("px-36", "px-28"):
+        monkeypatch.setenv("DVC_EXP_NAME", name)
+        with training(name):
+            pass
+        (run,) = store.runs(f"tags.experiment = '{name}'")
+        assert run.info.run_name.endswith(f" ({name})")
+    assert store.client.get_experiment(store.experiment_id).tags[VIEW_TAG] == VIEW
