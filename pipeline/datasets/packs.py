@@ -155,8 +155,14 @@ def _chunks(records: Iterable[ImageRecord]) -> Iterator[list[ImageRecord]]:
 
 
 def open_pack(path: Path) -> Pack:
-    """Map a pack into memory; only the small columns are read."""
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    """Map a pack into memory; only the small columns are read.
+
+    Raises ValueError for a file that is none, or is not there.
+    """
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: is no whole pack ({error}): run `l2s study`") from error
     classes = table.column("class_name").combine_chunks().dictionary_encode()
     metadata = table.schema.metadata or {}
     facts = {key.decode(): value.decode() for key, value in metadata.items()}

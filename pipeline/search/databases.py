@@ -11,7 +11,14 @@ from jaxtyping import Float, Int
 
 from pipeline.datasets.packs import open_pack
 from pipeline.paths import DatasetPaths
-from pipeline.search.index import file_sha256, index_home, read_content, read_index, require_card
+from pipeline.search.index import (
+    file_sha256,
+    index_home,
+    read_content,
+    read_index,
+    read_vectors,
+    require_card,
+)
 from pipeline.search.pictures import read_indexed
 
 
@@ -74,7 +81,11 @@ class Database:
         wanted = k if self.is_exact else max(4 * k, 64)
         similarities, ids = self.index.search(query[None], min(wanted, len(self)))
         found = ids[0] >= 0  # fewer than asked for are filled up with -1
-        rows = np.searchsorted(self.ids, ids[0][found])
+        rows = np.searchsorted(self.ids, ids[0][found]).clip(max=len(self) - 1)
+        if not np.array_equal(self.ids[rows], ids[0][found]):
+            raise ValueError(
+                f"{self.name}: its index knows other images than its table: rebuild it"
+            )
         scores = similarities[0][found]
         if not self.is_exact:
             scores = self.vectors[rows] @ query
@@ -114,12 +125,11 @@ def open_study_database(dataset: str) -> Database:
         raise ValueError(f"{dataset} has no database yet ({missing[0]}): run `l2s study`")
     pack = open_pack(paths.pack)
     test = pack.rows("test")
-    index = read_index(paths.index)
-    vectors = np.load(paths.database, mmap_mode="r")
-    if not index.ntotal == len(vectors) == len(test):
+    index, vectors = read_index(paths.index), read_vectors(paths.database)
+    if not index.ntotal == len(vectors) == len(test) or index.d != vectors.shape[1]:
         raise ValueError(
-            f"{dataset}: {index.ntotal} vectors are indexed and {len(vectors)} stored, of "
-            f"{len(test)} test images: run `l2s study`"
+            f"{dataset}: {index.ntotal} vectors of {index.d} are indexed and {vectors.shape} "
+            f"stored, of {len(test)} test images: run `l2s study`"
         )
     return Database(
         name=dataset,

@@ -93,9 +93,24 @@ def read_index(path: Path) -> Any:
     Raises ValueError for a file that is no index.
     """
     try:
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:  # also for a file that is not there
         raise ValueError(f"{path}: is not a whole FAISS index") from error
+    if index is None:  # what FAISS writes for no index
+        raise ValueError(f"{path}: holds no index")
+    return index
+
+
+def read_vectors(path: Path) -> Float[np.ndarray, "database dim"]:
+    """The vectors of a file, memory-mapped. Raises ValueError for a damaged one, OSError."""
+    try:
+        vectors = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        reason = "allow_pickle" in str(error) and "no numbers"  # what numpy says of other files
+        raise ValueError(f"{path}: cannot be read ({reason or error})") from error
+    if vectors.ndim != 2 or vectors.dtype.kind != "f":
+        raise ValueError(f"{path}: holds {vectors.dtype} {vectors.shape}, no vectors")
+    return vectors
 
 
 @dataclass(frozen=True)
@@ -157,8 +172,8 @@ def read_content(home: Path, card: IndexCard) -> tuple[pa.Table, Float[np.ndarra
     folder = home / str(card.generation)
     try:
         images = _read_images(folder / "images.parquet")
-        vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-    except (ValueError, OSError, EOFError) as error:  # pyarrow's errors are of these
+        vectors = read_vectors(folder / "vectors.npy")
+    except (ValueError, OSError) as error:  # pyarrow's errors are of these
         raise ValueError(f"{folder}: cannot be read; index with --rebuild ({error})") from error
     if len(images) != len(vectors):
         raise ValueError(f"{home}: its files do not fit together; index with --rebuild")
@@ -166,11 +181,18 @@ def read_content(home: Path, card: IndexCard) -> tuple[pa.Table, Float[np.ndarra
 
 
 def _read_images(file: Path) -> pa.Table:
-    """The table of images. Raises ValueError for endless texts: one that is repeated stands once in
-    the file, and in what is read of it, but in a column of texts as often as it is meant.
+    """The table of images, by ascending ids. Raises ValueError for another table, and for endless
+    texts: one that is repeated stands once in the file, and in what is read of it, but in a column
+    of texts as often as it is meant.
     """
     texts = [column.name for column in IMAGE_COLUMNS if column.type == pa.string()]
+    held = pq.ParquetFile(file).schema_arrow
+    if not held.equals(IMAGE_COLUMNS):
+        raise ValueError(f"{file} holds other columns than {', '.join(IMAGE_COLUMNS.names)}")
     images = pq.read_table(file, read_dictionary=texts)
+    ids = images["id"].to_numpy()
+    if any(column.null_count for column in images.columns) or (ids[1:] <= ids[:-1]).any():
+        raise ValueError(f"{file} has gaps, or ids that do not ascend")
     for chunk in (chunk for name in texts for chunk in images[name].chunks):
         if (pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0) > MOST_TEXT_BYTES:
             raise ValueError(f"{file} has a text of more than {MOST_TEXT_BYTES} bytes")

@@ -5,7 +5,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -366,6 +366,73 @@ def test_what_is_broken_disables_nothing_else(
     (study / f"models/emblems/students/{STUDENT}.safetensors").write_bytes(b"broken")
     asked = "/api/search?database=index mine&network=teacher"
     assert client.post(asked, content=PICTURE).status_code == 200
+
+
+def _table(change: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:
+    def write(home: Path) -> None:
+        file = home / "1" / "images.parquet"
+        pq.write_table(change(pq.read_table(file)), file)
+
+    return write
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "vectors of nothing": lambda home: (home / "1" / "vectors.npy").write_bytes(b""),
+    "vectors of words": lambda home: (home / "1" / "vectors.npy").write_bytes(b"words"),
+    "vectors in a row": lambda home: np.save(home / "1" / "vectors.npy", np.zeros(4)),
+    "vectors of texts": lambda home: np.save(home / "1" / "vectors.npy", np.full((4, 16), "x")),
+    "no index": lambda home: (home / "1" / "index.faiss").write_bytes(b"null"),
+    "no name": _table(lambda table: table.drop_columns("name")),
+    "names of numbers": _table(lambda table: table.set_column(1, "name", table["id"])),
+    "a gap": _table(
+        lambda table: table.set_column(1, "name", pa.array(["a", None, "c", "d"], pa.string()))
+    ),
+    "ids in disorder": _table(lambda table: table.take([1, 0, 2, 3])),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_no_broken_file_of_an_index_disables_anything_else(
+    client: TestClient, indexed: Path, fault: str
+) -> None:
+    shutil.copytree(indexed, indexed.parent / "torn")
+    BROKEN[fault](indexed.parent / "torn")
+    listed = {entry["name"]: entry for entry in client.get("/api/databases").json()}
+    assert {name for name, entry in listed.items() if "fault" in entry} == {"index torn"}
+    got = client.post(f"/api/search?database=index torn&network={STUDENT}", content=PICTURE)
+    assert got.status_code == 409, got.json()
+
+
+def test_an_index_that_knows_other_images_than_its_table_gives_no_results(
+    client: TestClient, indexed: Path
+) -> None:
+    def other(table: pa.Table) -> pa.Table:
+        ids = pa.array(range(4), pa.int64())
+        return table.set_column(0, "id", ids)
+
+    _table(other)(indexed)
+    got = client.post(f"/api/search?database=index mine&network={STUDENT}", content=PICTURE)
+    assert got.status_code == 409
+    assert "knows other images than its table" in got.json()["error"]
+
+
+@pytest.mark.parametrize("content", [b"", b"words", b"\x93NUMPY"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "embeddings/emblems/database.npy",
+        "embeddings/emblems/database.faiss",
+        "data/emblems/pack.arrow",
+    ],
+)
+def test_a_study_that_is_broken_disables_no_index(
+    client: TestClient, indexed: Path, study: Path, file: str, content: bytes
+) -> None:
+    assert indexed.exists()
+    (study / file).write_bytes(content)
+    listed = {entry["name"]: entry for entry in client.get("/api/databases").json()}
+    assert file in listed["emblems"]["fault"]
+    assert "fault" not in listed["index mine"]
 
 
 def test_a_damaged_champion_disables_its_student_alone(client: TestClient, study: Path) -> None:
