@@ -4,14 +4,27 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 from pipeline.processes import memory_fault, prepare_process
 from pipeline.quick_start import collect_as_usual, collect_seldom
 
 FAULTS = (ValueError, ArithmeticError, OSError)  # which a user can cause
 
+
+def _quiet_stop(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Say of a Ctrl-C, also one that comes while libraries are imported, that it is no fault."""
+    if kind is KeyboardInterrupt and not os.environ.get("L2S_DEBUG"):
+        sys.stderr.write("stopped\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 if sys.argv[0] == "-m":  # so it is while Python looks for the module of `python -m stages.NAME`
     collect_seldom()
+    sys.excepthook = _quiet_stop
 
 
 def run_stage(stage: Callable[[str], None]) -> None:

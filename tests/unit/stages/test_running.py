@@ -1,11 +1,15 @@
 """How a stage runs and ends."""
 
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from stages import run_stage
+from tests.integration.workspace import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +103,19 @@ def test_wrong_usage_is_told_with_exit_code_2(
 ) -> None:
     assert run_with(monkeypatch, arguments, lambda _: None) == 2
     assert "usage: python -m stages.made KEY" in capsys.readouterr().err
+
+
+def test_a_stage_that_is_stopped_shows_no_traceback(tmp_path: Path) -> None:
+    """Wherever it is, among the imports too; its end is that of the signal."""
+    for number, stop in enumerate(("raise KeyboardInterrupt", "os.kill(os.getpid(), 2)")):
+        name = f"stopped{number}"
+        (tmp_path / f"{name}.py").write_text(f"import os\nimport stages\n{stop}\n")
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; sys.argv[0] = '-m'; import {name}"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (-signal.SIGINT, "stopped\n")
