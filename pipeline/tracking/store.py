@@ -1,6 +1,7 @@
 """The MLflow store, opened safely by many processes at once."""
 
 import json
+import logging
 import os
 import sqlite3
 import sys
@@ -147,7 +148,8 @@ def close_dead_runs(store: Store) -> list[str]:
 
 
 def set_up_mlflow() -> None:
-    """No telemetry, no addresses among our own lines, and not for minutes without an answer.
+    """No telemetry, no addresses or tracebacks among our own lines, and not for minutes without an
+    answer.
 
     Values that are set stay. A server of this machine is asked without a proxy.
     """
@@ -160,6 +162,8 @@ def set_up_mlflow() -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    if not os.environ.get("L2S_DEBUG"):  # what it raises, too, and we tell in words
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def import_mlflow() -> None:
