@@ -12,14 +12,17 @@ from pathlib import Path
 import torch
 
 from pipeline.datasets.packs import open_pack
-from pipeline.training.loop import train
+from pipeline.training.label_losses import label_loss, shared_by
+from pipeline.training.loop import Objective, train
 from pipeline.training.named_losses import TERMS
 from pipeline.training.process_group import joined_group
+from pipeline.training.schedule import Proxies
 from pipeline.views.evaluation import image_tensor
 from tests.made_training import (
     AUGMENTED,
     CPU,
     distillation_objective,
+    labelled_objective,
     schedule,
     tiny_embedder,
     triplet_objective,
@@ -30,7 +33,7 @@ ONE_VIEW = replace(AUGMENTED, views=1, mixup_alpha=0.0)
 
 
 def run(folder: Path, pack_file: Path) -> None:
-    """Two epochs each of: triplets from the batch, from the data set, and two distillations."""
+    """Two epochs each of triplets (negatives of batch, data set), two distillations, proxies."""
     torch.set_num_threads(1)
     pack = open_pack(pack_file)
     states = {}
@@ -46,7 +49,7 @@ def run(folder: Path, pack_file: Path) -> None:
             return group.gather(vectors, len(rows))
 
         teacher = tiny_embedder(seed=1).eval().requires_grad_(False)
-        objectives = {
+        objectives: dict[str, Objective] = {
             "batch": triplet_objective(pack, negative_pool="batch", views=ONE_VIEW, group=group),
             "dataset": triplet_objective(pack, embed_pool=embed_pool, group=group),
             # Five images a batch of twelve: the last batch is smaller than a group of three.
@@ -56,6 +59,9 @@ def run(folder: Path, pack_file: Path) -> None:
                 pack, teacher, images_per_batch=5, loss=CSD, least_images=4, group=group
             ),
         }
+        module = label_loss("proxy_anchor", {"margin": 0.1, "alpha": 4.0}, 4, 8, 0)
+        shared_by(group, module)
+        objectives["proxies"] = labelled_objective(pack, "proxies", module, group=group)
         for name, objective in objectives.items():
             network = tiny_embedder(batch_norm=True)
             history = train(
@@ -66,8 +72,10 @@ def run(folder: Path, pack_file: Path) -> None:
                 validate=lambda _: {"validation_map": 0.5},
                 on_epoch=lambda _: None,
                 group=group,
+                proxies=Proxies(module, 3.0) if name == "proxies" else None,
             )
-            states[name] = {"network": network.state_dict(), "history": history}
+            learned = network.state_dict() | (module.state_dict() if name == "proxies" else {})
+            states[name] = {"network": learned, "history": history}
         if group.is_main:
             torch.save(states, folder / "states.pt")
 

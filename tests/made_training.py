@@ -16,7 +16,7 @@ from pipeline.datasets.reader import ImageRecord, Split
 from pipeline.models.backbones import Backbone
 from pipeline.models.embedder import Embedder
 from pipeline.training.distillation import DistillationObjective
-from pipeline.training.metric_learning import TripletObjective
+from pipeline.training.metric_learning import LabelledObjective, TripletObjective
 from pipeline.training.named_losses import raml_terms
 from pipeline.training.schedule import Schedule
 from pipeline.views.coupled import ViewRecipe, cached_decoder
@@ -131,6 +131,26 @@ def triplet_objective(pack: Pack, **changes: object) -> TripletObjective:
         "device": CPU,
     }
     return TripletObjective(**values | changes)
+
+
+def labelled_objective(
+    pack: Pack, name: str, loss: nn.Module, **changes: object
+) -> LabelledObjective:
+    """Two classes x two images a batch at 16 px."""
+    values: dict[str, object] = {
+        "decode": cached_decoder(pack),
+        "labels": pack.labels,
+        "rows": pack.rows("train"),
+        "size_px": 16,
+        "classes_per_batch": 2,
+        "images_per_class": 2,
+        "name": name,
+        "loss": loss,
+        "views": PLAIN,
+        "seed": 0,
+        "device": CPU,
+    }
+    return LabelledObjective(**values | changes)
 
 
 def distillation_objective(pack: Pack, teacher: nn.Module, **changes: object):

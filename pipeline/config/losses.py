@@ -7,8 +7,40 @@ from pydantic import Field
 from pipeline.config.sources import Model
 
 Neighbours = Annotated[int, Field(ge=2)]
-Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class TripletsLoss(Model):
+    kind: Literal["triplets"]
+    margin: Rate
+    negatives_per_anchor: Annotated[int, Field(gt=0)]
+    negative_pool: Literal["dataset", "batch"]
+    distance_floor: Annotated[float, Field(gt=0, lt=2)]
+
+
+class NormalisedSoftmaxLoss(Model):
+    kind: Literal["normalised_softmax"]
+    temperature: Rate
+    proxy_rate: Rate
+
+
+class ProxyAnchorLoss(Model):
+    kind: Literal["proxy_anchor"]
+    margin: Weight
+    alpha: Rate
+    proxy_rate: Rate
+
+
+class MultiSimilarityLoss(Model):
+    kind: Literal["multi_similarity"]
+    alpha: Rate
+    beta: Rate
+    base: Annotated[float, Field(ge=-1, le=1)]
+
+
+LabelLoss = NormalisedSoftmaxLoss | ProxyAnchorLoss | MultiSimilarityLoss
+TeacherLoss = Annotated[TripletsLoss | LabelLoss, Field(discriminator="kind")]
 
 
 class AbsoluteLoss(Model):
@@ -24,14 +56,14 @@ class RamlLoss(Model):
 class CsdLoss(Model):
     kind: Literal["csd"]
     neighbours: Neighbours
-    student_temperature: Temperature
-    teacher_temperature: Temperature
+    student_temperature: Rate
+    teacher_temperature: Rate
 
 
 class RopLoss(Model):
     kind: Literal["rop"]
     neighbours: Neighbours
-    temperature: Temperature
+    temperature: Rate
     rank_weight: Weight
 
 
@@ -52,7 +84,7 @@ class RkdLoss(Model):
 class AnchorsLoss(Model):
     kind: Literal["anchors"]
     centroids: Annotated[int, Field(ge=2)]
-    temperature: Temperature
+    temperature: Rate
     absolute_weight: Weight
 
 

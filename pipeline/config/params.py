@@ -19,7 +19,7 @@ from pipeline.config.recipes import (
     Network,
     Positive,
     TeacherRecipe,
-    TripletRecipe,
+    TrainedTeacher,
 )
 from pipeline.config.sources import EmblemsSource, ImagesSource, Model, Source, input_fault
 from pipeline.paths import TAKEN
@@ -187,7 +187,7 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
             )
         recipes = {"teacher": dataset.teacher, "distillation": dataset.distillation}
         for part, recipe in recipes.items():
-            if isinstance(recipe, TripletRecipe | DistillationRecipe):
+            if isinstance(recipe, TrainedTeacher | DistillationRecipe):
                 faults += _crop_faults(f"datasets.{name}.{part}", recipe)
         faults += _batch_faults(f"datasets.{name}.distillation", dataset.distillation)
     for key, student in students.items():
@@ -227,7 +227,7 @@ def _batch_norm_faults(
     ]
 
 
-def _crop_faults(place: str, recipe: TripletRecipe | DistillationRecipe) -> list[str]:
+def _crop_faults(place: str, recipe: TrainedTeacher | DistillationRecipe) -> list[str]:
     low, high = recipe.augmentation.crop_scale
     if 0 < low <= high:
         return []

@@ -4,11 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
-from pipeline.config.losses import DistillationLoss, Weight
+from pipeline.config.losses import DistillationLoss, Rate, TeacherLoss, Weight
 from pipeline.config.sources import Model
 
 Positive = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 # YAML has lists; what is frozen holds tuples.
@@ -43,15 +42,12 @@ class Optimisation(Model):
     initial_division: Annotated[float, Field(ge=1)]
 
 
-class TripletRecipe(Model):
+class TrainedTeacher(Model):
     kind: Literal["trained"]
+    loss: TeacherLoss
     classes_per_batch: Annotated[int, Field(ge=2)]
     images_per_class: Annotated[int, Field(ge=2)]
     accumulation_steps: Positive
-    margin: Rate
-    negatives_per_anchor: Positive
-    negative_pool: Literal["dataset", "batch"]
-    distance_floor: Annotated[float, Field(gt=0, lt=2)]
     optimisation: Optimisation
     augmentation: Augmentation
 
@@ -99,5 +95,5 @@ class VectorsTeacher(Model):
 
 
 TeacherRecipe = Annotated[
-    TripletRecipe | FrozenTeacher | OnnxTeacher | VectorsTeacher, Field(discriminator="kind")
+    TrainedTeacher | FrozenTeacher | OnnxTeacher | VectorsTeacher, Field(discriminator="kind")
 ]

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.config.params import ConfigurationError, Params
-from pipeline.config.recipes import FrozenTeacher, Network, TripletRecipe
+from pipeline.config.recipes import FrozenTeacher, Network, TrainedTeacher
 from pipeline.files import file_md5, write_text
 from pipeline.models import WeightsError
 from pipeline.models.packaged_weights import packaged_file
@@ -82,7 +82,7 @@ def _trained(params: Params) -> Iterator[tuple[str, Network, Path, dict[str, int
         sizes = {f"students.{key}.query_px": one.query_px for key, one in students.items()}
         teacher = {f"datasets.{name}.teacher_px": dataset.teacher_px}
         taught = params.starting(dataset.network, name)
-        if is_network := isinstance(dataset.teacher, TripletRecipe | FrozenTeacher):
+        if is_network := isinstance(dataset.teacher, TrainedTeacher | FrozenTeacher):
             yield f"datasets.{name}", taught, paths.teacher, teacher | sizes
         for key in students:
             network = params.starting(params.student_network(key), key)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.params import Compute, Params
-from pipeline.config.recipes import DistillationRecipe, TeacherRecipe, TripletRecipe
+from pipeline.config.recipes import DistillationRecipe, TeacherRecipe, TrainedTeacher
 from pipeline.datasets.packs import Pack, open_pack, validation_split
 from pipeline.devices import computed_with, loading_threads, resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
@@ -28,7 +28,7 @@ from pipeline.tracking.runs import tracked_run
 from pipeline.training.checkpoints import Row, load_checkpoint
 from pipeline.training.loop import Objective, train
 from pipeline.training.process_group import ProcessGroup, joined_group, start_processes
-from pipeline.training.schedule import Schedule
+from pipeline.training.schedule import Proxies, Schedule
 from pipeline.training.work_folders import close_work_folder, open_work_folder
 from pipeline.views.coupled import ViewRecipe
 
@@ -81,9 +81,9 @@ class TrainingJob:
         }
 
     @property
-    def training(self) -> TripletRecipe | DistillationRecipe:
+    def training(self) -> TrainedTeacher | DistillationRecipe:
         """The recipe of a network that is trained, as all are but some teachers."""
-        assert isinstance(self.recipe, TripletRecipe | DistillationRecipe)
+        assert isinstance(self.recipe, TrainedTeacher | DistillationRecipe)
         return self.recipe
 
     @property
@@ -139,12 +139,14 @@ def run_training(
     objective: Objective,
     dim: int,
     database: Tensor | None = None,
+    proxies: Proxies | None = None,
 ) -> None:
     """Build, train, record, and write the network and its table of epochs.
 
     database: of the validation images, which the network's queries are ranked against; without it
-    they are ranked against each other. An interrupted training of the same fingerprint goes on from
-    its last checkpoint. Of a process group the main process records and writes.
+    they are ranked against each other. proxies: what the loss itself learns. An interrupted
+    training of the same fingerprint goes on from its last checkpoint. Of a process group the main
+    process records and writes.
     """
     params = job.params
     network, card = new_network(job, dim)
@@ -152,7 +154,13 @@ def run_training(
     set_up(network, params.compute, data.device)
     threads = loading_threads(data.device)
     run_epochs = partial(
-        train, network, objective, job.schedule, validate=validate, loading_threads=threads
+        train,
+        network,
+        objective,
+        job.schedule,
+        validate=validate,
+        loading_threads=threads,
+        proxies=proxies,
     )
     if not data.group.is_main:
         run_epochs(folder=WORK, on_epoch=lambda _: None, group=data.group)

@@ -19,7 +19,7 @@ from pipeline.training.checkpoints import Row, load_checkpoint, save_checkpoint
 from pipeline.training.loading import loaded_ahead
 from pipeline.training.process_group import ALONE, ProcessGroup
 from pipeline.training.samplers import seeded_generator
-from pipeline.training.schedule import Schedule, build_optimiser
+from pipeline.training.schedule import Proxies, Schedule, build_optimiser
 
 
 class Objective(Protocol):
@@ -50,8 +50,9 @@ def train(
     on_epoch: Callable[[Row], None],
     loading_threads: int = 1,
     group: ProcessGroup = ALONE,
+    proxies: Proxies | None = None,
 ) -> list[Row]:
-    """Train `network` in place, from the checkpoint in `folder` if there is one.
+    """Train `network`, and `proxies`, in place, from the checkpoint in `folder` if there is one.
 
     Returns a row an epoch: the mean of each loss term and of their sum, the learning rate after the
     epoch, and what `validate` measures. A resumed training ends with the same weights as an
@@ -60,8 +61,10 @@ def train(
     """
     plans = [len(objective.batches(epoch)) for epoch in range(schedule.epochs)]
     steps = sum(math.ceil(count / schedule.accumulation_steps) for count in plans)
-    optimiser, rates = build_optimiser(network, schedule, steps)
+    optimiser, rates = build_optimiser(network, schedule, steps, proxies)
     parts: dict[str, Any] = {"network": network, "optimiser": optimiser, "schedule": rates}
+    if proxies:
+        parts["proxies"] = proxies.module
     history: list[Row] = []
     if checkpoint := group.share(load_checkpoint(folder) if group.is_main else None):
         history = checkpoint["history"]

@@ -29,6 +29,14 @@ class TripletBatch:
     generator: torch.Generator
 
 
+@dataclass(frozen=True)
+class LabelledBatch:
+    """Views of a process's part of a batch, and the labels of all of it."""
+
+    views: Float[Tensor, "own_view channel height width"]
+    labels: Int[Tensor, "batch"]
+
+
 @dataclass
 class TripletObjective:
     """Triplet loss with distance-weighted negatives (METHOD section 3).
@@ -106,3 +114,47 @@ class TripletObjective:
         return draw_negatives(
             anchors, pool, differs, negatives=drawn, floor=floor, generator=generator
         )
+
+
+@dataclass
+class LabelledObjective:
+    """A loss of a batch's embeddings and of its labels, which it has from 0 on, without a gap.
+
+    `rows` are the training images of the pack, `labels` those of all its images; `name` is the
+    loss's in the table of epochs.
+    """
+
+    decode: Decode
+    labels: np.ndarray
+    rows: np.ndarray
+    size_px: int
+    classes_per_batch: int
+    images_per_class: int
+    name: str
+    loss: nn.Module
+    views: ViewRecipe
+    seed: int
+    device: torch.device
+    group: ProcessGroup = ALONE
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        sizes = self.classes_per_batch, self.images_per_class
+        generator = seeded_generator(self.seed, "order", epoch)
+        return class_balanced_batches(self.labels, self.rows, *sizes, generator)
+
+    def begin_epoch(self, epoch: int, network: nn.Module) -> None:
+        """Nothing depends on the network's state."""
+
+    def load(self, epoch: int, number: int, rows: np.ndarray) -> LabelledBatch:
+        generator = seeded_generator(self.seed, "views", epoch, number)
+        sizes, part = (self.size_px,), self.group.part(len(rows))
+        (views,) = coupled_views(
+            self.decode, rows, self.rows, sizes, self.views, generator, self.device, part
+        )
+        numbers = np.searchsorted(np.unique(self.labels[self.rows]), self.labels[rows])
+        labels = torch.from_numpy(numbers).to(self.device)
+        return LabelledBatch(views.contiguous(memory_format=torch.channels_last), labels)
+
+    def terms(self, network: nn.Module, loaded: LabelledBatch) -> dict[str, Float[Tensor, ""]]:
+        embeddings = self.group.gather(network(loaded.views), len(loaded.labels))
+        return {self.name: self.loss(embeddings, loaded.labels)}

@@ -1,42 +1,75 @@
 """The supervised training that teacher and baseline share."""
 
+from typing import Any
+
+import numpy as np
 from torch import Tensor, nn
 
+from pipeline.config.losses import LabelLoss, MultiSimilarityLoss, TripletsLoss
 from pipeline.config.params import load_params
+from pipeline.config.recipes import TrainedTeacher
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.training.job import Role, TrainingJob, run_training, training_data
-from pipeline.training.metric_learning import TripletObjective
+from pipeline.training.job import Role, TrainingData, TrainingJob, run_training, training_data
+from pipeline.training.metric_learning import LabelledObjective, TripletObjective
+from pipeline.training.schedule import Proxies
 from pipeline.views.coupled import cached_decoder
-
-# Of the recipe: what the objective takes.
-OBJECTIVE = {
-    *("classes_per_batch", "images_per_class", "margin"),
-    *("negatives_per_anchor", "negative_pool", "distance_floor"),
-}
 
 
 def train_supervised(role: Role, key: str) -> None:
     """Train the teacher of the data set `key`, or the baseline of the student `key`."""
     params = load_params()
     job = TrainingJob(params, role, key)
+    recipe = job.training
+    assert isinstance(recipe, TrainedTeacher)
+    loss = recipe.loss
     with training_data(job) as data:
-        rows, group = data.train, data.group
-        own = EvaluationViews(data.pack, rows[group.part(len(rows))], job.size_px)
+        if isinstance(loss, TripletsLoss):
+            run_training(job, data, triplets(job, data, loss), job.network.dim)
+        else:
+            objective, proxies = labelled(job, data, loss)
+            run_training(job, data, objective, job.network.dim, proxies=proxies)
 
-        def embed_pool(network: nn.Module) -> Tensor:
-            """Embeddings of all training images; each process computes its `own`."""
-            return group.gather(embed_views(network, own, data.device), len(rows))
 
-        objective = TripletObjective(
-            decode=cached_decoder(data.pack),
-            labels=data.pack.labels,
-            rows=rows,
-            size_px=job.size_px,
-            **job.recipe.model_dump(include=OBJECTIVE),
-            views=job.view_recipe,
-            embed_pool=embed_pool,
-            seed=params.seed,
-            device=data.device,
-            group=group,
-        )
-        run_training(job, data, objective, job.network.dim)
+def triplets(job: TrainingJob, data: TrainingData, loss: TripletsLoss) -> TripletObjective:
+    """The paper's loss of labels."""
+    rows, group = data.train, data.group
+    own = EvaluationViews(data.pack, rows[group.part(len(rows))], job.size_px)
+
+    def embed_pool(network: nn.Module) -> Tensor:
+        """Embeddings of all training images; each process computes its `own`."""
+        return group.gather(embed_views(network, own, data.device), len(rows))
+
+    return TripletObjective(
+        **shared_values(job, data), **loss.model_dump(exclude={"kind"}), embed_pool=embed_pool
+    )
+
+
+def labelled(
+    job: TrainingJob, data: TrainingData, loss: LabelLoss
+) -> tuple[LabelledObjective, Proxies | None]:
+    """Another loss of labels, with what it learns itself, if it does."""
+    from pipeline.training.label_losses import label_loss, shared_by
+
+    classes = len(np.unique(data.pack.labels[data.train]))
+    values = loss.model_dump(exclude={"kind", "proxy_rate"})
+    module = label_loss(loss.kind, values, classes, job.network.dim, job.params.seed)
+    shared_by(data.group, module.to(data.device))
+    objective = LabelledObjective(**shared_values(job, data), name=loss.kind, loss=module)
+    if isinstance(loss, MultiSimilarityLoss):
+        return objective, None
+    return objective, Proxies(module, loss.proxy_rate)
+
+
+def shared_values(job: TrainingJob, data: TrainingData) -> dict[str, Any]:
+    """What every objective of labels takes."""
+    return {
+        "decode": cached_decoder(data.pack),
+        "labels": data.pack.labels,
+        "rows": data.train,
+        "size_px": job.size_px,
+        **job.training.model_dump(include={"classes_per_batch", "images_per_class"}),
+        "views": job.view_recipe,
+        "seed": job.params.seed,
+        "device": data.device,
+        "group": data.group,
+    }

@@ -76,7 +76,7 @@ def test_every_declared_parameter_exists() -> None:
     [
         ("students.emblems-64.query_px", {"distill", "train_baseline"}),
         ("datasets.emblems.distillation.loss.lambda_ts", {"distill"}),
-        ("datasets.emblems.teacher.margin", {"train_teacher", "train_baseline"}),
+        ("datasets.emblems.teacher.loss.margin", {"train_teacher", "train_baseline"}),
         ("evaluation.bootstrap_samples", {"evaluate", "evaluate_teacher"}),
         ("datasets.emblems.recall_at", {"evaluate", "evaluate_teacher"}),
     ],

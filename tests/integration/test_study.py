@@ -275,8 +275,8 @@ def test_bad_params_stop_everything_and_overwrite_nothing(study: Path) -> None:
         set_params(
             study,
             {
-                "datasets.emblems.distillation.lambda_tz": 1,
-                "datasets.emblems.teacher.margin": "wide",
+                "datasets.emblems.distillation.loss.lambda_tz": 1,
+                "datasets.emblems.teacher.loss.margin": "wide",
                 "students.tiny-16": {"dataset": "emblem", "query_px": 16},
             },
         )
@@ -284,7 +284,11 @@ def test_bad_params_stop_everything_and_overwrite_nothing(study: Path) -> None:
             done = run(study, sys.executable, *command, check=False)
             assert done.returncode == 2
             assert "Traceback" not in done.stderr
-            for fault in ("distillation.lambda_tz", "teacher.margin = 'wide'", "'emblem'"):
+            for fault in (
+                "distillation.loss.lambda_tz",
+                "teacher.loss.margin = 'wide'",
+                "'emblem'",
+            ):
                 assert fault in done.stderr
         done = dvc(study, "repro", check=False)
         assert done.returncode != 0

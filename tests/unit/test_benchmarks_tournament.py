@@ -30,7 +30,8 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 def test_the_recipes_are_those_of_the_default_study() -> None:
     dataset = load_params(PARAMS).datasets["emblems"]
-    source, triplets = dataset.source.model_dump(), dataset.teacher.model_dump()
+    source = dataset.source.model_dump()
+    triplets = dataset.teacher.model_dump() | dataset.teacher.loss.model_dump()
     assert source.items() >= FULL.emblems.items()
     assert triplets.items() >= TRIPLETS.items()
     assert (dataset.teacher_px, dataset.network.dim) == (FULL.teacher_px, FULL.dim)

@@ -30,7 +30,7 @@ def trained(folder: Path, pack: Path, processes: int) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stderr.count("training: ") == 4  # one process tells, of each training
+    assert done.stderr.count("training: ") == 5  # one process tells, of each training
     return torch.load(folder / "states.pt", weights_only=True)
 
 
@@ -53,7 +53,7 @@ def test_a_group_ends_where_one_process_does(
     tmp_path: Path, pack: Path, alone: dict[str, Any], processes: int
 ) -> None:
     together = trained(tmp_path / "group", pack, processes)
-    assert together.keys() == alone.keys() == {"batch", "dataset", "student", "rival"}
+    assert together.keys() == alone.keys() == {"batch", "dataset", "student", "rival", "proxies"}
     for name, ours in together.items():
         expected = alone[name]
         for ours_row, row in zip(ours["history"], expected["history"], strict=True):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training.schedule import build_optimiser
+from pipeline.training.schedule import Proxies, build_optimiser
 from tests.made_training import equal_states, schedule, tiny_embedder
 
 
@@ -20,6 +20,18 @@ def test_only_what_requires_a_gradient_trains() -> None:
     trained = [p for group in optimiser.param_groups for p in group["params"]]
     assert {id(p) for p in trained} == {id(network.p), *map(id, network.projection.parameters())}
     assert [group["weight_decay"] for group in optimiser.param_groups] == [0.25]
+
+
+def test_proxies_have_a_rate_of_their_own_all_the_way() -> None:
+    network, module = tiny_embedder(), nn.Linear(3, 2)
+    optimiser, rates = build_optimiser(network, schedule(), 20, Proxies(module, 7.0))
+    assert len(optimiser.param_groups) == 2
+    assert {id(p) for p in optimiser.param_groups[1]["params"]} == set(map(id, module.parameters()))
+    for _ in range(20):
+        own, of_proxies = rates.get_last_lr()
+        assert of_proxies == pytest.approx(7 * own)
+        optimiser.step()
+        rates.step()
 
 
 def test_the_first_rate_is_the_divided_peak() -> None:
