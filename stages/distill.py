@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pipeline.config.losses import least_images
@@ -37,9 +38,10 @@ def distill(key: str) -> None:
 
         values = recipe.loss.model_dump(exclude={"kind"})
         if "centroids" in values:  # so many, of the teacher's vectors of the training images
-            count, is_main = values["centroids"], data.group.is_main
-            found = cluster_centroids(embed(data.train), count, params.seed) if is_main else None
-            values["centroids"] = data.group.share(found).to(data.device)
+            # From the same vectors in each process: a GPU's sums may differ in their last digits.
+            vectors = data.group.share(embed(data.train) if data.group.is_main else torch.empty(0))
+            centroids = cluster_centroids(vectors, values["centroids"], params.seed)
+            values["centroids"] = centroids.to(data.device)
         objective = DistillationObjective(
             decode=cached_decoder(data.pack),
             rows=data.train,

@@ -133,11 +133,9 @@ def rkd(
     _check_rows(student, teacher)
     if len(student) < 2:
         raise ValueError("one image has no relation to another: the batch must hold two or more")
-    differences = [rows[:, None] - rows for rows in (student, teacher)]
-    distances = [_relative_distances(between) for between in differences]
-    directions = [normalize(between, dim=2, eps=1e-6) for between in differences]
-    angles = [towards @ towards.mT for towards in directions]
-    return distance_weight * smooth_l1_loss(*distances) + angle_weight * smooth_l1_loss(*angles)
+    (distances, angles), (wanted_distances, wanted_angles) = map(_relations, (student, teacher))
+    of_distances = smooth_l1_loss(distances, wanted_distances)
+    return distance_weight * of_distances + angle_weight * smooth_l1_loss(angles, wanted_angles)
 
 
 def anchors(
@@ -177,11 +175,15 @@ def _divergence(
     return kl_div(*logs, reduction="batchmean", log_target=True)
 
 
-def _relative_distances(between: Float[Tensor, "batch batch dim"]) -> Float[Tensor, "batch batch"]:
-    """The lengths of the differences of rows, divided by the mean of those of two rows."""
+def _relations(
+    rows: Float[Tensor, "batch dim"],
+) -> tuple[Float[Tensor, "batch batch"], Float[Tensor, "batch batch batch"]]:
+    """The distances of two rows, divided by their mean, and the cosines at each row of two."""
+    between = rows[:, None] - rows
     distances = torch.linalg.vector_norm(between, dim=2)
-    images = len(distances)
-    return distances / (distances.sum() / (images * (images - 1)))
+    mean = distances.sum() / (len(rows) * (len(rows) - 1))
+    towards = normalize(between, dim=2, eps=1e-6)
+    return distances / mean, towards @ towards.mT
 
 
 def _mean_square_of_pairs(differences: Float[Tensor, "batch view view"]) -> Float[Tensor, ""]:
