@@ -1,0 +1,93 @@
+"""What the training stages make of params.yaml: the objective of each loss, not yet trained."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.models.weights import build_embedder
+from pipeline.training import supervised
+from pipeline.training.metric_learning import LabelledObjective, TripletObjective
+from stages import distill
+from tests.integration.workspace import set_params
+from tests.made_study import BACKBONE, DIM, make_finished_study
+
+RECIPE = {"images_per_batch": 6, "views": 1}
+LOSSES: dict[str, dict[str, Any]] = {
+    "anchors": {"kind": "anchors", "centroids": 5, "temperature": 0.1, "absolute_weight": 0.5},
+    "csd": {
+        "kind": "csd",
+        "neighbours": 4,
+        "student_temperature": 1.0,
+        "teacher_temperature": 0.01,
+    },
+}
+STUDENTS = {
+    name: {"dataset": "emblems", "query_px": 16, "distillation": RECIPE | {"loss": loss}}
+    for name, loss in LOSSES.items()
+}
+PROXIES = {"kind": "proxy_anchor", "margin": 0.1, "alpha": 32.0, "proxy_rate": 100.0}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_finished_study(tmp_path_factory.mktemp("finished") / "study")
+
+
+@pytest.fixture
+def study(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "study"
+    shutil.copytree(finished, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
+    """The objectives that trainings were started with, and their options; none is run."""
+    started: list[tuple[Any, dict[str, Any]]] = []
+
+    def note(_: object, __: object, objective: object, *___: object, **options: object) -> None:
+        started.append((objective, options))
+
+    for module in (distill, supervised):
+        monkeypatch.setattr(module, "run_training", note)
+    return started
+
+
+def first_terms(objective: Any) -> dict[str, float]:
+    network = build_embedder(BACKBONE, DIM, weights="random", seed=3)
+    rows = objective.batches(0)[0]
+    terms = objective.terms(network, objective.load(0, 0, rows))
+    return {name: value.item() for name, value in terms.items()}
+
+
+def test_a_student_is_distilled_by_its_own_loss(study: Path, trained: list) -> None:
+    set_params(study, {"students": STUDENTS})
+    for name in STUDENTS:
+        distill.distill(name)
+    (anchors, _), (csd, _) = trained
+    assert len(anchors.loss.keywords["centroids"]) == 5
+    assert {len(rows) for rows in csd.batches(0)} == {6, 8}  # 20 images: the last 2 join
+    assert (anchors.least_images, csd.least_images) == (1, 5)
+    terms = first_terms(anchors)
+    assert terms.keys() == {"absolute", "anchors"}
+    assert min(terms.values()) > 0
+
+
+def test_a_teacher_learns_by_the_loss_that_is_named(study: Path, trained: list) -> None:
+    supervised.train_supervised("teacher", "emblems")
+    set_params(study, {"datasets.emblems.teacher.loss": PROXIES})
+    supervised.train_supervised("teacher", "emblems")
+    (plain, none), (objective, options) = trained
+    assert isinstance(plain, TripletObjective)
+    assert plain.margin == 0.7
+    assert none == {}
+    assert isinstance(objective, LabelledObjective)
+    assert options["proxies"].rate == 100
+    (proxies,) = options["proxies"].module.parameters()
+    assert proxies.shape == (4, DIM)  # of the six training classes two validate
+    terms = first_terms(objective)
+    assert terms.keys() == {"proxy_anchor"}
+    assert terms["proxy_anchor"] > 0
