@@ -2,10 +2,11 @@
 
 For each seed a teacher is trained, and from its weights a student by each entry: a loss, the images
 and views of a batch, coupled or independent pairs; two entries start from random weights. All see
-as many view pairs in as many steps. The learning rate of an entry and a size is the best of a grid by the asymmetric map of
-validation classes, with the first seed's teacher; then students learn from all training classes
-and meet the test classes once. Writes tournament.json (a row a role) and queries.parquet (the
-average precision of every query) as it goes; --minutes ends it with what is done, seed by seed.
+as many view pairs in as many steps. The learning rate of an entry and a size is the best of a grid
+by the asymmetric map of validation classes, with the first seed's teacher; then students learn from
+all training classes and meet the test classes once. Writes tournament.json (a row a role) and
+queries.parquet (the average precision of every query) as it goes; --minutes ends it with what is
+done, seed by seed.
 Needs what benchmarks/accelerator.py needs.
 Run: python -m benchmarks.tournament --output FOLDER --workers 8 --seeds 10 --minutes 8
 Anywhere, in seconds: python -m benchmarks.tournament --output FOLDER --toy

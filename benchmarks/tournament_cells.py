@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.datasets.packs import Pack, open_pack, validation_split
+from pipeline.datasets.packs import Pack, open_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
@@ -31,7 +31,7 @@ from pipeline.views.coupled import Decode, ViewRecipe, cached_decoder
 Pairs = Literal["coupled", "independent"]
 Start = Literal["teacher", "random"]
 Part = Literal["fit", "validation", "train", "test"]
-VALIDATION_SHARE = 0.25
+VALIDATION_EVERY = 4  # every fourth training class: of the families of the others, as test classes
 TEACHER_VIEWS = ViewRecipe(1, (0.25, 1.0), 0.0, (0.0, 0.0, 0.0, 0.0))
 STUDENT_VIEWS = ViewRecipe(4, (0.5, 1.0), 0.5, (0.4, 0.4, 0.4, 0.1))
 TRIPLETS: dict[str, Any] = {
@@ -144,9 +144,12 @@ def opened(path: Path) -> tuple[Pack, Decode]:
 @cache
 def rows_of(path: Path, part: Part) -> np.ndarray:
     pack, _ = opened(path)
-    if part in ("train", "test"):
-        return pack.rows(part)
-    return validation_split(pack, VALIDATION_SHARE)[part == "validation"]
+    if part == "test":
+        return pack.rows("test")
+    rows = pack.rows("train")
+    held_out = np.unique(pack.labels[rows])[VALIDATION_EVERY - 1 :: VALIDATION_EVERY]
+    validates = np.isin(pack.labels[rows], held_out)
+    return {"train": rows, "fit": rows[~validates], "validation": rows[validates]}[part]
 
 
 @cache

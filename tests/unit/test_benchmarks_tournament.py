@@ -18,10 +18,20 @@ from benchmarks.tournament import COUPLED, ENTRIES, FULL, TOY
 from benchmarks.tournament_cells import SCHEDULE, STUDENT_VIEWS, TEACHER_VIEWS, TRIPLETS, Cell
 from pipeline.config.params import load_params
 from pipeline.config.recipes import DistillationRecipe
+from pipeline.datasets.emblems import render_emblems
+from pipeline.datasets.packs import open_pack, write_pack
 from tests.made_params import PARAMS
 from tests.unit.test_benchmarks_training import MISSING_THERE
 
-FEW = [one for one in ENTRIES if one.name in ("anchors + absolute", "d3still")]
+FEW = [one for one in COUPLED if one.name == "d3still"] + list(tournament.UNALIGNED[:1])
+
+FAMILIES, MEMBERS = TOY.emblems["families"], TOY.emblems["members"]
+TEST_CLASSES = {
+    MEMBERS * family + member
+    for family in range(FAMILIES)
+    for member in range(MEMBERS)
+    if (family + member) % 2
+}
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -51,7 +61,7 @@ def test_the_recipes_are_those_of_the_default_study() -> None:
 
 def test_every_entry_is_a_loss_of_params_yaml_with_as_many_view_pairs() -> None:
     recipe = load_params(PARAMS).datasets["emblems"].distillation.model_dump()
-    assert len({entry.title for entry in ENTRIES}) == len(ENTRIES) == len(COUPLED) + 3
+    assert len({entry.title for entry in ENTRIES}) == len(ENTRIES) == len(COUPLED) + 3 + 2
     for entry in ENTRIES:
         counts = {"centroids": FULL.centroids} if entry.kind == "anchors" else {}
         own = {"loss": {"kind": entry.kind, **entry.values, **counts}, "view_pairs": entry.pairs}
@@ -59,6 +69,21 @@ def test_every_entry_is_a_loss_of_params_yaml_with_as_many_view_pairs() -> None:
         assert entry.images * entry.views == 32
         assert entry.images >= entry.least_images > entry.values.get("neighbours", 0)
         assert FULL.epochs * STUDENT_VIEWS.views % entry.views == 0
+
+
+def test_validation_classes_are_training_classes_that_a_trial_does_not_see(tmp_path: Path) -> None:
+    pack = tmp_path / "pack.arrow"
+    write_pack(pack, render_emblems(**TOY.emblems, jpeg_quality=92, seed=0))
+    labels = open_pack(pack).labels
+    fit, validation, train, test = (
+        set(labels[tournament_cells.rows_of(pack, part)])
+        for part in ("fit", "validation", "train", "test")
+    )
+    assert test == TEST_CLASSES
+    assert fit | validation == train
+    assert (len(fit), len(validation)) == (7, 2)
+    assert not fit & validation
+    assert not train & test
 
 
 def test_trials_choose_the_rate_and_students_meet_the_test_classes_once(
@@ -82,7 +107,7 @@ def test_trials_choose_the_rate_and_students_meet_the_test_classes_once(
     assert set(queries["role"]) == {"teacher", "naive", "asymmetric", "symmetric"}
     means = queries.groupby(["entry", "role", "seed"])["average_precision"].mean()
     assert len(means) == 2 * (2 + 2 * len(FEW))
-    assert set(queries["label"]) == set(range(9, 18))  # the second half of the families
+    assert set(queries["label"]) == TEST_CLASSES
     for row in rows:
         if row["role"] != "validation":
             found = means[row["entry"], row["role"], row["seed"]]
