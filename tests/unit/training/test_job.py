@@ -1,13 +1,16 @@
 """A training's settings from params.yaml, and the table of its epochs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from pipeline.config.params import Params, load_params
-from pipeline.training.job import TrainingJob, _table
-from tests.made_params import PARAMS
+from pipeline.models.weights import load_network, read_card, save_network
+from pipeline.training.job import TrainingJob, _table, new_network
+from tests.made_params import PARAMS, edited_params
+from tests.made_training import CPU, equal_states
 
 KEY = "emblems-40"
 
@@ -54,6 +57,49 @@ def test_every_value_that_shapes_a_result_is_in_its_settings(params: Params) -> 
     )
     assert made.schedule.epochs == made.recipe.optimisation.epochs
     assert made.schedule.batch_norm_frozen is (made.network.batch_norm == "frozen")
+
+
+def started(folder: Path, student: dict[str, object], *, whitened: bool = False) -> TrainingJob:
+    """The job of a student whose frozen teacher is there, a network of 16 px without projection."""
+    own = {"dataset": "emblems", "query_px": 16, "network": student}
+    changes = {"datasets.emblems.teacher": {"kind": "frozen"}, "students": {"own": own}}
+    params = load_params(edited_params(folder, changes))
+    teacher, card = new_network(TrainingJob(params, "teacher", "emblems"), 8 if whitened else None)
+    save_network(folder / "models/emblems/teacher.safetensors", teacher, card)
+    return TrainingJob(params, "student", "own")
+
+
+@pytest.mark.parametrize("whitened", [False, True])
+def test_a_student_starts_from_its_teacher_head_included(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whitened: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = started(tmp_path, {"weights": "teacher"}, whitened=whitened)
+    teacher, taught = load_network(job.paths.teacher, CPU)
+    network, card = new_network(job, taught.dim)
+    assert equal_states(network, teacher)
+    assert card == replace(taught, size_px=16)
+    assert card.projection is whitened
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_another_student_has_a_head_of_its_teachers_dimension(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = started(tmp_path, {"pooling": "native"})
+    taught = read_card(job.paths.teacher)
+    network, card = new_network(job, taught.dim)
+    assert (card.dim, card.pooling, card.projection) == (taught.dim, "native", True)
+    assert network.projection.weight.shape[0] == taught.dim
+
+
+def test_a_baseline_starts_where_its_teacher_did(tmp_path: Path) -> None:
+    """It is what one would do without the method: nothing of a teacher's training is in it."""
+    own = {"dataset": "emblems", "query_px": 16, "network": {"weights": "teacher"}}
+    params = load_params(edited_params(tmp_path, {"students": {"own": own}}))
+    assert TrainingJob(params, "student", "own").network.weights == "teacher"
+    assert TrainingJob(params, "baseline", "own").network == params.datasets["emblems"].network
 
 
 def test_the_table_of_epochs_is_what_pandas_writes() -> None:

@@ -1,0 +1,112 @@
+"""What networks start from, and what a teacher can be: faults in words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config.params import ConfigurationError, Params, load_params
+from tests.made_params import edited_params
+
+TEACHER, NETWORK = "datasets.emblems.teacher", "datasets.emblems.network"
+STUDENT = {"dataset": "emblems", "query_px": 32}
+ONNX = {
+    "kind": "onnx",
+    "layout": "channels_first",
+    "channels": "rgb",
+    "white": 1,
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+}
+GIVEN = {TEACHER: ONNX, "weights.emblems": "theirs.onnx"}
+
+
+def loaded(folder: Path, changes: dict[str, Any]) -> Params:
+    return load_params(edited_params(folder, changes))
+
+
+def student_of(network: dict[str, Any]) -> dict[str, Any]:
+    return {"students": {"own": STUDENT | {"network": network}}}
+
+
+def test_every_kind_of_teacher_is_read_with_its_own_keys(tmp_path: Path) -> None:
+    for changes, has_baseline in (
+        ({}, True),
+        ({TEACHER: {"kind": "frozen"}}, False),
+        ({TEACHER: {"kind": "frozen", "whitening": 64, "whitening_images": 100}}, False),
+        (GIVEN, False),
+        ({TEACHER: {"kind": "vectors", "view": "cropped"}, "weights.emblems": "v"}, False),
+    ):
+        params = loaded(tmp_path, changes)
+        assert params.datasets["emblems"].teacher.kind == changes.get(TEACHER, {}).get(
+            "kind", "trained"
+        )
+        assert params.has_baseline("emblems-40") is has_baseline
+
+
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "an unknown kind": (
+        {TEACHER: {"kind": "rented"}},
+        f"{TEACHER}.kind = 'rented': must be one of trained, frozen, onnx, vectors",
+    ),
+    "a key of another kind": (
+        {TEACHER: {"kind": "frozen", "margin": 0.7}},
+        f"{TEACHER}.margin: unknown key; allowed here: kind, whitening, whitening_images",
+    ),
+    "an ONNX file that is not named": (
+        {TEACHER: ONNX},
+        f"weights.emblems: is missing with {TEACHER}.kind = 'onnx': must be the path of its file",
+    ),
+    "vectors that are not named": (
+        {TEACHER: {"kind": "vectors", "view": "cropped"}},
+        f"weights.emblems: is missing with {TEACHER}.kind = 'vectors': must be the path of its vec",
+    ),
+    "students that would start from the ONNX file": (
+        GIVEN | {f"{NETWORK}.weights": "file", "weights.emblems": "a.safetensors"},
+        f"{NETWORK}.weights = 'file': weights.emblems is the teacher's with {TEACHER}.kind = ",
+    ),
+    "a teacher that starts from itself": (
+        {f"{NETWORK}.weights": "teacher"},
+        f"{NETWORK}.weights = 'teacher': must be random, pretrained, package or file, whose path "
+        "stands at weights.emblems",
+    ),
+    "a student with an unknown start": (
+        student_of({"weights": "mine"}),
+        "students.own.network.weights = 'mine': must be random, pretrained, package, teacher or "
+        "file, whose path stands at weights.own",
+    ),
+    "a start from another architecture": (
+        student_of(
+            {"backbone": "timm/test_vit", "weights": "teacher", "batch_norm": "live", "dim": 8}
+        ),
+        "students.own.network.weights = 'teacher': students.own.network.backbone = 'timm/test_vit' "
+        "must be the teacher's, 'timm/test_resnet'",
+    ),
+    "a start with another pooling": (
+        student_of({"weights": "teacher", "pooling": "native"}),
+        "students.own.network.weights = 'teacher': students.own.network.pooling = 'native' must be "
+        "the teacher's, 'gem'",
+    ),
+    "a start from what is no network": (
+        GIVEN | student_of({"weights": "teacher"}),
+        f"students.own.network.weights = 'teacher': {TEACHER}.kind = 'onnx' is no network",
+    ),
+    "an unknown pooling": (
+        {f"{NETWORK}.pooling": "max"},
+        f"{NETWORK}.pooling = 'max': input should be 'gem' or 'native'",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_a_fault_is_named_with_its_key(tmp_path: Path, what: str) -> None:
+    changes, start = FAULTS[what]
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(tmp_path, changes)
+    assert len(caught.value.faults) == 1
+    assert caught.value.faults[0].startswith(start)
+
+
+def test_a_student_may_start_from_a_frozen_teacher(tmp_path: Path) -> None:
+    changes = {TEACHER: {"kind": "frozen"}, **student_of({"weights": "teacher"})}
+    assert loaded(tmp_path, changes).student_network("own").weights == "teacher"
