@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.files import (
+    content_md5,
     expand_home,
+    file_md5,
     read_json,
     replacing,
     replacing_folder,
@@ -177,3 +179,17 @@ def test_a_tilde_is_the_home_unless_something_is_called_so(tmp_path: Path) -> No
     assert expand_home(Path("~nobody-of-this-name"), tmp_path) == Path("~nobody-of-this-name")
     (tmp_path / "~own").mkdir()
     assert expand_home(Path("./~own"), tmp_path) == Path("~own")
+
+
+def test_the_content_of_a_folder_is_names_and_bytes_wherever_it_lies(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep" / "a.bin").write_bytes(b"a")
+        (folder / "b.bin").write_bytes(b"b")
+    assert content_md5(first) == content_md5(second)
+    assert content_md5(first / "b.bin") == file_md5(first / "b.bin")
+    (second / "b.bin").write_bytes(b"c")
+    changed = content_md5(second)
+    (second / "b.bin").rename(second / "c.bin")
+    assert len({content_md5(first), changed, content_md5(second)}) == 3
