@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from pipeline.files import replacing
 from pipeline.models.backbones import Colour
+from pipeline.models.weights import MAX_SIZE_PX
 from pipeline.teachers.onnx_file import onnx_cost, onnx_file, read_onnx
 
 _TYPES = {
@@ -143,6 +144,8 @@ def _dim_of(network: OnnxNetwork, what: str) -> int:
 
 def _checked_input(session: Any, what: str, size_px: int, layout: str) -> list[int | str | None]:
     """The shape of the only input. Raises ValueError for one that is no batch of such images."""
+    if size_px > MAX_SIZE_PX:
+        raise ValueError(f"{what}: teacher_px = {size_px} must be at most {MAX_SIZE_PX}")
     inputs = session.get_inputs()
     listed = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
     if len(inputs) != 1 or inputs[0].type not in _TYPES or len(inputs[0].shape) != 4:
@@ -183,6 +186,8 @@ def open_onnx_teacher(path: Path) -> tuple[OnnxNetwork, OnnxCard]:
             content = file.get_tensor(_CONTENT).numpy().tobytes()
         colours = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
         card = OnnxCard(**(fields | colours))
+        if not 1 <= card.size_px <= MAX_SIZE_PX:
+            raise ValueError(f"size_px is {card.size_px}, not 1 to {MAX_SIZE_PX}")
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: is no ONNX teacher of this program ({error})") from error
     return OnnxNetwork(content, card, _opened(content, str(path))), card

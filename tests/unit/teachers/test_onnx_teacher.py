@@ -1,6 +1,7 @@
 """ONNX teachers: what a file takes and gives is checked, and it embeds as it says."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,16 @@ def test_data_that_lies_elsewhere_is_refused(tmp_path: Path, location: str) -> N
     for given in (file, file.parent):
         with pytest.raises(ValueError, match="must be plain files in its own folder"):
             read_onnx(given)
+
+
+def test_sizes_have_a_bound_in_files_that_others_hand_over_too(tmp_path: Path) -> None:
+    refused(tmp_path, averaging_model(), "teacher_px = 1025 must be at most 1024", size_px=1025)
+    file = write_model(tmp_path / "theirs.onnx", averaging_model())
+    content, card = read_onnx_teacher(file, **PLAIN)
+    path = tmp_path / "t.safetensors"
+    save_onnx_teacher(path, content, replace(card, size_px=100_000))
+    with pytest.raises(ValueError, match=r"is no ONNX teacher .*size_px is 100000"):
+        open_teacher(path, CPU)
 
 
 def test_a_network_is_a_teacher_as_it_is(tmp_path: Path) -> None:
