@@ -160,3 +160,48 @@ def without_intervals(made: dict[str, Any]) -> dict[str, Any]:
         for one in made["rows"]
     ]
     return made | {"rows": rows}
+
+
+def without_labels(made: dict[str, Any]) -> dict[str, Any]:
+    """A part as images without classes give it: the figures of map are those of overlap_at_10."""
+    rows = []
+    for one in made["rows"]:
+        if one["role"] == "baseline":
+            continue
+        named = {name: value for name, value in one.items() if not name.startswith("recall")}
+        overlap = {
+            name.replace("map", "overlap_at_10", 1): named[name]
+            for name in named
+            if name.startswith(("map", "map_"))
+            and name not in ("map_trapezoid", "map_at_r")
+            and not name.startswith("map_over_baseline")
+        }
+        absent = {name: None for name in named if name.startswith("map")}
+        is_teachers = one["role"] != "symmetric"
+        others = {
+            "overlap_at_1": one["map"] / 2,
+            "overlap_at_100": None,
+            "rbo": one["map"] / 3,
+            "self_recall": 0.9 if is_teachers else None,
+            "cosine": 0.8 if is_teachers else None,
+        }
+        rows.append({**named, **absent, **overlap, **others, "classes": 0})
+    pack = made["pack"] | dict.fromkeys(("classes", "classes_train", "classes_test"), 0)
+    examples = [
+        example
+        | {
+            "queries": [
+                query
+                | {"class": ""}
+                | {
+                    "answers": [
+                        answer | {"results": [one | {"class": ""} for one in answer["results"]]}
+                        for answer in query["answers"]
+                    ]
+                }
+                for query in example["queries"]
+            ]
+        }
+        for example in made["examples"]
+    ]
+    return made | {"rows": rows, "pack": pack, "examples": examples}

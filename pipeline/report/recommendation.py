@@ -10,7 +10,7 @@ from pipeline.evaluation.latency import COLUMNS, REMEDY
 from pipeline.report.tradeoff import ROLES, UNTRAINED, Row, cost_of, figures, interval_note
 from pipeline.report.verdict import stands_to_row, verdict
 
-FACTS = ("network", "role", "backbone", "query_px", "database_px", "gmacs", *COLUMNS)
+FACTS = ("network", "role", "backbone", "query_px", "database_px", "gmacs", "map", *COLUMNS)
 ENDS = ("", "_low", "_high", "_drop", "_drop_low", "_drop_high")  # of the accuracy
 # What a role takes besides the network.
 NEEDS = dict.fromkeys(UNTRAINED, "needs no training; `l2s export` does not write it") | {
@@ -83,9 +83,10 @@ class Bounds:
         ]
 
     def __str__(self) -> str:
+        overlap = None if self.min_overlap is None else 100 * self.min_overlap
         parts = (
             ("at most {:g} points below the teacher", self.max_drop),
-            ("at least {:.0%} of the teacher's ten nearest", self.min_overlap),
+            ("at least {:g} % of the teacher's ten nearest", overlap),
             ("at most {:g} ms", self.max_latency_ms),
             ("at most {:g} GMACs", self.max_gmacs),
         )

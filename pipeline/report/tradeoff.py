@@ -17,8 +17,8 @@ from pipeline.paths import DatasetPaths
 SUBSET_NOTE = "subset: a part of the data set only; not comparable with published figures"
 HEADROOM_NOTE = "closed: (map - naive map) / (teacher map - naive map), the headroom that is closed"
 OVERLAP_NOTE = (
-    "overlap@k: share of the teacher's k nearest images that a query finds; self-recall: share of "
-    "the queries that find their own image first, where it is not left out"
+    "overlap@k: share of the teacher's k nearest images that a query finds; self: share of the "
+    "queries that find their own image first, where it is not left out"
 )
 ROLES = {
     "teacher": "The teacher at full size, in its own database: the upper bound.",
@@ -32,7 +32,7 @@ UNTRAINED = ("naive", "adapter")  # roles that need no training; one row each fo
 # Columns on the right.
 NUMBERS = {
     *("query px", "mAP %", "mAP@R %", "R@1 %", "closed %", "GMACs", "ms (ratio)"),
-    *("overlap@1 %", "overlap@10 %", "self-recall %"),
+    *("overlap@1 %", "overlap@10 %", "self %"),
 }
 
 Row = dict[str, Any]  # None where it has no value in a column
@@ -104,7 +104,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 def shown_columns(row: Row) -> dict[str, str]:
     """What people compare of a row, in words: percent, GMACs, a star for the Pareto front."""
     accuracy = accuracy_of(row)
-    others = {"overlap@1 %": "overlap_at_1", "self-recall %": "self_recall"}
+    others = {"overlap@1 %": "overlap_at_1", "self %": "self_recall"}
     if accuracy is MAP:
         others = {"mAP@R %": "map_at_r", "R@1 %": "recall_at_1"}
         others |= {f"{OVERLAP.name} %": OVERLAP.column} if OVERLAP.column in row else {}
@@ -114,7 +114,7 @@ def shown_columns(row: Row) -> dict[str, str]:
         "query px": str(row["query_px"]),
         f"{accuracy.name} %": f"{percent(row, accuracy.column)}{between(row, accuracy.column)}",
         **{name: percent(row, column) for name, column in others.items()},
-        f"{accuracy.name} gain": gain_text(row),
+        "mAP gain" if accuracy is MAP else "gain": gain_text(row),
         "closed %": percent(row, "headroom_closed"),
         "GMACs": "unknown" if row["gmacs"] is None else f"{row['gmacs']:.4g}",
         "front": "*" if row["pareto"] else "",
@@ -185,7 +185,7 @@ def gain_text(row: Row) -> str:
 def between(row: Row, column: str, sign: str = "") -> str:
     """The interval of a value, a fraction of 1, in percent or points: empty where there is none."""
     low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
-    if low is None or high is None:
+    if low is None or high is None or low == high:  # what is so by definition has none
         return ""
     return f" ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
 
