@@ -16,6 +16,7 @@ CHECKED = (
     "pipeline.views.evaluation",
     "pipeline.models",
     "pipeline.embedding",
+    "pipeline.evaluation.agreement",
     "pipeline.evaluation.cost",
     "pipeline.evaluation.ranking",
     "pipeline.evaluation.ranks",

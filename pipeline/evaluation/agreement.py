@@ -110,12 +110,11 @@ def _shared(
     """How many rows the first d of both rankings share, for d = 1 .. depth."""
     first, second = _nearest(theirs, ours, depth), _nearest(ours, theirs, depth)
     # A shared row counts from the deeper of its two places on.
-    place = torch.full_like(first, depth)
     order = second.argsort(dim=1)
     ascending = second.gather(1, order)
     at = torch.searchsorted(ascending, first).clamp_(max=depth - 1)
     is_shared = ascending.gather(1, at) == first
-    place = torch.where(is_shared, order.gather(1, at), place)
+    place = torch.where(is_shared, order.gather(1, at), depth)
     deeper = torch.maximum(place, torch.arange(depth, device=place.device))
     counts = torch.zeros(len(place), depth + 1, dtype=torch.long, device=place.device)
     counts.scatter_add_(1, deeper, torch.ones_like(deeper))

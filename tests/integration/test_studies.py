@@ -14,6 +14,7 @@ from tests.browser import browser_path, open_page
 from tests.integration.workspace import dvc, make_workspace, run
 from tests.made_study import write_test_images
 
+FIGURES = ("map", "recall_at_1", "overlap_at_10", "gmacs")
 FOLDERS = ("data", "models", "embeddings", "results", "report")
 
 
@@ -166,7 +167,7 @@ def test_queued_experiments_leave_their_metrics_and_their_record(study: Path) ->
         <= set(head.split(","))
         <= {
             *("Experiment", "rev", "typ", "Created", "parent", "State", "Executor", key),
-            *(f"tiny-16.asymmetric.{name}" for name in ("map", "recall_at_1", "gmacs")),
+            *(f"tiny-16.asymmetric.{name}" for name in FIGURES),
         }
     )
     assert {row.split(",")[0] for row in rows} >= {"made-2", "made-3"}

@@ -47,6 +47,8 @@ def test_table_has_every_role_with_accuracy_and_cost(study: Path) -> None:
         assert row["latency_ms"] == row["latency_p95_ms"] == row["latency_ratio"] == ""
         assert row["query_px"] == ("32" if role == "teacher" else "16")
         assert row["database_px"] == ("16" if role in own_database else "32")
+    assert {rows["teacher"][f"overlap_at_{k}"] for k in (1, 10)} == {"1.0"}
+    assert 0 < float(rows["asymmetric"]["overlap_at_10"]) < 1
     assert float(rows["teacher"]["gmacs"]) > 3 * float(rows["asymmetric"]["gmacs"])
     for column in ("gmacs", "parameters"):
         assert rows["adapter"][column] == rows["naive"][column]
@@ -82,7 +84,8 @@ def test_figure_and_metrics_are_readable_by_dvc(study: Path) -> None:
     assert data.keys() == {"teacher", "tiny-16"}
     figures = data["tiny-16"]["asymmetric"]
     row = rows_of(study)["asymmetric"]
-    assert figures == {name: float(row[name]) for name in ("map", "recall_at_1", "gmacs")}
+    compared = ("map", "recall_at_1", "overlap_at_10", "gmacs")
+    assert figures == {name: float(row[name]) for name in compared}
     dvc(study, "plots", "show", "--out", "plots")
     assert (study / "plots/index.html").exists()
 

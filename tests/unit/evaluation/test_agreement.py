@@ -174,6 +174,7 @@ def test_a_database_without_the_teachers_further_rows_has_no_overlap() -> None:
     assert len(found) == 6
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize(
     ("search", "teacher", "words"),
     [
@@ -188,3 +189,13 @@ def test_a_database_without_the_teachers_further_rows_has_no_overlap() -> None:
 def test_what_cannot_be_measured_is_refused(search: Search, teacher: Tensor, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         measure_agreement({"one": search}, teacher)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_the_same() -> None:
+    teacher, noise = unit_rows(300, 16, 0), unit_rows(300, 16, 1)
+    student = normalize(teacher + 0.8 * noise, dim=1)
+    found = measure_agreement({"s": Search(student)}, teacher)["s"]
+    gpu = measure_agreement({"s": Search(student.cuda())}, teacher.cuda())["s"]
+    for column in COLUMNS:
+        np.testing.assert_allclose(gpu[column], found[column], atol=1e-12)

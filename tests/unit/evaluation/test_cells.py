@@ -1,6 +1,7 @@
 """The rows of one evaluation."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from pipeline.evaluation.agreement import COLUMNS, Search, measure_agreement
 from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups
 from pipeline.evaluation.confidence import bootstrap_interval, paired_bootstrap
 from pipeline.evaluation.ranking import evaluate_retrieval
@@ -156,3 +158,78 @@ def test_the_teacher_does_not_drop_below_itself() -> None:
     precision = result.query_metrics["average_precision"]
     (row,), _ = evaluate_setups([itself], LABELS, (1,), BOOTSTRAP, precision)
     assert [row[f"map_drop{end}"] for end in ("", "_low", "_high")] == [0, 0, 0]
+
+
+def test_with_the_teachers_database_rows_agree_with_its_search() -> None:
+    given = setups("asymmetric", "naive", "adapter")
+    teacher = given[0].database
+    given = [replace(one, database=teacher) for one in given]
+    rows, found = evaluate_setups(given, LABELS, (1,), BOOTSTRAP, teacher=teacher)
+    searches = {one.role: Search(one.queries) for one in given}
+    agreement = measure_agreement(searches, teacher)
+    images = np.arange(IMAGES)
+    options = {"seed": 3, "samples": 200, "level": 0.9}
+    for row in rows:
+        own = agreement[row["role"]]
+        for column in COLUMNS:
+            if column == "overlap_at_100":  # 37 other images
+                assert row[column] is row[f"{column}_low"] is row[f"{column}_high"] is None
+                continue
+            interval = bootstrap_interval(own[column], images, **options)
+            assert (row[f"{column}_low"], row[f"{column}_high"]) == (interval.low, interval.high)
+            assert row[column] == interval.mean
+            np.testing.assert_array_equal(found[row["role"]][column], own[column])
+    student, naive = (agreement[role]["overlap_at_10"] for role in ("asymmetric", "naive"))
+    gain = paired_bootstrap(student, naive, images, **options)
+    assert rows[0]["overlap_at_10_over_naive"] == gain.mean > 0
+    assert rows[0]["overlap_at_10_over_naive_low"] == gain.low
+    assert rows[0]["overlap_at_10_drop"] == pytest.approx(1 - student.mean(), abs=1e-12)
+    json.dumps(rows, allow_nan=False)
+
+
+def test_the_figures_of_map_are_the_same_with_and_without_agreement() -> None:
+    given = setups("asymmetric", "symmetric", "naive")
+    plain, _ = evaluate_setups(given, LABELS, (1,), BOOTSTRAP, np.full(IMAGES, 0.9))
+    rows, _ = evaluate_setups(
+        given, LABELS, (1,), BOOTSTRAP, np.full(IMAGES, 0.9), given[0].database
+    )
+    for row, own in zip(plain, rows, strict=True):
+        assert row == {column: own[column] for column in row}
+        assert len(own) > len(row) + 15
+
+
+def test_without_labels_the_overlap_takes_the_place_of_map() -> None:
+    given = setups("asymmetric", "symmetric", "naive")
+    teacher = given[0].database
+    given = [replace(one, database=teacher) for one in given]
+    given[1] = replace(given[1], database=given[1].queries)
+    rows, found = evaluate_setups(given, None, (1,), BOOTSTRAP, teacher=teacher)
+    labelled, _ = evaluate_setups(given, LABELS, (1,), BOOTSTRAP, teacher=teacher)
+    for row, other in zip(rows, labelled, strict=True):
+        assert [row[c] for c in ("map", "map_low", "map_high", "map_at_r")] == [None] * 4
+        assert not any(column.startswith(("recall", "map_over")) for column in row)
+        assert (row["queries"], row["classes"]) == (IMAGES, 0)
+        shared = [c for c in other if c.startswith(("overlap", "self", "rbo", "cosine"))]
+        assert {c: row[c] for c in shared} == {c: other[c] for c in shared}
+    student, naive = (row["overlap_at_10"] for row in (rows[0], rows[2]))
+    assert rows[0]["headroom_closed"] == pytest.approx((student - naive) / (1 - naive))
+    assert rows[1]["self_recall"] is rows[1]["cosine"] is None
+    assert rows[1]["overlap_at_10_over_asymmetric"] is not None
+    assert "average_precision" not in found["asymmetric"]
+    json.dumps(rows, allow_nan=False)
+
+
+def test_a_longer_database_is_searched_whole() -> None:
+    """The further rows are no queries, and a network's own database lacks them."""
+    given = setups("asymmetric", "symmetric")
+    teacher = given[0].database
+    queries = given[0].queries[:20]
+    given = [
+        replace(given[0], queries=queries, database=teacher),
+        replace(given[1], queries=queries, database=queries),
+    ]
+    rows, _ = evaluate_setups(given, None, (1,), BOOTSTRAP, teacher=teacher)
+    expected = measure_agreement({"s": Search(queries)}, teacher)["s"]["overlap_at_10"]
+    assert rows[0]["overlap_at_10"] == pytest.approx(expected.mean(), abs=1e-12)
+    assert rows[1]["overlap_at_10"] is None
+    assert "overlap_at_10_drop" not in rows[1]
