@@ -64,7 +64,8 @@ def evaluate(key: str) -> None:
     rows = {row["role"]: {**origin, **row} for row in found}
     if student:
         calibration = _calibrate(params, paths, setups[0], pack)
-        write_json(paths.calibration(key), calibration and calibration.content())
+        content = None if calibration is None else calibration.content()
+        write_json(paths.calibration(key), content)
         if calibration:
             numbers = labels if labels is None else labels.numpy()
             passed = false_matches_passed(setups[0].queries, database, numbers, calibration)

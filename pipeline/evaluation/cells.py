@@ -158,7 +158,8 @@ def _map_columns(
 
 def _comparisons(compared: _Compared, role: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The gains of a row over its opponents, and its drop below the teacher."""
-    values, columns = compared.values, {}
+    values = compared.values
+    columns: dict[str, Any] = {}
     for opponent in OPPONENTS.get(role, ()) if role in values else ():
         if opponent in values:
             gain = paired_bootstrap(values[role], values[opponent], compared.units, **options)

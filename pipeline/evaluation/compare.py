@@ -154,13 +154,22 @@ def compare_queries(
         found = measure_agreement(searches, database)
         by, units = OVERLAP, np.arange(len(candidate))
         ours, theirs = (found[name][by.column] for name in searches)
-        means = (float(ours.mean()), float(theirs.mean()))
+        means = [float(ours.mean()), float(theirs.mean())]
     else:
         by, units = MAP, labels.numpy()
         results = [evaluate_retrieval(one, database, labels) for one in (candidate, champion)]
         ours, theirs = (one.query_metrics["average_precision"] for one in results)
-        means = (results[0].map, results[1].map)
+        means = [one.map for one in results]
     gain = paired_bootstrap(ours, theirs, units, **asdict(bootstrap))
     asked = units[~np.isnan(ours)]
-    interval = (gain.mean, gain.low, gain.high, bootstrap.level)
-    return Comparison(by, *means, *interval, len(asked), len(np.unique(asked)))
+    return Comparison(
+        by=by,
+        candidate=means[0],
+        champion=means[1],
+        gain=gain.mean,
+        gain_low=gain.low,
+        gain_high=gain.high,
+        level=bootstrap.level,
+        queries=len(asked),
+        units=len(np.unique(asked)),
+    )

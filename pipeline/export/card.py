@@ -70,7 +70,7 @@ def describe_network(params: Params, named: NamedNetwork, network: TorchEncoder)
         "data": data,
         "teacher_kind": params.datasets[named.dataset].teacher.kind,
         "counts": ", ".join(
-            f"{data[key]} {key.replace('_', ' ')}" for key in COUNTS if key in data
+            f"{data[key]} {key.replace('_', ' ')}" for key in COUNTS if data.get(key)
         ),
     }
 
@@ -137,4 +137,4 @@ def _evaluate(
     )
     origin = {"dataset": named.dataset, "subset": pack.is_subset, "network": named.key}
     by_role = {row["role"]: origin | row for row in rows}
-    return by_role, calibration and calibration.content()
+    return by_role, None if calibration is None else calibration.content()

@@ -116,7 +116,7 @@ def test_a_network_is_recommended_by_its_overlap(study: Path) -> None:
 
 
 def test_the_export_brings_the_calibration(study: Path) -> None:
-    run(study, *L2S, "export", STUDENT, "--output", "out")
+    run(study, *L2S, "export", "--network", STUDENT, "--output", "out")
     points = json.loads((study / "out/calibration.json").read_text())
     assert points == json.loads((study / f"results/{NAME}/calibration/{STUDENT}.json").read_text())
     calibration = Calibration(**points)
