@@ -203,7 +203,9 @@ def test_no_share_is_no_validation_and_test_rows_never_validate(tmp_path: Path) 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.25, 0.8, 0.99])
 def test_a_side_of_fewer_than_two_classes_is_refused(tmp_path: Path, share: float) -> None:
     pack = made_pack(tmp_path, 5, 2, px=4)
-    with pytest.raises(ValueError, match=rf"validation_share = {share}: \d of 5 .* two classes"):
+    with pytest.raises(
+        ValueError, match=rf"validation_share = {share}: \d of 5 .* both sides need two"
+    ):
         validation_split(pack, share)
 
 

@@ -178,17 +178,19 @@ def test_a_database_without_the_teachers_further_rows_has_no_overlap() -> None:
 @pytest.mark.parametrize(
     ("search", "teacher", "words"),
     [
-        (Search(torch.ones(4, 3)), torch.ones(4, 2), "must be .row, dim., of one dim in a search"),
-        (Search(torch.ones(4)), torch.ones(4, 2), "must be .row, dim."),
-        (Search(torch.ones(5, 2)), torch.ones(4, 2), "5 queries and 4 rows of the teacher's"),
-        (Search(torch.ones(1, 2)), torch.ones(1, 2), "two rows or more"),
-        (Search(torch.ones(3, 2), torch.ones(2, 2)), torch.ones(4, 2), "its database has 2 rows"),
-        (Search(torch.full((4, 2), math.nan)), torch.ones(4, 2), "queries hold NaN"),
+        ([torch.ones(4, 3)], torch.ones(4, 2), "must be .row, dim., of one dim in a search"),
+        ([torch.ones(4)], torch.ones(4, 2), "must be .row, dim."),
+        ([torch.ones(5, 2)], torch.ones(4, 2), "5 queries and 4 rows of the teacher's"),
+        ([torch.ones(1, 2)], torch.ones(1, 2), "two rows or more"),
+        ([torch.ones(3, 2), torch.ones(2, 2)], torch.ones(4, 2), "its database has 2 rows"),
+        ([torch.full((4, 2), math.nan)], torch.ones(4, 2), "queries hold NaN"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(search: Search, teacher: Tensor, words: str) -> None:
+def test_what_cannot_be_measured_is_refused(
+    search: list[Tensor], teacher: Tensor, words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
-        measure_agreement({"one": search}, teacher)
+        measure_agreement({"one": Search(*search)}, teacher)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
