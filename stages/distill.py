@@ -12,6 +12,7 @@ from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.models.embedder import Embedder
 from pipeline.models.folding import folded
 from pipeline.teachers.teacher import open_teacher
+from pipeline.training.black_box import distil_from_vectors
 from pipeline.training.centroids import cluster_centroids
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.job import TrainingJob, run_training, set_up, training_data
@@ -27,6 +28,9 @@ def distill(key: str) -> None:
     params = load_params()
     job, recipe = TrainingJob(params, "student", key), params.student_distillation(key)
     with training_data(job) as data:
+        if params.datasets[job.dataset].teacher.kind == "vectors":
+            distil_from_vectors(job, recipe, data)
+            return
         opened = open_teacher(job.paths.teacher, data.device)
         teacher, card = opened.network, opened.card
         if isinstance(teacher, Embedder):

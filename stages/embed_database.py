@@ -9,7 +9,8 @@ from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.files import replacing
 from pipeline.paths import DatasetPaths
 from pipeline.search.index import write_exact_index
-from pipeline.teachers.teacher import open_teacher
+from pipeline.teachers.stored_vectors import StoredVectors, write_database
+from pipeline.teachers.teacher import open_teacher_or_vectors
 from stages import run_stage
 
 
@@ -17,8 +18,13 @@ def embed_database(name: str) -> None:
     paths = DatasetPaths(name)
     device = resolve_device(load_params().threads)
     pack = open_pack(paths.pack)
-    teacher = open_teacher(paths.teacher, device)
-    views = EvaluationViews(pack, pack.rows("test"), teacher.size_px)
+    teacher, test = open_teacher_or_vectors(paths.teacher, device), pack.rows("test")
+    if isinstance(teacher, StoredVectors):
+        # Without classes all stored vectors are searched; with them, those of known classes.
+        database = write_database(paths.database, teacher, test, with_others=not pack.labelled)
+        write_exact_index(paths.index, database[: len(test)])
+        return
+    views = EvaluationViews(pack, test, teacher.size_px)
     vectors = embed_views(teacher, views, device, name="embedding the database").numpy()
     with replacing(paths.database) as temporary, temporary.open("wb") as file:
         np.save(file, vectors)

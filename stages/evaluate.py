@@ -25,7 +25,8 @@ from pipeline.models.embedder import Embedder
 from pipeline.models.torch_encoder import prepare_onnx
 from pipeline.models.weights import load_network
 from pipeline.paths import DatasetPaths, code_file
-from pipeline.teachers.teacher import open_teacher
+from pipeline.teachers.stored_vectors import StoredVectors
+from pipeline.teachers.teacher import open_teacher_or_vectors
 from pipeline.tracking.record import fingerprint
 from pipeline.tracking.runs import tracked_run
 from pipeline.tracking.store import require_store
@@ -98,10 +99,11 @@ def _calibrate(
     params: Params, paths: DatasetPaths, setup: RetrievalSetup, pack: Pack
 ) -> Calibration | None:
     device = resolve_device(params.threads)
-    teacher = open_teacher(paths.teacher, device)
+    teacher = open_teacher_or_vectors(paths.teacher, device)
     share = params.datasets[paths.dataset].validation_share
-    networks = ((setup.network, setup.card.size_px), (teacher.network, teacher.size_px))
-    return calibrate_network(pack, share, *networks, device)
+    assert setup.network is not None, "it is a student's"
+    student = setup.network, setup.card.size_px
+    return calibrate_network(pack, share, student, teacher, device)
 
 
 def _setups(
@@ -110,15 +112,16 @@ def _setups(
     """Teacher alone; or asymmetric, symmetric, naive, adapter and baseline at the student's size.
 
     Where the student sees the full size, naive and adapter would be the teacher: both are left out,
-    as they are where the teacher takes no other size than its own.
+    as they are where the teacher takes no other size than its own, or is nothing but vectors.
     """
     device = resolve_device(params.threads)
     database = torch.from_numpy(np.load(paths.database))
-    opened = open_teacher(paths.teacher, device)
-    teacher, teacher_card = opened.network, opened.card
-    full_px, test = teacher_card.size_px, pack.rows("test")
+    opened = open_teacher_or_vectors(paths.teacher, device)
+    full_px, test = opened.size_px, pack.rows("test")
     if student is None:
-        yield RetrievalSetup("teacher", teacher, teacher_card, full_px, database, database)
+        known = None if isinstance(opened, StoredVectors) else opened.network
+        own = database[: len(test)]
+        yield RetrievalSetup("teacher", known, opened.card, full_px, own, database)
         return
 
     def embed(network: Embed, size_px: int, what: str, rows: np.ndarray = test) -> Tensor:
@@ -128,15 +131,23 @@ def _setups(
     network, card = load_network(paths.student(student), device)
     px = card.size_px
     queries = embed(network, px, "student")
-    yield from student_setups(network, card, queries, database, full_px)
-    if not opened.takes(px):
+    asymmetric, symmetric = student_setups(network, card, queries, database, full_px)
+    yield asymmetric
+    if len(database) == len(test):
+        yield symmetric
+    else:
+        sys.stderr.write(f"{student}: no row symmetric: the database has vectors without images\n")
+    if isinstance(opened, StoredVectors):
+        sys.stderr.write(f"{student}: no rows naive and adapter: the teacher is stored vectors\n")
+    elif not opened.takes(px):
         sys.stderr.write(
-            f"{student}: no rows naive and adapter: {teacher_card.backbone} takes images of "
+            f"{student}: no rows naive and adapter: {opened.card.backbone} takes images of "
             f"{full_px} px alone\n"
         )
     elif px < full_px:
+        teacher = opened.network
         small = embed(teacher, px, "teacher")
-        shrunk = replace(teacher_card, size_px=px)
+        shrunk = replace(opened.card, size_px=px)
         yield RetrievalSetup("naive", teacher, shrunk, full_px, small, database)
         order = np.random.default_rng(params.seed).permutation(pack.rows("train"))
         rows = np.sort(order[: params.evaluation.adapter_images])

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config import LIBRARY_WEIGHTS
-from pipeline.config.recipes import Network, OnnxTeacher, TeacherRecipe, VectorsTeacher
+from pipeline.config.recipes import (
+    DistillationRecipe,
+    Network,
+    OnnxTeacher,
+    TeacherRecipe,
+    VectorsTeacher,
+)
 
 _SHARED = (
     "backbone",
@@ -69,4 +75,14 @@ def start_faults(
         f"{getattr(taught, field)!r}"
         for field in _SHARED
         if (own := getattr(network, field)) != getattr(taught, field)
+    ]
+
+
+def mixture_faults(place: str, teacher: TeacherRecipe, recipe: DistillationRecipe) -> list[str]:
+    """Faults of the distillation at `place` from stored vectors, of which mixtures have none."""
+    if not isinstance(teacher, VectorsTeacher) or not recipe.mixup_alpha:
+        return []
+    return [
+        f"{place}.distillation.mixup_alpha = {recipe.mixup_alpha:g}: must be 0 with teacher.kind = "
+        "'vectors': no vector is stored of a mixture"
     ]

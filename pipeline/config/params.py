@@ -12,7 +12,7 @@ from ruamel.yaml.events import AliasEvent
 from pipeline.config.faults import ConfigurationError, field_faults, well_formed
 from pipeline.config.losses import least_images
 from pipeline.config.merging import merged
-from pipeline.config.origins import start_faults, teacher_faults, weights_faults
+from pipeline.config.origins import mixture_faults, start_faults, teacher_faults, weights_faults
 from pipeline.config.recipes import (
     DistillationRecipe,
     Name,
@@ -190,6 +190,7 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
             if isinstance(recipe, TrainedTeacher | DistillationRecipe):
                 faults += _crop_faults(f"datasets.{name}.{part}", recipe)
         faults += _batch_faults(f"datasets.{name}.distillation", dataset.distillation)
+        faults += mixture_faults(f"datasets.{name}", dataset.teacher, dataset.distillation)
     for key, student in students.items():
         faults += _student_faults(key, student, known, datasets)
         faults += weights_faults(f"students.{key}", student.network, key, files)
@@ -283,4 +284,5 @@ def _student_faults(
         checked = DistillationRecipe.model_validate(recipe)
         faults += _crop_faults(f"{own}.distillation", checked)
         faults += _batch_faults(f"{own}.distillation", checked)
+        faults += mixture_faults(own, dataset.teacher, checked)
     return faults

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from pipeline.datasets.packs import Pack, validation_split
 from pipeline.embedding.embeddings import Embed, EvaluationViews, embed_views
+from pipeline.teachers.stored_vectors import StoredVectors
+from pipeline.teachers.teacher import Teacher
 
 MOST_IMAGES = 2000
 MOST_PAIRS = 1 << 22  # whose scores are held at a time: more queries than give so many are left out
@@ -50,23 +52,26 @@ def calibrate_network(
     pack: Pack,
     validation_share: float,
     student: tuple[Embed, int],
-    teacher: tuple[Embed, int],
+    teacher: Teacher | StoredVectors,
     device: torch.device,
 ) -> Calibration | None:
     """The calibration of a student on validation images, 2000 of them at most, evenly spread.
 
-    None where fewer than two images validate. student, teacher: a network and the side of its
-    views, in pixels.
+    None where fewer than two images validate. student: a network and the side of its views, in
+    pixels.
     """
     _, rows = validation_split(pack, validation_share)
     if len(rows) < 2:
         return None
     rows = rows[np.linspace(0, len(rows) - 1, min(MOST_IMAGES, len(rows))).round().astype(int)]
-    ours, theirs = (
-        embed_views(network, EvaluationViews(pack, rows, px), device, name=f"calibration, {px} px")
-        for network, px in (student, teacher)
-    )
-    return fit_calibration(ours, theirs)
+
+    def embed(network: Embed, px: int) -> Tensor:
+        views = EvaluationViews(pack, rows, px)
+        return embed_views(network, views, device, name=f"calibration, {px} px")
+
+    is_stored = isinstance(teacher, StoredVectors)
+    theirs = torch.from_numpy(teacher.rows[rows]) if is_stored else embed(teacher, teacher.size_px)
+    return fit_calibration(embed(*student), theirs)
 
 
 def fit_calibration(

@@ -17,6 +17,7 @@ from pipeline.evaluation.roles import OPPONENTS
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import NetworkCard
 from pipeline.teachers.onnx_teacher import OnnxCard, OnnxNetwork
+from pipeline.teachers.stored_vectors import StoredVectorsCard
 
 Values = Float[np.ndarray, " query"]  # one a query, NaN where it has none
 
@@ -26,12 +27,12 @@ class RetrievalSetup:
     """One way to answer a query: which network embeds it, and what is searched.
 
     Row i of `queries` and of `database` is the same test image; without labels the database may
-    have further rows.
+    have further rows. network: None for a teacher of which nothing but vectors is known.
     """
 
     role: str
-    network: Embedder | OnnxNetwork
-    card: NetworkCard | OnnxCard
+    network: Embedder | OnnxNetwork | None
+    card: NetworkCard | OnnxCard | StoredVectorsCard
     database_px: int
     queries: Float[Tensor, "query dim"]
     database: Float[Tensor, "database dim"]

@@ -7,13 +7,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.teachers.onnx_teacher import OnnxNetwork
 
 
-def query_cost(network: nn.Module | OnnxNetwork, size_px: int) -> dict[str, float | None]:
+def query_cost(network: nn.Module | OnnxNetwork | None, size_px: int) -> dict[str, float | None]:
     """Count what embedding one image of `size_px` x `size_px` costs; the same on every machine.
 
     `gmacs` are 10^9 multiply-accumulates, half of the operations that torch counts; `input_bytes`
     those of the raw 8-bit RGB image; `parameters` the network's. Of an ONNX file, whose graph is
-    counted, `gmacs` may be None.
+    counted, `gmacs` may be None; where there is no network, it and `parameters` are.
     """
+    if network is None:
+        return {"gmacs": None, "parameters": None, "input_bytes": 3 * size_px**2}
     if isinstance(network, OnnxNetwork):
         return network.cost(size_px)
     device = next(network.parameters()).device

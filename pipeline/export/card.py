@@ -26,7 +26,7 @@ from pipeline.models.torch_encoder import TorchEncoder
 from pipeline.models.weights import read_card
 from pipeline.paths import DatasetPaths, locked_dependencies, locked_outputs
 from pipeline.search.search import TEACHER, NamedNetwork
-from pipeline.teachers.teacher import open_teacher
+from pipeline.teachers.teacher import open_teacher_or_vectors
 
 MAPS = ("map_trapezoid", "map_at_r")
 COUNTS = ("images_train", "classes_train", "images_test", "classes_test")
@@ -114,7 +114,7 @@ def _evaluate(
     pack = open_pack(paths.pack)
     test, share = pack.rows("test"), params.datasets[named.dataset].validation_share
     database, calibration = torch.from_numpy(np.load(paths.database)), None
-    teacher = open_teacher(paths.teacher, network.device)
+    teacher = open_teacher_or_vectors(paths.teacher, network.device)
     views = EvaluationViews(pack, test, network.size_px)
     contenders = student_setups(
         network.network,
@@ -126,8 +126,8 @@ def _evaluate(
     if named.key == TEACHER:
         contenders = [replace(contenders[0], role=TEACHER)]
     else:
-        networks = ((network.network, network.size_px), (teacher.network, teacher.size_px))
-        calibration = calibrate_network(pack, share, *networks, network.device)
+        student = network.network, network.size_px
+        calibration = calibrate_network(pack, share, student, teacher, network.device)
     rows, _ = evaluate_setups(
         contenders,
         torch.from_numpy(pack.labels[test]) if pack.labelled else None,

@@ -125,7 +125,8 @@ def open_study_database(dataset: str) -> Database:
         raise ValueError(f"{dataset} has no database yet ({missing[0]}): run `l2s study`")
     pack = open_pack(paths.pack)
     test = pack.rows("test")
-    index, vectors = read_index(paths.index), read_vectors(paths.database)
+    index = read_index(paths.index)
+    vectors = read_vectors(paths.database)[: len(test)]  # stored ones may follow
     if not index.ntotal == len(vectors) == len(test) or index.d != vectors.shape[1]:
         raise ValueError(
             f"{dataset}: {index.ntotal} vectors of {index.d} are indexed and {vectors.shape} "

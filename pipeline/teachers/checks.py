@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.config.params import Params
-from pipeline.config.recipes import OnnxTeacher
+from pipeline.config.recipes import OnnxTeacher, VectorsTeacher
 
 
 def teacher_faults(params: Params) -> Iterator[str]:
@@ -21,3 +21,15 @@ def teacher_faults(params: Params) -> Iterator[str]:
                 read_onnx_teacher(given, size_px=dataset.teacher_px, **wanted)
             except ValueError as error:
                 yield f"weights.{name}: {error}"
+        if isinstance(dataset.teacher, VectorsTeacher) and given.exists():
+            yield from (f"weights.{name}: {fault}" for fault in _store_faults(str(given)))
+
+
+def _store_faults(address: str) -> Iterator[str]:
+    """Why a store of vectors cannot be read, as far as its first rows tell."""
+    from pipeline.datasets.vector_stores import open_store
+
+    try:
+        next(open_store(address).batches())
+    except ValueError as error:
+        yield str(error)

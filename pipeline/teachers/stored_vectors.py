@@ -33,6 +33,7 @@ class StoredVectorsCard:
     size_px: int
     view: View
     network: str = ""
+    backbone: str = "stored vectors"
 
 
 @dataclass(frozen=True)
@@ -103,18 +104,18 @@ def open_stored_vectors(path: Path) -> StoredVectors:
 
 
 def write_database(
-    path: Path, teacher: StoredVectors, test: np.ndarray
+    path: Path, teacher: StoredVectors, test: np.ndarray, *, with_others: bool
 ) -> Float[np.ndarray, "row dim"]:
-    """Write all stored vectors as a .npy file, those of the rows `test` of the pack first.
+    """Write the vectors of the rows `test` of the pack as a .npy file, and behind them all others.
 
     They come back mapped from the file.
     """
-    others = np.setdiff1d(np.arange(len(teacher.rows)), test)
+    others = np.setdiff1d(np.arange(len(teacher.rows) if with_others else 0), test)
     order = np.concatenate([test, others])
     block = 1 << 16
     with replacing(path) as temporary:
         written = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.float32, shape=teacher.rows.shape
+            temporary, mode="w+", dtype=np.float32, shape=(len(order), teacher.dim)
         )
         for start in range(0, len(order), block):
             written[start : start + block] = teacher.rows[order[start : start + block]]

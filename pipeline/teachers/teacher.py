@@ -13,6 +13,7 @@ from pipeline.models.embedder import Embedder, unit_range
 from pipeline.models.weights import NetworkCard, load_network
 from pipeline.teachers import teacher_card
 from pipeline.teachers.onnx_teacher import OnnxCard, OnnxNetwork, open_onnx_teacher
+from pipeline.teachers.stored_vectors import KIND, StoredVectors, open_stored_vectors
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,10 @@ def open_teacher(path: Path, device: torch.device) -> Teacher:
             return Teacher(*open_onnx_teacher(path), device, digest)
         case kind:
             raise ValueError(f"{path}: is a teacher of kind {kind!r}, which embeds no image")
+
+
+def open_teacher_or_vectors(path: Path, device: torch.device) -> Teacher | StoredVectors:
+    """As `open_teacher`, or the vectors, where nothing else is known of the teacher."""
+    if teacher_card(path)["kind"] == KIND:
+        return open_stored_vectors(path)
+    return open_teacher(path, device)

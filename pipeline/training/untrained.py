@@ -1,5 +1,6 @@
 """Teachers that are not trained here: written as a training would write them, and recorded."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,14 +8,16 @@ import numpy as np
 import torch
 
 from pipeline.config.params import load_params
-from pipeline.config.recipes import FrozenTeacher, OnnxTeacher
+from pipeline.config.recipes import FrozenTeacher, OnnxTeacher, VectorsTeacher
 from pipeline.datasets.packs import open_pack
+from pipeline.datasets.vector_stores import open_store
 from pipeline.devices import computed_with, resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.files import file_md5, write_text
 from pipeline.models.weights import save_network
 from pipeline.paths import history_path
 from pipeline.teachers.onnx_teacher import read_onnx_teacher, save_onnx_teacher
+from pipeline.teachers.stored_vectors import write_stored_vectors
 from pipeline.teachers.whitening import whitening_layer
 from pipeline.tracking.record import fingerprint
 from pipeline.tracking.runs import tracked_run
@@ -44,6 +47,12 @@ def take_teacher(name: str) -> None:
                 given, wanted = Path(params.weights[name]), recipe.model_dump(exclude={"kind"})
                 read = read_onnx_teacher(given, size_px=job.size_px, **wanted)
                 save_onnx_teacher(job.output, *read)
+            case VectorsTeacher() as recipe:
+                names, store = open_pack(job.paths.pack).names, open_store(params.weights[name])
+                found = write_stored_vectors(
+                    job.output, names, store, size_px=job.size_px, view=recipe.view
+                )
+                sys.stderr.writelines(f"{name}: {line}\n" for line in found.lines())
             case _:
                 kind = params.datasets[name].teacher.kind
                 raise ValueError(f"datasets.{name}.teacher.kind = {kind!r}: is not taken as it is")

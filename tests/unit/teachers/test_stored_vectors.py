@@ -28,6 +28,7 @@ def batches() -> Iterator[VectorBatch]:
 
 STORE = VectorStore("here", batches, "n1")
 NAMES = ["7.jpg", "1.jpg", "11.jpg", "4.jpg"]
+TEST = np.array([1, 3])
 OTHERS = [0, 2, 3, 5, 6, 8, 9, 10]
 
 
@@ -46,9 +47,11 @@ def test_the_database_is_all_vectors_those_of_the_test_first(tmp_path: Path) -> 
     path = tmp_path / "teacher.safetensors"
     write_stored_vectors(path, NAMES, STORE, size_px=224, view="cropped")
     teacher = open_stored_vectors(path)
-    written = write_database(tmp_path / "database.npy", teacher, np.array([1, 3]))
+    written = write_database(tmp_path / "database.npy", teacher, TEST, with_others=True)
     np.testing.assert_allclose(written, UNIT[[1, 4, 7, 11, *OTHERS]], atol=1e-6)
     np.testing.assert_array_equal(np.load(tmp_path / "database.npy"), written)
+    alone = write_database(tmp_path / "database.npy", teacher, TEST, with_others=False)
+    np.testing.assert_allclose(alone, UNIT[[1, 4]], atol=1e-6)
 
 
 def test_images_without_a_vector_leave_no_file(tmp_path: Path) -> None:
