@@ -12,7 +12,6 @@ from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.reader import MAX_FILE_BYTES, DatasetError
 
 SCHEMES = ("s3", "gs", "memory")
-# Beside OSError: what the libraries raise where a store is not there or refuses.
 _STORE_FAULTS = (
     ("botocore.exceptions", "BotoCoreError"),
     ("botocore.exceptions", "ClientError"),
@@ -66,7 +65,7 @@ def read_object(address: str, name: str) -> bytes:
             f"{shown}: {error}: pip install 'large-to-small[storage]' brings s3fs; gs:// needs "
             "gcsfs"
         ) from error
-    except (OSError, *_store_faults()) as error:
+    except _store_faults() as error:
         reason = type(error).__name__  # its words may hold a key
         raise DatasetError(f"{shown}: the store cannot be read ({reason})") from error
     if len(content) > MAX_FILE_BYTES:
@@ -75,5 +74,7 @@ def read_object(address: str, name: str) -> bytes:
 
 
 def _store_faults() -> tuple[type[Exception], ...]:
+    """What is raised where a store is not there or refuses, by the libraries that are loaded."""
     loaded = [(sys.modules.get(module), name) for module, name in _STORE_FAULTS]
-    return tuple(getattr(module, name) for module, name in loaded if module is not None)
+    found = [getattr(module, name) for module, name in loaded if module is not None]
+    return (OSError, *found)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -211,7 +211,7 @@ def _batch_of_points(
         if key and key not in (point.payload or {}):
             raise VectorsError(f"{address}: the payload of point {point.id} has no {key!r}")
         ids.append(str((point.payload or {})[key] if key else point.id))
-        vector = point.vector
+        vector: Any = point.vector
         if isinstance(vector, dict):  # of several vectors a point, by their names
             if vector_name is None and len(vector) != 1:
                 known = ", ".join(vector) or "none"

@@ -138,9 +138,8 @@ def _pixels(picture: Image.Image, way: Preprocessing) -> np.ndarray:
         return _scaled(picture, size_px, size_px, way)
     short, long = sorted(picture.size)
     if long > WHOLE_ASPECT * short:  # scaled whole it might fill any memory
-        room = [(side - min(side, WHOLE_ASPECT * short)) // 2 for side in picture.size]
-        box = (*room, picture.width - room[0], picture.height - room[1])
-        picture = picture.crop(box)
+        left, top = ((side - min(side, WHOLE_ASPECT * short)) // 2 for side in picture.size)
+        picture = picture.crop((left, top, picture.width - left, picture.height - top))
     short_px = round(size_px / way.crop_share)
     scale = short_px / short
     width, height = (max(short_px, round(side * scale)) for side in picture.size)

@@ -69,9 +69,9 @@ def calibrate_network(
         views = EvaluationViews(pack, rows, px)
         return embed_views(network, views, device, name=f"calibration, {px} px")
 
-    is_stored = isinstance(teacher, StoredVectors)
-    theirs = torch.from_numpy(teacher.rows[rows]) if is_stored else embed(teacher, teacher.size_px)
-    return fit_calibration(embed(*student), theirs)
+    if isinstance(teacher, StoredVectors):
+        return fit_calibration(embed(*student), torch.from_numpy(teacher.rows[rows]))
+    return fit_calibration(embed(*student), embed(teacher, teacher.size_px))
 
 
 def fit_calibration(

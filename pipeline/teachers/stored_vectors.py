@@ -15,7 +15,7 @@ from pipeline.datasets.vector_stores import VectorStore
 from pipeline.files import known_md5, replacing
 
 View = Literal["cropped", "squashed"]
-KIND = "vectors"
+KIND: Literal["vectors"] = "vectors"
 _TENSOR, _HEADER_BYTES = "vectors", 1 << 20
 
 
