@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import export, operations, recommend, search
+from pipeline.cli import attach, export, operations, recommend, search
 from pipeline.cli.errors import OneStudy, end_flow, errors_in_words, workspace
+from pipeline.cli.settings import read_setting
 from pipeline.files import expand_home
 from pipeline.paths import STUDY_PAGE, DatasetPaths
 from pipeline.processes import prepare_process
@@ -203,7 +204,7 @@ def select(
         if weights:
             values[f"weights.{names[0]}"] = _given_file("weights", weights, opened.here)
             values[f"datasets.{names[0]}.network.weights"] = "file"
-        values |= dict(map(_setting, settings or []))
+        values |= dict(map(read_setting, settings or []))
         came, left = select_studies(
             Path("params.yaml"), names, values, original=original, epochs=epochs
         )
@@ -247,17 +248,7 @@ def _given_file(option: str, file: Path, here: Path) -> str:
     return os.path.relpath(given) if tracked else str(given)
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    from ruamel.yaml import YAML
-
-    key, sign, value = text.partition("=")
-    if not sign:
-        raise ValueError(
-            f"-S {text}: must be KEY=VALUE, the key with its path: students.NAME.query_px"
-        )
-    return key, YAML().load(value)
-
-
+app.add_typer(attach.app)
 app.add_typer(search.app)
 app.add_typer(export.app)
 app.add_typer(recommend.app)

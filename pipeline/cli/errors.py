@@ -31,6 +31,8 @@ EXTRAS = {
     **dict.fromkeys(("dvc", "mlflow", "prefect", "sqlalchemy", "vl_convert"), "study"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn"), "serve"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    **dict.fromkeys(("lancedb", "qdrant_client"), "vectors"),
+    "s3fs": "storage",
 }
 
 

@@ -49,21 +49,18 @@ class Preflight:
     """What came out. `cosine` is the mean between stored and embedded vectors of `images` images.
 
     differences: what is different, in words, as far as it was found; `explained` is the cosine
-    where that is taken into account. notes: what is told of the stored vectors themselves.
+    where that is taken into account. stored: what all stored vectors looked like.
     """
 
     images: int
     cosine: float
     differences: tuple[str, ...]
     explained: float
-    notes: tuple[str, ...]
+    stored: Findings
 
     def lines(self) -> list[str]:
-        lines = list(self.notes)
-        lines.append(
-            f"{self.images} images embedded again: mean cosine to their stored vectors "
-            f"{self.cosine:.4f}"
-        )
+        again = f"{self.images} images embedded again: mean cosine to their stored vectors"
+        lines = [*self.stored.lines(), f"{again} {self.cosine:.4f}"]
         if self.cosine >= FITS:
             return [*lines, "the teacher is the one that made the vectors"]
         if not self.differences and self.cosine >= REFUSED:
@@ -101,19 +98,19 @@ def compare_with_stored(
             f"{embedded.shape[1]}: another model"
         )
     cosines = (embedded * stored).sum(1)
-    notes, cosine = tuple(findings.lines()), float(cosines.mean())
+    cosine = float(cosines.mean())
     if cosine >= FITS:
-        return Preflight(len(ids), cosine, (), cosine, notes)
+        return Preflight(len(ids), cosine, (), cosine, findings)
     least = np.argsort(cosines, kind="stable")[:SUSPECTED]
     some = [pictures[place] for place in least.tolist()]
     found = out_of_step([ids[place] for place in least.tolist()], embedded[least], store)
     if found is not None:
-        return Preflight(len(ids), cosine, (found[0],), found[1], notes)
+        return Preflight(len(ids), cosine, (found[0],), found[1], findings)
     differences, way = explanation(subject, some, stored[least])
     explained = float((_embedded(subject, way, pictures) * stored).sum(1).mean())
     if explained < REFUSED:  # chance, of many that were tried
-        return Preflight(len(ids), cosine, (), cosine, notes)
-    return Preflight(len(ids), cosine, differences, explained, notes)
+        return Preflight(len(ids), cosine, (), cosine, findings)
+    return Preflight(len(ids), cosine, differences, explained, findings)
 
 
 def explanation(

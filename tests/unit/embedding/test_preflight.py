@@ -163,8 +163,8 @@ def test_norms_and_number_types_are_no_fault() -> None:
     found = compare_with_stored(subject(network), PICTURES, store(vectors))
     assert found.differences == ()
     assert found.cosine > FITS
-    assert found.notes[0].endswith("int8")
-    assert found.notes[1].startswith("not of unit length")
+    assert found.lines()[0].endswith("int8")
+    assert found.lines()[1].startswith("not of unit length")
 
 
 def test_images_without_a_vector_are_named() -> None:

@@ -1,0 +1,126 @@
+"""`l2s attach`: a cheap query encoder for images, vectors and a teacher that are there already."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.errors import workspace
+
+app = typer.Typer()
+
+
+@app.command()
+def attach(
+    images: Annotated[
+        Path, typer.Option(help="A folder of images or of tar shards, or a table of them.")
+    ],
+    teacher: Annotated[
+        str, typer.Option(help="timm/NAME, FILE.onnx, or none: the stored vectors alone.")
+    ],
+    vectors: Annotated[
+        str | None,
+        typer.Option(help="Stored: .parquet, .npy, lancedb://FOLDER/TABLE, qdrant://PLACE/NAME."),
+    ] = None,
+    query_px: Annotated[
+        list[int] | None, typer.Option(min=1, help="Of the queries; may be repeated.")
+    ] = None,
+    teacher_px: Annotated[
+        int | None,
+        typer.Option(min=1, help="Which the teacher saw or sees; else the library's, or 224."),
+    ] = None,
+    view: Annotated[
+        str, typer.Option(help="How its images were made square: cropped or squashed.")
+    ] = "cropped",
+    student: Annotated[
+        str, typer.Option(help="The backbone, where it is not the teacher's.")
+    ] = "timm/tf_efficientnet_lite0",
+    weights: Annotated[
+        str, typer.Option(help="Of the backbone: package, pretrained or random.")
+    ] = "package",
+    settings: Annotated[
+        list[str] | None, typer.Option("-S", metavar="KEY=VALUE", help="A value of params.yaml.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also where they do not agree.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Compare and estimate; change nothing, run nothing.")
+    ] = False,
+) -> None:
+    """Teach small queries a database that is there: compare, estimate, then run the study.
+
+    The stored vectors are read, never written to. What comes is the study `images`: edit it, run
+    `l2s study` again, `l2s export` its encoder.
+    """
+    with workspace() as opened:
+        from pipeline.cli.settings import read_setting
+        from pipeline.config.attached import PRESET, VECTORS, Attachment, attached_values
+        from pipeline.config.params import parse_params
+        from pipeline.config.studies import preset_text, select_studies, set_values
+        from pipeline.datasets.own_images import list_own_images
+        from pipeline.datasets.vector_batches import Findings, vectors_of
+        from pipeline.datasets.vector_stores import open_store
+        from pipeline.datasets.vectors import write_vectors
+        from pipeline.embedding.preflight import compare_with_stored
+        from pipeline.training.attaching import (
+            estimate,
+            native_px,
+            sampled_pictures,
+            teacher_on_trial,
+        )
+
+        opened.require_rest("attach")
+        if teacher == "none" and vectors is None:
+            raise ValueError("--teacher none: the stored vectors must be named: --vectors")
+        file = str(opened.path(Path(teacher)).resolve()) if teacher.endswith(".onnx") else teacher
+        given = Attachment(
+            opened.path(images).resolve(),
+            file,
+            tuple(query_px or [112]),
+            teacher_px or (native_px(teacher) if "/" in teacher and file == teacher else 224),
+            student,
+            _one_of("weights", weights, ("package", "pretrained", "random")),
+            _one_of("view", view, ("cropped", "squashed")),
+        )
+        values: dict[str, Any] = attached_values(given) | dict(map(read_setting, settings or []))
+        params = parse_params(set_values(preset_text(PRESET), values))
+        source, folder = params.datasets[PRESET].source, Path(params.inputs[PRESET])
+        reader = list_own_images(folder, source)
+        typer.echo(f"{len(reader.images)} images in {given.images}")
+        pictures = sampled_pictures(reader, params.seed)
+        subject, stored = teacher_on_trial(params, PRESET, opened.device), Findings()
+        if vectors is not None:
+            store = open_store(_address(vectors, opened.here))
+            if subject is None:
+                vectors_of([i.name for i in reader.images], store.batches(stored), store.address)
+                typer.echo("\n".join(stored.lines()))
+            else:
+                found = compare_with_stored(subject, pictures, store)
+                typer.echo("\n".join(found.lines()))
+                found.require(force=force)
+                stored = found.stored
+        coming = estimate(params, PRESET, pictures, len(reader.images), stored, subject)
+        typer.echo(f"estimate: {coming}")
+        if plan:
+            return
+        if vectors is not None and subject is None:
+            write_vectors(VECTORS, store.rows(), network=store.network)
+        select_studies(Path("params.yaml"), [PRESET], values, original=True)
+    typer.echo(f"active: {PRESET}; `l2s study` goes on with it if it is stopped")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "pipeline.cli", "study"])  # noqa: S606
+
+
+def _address(given: str, here: Path) -> str:
+    """The address of a store, its paths absolute: relative ones refer to where it was given."""
+    scheme, sign, rest = given.rpartition("://")
+    place = rest.partition("?")[0]
+    folder = here / (place.rpartition("/")[0] if sign else place)
+    return f"{scheme}{sign}{here / rest}" if folder.exists() else given
+
+
+def _one_of(option: str, word: str, allowed: tuple[str, ...]) -> Any:
+    if word not in allowed:
+        raise ValueError(f"--{option} {word}: must be {', '.join(allowed)}")
+    return word

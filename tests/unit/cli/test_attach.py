@@ -1,0 +1,142 @@
+"""`l2s attach`: it compares, estimates, refuses in words, and leaves the study to be run."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import Result
+from typer.testing import CliRunner
+
+from pipeline.cli.__main__ import app
+from pipeline.config.params import load_params
+from pipeline.datasets.emblems import render_emblems
+from pipeline.datasets.vectors import read_vectors
+from pipeline.embedding.preprocessing import Preprocessing, network_input
+from pipeline.models.weights import build_embedder
+from tests.integration.workspace import ROOT
+
+NETWORK = "timm/test_resnet"
+HALF = (0.5, 0.5, 0.5)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> dict[str, bytes]:
+    options = {"families": 4, "members": 3, "images_per_class": 5, "image_px": 40}
+    drawn = render_emblems(**options, jpeg_quality=92, seed=0)
+    return {f"{number:02}.jpg": one.encoded for number, one in enumerate(drawn)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "pictures").mkdir()
+    for name, content in pictures.items():
+        (tmp_path / "pictures" / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("L2S_DEVICE", "cpu")
+    return tmp_path
+
+
+def write_vectors_of(pictures: dict[str, bytes], file: Path) -> None:
+    """What the network of the study gives, native pooling, at 32 px, twice as long as a unit."""
+    network = build_embedder(NETWORK, None, weights="random", seed=0, pooling="native").eval()
+    own = tuple(network.mean.flatten().tolist()), tuple(network.std.flatten().tolist())
+    way = Preprocessing(32, *own)
+    images = [network_input(content, name, way, own) for name, content in pictures.items()]
+    with torch.inference_mode():
+        vectors = 2 * network(torch.stack(images)).numpy()
+    pq.write_table(pa.table({"id": list(pictures), "vector": vectors.tolist()}), file)
+
+
+def attach(*options: str) -> Result:
+    fixed = ("attach", "--images", "pictures", "--query-px", "16", "--teacher-px", "32")
+    return CliRunner().invoke(app, [*fixed, *options])
+
+
+def test_a_plan_compares_and_estimates_and_changes_nothing(
+    folder: Path, pictures: dict[str, bytes]
+) -> None:
+    write_vectors_of(pictures, folder / "v.parquet")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    options = ("--teacher", NETWORK, "--weights", "random", "--vectors", "v.parquet", "--plan")
+    done = attach(*options)
+    assert done.exit_code == 0, done.output
+    assert f"{len(pictures)} images in " in done.output
+    assert "not of unit length" in done.output
+    assert "mean cosine to their stored vectors 1.0000" in done.output
+    assert "the teacher is the one that made the vectors" in done.output
+    assert "estimate: about " in done.output
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_vectors_of_another_model_are_refused(folder: Path, pictures: dict[str, bytes]) -> None:
+    dim = build_embedder(NETWORK, None, weights="random", seed=0, pooling="native").channels
+    vectors = np.random.default_rng(0).normal(size=(len(pictures), dim)).tolist()
+    pq.write_table(pa.table({"id": list(pictures), "vector": vectors}), folder / "v.parquet")
+    before = (folder / "params.yaml").read_bytes()
+    done = attach("--teacher", NETWORK, "--weights", "random", "--vectors", "v.parquet")
+    assert done.exit_code == 2
+    assert "another model altogether" in done.output
+    assert "--teacher none" in done.output
+    assert (folder / "params.yaml").read_bytes() == before
+
+
+def test_vectors_alone_become_a_study_that_is_run(
+    folder: Path, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_vectors_of(pictures, folder / "v.parquet")
+    ran: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, command: ran.append(command))
+    options = ("--student", NETWORK, "--weights", "random", "--view", "squashed")
+    done = attach("--teacher", "none", "--vectors", "v.parquet", *options)
+    assert done.exit_code == 0, done.output
+    assert ran[0][1:] == ["-m", "pipeline.cli", "study"]
+    params = load_params()
+    dataset = params.datasets["images"]
+    assert dataset.teacher.model_dump() == {"kind": "vectors", "view": "squashed"}
+    assert dataset.distillation.loss.kind == "anchors"
+    assert dataset.distillation.mixup_alpha == 0
+    assert dataset.teacher_px == 32
+    assert {key: one.query_px for key, one in params.students.items()} == {"images-16": 16}
+    assert params.inputs == {"images": str(folder / "pictures")}
+    assert params.weights == {"images": "vectors/images"}
+    (found,) = read_vectors(folder / "vectors/images").batches()
+    assert found.ids == list(pictures)
+
+
+def test_a_network_becomes_a_frozen_teacher_whose_students_start_from_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "execv", lambda *_: None)
+    done = attach("--teacher", NETWORK, "--weights", "random", "--query-px", "24")
+    assert done.exit_code == 0, done.output
+    params = load_params()
+    dataset = params.datasets["images"]
+    assert (dataset.teacher.kind, dataset.network.pooling) == ("frozen", "native")
+    assert list(params.students) == ["images-16", "images-24"]
+    assert params.student_network("images-24").weights == "teacher"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--teacher", "none"), "the stored vectors must be named: --vectors"),
+        (("--teacher", "resnet50"), "must be timm/NAME, torchvision/NAME, FILE.onnx or none"),
+        (("--teacher", "timm/no_such_net"), "no_such_net"),
+        (("--teacher", NETWORK, "--weights", "mine"), "--weights mine: must be package, "),
+        (("--teacher", NETWORK, "--images", "nowhere"), "must be a folder of images or of tar"),
+        (("--teacher", "none", "--vectors", "v.parquet"), "v.parquet: there is no such file"),
+        (("--teacher", "none", "--vectors", "milvus://db/x"), "or begin with lancedb:// or qdr"),
+        (("--teacher", NETWORK, "--weights", "random", "-S", "a"), "-S a: must be KEY=VALUE"),
+    ],
+)
+def test_faults_in_words(folder: Path, options: tuple[str, ...], words: str) -> None:
+    done = attach(*options)
+    assert done.exit_code == 2, done.output
+    assert words in " ".join(done.output.split())
