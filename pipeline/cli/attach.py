@@ -58,6 +58,7 @@ def attach(
         from pipeline.config.attached import PRESET, VECTORS, Attachment, attached_values
         from pipeline.config.params import parse_params
         from pipeline.config.studies import preset_text, select_studies, set_values
+        from pipeline.datasets.own_checks import check_own_images
         from pipeline.datasets.own_images import list_own_images
         from pipeline.datasets.vector_batches import Findings, vectors_of
         from pipeline.datasets.vector_stores import open_store
@@ -85,6 +86,7 @@ def attach(
         )
         values: dict[str, Any] = attached_values(given) | dict(map(read_setting, settings or []))
         params = parse_params(set_values(preset_text(PRESET), values))
+        check_own_images(params)
         source, folder = params.datasets[PRESET].source, Path(params.inputs[PRESET])
         reader = list_own_images(folder, source)
         typer.echo(f"{len(reader.images)} images in {given.images}")

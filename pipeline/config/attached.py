@@ -91,6 +91,7 @@ def _file_teacher(given: Attachment, own: str) -> dict[str, Any]:
             f"--teacher {given.teacher}: must be timm/NAME, torchvision/NAME, FILE.onnx or none"
         )
     distillation = f"{own}.distillation"
+    look = f"{distillation}.augmentation"
     return {
         f"weights.{PRESET}": str(VECTORS),
         f"{own}.teacher": {"kind": "vectors", "view": given.view},
@@ -101,5 +102,7 @@ def _file_teacher(given: Attachment, own: str) -> dict[str, Any]:
             "absolute_weight": 1.0,
         },
         f"{distillation}.mixup_alpha": 0.0,
-        f"{distillation}.augmentation.crop_scale": [0.8, 1.0],
+        # No vector is stored of an image in other colours, or of a small part of one.
+        f"{look}.crop_scale": [0.8, 1.0],
+        **{f"{look}.{one}": 0.0 for one in ("brightness", "contrast", "saturation", "hue")},
     }

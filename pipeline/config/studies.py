@@ -125,12 +125,12 @@ def set_values(text: str, settings: Mapping[str, Any]) -> str:
         *above, last = key.split(".")
         place: Any = data
         for step in above:
-            place = place.get(step) if isinstance(place, CommentedMap) else None
-        if not isinstance(place, CommentedMap) or (
+            place = place.get(step) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or (
             last not in place and above not in (["inputs"], ["weights"])
         ):
             raise ValueError(f"{key}: there is no such key in params.yaml")
-        if not place:
+        if isinstance(place, CommentedMap) and not place:
             place.fa.set_block_style()
         place[last] = value
     yaml.dump(data, stream := io.StringIO())

@@ -82,8 +82,9 @@ class Estimate:
     memory_bytes: int
 
     def __str__(self) -> str:
-        minutes = max(1, round(self.seconds / 60))
-        took = f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+        minutes = self.seconds / 60
+        took = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+        took = took if minutes >= 1.5 else "a minute"
         disk, memory = (f"{size / 1e9:.1f} GB" for size in (self.disk_bytes, self.memory_bytes))
         return f"about {took} on this machine as it is now, {disk} of disk, {memory} of memory"
 

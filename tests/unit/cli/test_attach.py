@@ -101,7 +101,7 @@ def test_vectors_alone_become_a_study_that_is_run(
     dataset = params.datasets["images"]
     assert dataset.teacher.model_dump() == {"kind": "vectors", "view": "squashed"}
     assert dataset.distillation.loss.kind == "anchors"
-    assert dataset.distillation.mixup_alpha == 0
+    assert dataset.distillation.mixup_alpha == dataset.distillation.augmentation.hue == 0
     assert dataset.teacher_px == 32
     assert {key: one.query_px for key, one in params.students.items()} == {"images-16": 16}
     assert params.inputs == {"images": str(folder / "pictures")}
