@@ -76,18 +76,20 @@ def measure_agreement(
     with torch.no_grad(), torch.autocast(teacher.device.type, enabled=False), full_precision():
         for start in range(0, count, step):
             rows = torch.arange(start, min(start + step, count), device=teacher.device)
-            theirs = (teacher[rows] @ teacher.T).scatter_(1, rows[:, None], -math.inf)
+            theirs = _Scores(
+                (teacher[rows] @ teacher.T).scatter_(1, rows[:, None], -math.inf), depth
+            )
             for name, one in searches.items():
                 if one.database is not None and len(one.database) < len(teacher):
                     continue
-                ours = one.queries[rows] @ (teacher if one.database is None else one.database).T
-                own = ours.gather(1, rows[:, None])[:, 0]
-                ours.scatter_(1, rows[:, None], -math.inf)
+                scores = one.queries[rows] @ (teacher if one.database is None else one.database).T
+                own = scores.gather(1, rows[:, None])[:, 0]
+                ours = _Scores(scores.scatter_(1, rows[:, None], -math.inf), depth)
                 block = found[name][start : start + len(rows)]
                 if one.database is None:
-                    block[:, 3] = (own > ours.max(dim=1).values).cpu().numpy()
+                    block[:, 3] = (own > ours.highest[:, 0]).cpu().numpy()
                     block[:, 5] = own.cpu().numpy()
-                shared = _shared(theirs, ours, depth)
+                shared = _shared(theirs, ours)
                 for column, k in enumerate(OVERLAP_AT):
                     if k < len(teacher) - 1:
                         block[:, column] = shared[:, k - 1] / k
@@ -104,11 +106,19 @@ def rank_biased_overlap(
     return agreement[:, -1] * p ** depths[-1] + (1 - p) / p * (agreement * p**depths).sum(axis=1)
 
 
-def _shared(
-    theirs: Float[Tensor, "row database"], ours: Float[Tensor, "row database"], depth: int
-) -> Int[np.ndarray, "row depth"]:
+class _Scores:
+    """Similarities of a block of queries to all rows, and where the highest of each lie: one more
+    than `depth`, which tells whether others are as high.
+    """
+
+    def __init__(self, all_rows: Float[Tensor, "row database"], depth: int) -> None:
+        self.all_rows, self.depth = all_rows, depth
+        self.highest, self.at = all_rows.topk(depth + 1, dim=1)
+
+
+def _shared(theirs: _Scores, ours: _Scores) -> Int[np.ndarray, "row depth"]:
     """How many rows the first d of both rankings share, for d = 1 .. depth."""
-    first, second = _nearest(theirs, ours, depth), _nearest(ours, theirs, depth)
+    first, second, depth = _nearest(theirs, ours), _nearest(ours, theirs), ours.depth
     # A shared row counts from the deeper of its two places on.
     order = second.argsort(dim=1)
     ascending = second.gather(1, order)
@@ -121,20 +131,18 @@ def _shared(
     return counts[:, :depth].cumsum(dim=1).cpu().numpy()
 
 
-def _nearest(
-    similarity: Float[Tensor, "row database"], other: Float[Tensor, "row database"], depth: int
-) -> Int[Tensor, "row depth"]:
-    """The rows of highest similarity, best first; equal ones in ascending order of `other`."""
-    values, found = similarity.topk(min(depth + 1, similarity.shape[1]), dim=1)
-    found = found[:, :depth].sort(dim=1).values  # what both leave open goes by the row
-    found = _ordered(similarity, other, found)
-    if values.shape[1] > depth:
-        # Which of equal ones are in reach, topk leaves open: such rows are sorted in full.
-        open_rows = (values[:, depth - 1] == values[:, depth]).nonzero()[:, 0]
-        for row in open_rows.tolist():
-            one = slice(row, row + 1)
-            everything = torch.arange(similarity.shape[1], device=similarity.device)[None]
-            found[one] = _ordered(similarity[one], other[one], everything)[:, :depth]
+def _nearest(scores: _Scores, other: _Scores) -> Int[Tensor, "row depth"]:
+    """The rows of highest similarity, best first; equal ones in ascending order of the other's."""
+    depth = scores.depth
+    found = scores.at[:, :depth].sort(dim=1).values  # what both leave open goes by the row
+    found = _ordered(scores.all_rows, other.all_rows, found)
+    # Which of equal ones are in reach, topk leaves open: such rows are sorted in full.
+    is_open = scores.highest[:, depth - 1] == scores.highest[:, depth]
+    everything = torch.arange(scores.all_rows.shape[1], device=found.device)[None]
+    for row in is_open.nonzero()[:, 0].tolist():
+        one = slice(row, row + 1)
+        whole = _ordered(scores.all_rows[one], other.all_rows[one], everything)
+        found[one] = whole[:, :depth]
     return found
 
 
