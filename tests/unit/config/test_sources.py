@@ -35,6 +35,8 @@ CSV = {
     "largest_side_px": None,
     "near_duplicates": "leave_out",
 }
+IMAGES = FOLDER | {"kind": "images"}
+FROZEN = {"datasets.emblems.teacher": {"kind": "frozen", "whitening": None, "whitening_images": 9}}
 INPUT = {"inputs": {"emblems": "somewhere"}}
 
 
@@ -57,6 +59,7 @@ def faults_of(folder: Path, source: Any, more: dict[str, Any] | None = None) -> 
         (CUB | {"archives": "given"}, INPUT),
         (FOLDER, INPUT),
         (CSV, INPUT),
+        (IMAGES, INPUT | FROZEN),
     ],
 )
 def test_every_kind_is_read_into_its_own_model(
@@ -122,6 +125,11 @@ FAULTS: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
             "inputs.emblems: is missing: must be the folder of the images "
             "(`l2s select emblems --path FOLDER` writes it)"
         ],
+    ),
+    "labels of images without classes": (
+        IMAGES,
+        INPUT,
+        ["datasets.emblems.teacher.kind = 'trained': must be frozen, onnx or vectors, since"],
     ),
     "no archive": (
         CUB | {"archives": "given"},

@@ -186,6 +186,19 @@ def test_a_study_of_ones_own_is_known_while_it_is_away(params: Path) -> None:
     assert select_studies(params, ["mine"]) == (["mine"], ["emblems"])
 
 
+@pytest.mark.parametrize(
+    ("name", "trained"), [("folder", ["teacher", "distillation"]), ("images", ["distillation"])]
+)
+def test_epochs_are_those_of_the_networks_that_are_trained(
+    params: Path, name: str, trained: list[str]
+) -> None:
+    select_studies(params, [name], GIVEN[name], epochs=7)
+    dataset = load_params(params).datasets[name].model_dump()
+    own = ("teacher", "distillation")
+    assert [key for key in own if "optimisation" in dataset[key]] == trained
+    assert {dataset[key]["optimisation"]["epochs"] for key in trained} == {7}
+
+
 PATHS = ("images", "/data/my images", "C: odd #1", 'quo"ted', "~", "42", "ünï/code", "- x", "a: b")
 
 
