@@ -31,15 +31,6 @@ def attach(
         int | None,
         typer.Option(min=1, help="Which the teacher saw or sees; else the library's, or 224."),
     ] = None,
-    view: Annotated[
-        str, typer.Option(help="How its images were made square: cropped or squashed.")
-    ] = "cropped",
-    student: Annotated[
-        str, typer.Option(help="The backbone, where it is not the teacher's.")
-    ] = "timm/tf_efficientnet_lite0",
-    weights: Annotated[
-        str, typer.Option(help="Of the backbone: package, pretrained or random.")
-    ] = "package",
     settings: Annotated[
         list[str] | None, typer.Option("-S", metavar="KEY=VALUE", help="A value of params.yaml.")
     ] = None,
@@ -55,7 +46,13 @@ def attach(
     """
     with workspace() as opened:
         from pipeline.cli.settings import read_setting
-        from pipeline.config.attached import PRESET, VECTORS, Attachment, attached_values
+        from pipeline.config.attached import (
+            PRESET,
+            VECTORS,
+            Attachment,
+            attached_values,
+            is_network,
+        )
         from pipeline.config.params import parse_params
         from pipeline.config.studies import preset_text, select_studies, set_values
         from pipeline.datasets.own_checks import check_own_images
@@ -64,6 +61,7 @@ def attach(
         from pipeline.datasets.vector_stores import open_store
         from pipeline.datasets.vectors import write_vectors
         from pipeline.embedding.preflight import compare_with_stored
+        from pipeline.models.packaged_weights import PACKAGES
         from pipeline.training.attaching import (
             estimate,
             native_px,
@@ -79,10 +77,8 @@ def attach(
             opened.path(images).resolve(),
             file,
             tuple(query_px or [112]),
-            teacher_px or (native_px(teacher) if "/" in teacher and file == teacher else 224),
-            student,
-            _one_of("weights", weights, ("package", "pretrained", "random")),
-            _one_of("view", view, ("cropped", "squashed")),
+            teacher_px or (native_px(teacher) if is_network(teacher) else 224),
+            "pretrained" if is_network(teacher) and teacher not in PACKAGES else "package",
         )
         values: dict[str, Any] = attached_values(given) | dict(map(read_setting, settings or []))
         params = parse_params(set_values(preset_text(PRESET), values))
@@ -120,9 +116,3 @@ def _address(given: str, here: Path) -> str:
     place = rest.partition("?")[0]
     folder = here / (place.rpartition("/")[0] if sign else place)
     return f"{scheme}{sign}{here / rest}" if folder.exists() else given
-
-
-def _one_of(option: str, word: str, allowed: tuple[str, ...]) -> Any:
-    if word not in allowed:
-        raise ValueError(f"--{option} {word}: must be {', '.join(allowed)}")
-    return word

@@ -23,21 +23,19 @@ class Attachment:
     """What is attached. `images`: a folder of images or of tar shards, or a table.
 
     teacher: timm/NAME or torchvision/NAME, a file *.onnx, or none, where `vectors` are all that is
-    known. student: the backbone of students that are not the teacher's. view: how the images behind
-    the vectors were made square.
+    known. weights: what the network starts from, the teacher's or that of other students.
     """
 
     images: Path
     teacher: str
     query_px: tuple[int, ...]
     teacher_px: int
-    student: str
-    weights: Literal["package", "pretrained", "random"]
-    view: Literal["cropped", "squashed"]
+    weights: Literal["package", "pretrained"]
 
-    @property
-    def is_network(self) -> bool:
-        return self.teacher.startswith(("timm/", "torchvision/"))
+
+def is_network(teacher: str) -> bool:
+    """Whether the teacher is a network of a library, by its name."""
+    return teacher.startswith(("timm/", "torchvision/"))
 
 
 def attached_values(given: Attachment) -> dict[str, Any]:
@@ -54,18 +52,17 @@ def attached_values(given: Attachment) -> dict[str, Any]:
     }
     if source:
         values[f"{own}.source"] = source
-    if given.is_network:
+    if is_network(given.teacher):
         values[f"{own}.network.backbone"] = given.teacher
         values[f"{own}.network.pooling"] = "native"
     else:
-        values[f"{own}.network.backbone"] = given.student
         values |= _file_teacher(given, own)
     values["students"] = {f"{PRESET}-{px}": _student(given, px) for px in given.query_px}
     return values
 
 
 def _student(given: Attachment, query_px: int) -> dict[str, Any]:
-    start = {"network": {"weights": "teacher"}} if given.is_network else {}
+    start = {"network": {"weights": "teacher"}} if is_network(given.teacher) else {}
     return {"dataset": PRESET, "query_px": query_px, **start}
 
 
@@ -94,7 +91,7 @@ def _file_teacher(given: Attachment, own: str) -> dict[str, Any]:
     look = f"{distillation}.augmentation"
     return {
         f"weights.{PRESET}": str(VECTORS),
-        f"{own}.teacher": {"kind": "vectors", "view": given.view},
+        f"{own}.teacher": {"kind": "vectors", "view": "cropped"},
         f"{distillation}.loss": {
             "kind": "anchors",
             "centroids": 256,

@@ -59,6 +59,11 @@ def class_faults(name: str, dataset: Dataset, reader: DatasetReader) -> list[str
             f"datasets.{name}.validation_share = {share:g}: "
             f"{validation_fault(len(held_out), len(train), is_labelled=is_labelled)}"
         )
+    if not is_labelled and dataset.teacher.kind == "trained":
+        faults.append(
+            f"datasets.{name}.teacher.kind = 'trained': must be frozen, onnx or vectors, since the "
+            "images have no classes to train with"
+        )
     if not is_labelled:
         if len(test) < LEAST_IMAGES:
             faults.append(

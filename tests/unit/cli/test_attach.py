@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,11 +18,14 @@ from pipeline.config.params import load_params
 from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.vectors import read_vectors
 from pipeline.embedding.preprocessing import Preprocessing, network_input
+from pipeline.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.models.weights import build_embedder
 from tests.integration.workspace import ROOT
+from tests.made_onnx import averaging_model, write_model
 
 NETWORK = "timm/test_resnet"
-HALF = (0.5, 0.5, 0.5)
+NONE, ONES = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+RANDOM = ("-S", "datasets.images.network.weights=random")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,8 @@ def write_vectors_of(pictures: dict[str, bytes], file: Path) -> None:
 
 def attach(*options: str) -> Result:
     fixed = ("attach", "--images", "pictures", "--query-px", "16", "--teacher-px", "32")
-    return CliRunner().invoke(app, [*fixed, *options])
+    few = ("-S", "datasets.images.validation_share=0.5")
+    return CliRunner().invoke(app, [*fixed, *few, *options])
 
 
 def test_a_plan_compares_and_estimates_and_changes_nothing(
@@ -64,7 +69,7 @@ def test_a_plan_compares_and_estimates_and_changes_nothing(
 ) -> None:
     write_vectors_of(pictures, folder / "v.parquet")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    options = ("--teacher", NETWORK, "--weights", "random", "--vectors", "v.parquet", "--plan")
+    options = ("--teacher", NETWORK, *RANDOM, "--vectors", "v.parquet", "--plan")
     done = attach(*options)
     assert done.exit_code == 0, done.output
     assert f"{len(pictures)} images in " in done.output
@@ -80,7 +85,7 @@ def test_vectors_of_another_model_are_refused(folder: Path, pictures: dict[str, 
     vectors = np.random.default_rng(0).normal(size=(len(pictures), dim)).tolist()
     pq.write_table(pa.table({"id": list(pictures), "vector": vectors}), folder / "v.parquet")
     before = (folder / "params.yaml").read_bytes()
-    done = attach("--teacher", NETWORK, "--weights", "random", "--vectors", "v.parquet")
+    done = attach("--teacher", NETWORK, *RANDOM, "--vectors", "v.parquet")
     assert done.exit_code == 2
     assert "another model altogether" in done.output
     assert "--teacher none" in done.output
@@ -93,8 +98,9 @@ def test_vectors_alone_become_a_study_that_is_run(
     write_vectors_of(pictures, folder / "v.parquet")
     ran: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda _, command: ran.append(command))
-    options = ("--student", NETWORK, "--weights", "random", "--view", "squashed")
-    done = attach("--teacher", "none", "--vectors", "v.parquet", *options)
+    own = "datasets.images"
+    options = ("-S", f"{own}.network.backbone={NETWORK}", "-S", f"{own}.teacher.view=squashed")
+    done = attach("--teacher", "none", "--vectors", "v.parquet", *RANDOM, *options)
     assert done.exit_code == 0, done.output
     assert ran[0][1:] == ["-m", "pipeline.cli", "study"]
     params = load_params()
@@ -114,7 +120,7 @@ def test_a_network_becomes_a_frozen_teacher_whose_students_start_from_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "execv", lambda *_: None)
-    done = attach("--teacher", NETWORK, "--weights", "random", "--query-px", "24")
+    done = attach("--teacher", NETWORK, *RANDOM, "--query-px", "24")
     assert done.exit_code == 0, done.output
     params = load_params()
     dataset = params.datasets["images"]
@@ -123,17 +129,40 @@ def test_a_network_becomes_a_frozen_teacher_whose_students_start_from_it(
     assert params.student_network("images-24").weights == "teacher"
 
 
+def test_an_onnx_file_is_compared_by_how_it_wants_its_images(
+    folder: Path, pictures: dict[str, bytes]
+) -> None:
+    """Its vectors were made with the channels turned round; -S says so then."""
+    file = write_model(folder / "theirs.onnx", averaging_model())
+    session = onnxruntime.InferenceSession(str(file))
+    own = IMAGENET_MEAN, IMAGENET_STD
+    images = [
+        network_input(content, name, Preprocessing(32, *own), (NONE, ONES))
+        for name, content in pictures.items()
+    ]
+    (vectors,) = session.run(None, {"pixels": torch.stack(images).flip(1).numpy()})
+    pq.write_table(
+        pa.table({"id": list(pictures), "vector": vectors.tolist()}), folder / "v.parquet"
+    )
+    options = ("--teacher", str(file), "--vectors", "v.parquet", "--plan", "--force")
+    done = attach(*options)
+    assert done.exit_code == 0, done.output
+    assert "what fits: " in done.output
+    done = attach(*options, "-S", "datasets.images.teacher.channels=bgr")
+    assert "mean cosine to their stored vectors 1.0000" in done.output, done.output
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (("--teacher", "none"), "the stored vectors must be named: --vectors"),
         (("--teacher", "resnet50"), "must be timm/NAME, torchvision/NAME, FILE.onnx or none"),
         (("--teacher", "timm/no_such_net"), "no_such_net"),
-        (("--teacher", NETWORK, "--weights", "mine"), "--weights mine: must be package, "),
+        (("--teacher", NETWORK, "-S", "datasets.images.network.weights=mine"), "must be random, "),
         (("--teacher", NETWORK, "--images", "nowhere"), "must be a folder of images or of tar"),
         (("--teacher", "none", "--vectors", "v.parquet"), "v.parquet: there is no such file"),
         (("--teacher", "none", "--vectors", "milvus://db/x"), "or begin with lancedb:// or qdr"),
-        (("--teacher", NETWORK, "--weights", "random", "-S", "a"), "-S a: must be KEY=VALUE"),
+        (("--teacher", NETWORK, *RANDOM, "-S", "a"), "-S a: must be KEY=VALUE"),
     ],
 )
 def test_faults_in_words(folder: Path, options: tuple[str, ...], words: str) -> None:

@@ -61,6 +61,14 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {TEACHER: {"kind": "vectors", "view": "cropped"}},
         f"weights.emblems: is missing with {TEACHER}.kind = 'vectors': must be the path of its vec",
     ),
+    "mixtures, of which no vector is stored": (
+        {
+            TEACHER: {"kind": "vectors", "view": "cropped"},
+            "weights.emblems": "v",
+            "datasets.emblems.distillation.mixup_alpha": 0.2,
+        },
+        "datasets.emblems.distillation.mixup_alpha = 0.2: must be 0 with teacher.kind = 'vectors'",
+    ),
     "students that would start from the ONNX file": (
         GIVEN | {f"{NETWORK}.weights": "file", "weights.emblems": "a.safetensors"},
         f"{NETWORK}.weights = 'file': weights.emblems is the teacher's with {TEACHER}.kind = ",

@@ -68,3 +68,14 @@ def test_images_without_classes_are_refused(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / "images" / f"{number}.jpg").write_bytes(b"")
     assert "each class is a sub-folder with its images; 3 files lie beside" in refusal(params)
+
+
+def test_a_table_without_classes_teaches_no_teacher(tmp_path: Path) -> None:
+    params_of(tmp_path, classes(1, 40), validation_share=0.0)
+    rows = "".join(f"{number},class0/{number}.jpg\n" for number in range(40))
+    (tmp_path / "images" / "t.csv").write_text(f"id,path\n{rows}", encoding="utf-8")
+    source = {"kind": "table", "table": "t.csv", "skip_unreadable": False}
+    set_params(tmp_path, {"datasets.folder.source": source})
+    assert "datasets.folder.teacher.kind = 'trained': must be frozen, onnx or vectors" in refusal(
+        load_params(tmp_path / "params.yaml")
+    )
