@@ -54,6 +54,7 @@ def attach(
             is_network,
         )
         from pipeline.config.params import parse_params
+        from pipeline.config.sources import OwnSource
         from pipeline.config.studies import preset_text, select_studies, set_values
         from pipeline.datasets.own_checks import check_own_images
         from pipeline.datasets.own_images import list_own_images
@@ -83,8 +84,9 @@ def attach(
         values: dict[str, Any] = attached_values(given) | dict(map(read_setting, settings or []))
         params = parse_params(set_values(preset_text(PRESET), values))
         check_own_images(params)
-        source, folder = params.datasets[PRESET].source, Path(params.inputs[PRESET])
-        reader = list_own_images(folder, source)
+        source = params.datasets[PRESET].source
+        assert isinstance(source, OwnSource), "attached_values gives no other"
+        reader = list_own_images(Path(params.inputs[PRESET]), source)
         typer.echo(f"{len(reader.images)} images in {given.images}")
         pictures = sampled_pictures(reader, params.seed)
         subject, stored = teacher_on_trial(params, PRESET, opened.device), Findings()

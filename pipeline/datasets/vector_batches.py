@@ -134,7 +134,7 @@ def vectors_of(
     for batch in batches:
         for one, vector in zip(batch.ids, batch.vectors, strict=True):
             if (place := places.get(one)) is not None:
-                found[place] = vector
+                found[place] = vector.copy()  # a row alone would hold its whole batch
             elif len(others) < _NAMES_SHOWN:
                 others.append(one)
     if missing := [one for place, one in enumerate(ids) if place not in found]:
