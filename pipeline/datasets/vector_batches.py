@@ -141,8 +141,8 @@ def vectors_of(
         stored = f"; others are there: {', '.join(others)}" if others else ""
         raise VectorsError(
             f"{source}: {len(missing)} of {len(ids)} images have no vector: "
-            f"{enumerate_names(missing, _NAMES_SHOWN)}{stored}: an image's id is its name, or the "
-            "column `id` of a table of images"
+            f"{enumerate_names(missing, _NAMES_SHOWN)}{stored}: an image's id is its path "
+            "below the folder of images, or the column `id` of a table of images"
         )
     return np.stack([found[place] for place in range(len(ids))])
 
