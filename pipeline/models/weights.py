@@ -114,6 +114,8 @@ def read_card(path: Path) -> NetworkCard:
 def _parse_card(text: str) -> NetworkCard:
     """The card that a file holds as JSON. Raises TypeError or ValueError for what is none."""
     fields: dict[str, Any] = json.loads(text)
+    if kind := fields.get("kind"):
+        raise ValueError(f"it is a teacher of kind {kind!r}")
     colours = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
     card = NetworkCard(**(fields | colours))
     numbers = [*(card.mean or (0, 0, 0)), *(card.std or (0, 0, 0))]

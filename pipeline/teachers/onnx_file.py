@@ -46,7 +46,7 @@ def read_onnx(given: Path) -> bytes:
         load_external_data_for_model(model, str(path.parent.absolute()))
     except DecodeError as error:
         raise ValueError(f"{path}: is no ONNX file ({error})") from error
-    except (onnx.checker.ValidationError, OSError) as error:
+    except (onnx.checker.ValidationError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{path}: the data that it keeps in other files cannot be read: these must be plain "

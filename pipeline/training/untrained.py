@@ -16,6 +16,7 @@ from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.files import file_md5, write_text
 from pipeline.models.weights import save_network
 from pipeline.paths import history_path
+from pipeline.teachers import teacher_card
 from pipeline.teachers.onnx_teacher import read_onnx_teacher, save_onnx_teacher
 from pipeline.teachers.stored_vectors import write_stored_vectors
 from pipeline.teachers.whitening import whitening_layer
@@ -57,7 +58,11 @@ def take_teacher(name: str) -> None:
                 kind = params.datasets[name].teacher.kind
                 raise ValueError(f"datasets.{name}.teacher.kind = {kind!r}: is not taken as it is")
         write_text(history_path(job.output), NO_EPOCHS)
-        run.set_tags({**computed_with(device), "output_md5": file_md5(job.output)})
+        made = {
+            "output_md5": file_md5(job.output),
+            "backbone": teacher_card(job.output)["backbone"],
+        }
+        run.set_tags({**computed_with(device), **made})
 
 
 def _freeze(job: TrainingJob, recipe: FrozenTeacher, device: torch.device) -> None:

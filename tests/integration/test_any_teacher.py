@@ -114,6 +114,7 @@ def test_a_frozen_transformer_is_the_librarys_own() -> None:
     )
     assert run_of_it.info.status == "FINISHED"
     assert run_of_it.data.params["kind"] == "frozen"
+    assert run_of_it.data.tags["backbone"] == "timm/test_vit"
 
 
 def test_its_student_learned_from_its_weights_and_has_no_baseline() -> None:

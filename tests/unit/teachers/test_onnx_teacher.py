@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d, normalize
 
 from pipeline.evaluation.cost import query_cost
 from pipeline.models.onnx import write_onnx
-from pipeline.models.weights import NetworkCard, build_embedder, save_network
+from pipeline.models.weights import NetworkCard, build_embedder, read_card, save_network
 from pipeline.teachers import teacher_card
 from pipeline.teachers.onnx_file import read_onnx
 from pipeline.teachers.onnx_teacher import OnnxCard, read_onnx_teacher, save_onnx_teacher
@@ -65,6 +65,8 @@ def test_it_embeds_what_it_is_told_to_take(tmp_path: Path) -> None:
     assert (teacher.dim, teacher.size_px, teacher.card.backbone) == (DIM, SIZE_PX, "onnx/theirs")
     assert teacher.takes(8)
     assert teacher_card(tmp_path / "t.safetensors")["kind"] == "onnx"
+    with pytest.raises(ValueError, match=r"not a network .* \(it is a teacher of kind 'onnx'\)"):
+        read_card(tmp_path / "t.safetensors")
 
 
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8])
