@@ -246,7 +246,7 @@ def validation_fault(validating: int, units: int, *, is_labelled: bool) -> str:
     if is_labelled:
         what, needs = "classes", "both sides need two"
     else:
-        what, needs = "images", f"{LEAST_IMAGES} are the least, and two to train on"
+        what, needs = "images", f"{LEAST_IMAGES} are the least, with two more to train on"
     return (
         f"{validating} of {units} training {what} would validate, and {needs} "
         "(0 turns validation off)"
