@@ -18,7 +18,7 @@ from pipeline.models.backbones import Colour
 
 IMAGES = 200  # that are compared
 SUSPECTED = 24  # of them, those least alike, on which the suspects are tried
-FITS, REFUSED = 0.99, 0.9  # mean cosine
+SAME, FITS, REFUSED = 0.999, 0.99, 0.9  # mean cosine
 _LEAST_GAIN = 0.02  # of cosine, for a suspect that does not fit by itself
 _MOST_TOGETHER = 3
 _BATCH_IMAGES = 16
@@ -61,15 +61,16 @@ class Preflight:
     def lines(self) -> list[str]:
         again = f"{self.images} images embedded again: mean cosine to their stored vectors"
         lines = [*self.stored.lines(), f"{again} {self.cosine:.4f}"]
+        found = f"{'; '.join(self.differences)}: mean cosine {self.explained:.4f}"
         if self.cosine >= FITS:
-            return [*lines, "the teacher is the one that made the vectors"]
+            nearer = [f"nearer still: {found}"] if self.differences else []
+            return [*lines, *nearer, "the teacher is the one that made the vectors"]
         if not self.differences and self.cosine >= REFUSED:
             return [*lines, "nothing usual explains the rest"]
         if not self.differences:
             reason = "another model altogether, other weights or another layer"
             return [*lines, f"nothing usual explains it: {reason}"]
-        found = "; ".join(self.differences)
-        return [*lines, f"what fits: {found}: mean cosine {self.explained:.4f}"]
+        return [*lines, f"what fits: {found}"]
 
     def require(self, *, force: bool) -> None:
         """Raise VectorsError where the vectors are too far off, unless it is forced."""
@@ -99,7 +100,7 @@ def compare_with_stored(
         )
     cosines = (embedded * stored).sum(1)
     cosine = float(cosines.mean())
-    if cosine >= FITS:
+    if cosine >= SAME:
         return Preflight(len(ids), cosine, (), cosine, findings)
     least = np.argsort(cosines, kind="stable")[:SUSPECTED]
     some = [pictures[place] for place in least.tolist()]
@@ -128,11 +129,11 @@ def explanation(
             for suspect in differing(way, subject.takes_size)
         ]
         reached, suspect = max(tried, key=lambda one: one[0])
-        if reached < max(best, min(FITS, best + _LEAST_GAIN)):
+        if reached < max(best, min(SAME, best + _LEAST_GAIN)):
             break
         way, best = replace(way, **suspect.changes), reached
         words.append(suspect.words)
-        if best >= FITS:
+        if best >= SAME:
             break
     return tuple(words), way
 
