@@ -1,5 +1,6 @@
 """Vectors by image id as they come, batch by batch, and what is checked of them."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,14 +127,16 @@ def vectors_of(
 ) -> Float[np.ndarray, "image dim"]:
     """The vectors of some ids, in their order, out of checked batches, of which one is held.
 
+    Of names with accents any form of these is the same (`id_key`).
+
     Raises VectorsError for ids that are not there, with what the stored ones look like.
     """
-    places = {one: place for place, one in enumerate(ids)}
+    places = {id_key(one): place for place, one in enumerate(ids)}
     found: dict[int, np.ndarray] = {}
     others: list[str] = []
     for batch in batches:
         for one, vector in zip(batch.ids, batch.vectors, strict=True):
-            if (place := places.get(one)) is not None:
+            if (place := places.get(id_key(one))) is not None:
                 found[place] = vector.copy()  # a row alone would hold its whole batch
             elif len(others) < _NAMES_SHOWN:
                 others.append(one)
@@ -145,6 +148,11 @@ def vectors_of(
             "below the folder of images, or the column `id` of a table of images"
         )
     return np.stack([found[place] for place in range(len(ids))])
+
+
+def id_key(one: str) -> str:
+    """What an id is known by: a file's name may have another form of accents than a table."""
+    return unicodedata.normalize("NFC", one)
 
 
 def parquet_batches(file: Path, id_column: str, vector_column: str) -> Iterator[VectorBatch]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from pipeline.datasets.vector_batches import Findings, VectorsError, vectors_of
+from pipeline.datasets.vector_batches import Findings, VectorsError, id_key, vectors_of
 from pipeline.datasets.vector_stores import VectorStore
 from pipeline.files import known_md5, replacing
 
@@ -73,12 +73,12 @@ def write_stored_vectors(
     head = {"__metadata__": {"card": json.dumps(asdict(card), sort_keys=True)}, _TENSOR: tensor}
     header = json.dumps(head).encode()
     header += b" " * (-len(header) % 8)
-    known, written = frozenset(names), len(names)
+    known, written = frozenset(map(id_key, names)), len(names)
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         file.write(own.astype("<f4").tobytes())
         for batch in store.batches():
-            others = [place for place, one in enumerate(batch.ids) if one not in known]
+            others = [place for place, one in enumerate(batch.ids) if id_key(one) not in known]
             file.write(batch.vectors[others].astype("<f4").tobytes())
             written += len(others)
         if written != findings.rows:

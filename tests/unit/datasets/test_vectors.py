@@ -136,6 +136,13 @@ def test_vectors_by_ids_come_in_the_order_asked_for() -> None:
     np.testing.assert_array_equal(found, ROWS[[7, 1]])
 
 
+def test_the_form_of_accents_does_not_matter() -> None:
+    composed, apart = "caf\u00e9.jpg", "cafe\u0301.jpg"
+    for asked, stored in ((composed, apart), (apart, composed)):
+        found = vectors_of([asked], [batch([stored, "x"], ROWS[:2])], "")
+        np.testing.assert_array_equal(found, ROWS[:1])
+
+
 def test_ids_that_do_not_match_are_named_beside_stored_ones() -> None:
     words = r"2 of 3 images have no vector: a.jpg, b.jpg; others are there: image-0, image-1, "
     with pytest.raises(VectorsError, match=words):

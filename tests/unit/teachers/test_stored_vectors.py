@@ -54,6 +54,14 @@ def test_the_database_is_all_vectors_those_of_the_test_first(tmp_path: Path) -> 
     np.testing.assert_allclose(alone, UNIT[[1, 4]], atol=1e-6)
 
 
+def test_an_image_whose_name_has_another_form_of_accents_comes_once(tmp_path: Path) -> None:
+    store = VectorStore(
+        "here", lambda: iter([VectorBatch(["cafe\u0301", "x"], ROWS[:2], ["", ""])])
+    )
+    write_stored_vectors(tmp_path / "t", ["caf\u00e9"], store, size_px=8, view="cropped")
+    np.testing.assert_allclose(open_stored_vectors(tmp_path / "t").rows, UNIT[:2], atol=1e-6)
+
+
 def test_images_without_a_vector_leave_no_file(tmp_path: Path) -> None:
     with pytest.raises(VectorsError, match=r"here: 1 of 2 images have no vector: x\.jpg; others"):
         write_stored_vectors(
