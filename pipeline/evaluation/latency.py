@@ -20,10 +20,12 @@ from jaxtyping import Float
 from pipeline.files import known_md5, read_json, write_json
 from pipeline.paths import DatasetPaths
 from pipeline.progress import track
+from pipeline.teachers.stored_vectors import BACKBONE
 
 WARM_UP, ROUNDS = 5, 100  # queries of each network whose time is not counted, and is
 FILE = "latency.json"  # in results/DATASET: no output of any stage
-# Of a row: the median, the 95th percentile, and the median over the teacher's at full size.
+# Of a row: the median, the 95th percentile, and the median over the teacher's at full size, None
+# where the teacher has no network.
 COLUMNS = ("latency_ms", "latency_p95_ms", "latency_ratio")
 REMEDY = "measure again: l2s latency"
 
@@ -51,6 +53,11 @@ def network_of(paths: DatasetPaths, row: Row) -> tuple[Path, int]:
     return paths.teacher if is_teacher else own(row["network"]), row["query_px"]
 
 
+def embeds_queries(row: Row) -> bool:
+    """Whether a row has a network: a teacher that is nothing but stored vectors has none."""
+    return row.get("backbone") != BACKBONE
+
+
 def interleaved_ms(queries: Sequence[Callable[[], object]]) -> Float[np.ndarray, "round query"]:
     """The time of each query in each round, in which all are made, one after the other."""
     rounds = track(range(WARM_UP + ROUNDS), "single queries", WARM_UP + ROUNDS, "rounds")
@@ -67,6 +74,7 @@ def measure_latencies(
     height, width, 3]: here a black one. run: what else the file is to say of the run: `device`,
     `threads`, and `load`, the load average before it.
     """
+    rows = [row for row in rows if embeds_queries(row)]
     teacher_first = sorted(rows, key=lambda row: row["role"] != "teacher")
     networks = dict.fromkeys(network_of(paths, row) for row in teacher_first)
     md5s = {file: known_md5(file) for file, _ in networks}
@@ -74,7 +82,9 @@ def measure_latencies(
     # Each its own copy: weights that are used at several sizes would lie in the caches.
     queries = [partial(opened(file).embed, views[px]) for file, px in networks]
     p50_ms, p95_ms = np.percentile(interleaved_ms(queries), (50, 95), axis=0)
-    figures = np.stack([p50_ms, p95_ms, p50_ms / p50_ms[0]], axis=1).tolist()
+    is_timed = any(row["role"] == "teacher" for row in rows)
+    ratios = p50_ms / p50_ms[0] if is_timed else np.full(len(p50_ms), None)
+    figures = zip(p50_ms.tolist(), p95_ms.tolist(), ratios.tolist(), strict=True)
     measured = []
     for (file, px), own in zip(networks, figures, strict=True):
         facts = {"file": str(file), "md5": md5s[file], "query_px": px}
@@ -109,7 +119,8 @@ def latency_note(paths: DatasetPaths, rows: Sequence[Row]) -> str:
     run = read_latencies(paths)
     if not run:
         return f"no latencies of this machine and the present networks; {REMEDY}"
-    changed = dict.fromkeys(row["network"] for row in rows if row["latency_ms"] is None)
+    without = [row for row in rows if row["latency_ms"] is None and embeds_queries(row)]
+    changed = dict.fromkeys(row["network"] for row in without)
     since = f"; changed since, without: {', '.join(changed)}: {REMEDY}" if changed else ""
     how = f"{run['moment']}, {run['device']}, threads {run['threads']}{busy_note(run['load'])}"
     return f"ms: median of a single query, and its ratio to the teacher's; {how}{since}"

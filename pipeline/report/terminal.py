@@ -35,8 +35,13 @@ def tradeoff_table(name: str, rows: Sequence[Row], latency: str) -> Table:
         shown = _columns(row)
         shown["role"] = f"[{COLOURS[row['role']]}]{row['role']}[/]"
         ms, ratio = row["latency_ms"], row["latency_ratio"]
-        table.add_row(*shown.values(), "" if ms is None else f"{ms:.3g} ({ratio:.2f})")
+        table.add_row(*shown.values(), _latency(ms, ratio))
     return table
+
+
+def _latency(ms: float | None, ratio: float | None) -> str:
+    """A time and its ratio to the teacher's, each where it is known."""
+    return "" if ms is None else f"{ms:.3g}" + ("" if ratio is None else f" ({ratio:.2f})")
 
 
 def _columns(row: Row) -> dict[str, str]:

@@ -16,6 +16,7 @@ from pipeline.files import known_md5, replacing
 
 View = Literal["cropped", "squashed"]
 KIND: Literal["vectors"] = "vectors"
+BACKBONE = "stored vectors"  # what tables say in place of a network's name
 _TENSOR, _HEADER_BYTES = "vectors", 1 << 20
 
 
@@ -33,7 +34,7 @@ class StoredVectorsCard:
     size_px: int
     view: View
     network: str = ""
-    backbone: str = "stored vectors"
+    backbone: str = BACKBONE
 
 
 @dataclass(frozen=True)

@@ -177,3 +177,17 @@ def test_a_busy_machine_is_told(measured: DatasetPaths, monkeypatch: pytest.Monk
     run = read_json(file)
     write_json(file, run | {"load": 7.25, "machine": this_machine()})
     assert "busy machine" in latency_note(measured, with_latencies(measured, ROWS))
+
+
+def test_stored_vectors_take_no_time_and_students_have_no_ratio_to_them(
+    measured: DatasetPaths, calls: list[tuple[str, int]]
+) -> None:
+    rows = [ROWS[0], ROWS[-1] | {"backbone": "stored vectors"}]
+    calls.clear()
+    opened = lambda file: FakeEncoder(file.stem, calls)  # noqa: E731
+    measure_latencies(measured, rows, opened, RUN)
+    assert set(calls) == {("s", 32)}
+    student, teacher = with_latencies(measured, rows)
+    assert student["latency_ms"] > 0
+    assert student["latency_ratio"] is teacher["latency_ms"] is None
+    assert "teacher: measure" not in latency_note(measured, [student, teacher])
