@@ -10,6 +10,7 @@ from tests.made_params import edited_params
 
 TEACHER, NETWORK = "datasets.emblems.teacher", "datasets.emblems.network"
 STUDENT = {"dataset": "emblems", "query_px": 32}
+FROM_NOTHING = {"students": {"emblems-40": {"dataset": "emblems", "query_px": 40}}}
 ONNX = {
     "kind": "onnx",
     "layout": "channels_first",
@@ -22,7 +23,7 @@ GIVEN = {TEACHER: ONNX, "weights.emblems": "theirs.onnx"}
 
 
 def loaded(folder: Path, changes: dict[str, Any]) -> Params:
-    return load_params(edited_params(folder, changes))
+    return load_params(edited_params(folder, FROM_NOTHING | changes))
 
 
 def student_of(network: dict[str, Any]) -> dict[str, Any]:
