@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from pipeline.config.losses import least_images
 from pipeline.config.recipes import DistillationRecipe
+from pipeline.embedding.embeddings import EvaluationViews, embed_views
+from pipeline.models.embedder import Embedder
 from pipeline.teachers.stored_vectors import StoredVectors, View, open_stored_vectors
 from pipeline.training.centroids import cluster_centroids
 from pipeline.training.distillation import StudentBatch
@@ -21,6 +23,8 @@ from pipeline.training.samplers import seeded_generator, shuffled_batches
 from pipeline.views.coupled import Decode, ViewRecipe, cached_decoder, coupled_views
 
 SEEN_SHARE = 7 / 8  # of the shorter side: what an evaluation view shows of a picture
+FITTED = 5000  # training images, that the projection is fitted to at first
+RIDGE = 0.1
 CLUSTERED = 50_000  # stored vectors, drawn at random, that centroids are of
 
 
@@ -107,7 +111,18 @@ def distil_from_vectors(job: TrainingJob, recipe: DistillationRecipe, data: Trai
         device=data.device,
         group=data.group,
     )
-    run_training(job, data, objective, stored.dim, torch.from_numpy(stored.rows[data.val]))
+    database = torch.from_numpy(stored.rows[data.val])
+    run_training(job, data, objective, stored.dim, database, begin=partial(_fit, stored, data, job))
+
+
+def _fit(stored: StoredVectors, data: TrainingData, job: TrainingJob, network: Embedder) -> None:
+    """Fit the student's projection to the vectors of training images, `FITTED` at the most."""
+    order = np.random.default_rng(job.params.seed).permutation(data.train)
+    rows = np.sort(order[:FITTED])
+    views = EvaluationViews(data.pack, rows, job.size_px)
+    network.eval().to(data.device)
+    features = embed_views(network.pooled, views, data.device)
+    fit_projection(network.cpu(), features, torch.from_numpy(stored.rows[rows]))
 
 
 def _loss(
@@ -120,3 +135,24 @@ def _loss(
         vectors = torch.from_numpy(stored.rows[np.sort(order)])
         values["centroids"] = cluster_centroids(vectors, values["centroids"], seed).to(data.device)
     return partial(TERMS[recipe.loss.kind], **values)
+
+
+def fit_projection(
+    network: Embedder,
+    features: Float[Tensor, "image feature"],
+    targets: Float[Tensor, "image dim"],
+) -> None:
+    """Set the projection to the ridge regression of the vectors on pooled features, in float64.
+
+    W = (X'X + r I)^-1 X'Y for centred rows, r being `RIDGE` times the mean of the diagonal of X'X:
+    where a random projection would have to be learned first.
+    """
+    x, y = features.double(), targets.double()
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    gram = (x - mean_x).T @ (x - mean_x)
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    weight = torch.linalg.solve(gram + ridge, (x - mean_x).T @ (y - mean_y)).T
+    assert isinstance(network.projection, nn.Linear), "a student of stored vectors has one"
+    with torch.no_grad():
+        network.projection.weight.copy_(weight)
+        network.projection.bias.copy_(mean_y - weight @ mean_x)

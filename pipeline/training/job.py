@@ -1,6 +1,6 @@
 """One training from its settings to a saved network: resumable and recorded."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -140,16 +140,19 @@ def run_training(
     dim: int,
     database: Tensor | None = None,
     proxies: Proxies | None = None,
+    begin: Callable[[Embedder], None] | None = None,
 ) -> None:
     """Build, train, record, and write the network and its table of epochs.
 
     database: of the validation images, which the network's queries are ranked against; without it
-    they are ranked against each other. proxies: what the loss itself learns. An interrupted
-    training of the same fingerprint goes on from its last checkpoint. Of a process group the main
-    process records and writes.
+    they are ranked against each other. proxies: what the loss itself learns. begin: changes
+    the network before its first step. An interrupted training of the same fingerprint goes on from
+    its last checkpoint. Of a process group the main process records and writes.
     """
     params = job.params
     network, card = new_network(job, dim)
+    if begin is not None:
+        begin(network)
     validate = partial(_validate, EvaluationViews(data.pack, data.val, job.size_px), database)
     set_up(network, params.compute, data.device)
     threads = loading_threads(data.device)

@@ -11,7 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.datasets.packs import Pack
-from pipeline.training.black_box import StoredVectorsObjective, seen_by_teacher
+from pipeline.training.black_box import (
+    StoredVectorsObjective,
+    fit_projection,
+    seen_by_teacher,
+)
 from pipeline.training.loop import train
 from pipeline.training.named_losses import TERMS
 from pipeline.views.coupled import cached_decoder
@@ -88,6 +92,28 @@ def test_a_cropped_view_shows_what_the_evaluation_view_shows(height: int, width:
 def test_a_squashed_view_may_show_all_of_the_image() -> None:
     image = image_tensor_of(48, 80)
     assert seen_by_teacher(lambda _: image, "squashed")(0) is image
+
+
+def test_the_projection_starts_as_the_ridge_regression_of_the_vectors() -> None:
+    """Where features give the vectors linearly, the fitted head gives them nearly at once."""
+    network = tiny_embedder(seed=3)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(400, 16, generator=generator)
+    true = torch.randn(16, 8, generator=generator)
+    targets = features @ true + 2
+    fit_projection(network, features, targets)
+    assert isinstance(network.projection, torch.nn.Linear)
+    fitted = network.projection(features)
+    cosines = torch.nn.functional.cosine_similarity(fitted, targets)
+    assert cosines.min() > 0.97
+    x, y = features.double(), targets.double()
+    x, mean, y = x - x.mean(0), y.mean(0), y - y.mean(0)
+    ridge = 0.1 * (x.T @ x).diagonal().mean() * torch.eye(16, dtype=torch.float64)
+    expected = torch.linalg.inv(x.T @ x + ridge) @ x.T @ y
+    torch.testing.assert_close(network.projection.weight.double(), expected.T, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        network.projection(features.mean(0)).double(), mean, rtol=0, atol=1e-5
+    )
 
 
 def image_tensor_of(height: int, width: int) -> Tensor:
