@@ -44,7 +44,7 @@ from pipeline.files import replacing, write_text
 
 WRITTEN_EVERY_S = 5.0
 EMBLEMS = {"families": 24, "members": 5, "images_per_class": 16, "image_px": 112}
-FULL = Scale(EMBLEMS, 96, (48,), 128, 64, 15, 5, (1e-3, 3e-3, 1e-2, 3e-2))
+FULL = Scale(EMBLEMS, 96, (48,), 128, 64, 15, 10, (1e-3, 3e-3, 1e-2, 3e-2))
 TINY = {"families": 6, "members": 3, "images_per_class": 5, "image_px": 40}
 TOY = Scale(TINY, 32, (16,), 16, 8, 1, 1, (1e-3, 1e-2))
 

@@ -131,12 +131,16 @@ def test_weights_that_cannot_be_had_are_told_once_and_before_anything_runs(
         raise OSError("no route to host\nand more")
 
     monkeypatch.setattr(backbones, "build_backbone", refuse)
-    params = params_with(tmp_path, datasets__emblems__network__weights="pretrained")
+    params = params_with(
+        tmp_path,
+        datasets__emblems__network__weights="pretrained",
+        students={"own": {"dataset": "emblems", "query_px": 64}},
+    )
     with pytest.raises(ConfigurationError) as caught:
         check_downloads(params)
     assert asked == [("timm/test_resnet", True)]
     message = str(caught.value)
-    assert "datasets.emblems.network.weights, students.emblems-64.network.weights" in message
+    assert "datasets.emblems.network.weights, students.own.network.weights" in message
     assert "the weights of timm/test_resnet cannot be had (no route to host)" in message
     for path in ("teacher", *(f"students/{key}" for key in params.students)):
         target = Path(f"models/emblems/{path}.safetensors")
@@ -169,7 +173,7 @@ def test_networks_that_were_accepted_are_not_built_again(
 
     assert is_asked()
     assert not is_asked()
-    assert not is_asked(datasets__emblems__teacher__margin=0.5)
+    assert not is_asked(datasets__emblems__teacher__loss__margin=0.5)
     own = {"datasets__emblems__network__weights": "file", "weights__emblems": str(weights)}
     for changes in (
         own,

@@ -16,6 +16,7 @@ def params_with(folder: Path, vectors: Path) -> Params:
     changes = {
         "datasets.emblems.teacher": {"kind": "vectors", "view": "cropped"},
         "weights.emblems": str(vectors),
+        "students": {"own": {"dataset": "emblems", "query_px": 64}},
     }
     return load_params(edited_params(folder, changes))
 
