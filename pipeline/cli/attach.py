@@ -18,7 +18,7 @@ def attach(
         Path, typer.Option(help="A folder of images or of tar shards, or a table of them.")
     ],
     teacher: Annotated[
-        str, typer.Option(help="timm/NAME, FILE.onnx, or none: the stored vectors alone.")
+        str, typer.Option(help="timm/NAME, FILE.onnx or its folder, or none: the stored vectors.")
     ],
     vectors: Annotated[
         str | None,
@@ -73,7 +73,10 @@ def attach(
         opened.require_rest("attach")
         if teacher == "none" and vectors is None:
             raise ValueError("--teacher none: the stored vectors must be named: --vectors")
-        file = str(opened.path(Path(teacher)).resolve()) if teacher.endswith(".onnx") else teacher
+        place = opened.path(Path(teacher)).resolve()
+        is_named = teacher == "none" or is_network(teacher)
+        is_file = not is_named and (teacher.endswith(".onnx") or any(place.glob("*.onnx")))
+        file = str(place) if is_file else teacher
         given = Attachment(
             opened.path(images).resolve(),
             file,
@@ -92,9 +95,22 @@ def attach(
         subject, stored = teacher_on_trial(params, PRESET, opened.device), Findings()
         if vectors is not None:
             store = open_store(_address(vectors, opened.here))
+            if getattr(params.datasets[PRESET].teacher, "whitening", None) is not None:
+                raise ValueError(
+                    f"datasets.{PRESET}.teacher.whitening: must be empty with --vectors: "
+                    "whitened vectors are not the stored ones"
+                )
             if subject is None:
                 vectors_of([i.name for i in reader.images], store.batches(stored), store.address)
                 typer.echo("\n".join(stored.lines()))
+                least = stored.rows - len(reader.images) * 3 // 5
+                loss = params.datasets[PRESET].distillation.loss
+                if loss.kind == "anchors" and loss.centroids > least:
+                    raise ValueError(
+                        f"{stored.rows} vectors, of which about {least} train: fewer than the "
+                        f"{loss.centroids} centroids of the loss: "
+                        f"-S datasets.{PRESET}.distillation.loss.centroids={max(2, least // 2)}"
+                    )
             else:
                 found = compare_with_stored(subject, pictures, store)
                 typer.echo("\n".join(found.lines()))

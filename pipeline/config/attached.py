@@ -81,11 +81,14 @@ def _source(images: Path) -> tuple[Path, dict[str, Any]]:
 
 def _file_teacher(given: Attachment, own: str) -> dict[str, Any]:
     """The values of a teacher that is a file, or nothing but vectors."""
-    if given.teacher.endswith(".onnx"):
+    if given.teacher.endswith(".onnx") or (
+        given.teacher != "none" and Path(given.teacher).is_dir()
+    ):
         return {f"weights.{PRESET}": given.teacher, f"{own}.teacher": _ONNX}
     if given.teacher != "none":
         raise ValueError(
-            f"--teacher {given.teacher}: must be timm/NAME, torchvision/NAME, FILE.onnx or none"
+            f"--teacher {given.teacher}: must be timm/NAME, torchvision/NAME, FILE.onnx, its "
+            "folder, or none"
         )
     distillation = f"{own}.distillation"
     look = f"{distillation}.augmentation"

@@ -19,7 +19,7 @@ from pipeline.datasets.reader import SPLITS, DatasetError, Split, natural_key
 Tests = tuple[Callable[[pa.DataType], bool], ...]
 TEXT_BYTES = 4096  # of a label or a path: the longest path of Linux
 PART_RATIO = 4  # how many times its size a part of a column may unpack to, beyond 64 MiB
-_PLAIN = "numbers or texts", (pa.types.is_integer, pa.types.is_string)
+_PLAIN = "numbers or texts", (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
 _BYTES = "bytes", (pa.types.is_binary, pa.types.is_large_binary)
 _BUFFER_BYTES = 1 << 20  # else a whole row group is held, which may be a whole file
 _FAULTS = (pa.ArrowException, OSError, ValueError, KeyError, AttributeError, TypeError)

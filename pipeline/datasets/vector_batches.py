@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from pipeline.datasets.reader import enumerate_names
 
+_BUFFER_BYTES = 1 << 20  # else a whole row group is held, which may be a whole file
 ROWS_AT_ONCE = 4096
 UNIT_TOLERANCE = 2e-3  # of a norm: float16 rounds each number by 5e-4 of itself at the most
 _NAMES_SHOWN = 5
@@ -158,7 +159,7 @@ def id_key(one: str) -> str:
 def parquet_batches(file: Path, id_column: str, vector_column: str) -> Iterator[VectorBatch]:
     """The rows of a Parquet file as they are. Raises VectorsError, also where a column lacks."""
     try:
-        with pq.ParquetFile(file, pre_buffer=False) as opened:
+        with pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES) as opened:
             names = opened.schema_arrow.names
             columns = [id_column, vector_column, *({"content"} & set(names))]
             if missing := [name for name in columns[:2] if name not in names]:
@@ -180,15 +181,18 @@ def batch_of_rows(
     ids = rows.column(id_column)
     if pa.types.is_dictionary(ids.type):
         ids = ids.dictionary_decode()
-    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer)
-    if not any(is_kind(ids.type) for is_kind in kinds):
+    if not (pa.types.is_integer(ids.type) or _is_text(ids.type)):
         raise VectorsError(f"{source}: the column {id_column!r} holds {ids.type}, no ids")
     texts = [one or "" for one in ids.cast(pa.string()).to_pylist()]
     content = [""] * len(texts)
-    if "content" in rows.schema.names and pa.types.is_string(rows.column("content").type):
+    if "content" in rows.schema.names and _is_text(rows.column("content").type):
         content = [one or "" for one in rows.column("content").to_pylist()]
     vectors = _vector_rows(rows.column(vector_column), f"{source}: the column {vector_column!r}")
     return VectorBatch(texts, vectors, content)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)  # pandas writes the latter
 
 
 def _vector_rows(column: pa.Array, what: str) -> np.ndarray:

@@ -222,5 +222,5 @@ def _batch_of_points(
         rows.append(vector)
     if len({len(row) for row in rows}) > 1:
         raise VectorsError(f"{address}: its points have vectors of several lengths")
-    vectors = np.array(rows, dtype=np.float32).reshape(len(rows), -1)
+    vectors = np.array(rows, dtype=np.float32).reshape(len(rows), len(rows[0]) if rows else 0)
     return VectorBatch(ids, vectors, [""] * len(ids))

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.datasets.reader import enumerate_names
 from pipeline.datasets.vector_batches import Findings, VectorsError, vectors_of
 from pipeline.datasets.vector_stores import VectorStore
 from pipeline.embedding.preprocessing import Preprocessing, differing, network_input
@@ -168,5 +169,11 @@ def _embedded(
         with torch.inference_mode():
             parts.append(subject.encode(images.to(subject.device)).float().cpu().numpy())
     vectors = np.concatenate(parts)
-    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    faulty = ~(np.isfinite(norms) & (norms > 0))[:, 0]
+    if faulty.any() and way == subject.way:
+        named = enumerate_names(one for (one, _), bad in zip(pictures, faulty, strict=True) if bad)
+        raise VectorsError(f"the teacher gives numbers that are not finite, or zeros, for {named}")
+    # A way that is only tried may overflow: such vectors are like none.
+    unit: np.ndarray = np.where(faulty[:, None], 0, vectors / np.where(faulty[:, None], 1, norms))
     return unit

@@ -120,11 +120,14 @@ def _opened(encoded: bytes, name: str, way: Preprocessing) -> Image.Image:
     upright = decode_image(encoded, name)  # which refuses what no one could read
     if way.heeds_orientation and way.heeds_profile:
         return upright
-    with Image.open(BytesIO(encoded)) as opened:
-        if not way.heeds_profile:
-            turned = ImageOps.exif_transpose(opened) if way.heeds_orientation else opened
-            return turned.convert("RGB")
-        turn = opened.getexif().get(_ORIENTATION_TAG, 1)
+    try:
+        with Image.open(BytesIO(encoded)) as opened:
+            if not way.heeds_profile:
+                turned = ImageOps.exif_transpose(opened) if way.heeds_orientation else opened
+                return turned.convert("RGB")
+            turn = opened.getexif().get(_ORIENTATION_TAG, 1)
+    except (OSError, SyntaxError):  # `decode_image` alone mends it: nothing can be tried with it
+        return upright
     back = Image.Exif()
     back[_ORIENTATION_TAG] = {6: 8, 8: 6}.get(turn, turn)  # the others are their own inverse
     upright.info["exif"] = back.tobytes()

@@ -47,6 +47,8 @@ def size_fault(backbone: str, size_px: int, pooling: backbones.Pooling = "gem") 
         return f"{backbone} cannot take it ({backbones.reason_of(error).lower()})"
     if 0 in output.shape:
         return f"{backbone} leaves no feature map of so small an image"
+    if pooling == "native" and output.flatten(1).shape[1] != built.channels:
+        return f"{backbone} gives vectors of another length at each size: take pooling gem"
     return None
 
 

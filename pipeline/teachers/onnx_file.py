@@ -40,6 +40,8 @@ def read_onnx(given: Path) -> bytes:
             "'large-to-small[export]'"
         ) from error
     path = onnx_file(given)
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
     try:
         model = onnx.load(str(path), load_external_data=False)
         size_bytes = model.ByteSize()

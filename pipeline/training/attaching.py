@@ -59,7 +59,10 @@ def _colour(values: torch.Tensor) -> Colour:
 
 
 def sampled_pictures(reader: DatasetReader, seed: int) -> list[tuple[str, bytes]]:
-    """Up to 200 images, drawn at random, by their names; unreadable ones are left out."""
+    """Up to 200 images, drawn at random, by their names; unreadable ones are left out.
+
+    Raises ValueError where none is readable.
+    """
     order = np.random.default_rng(seed).permutation(len(reader.images))[:IMAGES]
     pictures = []
     for place in np.sort(order).tolist():
@@ -70,6 +73,8 @@ def sampled_pictures(reader: DatasetReader, seed: int) -> list[tuple[str, bytes]
         except UnreadableImage:
             continue
         pictures.append((name, content))
+    if not pictures:
+        raise ValueError(f"no image of {len(order)} that were tried is readable")
     return pictures
 
 
@@ -103,8 +108,6 @@ def estimate(
     of them at most.
     """
     dataset, sample = params.datasets[name], pictures[:_TIMED]
-    if not sample:
-        raise ValueError(f"datasets.{name}: no image of {IMAGES} that were tried is readable")
     start = time.monotonic()
     sides = [decode_image(content, one).size for one, content in sample]
     decoding_s = (time.monotonic() - start) / len(sample)

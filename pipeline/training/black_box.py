@@ -130,7 +130,8 @@ def _loss(
 ) -> Callable[[Tensor, Tensor], Terms]:
     values = recipe.loss.model_dump(exclude={"kind"})
     if "centroids" in values:  # so many, of vectors that are not those of held-out images
-        kept = np.setdiff1d(np.arange(len(stored.rows)), data.val)
+        held_out = np.concatenate([data.val, data.pack.rows("test")])
+        kept = np.setdiff1d(np.arange(len(stored.rows)), held_out)
         order = np.random.default_rng(seed).permutation(kept)[:CLUSTERED]
         vectors = torch.from_numpy(stored.rows[np.sort(order)])
         values["centroids"] = cluster_centroids(vectors, values["centroids"], seed).to(data.device)

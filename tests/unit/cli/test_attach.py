@@ -99,7 +99,12 @@ def test_vectors_alone_become_a_study_that_is_run(
     ran: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda _, command: ran.append(command))
     own = "datasets.images"
-    options = ("-S", f"{own}.network.backbone={NETWORK}", "-S", f"{own}.teacher.view=squashed")
+    values = (
+        f"network.backbone={NETWORK}",
+        "teacher.view=squashed",
+        "distillation.loss.centroids=8",
+    )
+    options = [word for value in values for word in ("-S", f"{own}.{value}")]
     done = attach("--teacher", "none", "--vectors", "v.parquet", *RANDOM, *options)
     assert done.exit_code == 0, done.output
     assert ran[0][1:] == ["-m", "pipeline.cli", "study"]
@@ -156,16 +161,37 @@ def test_an_onnx_file_is_compared_by_how_it_wants_its_images(
     ("options", "words"),
     [
         (("--teacher", "none"), "the stored vectors must be named: --vectors"),
-        (("--teacher", "resnet50"), "must be timm/NAME, torchvision/NAME, FILE.onnx or none"),
+        (
+            ("--teacher", "resnet50"),
+            "must be timm/NAME, torchvision/NAME, FILE.onnx, its folder, or none",
+        ),
         (("--teacher", "timm/no_such_net"), "no_such_net"),
         (("--teacher", NETWORK, "-S", "datasets.images.network.weights=mine"), "must be random, "),
         (("--teacher", NETWORK, "--images", "nowhere"), "must be a folder of images or of tar"),
         (("--teacher", "none", "--vectors", "v.parquet"), "v.parquet: there is no such file"),
         (("--teacher", "none", "--vectors", "milvus://db/x"), "or begin with lancedb:// or qdr"),
         (("--teacher", NETWORK, *RANDOM, "-S", "a"), "-S a: must be KEY=VALUE"),
+        (("--teacher", "missing.onnx"), "missing.onnx: there is no such file"),
     ],
 )
 def test_faults_in_words(folder: Path, options: tuple[str, ...], words: str) -> None:
     done = attach(*options)
     assert done.exit_code == 2, done.output
     assert words in " ".join(done.output.split())
+
+
+def test_whitened_vectors_are_not_the_stored_ones(folder: Path, pictures: dict[str, bytes]) -> None:
+    write_vectors_of(pictures, folder / "v.parquet")
+    whitened = ("-S", "datasets.images.teacher.whitening=16")
+    done = attach("--teacher", NETWORK, *RANDOM, *whitened, "--vectors", "v.parquet")
+    assert done.exit_code == 2, done.output
+    assert "whitened vectors are not the stored ones" in " ".join(done.output.split())
+
+
+def test_too_few_vectors_for_the_centroids_are_told_before_the_training(
+    folder: Path, pictures: dict[str, bytes]
+) -> None:
+    write_vectors_of(pictures, folder / "v.parquet")
+    done = attach("--teacher", "none", "--vectors", "v.parquet")
+    assert done.exit_code == 2, done.output
+    assert "fewer than the 256 centroids" in " ".join(done.output.split())

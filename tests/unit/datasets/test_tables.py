@@ -58,6 +58,12 @@ def test_paths_of_each_format(tmp_path: Path, name: str) -> None:
     assert {one: reader.read(one) for one in IDS} == CONTENT
 
 
+def test_texts_as_pandas_writes_them(tmp_path: Path) -> None:
+    paths = pa.array(files_below(tmp_path), pa.large_string())
+    written(tmp_path, "t.parquet", {"id": pa.array(IDS, pa.large_string()), "path": paths})
+    assert [image.name for image in listed(tmp_path, "t.parquet").images] == IDS
+
+
 @pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
 def test_bytes_in_any_order(tmp_path: Path, name: str) -> None:
     written(tmp_path, name, {"id": IDS, "image": list(CONTENT.values()), "vector": [[1.0]] * 8})

@@ -103,6 +103,27 @@ def test_the_same_teacher_passes_and_is_told() -> None:
     found.require(force=False)
 
 
+def test_a_teacher_whose_numbers_are_not_finite_is_refused() -> None:
+    network = Sensitive()
+
+    def overflows(images: Tensor) -> Tensor:
+        vectors = network(images)
+        vectors[0] = torch.nan
+        return vectors
+
+    with pytest.raises(VectorsError, match=r"not finite, or zeros, for 00\.png$"):
+        compare_with_stored(subject(overflows), PICTURES, store(embedded(network, WAY)))
+
+
+def test_a_picture_that_only_our_decoder_mends_is_no_obstacle() -> None:
+    Image.open(BytesIO(picture(0))).save(buffer := BytesIO(), "JPEG")
+    cut = buffer.getvalue().removesuffix(b"\xff\xd9")
+    for changes in ({"heeds_profile": False}, {"heeds_orientation": False}):
+        assert (
+            network_input(cut, "cut", replace(WAY, **changes), (WAY.mean, WAY.std)).isfinite().all()
+        )
+
+
 MADE = [one for one in SUSPECTS if one.changes.get("size_px", PX) <= LARGEST_PX]
 
 

@@ -103,6 +103,13 @@ def test_what_is_no_vector_is_refused() -> None:
         build_backbone("torchvision/maxvit_t", pretrained=False, pooling="native")
 
 
+def test_a_vector_whose_length_is_that_of_the_image_is_refused() -> None:
+    fault = size_fault("torchvision/squeezenet1_1", 224, "native")
+    assert fault is not None
+    assert "another length at each size: take pooling gem" in fault
+    assert size_fault("torchvision/squeezenet1_1", 224, "gem") is None
+
+
 @pytest.mark.parametrize("name", FOUNDATION)
 def test_foundation_models_build_and_embed(name: str) -> None:
     patch_px, channels = FOUNDATION[name]

@@ -156,6 +156,8 @@ def test_what_gives_no_vectors_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_onnx_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "theirs.onnx"
+    with pytest.raises(ValueError, match=r"theirs\.onnx: there is no such file"):
+        read_onnx_teacher(file, **PLAIN)
     for content in (b"not a model", b""):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=r"theirs\.onnx: "):
