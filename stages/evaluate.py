@@ -15,6 +15,7 @@ from pipeline.datasets.packs import Pack, open_pack
 from pipeline.devices import computed_with, resolve_device
 from pipeline.embedding.embeddings import Embed, EvaluationViews, embed_views
 from pipeline.evaluation.accuracy import OVERLAP
+from pipeline.evaluation.agreement import Search, measure_agreement
 from pipeline.evaluation.calibration import Calibration, calibrate_network, false_matches_passed
 from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups, student_setups
 from pipeline.evaluation.examples import draw_examples
@@ -70,7 +71,7 @@ def evaluate(key: str) -> None:
         if calibration:
             numbers = labels if labels is None else labels.numpy()
             passed = false_matches_passed(setups[0].queries, database, numbers, calibration)
-            rows["asymmetric"] |= dict(zip(PASSED, passed, strict=True))
+            rows["asymmetric"] |= dict(zip(PASSED, passed, strict=True)) if passed else {}
     names = [pack.names[row] for row in test]
     tables = [pd.DataFrame(own).assign(role=role, image=names) for role, own in values.items()]
     with replacing(paths.per_query(cell)) as temporary:
@@ -83,6 +84,10 @@ def evaluate(key: str) -> None:
         column = "average_precision" if pack.labelled else OVERLAP.column
         accuracy = {role: own[column] for role, own in values.items()}
         accuracy["teacher"] = np.ones(len(test)) if teacher is None else teacher
+        if not pack.labelled and len(database) > len(test):  # the others have no pictures to show
+            searches = {role: Search(own) for role, own in queries.items()}
+            among = measure_agreement(searches, database[: len(test)])
+            accuracy = {role: own[OVERLAP.column] for role, own in among.items()}
         px, seed = student.query_px, params.seed
         shown |= draw_examples(pack, queries, accuracy, query_px=px, seed=seed)
     else:
@@ -115,7 +120,7 @@ def _setups(
     as they are where the teacher takes no other size than its own, or is nothing but vectors.
     """
     device = resolve_device(params.threads)
-    database = torch.from_numpy(np.load(paths.database))
+    database = torch.from_numpy(np.load(paths.database, mmap_mode="c"))
     opened = open_teacher_or_vectors(paths.teacher, device)
     full_px, test = opened.size_px, pack.rows("test")
     if student is None:

@@ -67,12 +67,14 @@ def _lines(name: str, answer: dict[str, Any]) -> list[str]:
 
     row = answer["chosen"] or answer["closest"]
     ms, ratio = row["latency_ms"], row["latency_ratio"]
-    latency = "" if ms is None else f", {ms:.3g} ms ({ratio:.2f} of the teacher's)"
+    of_teacher = "" if ratio is None else f" ({ratio:.2f} of the teacher's)"
+    latency = "" if ms is None else f", {ms:.3g} ms{of_teacher}"
+    gmacs = "unknown" if row["gmacs"] is None else f"{row['gmacs']:.3g}"
     by = accuracy_of(row)
     return [
         f"{name}: {row['network'] if answer['chosen'] else 'no network'}",
         f"  why: {answer['why']}",
-        f"  {row['network']}: {row['role']}, {row['query_px']} px, {row['gmacs']:.3g} GMACs"
+        f"  {row['network']}: {row['role']}, {row['query_px']} px, {gmacs} GMACs"
         f"{latency}, {by.name} {_interval(row, by.column, '%')}, "
         f"{_interval(row, f'{by.column}_drop', 'points')} below the teacher",
         *(

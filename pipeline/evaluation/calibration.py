@@ -114,15 +114,16 @@ def false_matches_passed(
     labels: Int[np.ndarray, " query"] | None,
     calibration: Calibration,
     share: float = FALSE_SHARE,
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """Which shares of the false matches a student lets pass, before and after calibration, at the
     threshold that lets the `share` pass for the teacher.
 
     A false match is a pair of a query and a database image of another class, without labels of any
     other image. The threshold is the quantile 1 - `share` of the teacher's scores of these.
 
-    queries: the student's; row i of the teacher's `database` is the same image.
-    labels: of the queries, and of as many first rows of the database, the only ones then used.
+    None where no match is false, as with one class. queries: the student's; row i of the teacher's
+    `database` is the same image. labels: of the queries, and of as many first rows of the database,
+    the only ones then used.
     """
     rows = _spread_rows(len(queries), len(database))
     if labels is None:
@@ -130,6 +131,8 @@ def false_matches_passed(
     else:
         database = database[: len(labels)]
         is_false = labels[rows][:, None] != labels[None]
+    if not is_false.any():
+        return None
     threshold = np.quantile(_scores(database, database, rows)[is_false], 1 - share)
     ours = _scores(queries, database, rows)[is_false]
     return float((ours > threshold).mean()), float((calibration(ours) > threshold).mean())

@@ -87,7 +87,7 @@ def compare_networks(
 
     Raises ValueError where images and database, or the champion's embeddings, cannot be used.
     """
-    database = torch.from_numpy(np.load(paths.database))
+    database = torch.from_numpy(np.load(paths.database, mmap_mode="c"))
     dim = database.shape[1]
     wrong_dims = {
         path: f"its embeddings have dimension {own_dim}, those of the database {dim}"

@@ -113,7 +113,7 @@ def _evaluate(
     """The rows of the network by role, as in the cells, and its calibration."""
     pack = open_pack(paths.pack)
     test, share = pack.rows("test"), params.datasets[named.dataset].validation_share
-    database, calibration = torch.from_numpy(np.load(paths.database)), None
+    database, calibration = torch.from_numpy(np.load(paths.database, mmap_mode="c")), None
     teacher = open_teacher_or_vectors(paths.teacher, network.device)
     views = EvaluationViews(pack, test, network.size_px)
     contenders = student_setups(
@@ -126,6 +126,8 @@ def _evaluate(
     if named.key == TEACHER:
         contenders = [replace(contenders[0], role=TEACHER)]
     else:
+        if len(database) != len(test):  # it has vectors whose images are not here
+            contenders = contenders[:1]
         student = network.network, network.size_px
         calibration = calibrate_network(pack, share, student, teacher, network.device)
     rows, _ = evaluate_setups(

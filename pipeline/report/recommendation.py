@@ -195,8 +195,10 @@ def _comparison(row: Row, best: Row) -> str:
     by = accuracy_of(row)
     points = 100 * (row[by.column] - best[by.column])
     apart = {"no better": ", not told apart by the intervals", "": ", without intervals"}
+    cost = "its cost is unknown, "
+    if row["gmacs"] is not None and best["gmacs"] is not None:
+        cost = f"{row['gmacs'] / best['gmacs']:.3g} times the GMACs, "
     return (
-        f"{cost_of(row) / cost_of(best):.3g} times the GMACs, "
-        f"{'a' if by is MAP else 'an'} {by.name} {abs(points):.1f} points "
+        f"{cost}{'a' if by is MAP else 'an'} {by.name} {abs(points):.1f} points "
         f"{'higher' if points >= 0 else 'lower'}{apart.get(stands_to_row(row, best), '')}"
     )

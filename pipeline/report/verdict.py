@@ -127,6 +127,9 @@ def _advice(rows: Sequence[Row], students: Sequence[Row]) -> str:
             f"; with a second database {rival['network']} ({rival['role']}) is more accurate, "
             f"{100 * rival[by.column]:.1f} against {100 * best[by.column]:.1f} %"
         )
+    compared = [best.get(f"{by.column}_over_{role}") is not None for role in UNTRAINED]
+    if not any(compared) and best["query_px"] < teacher["query_px"]:
+        said += "; nothing that needs no training could be compared with it"
     return f"{said}."
 
 

@@ -80,7 +80,9 @@ def test_a_threshold_keeps_its_meaning_on_other_images() -> None:
     every = unit_rows(600, 32, 0)
     student = shrunk(every, 1)
     fitted = fit_calibration(student[:300], every[:300])
-    before, after = false_matches_passed(student[300:], every[300:], None, fitted)
+    passed = false_matches_passed(student[300:], every[300:], None, fitted)
+    assert passed is not None
+    before, after = passed
     ours, theirs = scores(student[300:], every[300:]), scores(every[300:], every[300:])
     threshold = np.quantile(theirs, 0.99)
     assert before == pytest.approx((ours > threshold).mean())
@@ -94,13 +96,21 @@ def test_with_labels_false_matches_are_those_of_two_classes() -> None:
     student = shrunk(teacher, 1)
     labels = np.repeat(np.arange(10), 4)
     same = Calibration([-1.0, 1.0], [-1.0, 1.0], 40, 1)
-    before, after = false_matches_passed(student, teacher, labels, same, share=0.2)
+    passed = false_matches_passed(student, teacher, labels, same, share=0.2)
+    assert passed is not None
+    before, after = passed
     pairs = [(i, j) for i in range(40) for j in range(40) if labels[i] != labels[j]]
     theirs = np.array([float(teacher[i] @ teacher[j]) for i, j in pairs])
     ours = np.array([float(student[i] @ teacher[j]) for i, j in pairs])
     assert before == after == pytest.approx((ours > np.quantile(theirs, 0.8)).mean())
-    itself, _ = false_matches_passed(teacher, teacher, labels, same, share=0.2)
-    assert itself == pytest.approx(0.2, abs=1 / len(pairs))
+    itself = false_matches_passed(teacher, teacher, labels, same, share=0.2)
+    assert itself is not None
+    assert itself[0] == pytest.approx(0.2, abs=1 / len(pairs))
+
+
+def test_of_one_class_no_match_is_false() -> None:
+    rows, same = unit_rows(9, 8, 0), Calibration([-1.0, 1.0], [-1.0, 1.0], 9, 1)
+    assert false_matches_passed(rows, rows, np.zeros(9, int), same) is None
 
 
 def test_memory_is_bounded_by_leaving_queries_out(monkeypatch: pytest.MonkeyPatch) -> None:
