@@ -83,6 +83,9 @@ class Uploads:
                     if arrived_bytes <= MAX_UPLOAD_BYTES:
                         body += part
                         self._held_bytes += len(part)
+                    else:  # it is refused: what came of it takes no room from others
+                        self._held_bytes -= len(body)
+                        body.clear()
                     if self._held_bytes > ARRIVING_BYTES:
                         raise Busy
         except TimeoutError:
