@@ -52,17 +52,39 @@ class Turns:
         self._turn = asyncio.Lock()
 
     async def run(self, request: Request, work: Callable[..., Made], *given: Any) -> Made:
-        """`work` on a thread, when its turn comes; not for a client that has gone meanwhile."""
+        """`work` on a thread, when its turn comes; who goes meanwhile leaves the queue at once."""
         if self._room <= 0:
             raise Busy
         self._room -= 1
         try:
-            async with self._turn:
-                if await request.is_disconnected():
-                    raise HTTPException(408, "the client has gone")
+            await self._wait(request)
+            try:
                 return await run_in_threadpool(work, *given)
+            finally:
+                self._turn.release()
         finally:
             self._room += 1
+
+    async def _wait(self, request: Request) -> None:
+        """Take the turn. Raises HTTPException where the client goes before it comes."""
+        turn = asyncio.ensure_future(self._turn.acquire())
+        gone = asyncio.ensure_future(_disconnected(request))
+        try:
+            await asyncio.wait({turn, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                raise HTTPException(408, "the client has gone")
+        except BaseException:
+            if turn.done():
+                self._turn.release()
+            turn.cancel()
+            raise
+        finally:
+            gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 class Uploads:

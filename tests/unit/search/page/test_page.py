@@ -1,5 +1,6 @@
 """The search page: what it answers, what it refuses, and how it looks to a real browser."""
 
+import asyncio
 import hashlib
 import shutil
 import socket
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import uvicorn
+from fastapi import HTTPException, Request
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -598,3 +600,36 @@ def test_in_a_real_browser(address: str, searches: SearchService, tmp_path: Path
         page.wait_for("document.getElementById('status').classList.contains('fault')")
         assert "is not an image" in page.value(told)
         assert page.value("document.getElementById('answers').hidden")
+
+
+def test_who_goes_leaves_the_queue_at_once_and_no_turn_is_lost() -> None:
+    async def scene() -> None:
+        queue, begun, goes_on = turns.Turns(1), threading.Event(), threading.Event()
+
+        def client(leaves: asyncio.Event) -> Request:
+            async def receive() -> dict[str, str]:
+                await leaves.wait()
+                return {"type": "http.disconnect"}
+
+            return Request({"type": "http"}, receive)
+
+        def work() -> str:
+            begun.set()
+            goes_on.wait(10)
+            return "done"
+
+        stays, leaves = asyncio.Event(), asyncio.Event()
+        first = asyncio.create_task(queue.run(client(stays), work))
+        await asyncio.to_thread(begun.wait, 10)
+        second = asyncio.create_task(queue.run(client(leaves), work))
+        await asyncio.sleep(0)
+        with pytest.raises(turns.Busy):
+            await queue.run(client(stays), work)
+        leaves.set()
+        with pytest.raises(HTTPException, match="the client has gone"):
+            await second
+        third = asyncio.create_task(queue.run(client(stays), work))
+        goes_on.set()
+        assert [await first, await third] == ["done", "done"]
+
+    asyncio.run(scene())
