@@ -1,7 +1,5 @@
 """Distil a student for one query size from the fixed teacher, without labels."""
 
-from functools import partial
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,10 +11,9 @@ from pipeline.models.embedder import Embedder
 from pipeline.models.folding import folded
 from pipeline.teachers.teacher import open_teacher
 from pipeline.training.black_box import distil_from_vectors
-from pipeline.training.centroids import cluster_centroids
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.job import TrainingJob, run_training, set_up, training_data
-from pipeline.training.named_losses import TERMS
+from pipeline.training.named_losses import loss_of
 from pipeline.views.coupled import cached_decoder
 from stages import run_stage
 
@@ -40,12 +37,10 @@ def distill(key: str) -> None:
             views = EvaluationViews(data.pack, rows, card.size_px)
             return embed_views(teacher, views, data.device)
 
-        values = recipe.loss.model_dump(exclude={"kind"})
-        if "centroids" in values:  # so many, of the teacher's vectors of the training images
-            # From the same vectors in each process: a GPU's sums may differ in their last digits.
-            vectors = data.group.share(embed(data.train) if data.group.is_main else torch.empty(0))
-            centroids = cluster_centroids(vectors, values["centroids"], params.seed)
-            values["centroids"] = centroids.to(data.device)
+        def trained_on() -> Tensor:
+            # The same vectors in each process: a GPU's sums may differ in their last digits.
+            return data.group.share(embed(data.train) if data.group.is_main else torch.empty(0))
+
         objective = DistillationObjective(
             decode=cached_decoder(data.pack),
             rows=data.train,
@@ -53,7 +48,7 @@ def distill(key: str) -> None:
             teacher_px=card.size_px,
             student_px=job.size_px,
             **recipe.model_dump(include=OBJECTIVE),
-            loss=partial(TERMS[recipe.loss.kind], **values),
+            loss=loss_of(recipe.loss, trained_on, params.seed, data.device),
             least_images=least_images(recipe.loss),
             views=job.view_recipe,
             seed=params.seed,

@@ -16,7 +16,7 @@ from pipeline.devices import computed_with, resolve_device
 from pipeline.embedding.embeddings import Embed, EvaluationViews, embed_views
 from pipeline.evaluation.accuracy import OVERLAP
 from pipeline.evaluation.agreement import Search, measure_agreement
-from pipeline.evaluation.calibration import Calibration, calibrate_network, false_matches_passed
+from pipeline.evaluation.calibration import calibrate_network, false_matches_passed
 from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups, student_setups
 from pipeline.evaluation.examples import draw_examples
 from pipeline.evaluation.ranking import evaluate_retrieval
@@ -27,7 +27,7 @@ from pipeline.models.torch_encoder import prepare_onnx
 from pipeline.models.weights import load_network
 from pipeline.paths import DatasetPaths, code_file
 from pipeline.teachers.stored_vectors import StoredVectors
-from pipeline.teachers.teacher import open_teacher_or_vectors
+from pipeline.teachers.teacher import Teacher, open_teacher_or_vectors
 from pipeline.tracking.record import fingerprint
 from pipeline.tracking.runs import tracked_run
 from pipeline.tracking.store import require_store
@@ -51,7 +51,8 @@ def evaluate(key: str) -> None:
     paths = DatasetPaths(name)
     pack = open_pack(paths.pack)
     test = pack.rows("test")
-    setups = list(_setups(params, paths, key if student else None, pack))
+    opened = open_teacher_or_vectors(paths.teacher, resolve_device(params.threads))
+    setups = list(_setups(params, paths, key if student else None, pack, opened))
     settings = params.evaluation
     bootstrap = Bootstrap(settings.bootstrap_samples, settings.confidence, params.seed)
     labels = torch.from_numpy(pack.labels[test]) if pack.labelled else None
@@ -65,7 +66,11 @@ def evaluate(key: str) -> None:
     origin = {"dataset": name, "subset": pack.is_subset, "network": cell}
     rows = {row["role"]: {**origin, **row} for row in found}
     if student:
-        calibration = _calibrate(params, paths, setups[0], pack)
+        share = params.datasets[name].validation_share
+        own, device = setups[0], resolve_device(params.threads)
+        assert own.network is not None, "it is a student's"
+        network_px = own.network, own.card.size_px
+        calibration = calibrate_network(pack, share, network_px, opened, device)
         content = None if calibration is None else calibration.content()
         write_json(paths.calibration(key), content)
         if calibration:
@@ -100,19 +105,12 @@ def evaluate(key: str) -> None:
         prepare_onnx(network, evaluated.network, evaluated.card.size_px)
 
 
-def _calibrate(
-    params: Params, paths: DatasetPaths, setup: RetrievalSetup, pack: Pack
-) -> Calibration | None:
-    device = resolve_device(params.threads)
-    teacher = open_teacher_or_vectors(paths.teacher, device)
-    share = params.datasets[paths.dataset].validation_share
-    assert setup.network is not None, "it is a student's"
-    student = setup.network, setup.card.size_px
-    return calibrate_network(pack, share, student, teacher, device)
-
-
 def _setups(
-    params: Params, paths: DatasetPaths, student: str | None, pack: Pack
+    params: Params,
+    paths: DatasetPaths,
+    student: str | None,
+    pack: Pack,
+    opened: Teacher | StoredVectors,
 ) -> Iterator[RetrievalSetup]:
     """Teacher alone; or asymmetric, symmetric, naive, adapter and baseline at the student's size.
 
@@ -121,7 +119,6 @@ def _setups(
     """
     device = resolve_device(params.threads)
     database = torch.from_numpy(np.load(paths.database, mmap_mode="c"))
-    opened = open_teacher_or_vectors(paths.teacher, device)
     full_px, test = opened.size_px, pack.rows("test")
     if student is None:
         known = None if isinstance(opened, StoredVectors) else opened.network
@@ -136,11 +133,8 @@ def _setups(
     network, card = load_network(paths.student(student), device)
     px = card.size_px
     queries = embed(network, px, "student")
-    asymmetric, symmetric = student_setups(network, card, queries, database, full_px)
-    yield asymmetric
-    if len(database) == len(test):
-        yield symmetric
-    else:
+    yield from student_setups(network, card, queries, database, full_px)
+    if len(database) > len(test):
         sys.stderr.write(f"{student}: no row symmetric: the database has vectors without images\n")
     if isinstance(opened, StoredVectors):
         sys.stderr.write(f"{student}: no rows naive and adapter: the teacher is stored vectors\n")

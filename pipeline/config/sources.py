@@ -54,53 +54,54 @@ class SopSource(PublishedSource):
     layout: Literal["sop", "sop_parquet"]
 
 
-class FolderSource(Model):
-    kind: Literal["folder"]
+class OwnSource(Model):
+    """The user's own images."""
+
+    kind: str
     skip_unreadable: bool
     largest_side_px: LargestSide = None
     near_duplicates: Duplicates = "leave_out"
 
 
-class CsvSource(Model):
+class FolderSource(OwnSource):
+    kind: Literal["folder"]
+
+
+class CsvSource(OwnSource):
     kind: Literal["csv"]
     table: Annotated[str, Field(min_length=1)]
-    skip_unreadable: bool
-    largest_side_px: LargestSide = None
-    near_duplicates: Duplicates = "leave_out"
 
 
-class ImagesSource(Model):
+class ImagesSource(OwnSource):
     """Images without classes, in a folder and its sub-folders."""
 
     kind: Literal["images"]
-    skip_unreadable: bool
-    largest_side_px: LargestSide = None
-    near_duplicates: Duplicates = "leave_out"
 
 
-class TableSource(Model):
+class TableSource(OwnSource):
     """Images by a table in the folder: `allow` names SCHEME://BUCKET of addresses to open."""
 
     kind: Literal["table"]
     table: Annotated[str, Field(min_length=1)]
     allow: Annotated[tuple[Address, ...], Strict(False)] = ()
-    skip_unreadable: bool
-    largest_side_px: LargestSide = None
-    near_duplicates: Duplicates = "leave_out"
 
 
-class TarsSource(Model):
+class TarsSource(OwnSource):
     """Images in the tar shards of a folder."""
 
     kind: Literal["tars"]
-    skip_unreadable: bool
-    largest_side_px: LargestSide = None
-    near_duplicates: Duplicates = "leave_out"
 
 
-OwnSource = FolderSource | CsvSource | ImagesSource | TableSource | TarsSource
 Source = Annotated[
-    EmblemsSource | CubSource | CarsSource | SopSource | OwnSource,
+    EmblemsSource
+    | CubSource
+    | CarsSource
+    | SopSource
+    | FolderSource
+    | CsvSource
+    | ImagesSource
+    | TableSource
+    | TarsSource,
     Field(discriminator="kind"),
 ]
 
@@ -111,9 +112,7 @@ def input_fault(name: str, source: Model, *, given: bool) -> str | None:
     match source:
         case EmblemsSource() if given:
             return f"{entry} emblems are rendered; they read no file"
-        case FolderSource() | CsvSource() | ImagesSource() | TableSource() | TarsSource() if (
-            not given
-        ):
+        case OwnSource() if not given:
             return (
                 f"{entry} is missing: must be the folder of the images "
                 f"(`l2s select {name} --path FOLDER` writes it)"

@@ -28,6 +28,7 @@ from pipeline.datasets.reader import (
     DatasetReader,
     ListedImage,
     Split,
+    check_files,
     check_names,
     check_split,
     enumerate_names,
@@ -201,20 +202,7 @@ def list_csv(table: Path) -> DatasetReader:
         images.append(ListedImage(name, class_name, number, _split(table, line, cells)))
     check_names(str(table), images)
     _check_spelling(table, images)
-    names = [image.name for image in images]
-    parents = {Path(name).parent for name in names}
-    paths = {parent: Path(os.path.normpath(folder / parent)) for parent in parents}
-    inside = {
-        parent
-        for parent, path in paths.items()
-        if path == Path(os.path.realpath(path)) and path.is_relative_to(folder)
-    }
-    if outside := [name for name in names if Path(name).parent not in inside]:
-        reason = f"names files outside of {table.parent} or behind links to folders"
-        raise DatasetError(f"{table}: {reason}: {enumerate_names(outside)}")
-    if missing := [name for name in names if not (table.parent / name).is_file()]:
-        reason = f"files are missing, or are no regular files: {enumerate_names(missing)}"
-        raise DatasetError(f"{table}: {reason}")
+    check_files(table, [image.name for image in images])
     if any(image.split for image in images):
         check_split(str(table), images)
     return DatasetReader(tuple(images), _file_reader(table.parent))

@@ -21,7 +21,7 @@ TEXT_BYTES = 4096  # of a label or a path: the longest path of Linux
 PART_RATIO = 4  # how many times its size a part of a column may unpack to, beyond 64 MiB
 _PLAIN = "numbers or texts", (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
 _BYTES = "bytes", (pa.types.is_binary, pa.types.is_large_binary)
-_BUFFER_BYTES = 1 << 20  # else a whole row group is held, which may be a whole file
+BUFFER_BYTES = 1 << 20  # else a whole row group is held, which may be a whole file
 _FAULTS = (pa.ArrowException, OSError, ValueError, KeyError, AttributeError, TypeError)
 
 
@@ -101,7 +101,7 @@ def _cells(file: Path, column: str, meant: tuple[str, Tests], cell_bytes: int) -
     A batch is one row: what a dictionary of a few bytes repeats may fill any memory otherwise.
     Raises DatasetError, before anything is read where the file's own figures say enough.
     """
-    with pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES) as opened:
+    with pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES) as opened:
         held, leaf = opened.schema_arrow.field(column).type, column
         if pa.types.is_struct(held) and (place := held.get_field_index("bytes")) >= 0:
             held, leaf = held.field(place).type, f"{column}.bytes"

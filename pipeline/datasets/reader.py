@@ -199,6 +199,26 @@ def check_names(source: str, images: Sequence[ListedImage]) -> None:
             raise DatasetError(f"{source}: {what}: {enumerate_names(shared)}")
 
 
+def check_files(table: Path, names: Sequence[str]) -> None:
+    """Raises DatasetError for paths of a table, relative to its folder, that lie outside of it or
+    behind links to folders, where changes go unnoticed, and for files that are missing.
+    """
+    folder = Path(os.path.realpath(table.parent))
+    parents = {Path(name).parent for name in names}
+    paths = {parent: Path(os.path.normpath(folder / parent)) for parent in parents}
+    inside = {
+        parent
+        for parent, path in paths.items()
+        if path == Path(os.path.realpath(path)) and path.is_relative_to(folder)
+    }
+    if outside := [name for name in names if Path(name).parent not in inside]:
+        reason = f"names files outside of {table.parent} or behind links to folders"
+        raise DatasetError(f"{table}: {reason}: {enumerate_names(outside)}")
+    if missing := [name for name in names if not (table.parent / name).is_file()]:
+        reason = f"files are missing, or are no regular files: {enumerate_names(missing)}"
+        raise DatasetError(f"{table}: {reason}")
+
+
 def check_split(source: str, images: Sequence[ListedImage]) -> None:
     """Raises DatasetError for classes in both splits, and for a split without a class or image."""
     train, test = (

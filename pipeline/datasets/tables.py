@@ -19,6 +19,7 @@ from pipeline.datasets.reader import (
     DatasetError,
     DatasetReader,
     ListedImage,
+    check_files,
     check_names,
     check_split,
     enumerate_names,
@@ -136,17 +137,7 @@ def _unreadable(table: Path, error: Exception) -> DatasetError:
 def _path_reader(table: Path, ids: list[str], paths: list[str]) -> Callable[[str], bytes]:
     folder = Path(os.path.realpath(table.parent))
     files = {one: folder / path for one, path in zip(ids, paths, strict=True)}
-    if outside := [
-        path
-        for path, file in zip(paths, files.values(), strict=True)
-        if Path(os.path.realpath(file.parent)) != Path(os.path.normpath(file.parent))
-        or not Path(os.path.normpath(file)).is_relative_to(folder)
-    ]:
-        reason = f"names files outside of {table.parent} or behind links to folders"
-        raise DatasetError(f"{table}: {reason}: {enumerate_names(outside)}")
-    if missing := [p for p, f in zip(paths, files.values(), strict=True) if not f.is_file()]:
-        reason = f"files are missing, or are no regular files: {enumerate_names(missing)}"
-        raise DatasetError(f"{table}: {reason}")
+    check_files(table, paths)
     return lambda name: read_file(files[name], name)
 
 

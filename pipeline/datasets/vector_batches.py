@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
+from pipeline.datasets.parquet import BUFFER_BYTES
 from pipeline.datasets.reader import enumerate_names
 
-_BUFFER_BYTES = 1 << 20  # else a whole row group is held, which may be a whole file
 ROWS_AT_ONCE = 4096
 UNIT_TOLERANCE = 2e-3  # of a norm: float16 rounds each number by 5e-4 of itself at the most
 _NAMES_SHOWN = 5
@@ -159,7 +159,7 @@ def id_key(one: str) -> str:
 def parquet_batches(file: Path, id_column: str, vector_column: str) -> Iterator[VectorBatch]:
     """The rows of a Parquet file as they are. Raises VectorsError, also where a column lacks."""
     try:
-        with pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES) as opened:
+        with pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES) as opened:
             names = opened.schema_arrow.names
             columns = [id_column, vector_column, *({"content"} & set(names))]
             if missing := [name for name in columns[:2] if name not in names]:

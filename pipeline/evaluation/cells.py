@@ -54,11 +54,13 @@ def student_setups(
     database: Float[Tensor, "database dim"],
     database_px: int,
 ) -> list[RetrievalSetup]:
-    """A student in the teacher's `database`, of images of `database_px`, and in its own."""
-    return [
-        RetrievalSetup("asymmetric", network, card, database_px, queries, database),
-        RetrievalSetup("symmetric", network, card, card.size_px, queries, queries),
-    ]
+    """A student in the teacher's `database`, of images of `database_px`, and in its own.
+
+    Its own is left out where the teacher's has further vectors: their images are not here.
+    """
+    asymmetric = RetrievalSetup("asymmetric", network, card, database_px, queries, database)
+    symmetric = RetrievalSetup("symmetric", network, card, card.size_px, queries, queries)
+    return [asymmetric, symmetric] if len(database) == len(queries) else [asymmetric]
 
 
 @dataclass(frozen=True)

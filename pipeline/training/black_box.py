@@ -1,6 +1,5 @@
 """A student that learns from stored vectors, without the network that made them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,13 +13,11 @@ from pipeline.config.recipes import DistillationRecipe
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.models.embedder import Embedder
 from pipeline.teachers.stored_vectors import StoredVectors, View, open_stored_vectors
-from pipeline.training.centroids import cluster_centroids
-from pipeline.training.distillation import StudentBatch
+from pipeline.training.distillation import StudentBatch, StudentObjective
 from pipeline.training.job import TrainingData, TrainingJob, run_training
-from pipeline.training.named_losses import TERMS, Terms
-from pipeline.training.process_group import ALONE, ProcessGroup
-from pipeline.training.samplers import seeded_generator, shuffled_batches
-from pipeline.views.coupled import Decode, ViewRecipe, cached_decoder, coupled_views
+from pipeline.training.named_losses import loss_of
+from pipeline.training.samplers import seeded_generator
+from pipeline.views.coupled import Decode, cached_decoder, coupled_views
 
 SEEN_SHARE = 7 / 8  # of the shorter side: what an evaluation view shows of a picture
 FITTED = 5000  # training images, that the projection is fitted to at first
@@ -28,34 +25,15 @@ RIDGE = 0.1
 CLUSTERED = 50_000  # stored vectors, drawn at random, that centroids are of
 
 
-@dataclass(frozen=True)
-class StoredVectorsObjective:
-    """`loss` between a student's embeddings of the views of an image and the image's one vector.
+@dataclass(frozen=True, kw_only=True)
+class StoredVectorsObjective(StudentObjective):
+    """The target of each view is the image's one vector, in `targets` by the rows of the pack.
 
-    decode: what the teacher saw of an image, inside which the views lie; a mixture has no vector.
-    targets: by the rows of the pack. The other fields are those of `DistillationObjective`.
+    `decode` gives what the teacher saw of an image, inside which the views lie; a mixture has no
+    vector.
     """
 
-    decode: Decode
-    rows: np.ndarray
     targets: Float[np.ndarray, "row dim"]
-    student_px: int
-    images_per_batch: int
-    images_per_epoch: int | None
-    loss: Callable[[Tensor, Tensor], Terms]
-    views: ViewRecipe
-    seed: int
-    device: torch.device
-    least_images: int = 1
-    group: ProcessGroup = ALONE
-
-    def batches(self, epoch: int) -> list[np.ndarray]:
-        size, limit = self.images_per_batch, self.images_per_epoch
-        generator = seeded_generator(self.seed, "order", epoch)
-        return shuffled_batches(self.rows, size, generator, limit, self.least_images)
-
-    def begin_epoch(self, epoch: int, network: nn.Module) -> None:
-        """Nothing depends on the student's state."""
 
     def load(self, epoch: int, number: int, rows: np.ndarray) -> StudentBatch:
         generator = seeded_generator(self.seed, "views", epoch, number)
@@ -69,12 +47,6 @@ class StoredVectorsObjective:
             targets.repeat_interleave(self.views.views, dim=0),
             len(rows),
         )
-
-    def terms(self, network: nn.Module, loaded: StudentBatch) -> Terms:
-        own = network(loaded.views), loaded.targets
-        shape = (loaded.images, self.views.views)
-        embeddings, targets = (self.group.gather(rows, *shape).unflatten(0, shape) for rows in own)
-        return self.loss(embeddings, targets)
 
 
 def seen_by_teacher(decode: Decode, view: View) -> Decode:
@@ -96,7 +68,7 @@ def seen_by_teacher(decode: Decode, view: View) -> Decode:
 
 def distil_from_vectors(job: TrainingJob, recipe: DistillationRecipe, data: TrainingData) -> None:
     """Train the job's student on the vectors that its teacher's file holds of the pack's images."""
-    stored = open_stored_vectors(job.paths.teacher)
+    stored, seed = open_stored_vectors(job.paths.teacher), job.params.seed
     objective = StoredVectorsObjective(
         decode=seen_by_teacher(cached_decoder(data.pack), stored.card.view),
         rows=data.train,
@@ -104,10 +76,10 @@ def distil_from_vectors(job: TrainingJob, recipe: DistillationRecipe, data: Trai
         student_px=job.size_px,
         images_per_batch=recipe.images_per_batch,
         images_per_epoch=recipe.images_per_epoch,
-        loss=_loss(recipe, stored, job.params.seed, data),
+        loss=loss_of(recipe.loss, partial(_clustered, stored, seed, data), seed, data.device),
         least_images=least_images(recipe.loss),
         views=job.view_recipe,
-        seed=job.params.seed,
+        seed=seed,
         device=data.device,
         group=data.group,
     )
@@ -125,17 +97,12 @@ def _fit(stored: StoredVectors, data: TrainingData, job: TrainingJob, network: E
     fit_projection(network.cpu(), features, torch.from_numpy(stored.rows[rows]))
 
 
-def _loss(
-    recipe: DistillationRecipe, stored: StoredVectors, seed: int, data: TrainingData
-) -> Callable[[Tensor, Tensor], Terms]:
-    values = recipe.loss.model_dump(exclude={"kind"})
-    if "centroids" in values:  # so many, of vectors that are not those of held-out images
-        held_out = np.concatenate([data.val, data.pack.rows("test")])
-        kept = np.setdiff1d(np.arange(len(stored.rows)), held_out)
-        order = np.random.default_rng(seed).permutation(kept)[:CLUSTERED]
-        vectors = torch.from_numpy(stored.rows[np.sort(order)])
-        values["centroids"] = cluster_centroids(vectors, values["centroids"], seed).to(data.device)
-    return partial(TERMS[recipe.loss.kind], **values)
+def _clustered(stored: StoredVectors, seed: int, data: TrainingData) -> Tensor:
+    """Stored vectors that are not those of held-out images, `CLUSTERED` at the most."""
+    held_out = np.concatenate([data.val, data.pack.rows("test")])
+    kept = np.setdiff1d(np.arange(len(stored.rows)), held_out)
+    order = np.random.default_rng(seed).permutation(kept)[:CLUSTERED]
+    return torch.from_numpy(stored.rows[np.sort(order)])
 
 
 def fit_projection(

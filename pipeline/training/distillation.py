@@ -26,20 +26,17 @@ class StudentBatch:
     images: int
 
 
-@dataclass(frozen=True)
-class DistillationObjective:
-    """`loss` between the embeddings of the views by a student and by `teacher` (METHOD section 4).
+@dataclass(frozen=True, kw_only=True)
+class StudentObjective:
+    """`loss` between a student's embeddings of the views of images and the targets of the views.
 
     `rows` are the training images, of which an epoch visits `images_per_epoch`, or all for None.
     `loss` is one of `pipeline.training.named_losses` with its values; it compares `least_images`
-    images of a batch or more. The teacher runs without a graph, in the loading threads, side by
-    side with the student.
+    images of a batch or more. What the targets are is a subclass's: its `load` makes a batch.
     """
 
     decode: Decode
     rows: np.ndarray
-    teacher: Callable[[Tensor], Tensor]
-    teacher_px: int
     student_px: int
     images_per_batch: int
     images_per_epoch: int | None
@@ -58,6 +55,23 @@ class DistillationObjective:
     def begin_epoch(self, epoch: int, network: nn.Module) -> None:
         """Nothing depends on the student's state."""
 
+    def terms(self, network: nn.Module, loaded: StudentBatch) -> Terms:
+        own = network(loaded.views), loaded.targets
+        shape = (loaded.images, self.views.views)
+        embeddings, targets = (self.group.gather(rows, *shape).unflatten(0, shape) for rows in own)
+        return self.loss(embeddings, targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationObjective(StudentObjective):
+    """The targets are the embeddings of the large views by `teacher` (METHOD section 4).
+
+    The teacher runs without a graph, in the loading threads, side by side with the student.
+    """
+
+    teacher: Callable[[Tensor], Tensor]
+    teacher_px: int
+
     def load(self, epoch: int, number: int, rows: np.ndarray) -> StudentBatch:
         generator = seeded_generator(self.seed, "views", epoch, number)
         sizes, part = (self.teacher_px, self.student_px), self.group.part(len(rows))
@@ -69,9 +83,3 @@ class DistillationObjective:
             with torch.inference_mode():
                 targets = self.teacher(large)
             return StudentBatch(small, targets.clone(), len(rows))
-
-    def terms(self, network: nn.Module, loaded: StudentBatch) -> Terms:
-        own = network(loaded.views), loaded.targets
-        shape = (loaded.images, self.views.views)
-        embeddings, targets = (self.group.gather(rows, *shape).unflatten(0, shape) for rows in own)
-        return self.loss(embeddings, targets)

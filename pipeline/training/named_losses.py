@@ -6,12 +6,15 @@ view an image, and takes the mean over these numbers.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.config.losses import DistillationLoss
 from pipeline.training import losses
+from pipeline.training.centroids import cluster_centroids
 
 Views = Float[Tensor, "batch view dim"]
 Terms = dict[str, Float[Tensor, ""]]
@@ -74,3 +77,18 @@ TERMS: dict[str, Callable[..., Terms]] = {
     "rkd": _between_images("rkd", losses.rkd),
     "anchors": anchors_terms,
 }
+
+
+def loss_of(
+    loss: DistillationLoss, vectors: Callable[[], Tensor], seed: int, device: torch.device
+) -> Callable[[Views, Views], Terms]:
+    """The terms of a loss of params.yaml with its values.
+
+    vectors: gives the teacher's, [vector, dim], that the centroids of a loss are of; not called for
+    a loss without. They are drawn from `seed`.
+    """
+    values = loss.model_dump(exclude={"kind"})
+    if "centroids" in values:
+        centroids = cluster_centroids(vectors(), values["centroids"], seed)
+        values["centroids"] = centroids.to(device)
+    return partial(TERMS[loss.kind], **values)
