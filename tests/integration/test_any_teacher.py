@@ -5,11 +5,8 @@ The stages run in this process, one after the other, on a study of seconds.
 
 import csv
 import shutil
-import sys
 from contextlib import chdir
-from importlib import import_module
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -25,8 +22,7 @@ from pipeline.search.indexing import index_folder
 from pipeline.search.search import choose_network, open_network, open_searcher, search_picture
 from pipeline.teachers.teacher import Teacher
 from pipeline.tracking.store import open_store
-from stages import run_stage
-from tests.integration.workspace import ROOT, TINY, set_params
+from tests.integration.workspace import ROOT, TINY, run_stages, set_params
 from tests.made_onnx import DIM, averaging_model, write_model
 from tests.made_training import CPU, equal_states
 
@@ -52,12 +48,6 @@ ONNX = {
     "students": {"onnx-16": {"dataset": "emblems", "query_px": 16}},
 }
 OF_SMALL = ["adapter", "asymmetric", "naive", "symmetric"]
-
-
-def run(*order: tuple[str, str]) -> None:
-    for name, key in order:
-        with patch.object(sys, "argv", [f"stages/{name}.py", key]):
-            run_stage(getattr(import_module(f"stages.{name}"), name))
 
 
 def stages_of(student: str) -> list[tuple[str, str]]:
@@ -91,8 +81,10 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     set_params(folder, TINY | VIT)
     with chdir(folder), pytest.MonkeyPatch.context() as settings:
         settings.setenv("L2S_DEVICE", "cpu")
-        settings.delenv("MLFLOW_TRACKING_URI", raising=False)
-        run(("code", "study"), ("inputs", "emblems"), ("prepare", "emblems"), *stages_of("vit-16"))
+        settings.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        run_stages(
+            ("code", "study"), ("inputs", "emblems"), ("prepare", "emblems"), *stages_of("vit-16")
+        )
     return folder
 
 
@@ -100,6 +92,7 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def within(frozen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(frozen)
     monkeypatch.setenv("L2S_DEVICE", "cpu")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{frozen}/mlflow.db")
 
 
 def test_a_frozen_transformer_is_the_librarys_own() -> None:
@@ -130,7 +123,7 @@ def test_its_student_learned_from_its_weights_and_has_no_baseline() -> None:
 def test_whitening_is_fitted_on_training_images(frozen: Path) -> None:
     set_params(frozen, {"datasets.emblems.teacher": {"kind": "frozen", "whitening": 12}})
     before = np.load(PATHS.database)
-    run(("train_teacher", "emblems"), ("embed_database", "emblems"))
+    run_stages(("train_teacher", "emblems"), ("embed_database", "emblems"))
     assert (read_card(PATHS.teacher).dim, read_card(PATHS.teacher).projection) == (12, True)
     network, _ = load_network(PATHS.teacher, CPU)
     pack = open_pack(PATHS.pack)
@@ -143,7 +136,7 @@ def test_whitening_is_fitted_on_training_images(frozen: Path) -> None:
     assert after.shape == (len(before), 12)
     set_params(frozen, {"datasets.emblems.teacher": {"kind": "frozen", "whitening": 65}})
     with pytest.raises(SystemExit):
-        run(("train_teacher", "emblems"))
+        run_stages(("train_teacher", "emblems"))
 
 
 def test_an_onnx_file_teaches_and_is_searched(
@@ -153,7 +146,7 @@ def test_an_onnx_file_teaches_and_is_searched(
     write_model(Path("theirs.onnx"), averaging_model())
     set_params(frozen, ONNX | {"datasets.emblems.network.backbone": "timm/test_resnet"})
     set_params(frozen, {"datasets.emblems.network.pooling": "gem"})
-    run(("hash_weights", "emblems"), ("inputs", "emblems"), *stages_of("onnx-16"))
+    run_stages(("hash_weights", "emblems"), ("inputs", "emblems"), *stages_of("onnx-16"))
     assert roles_of("onnx-16") == OF_SMALL
     assert read_card(PATHS.student("onnx-16")).dim == DIM
     with (PATHS.results / "tradeoff.csv").open(encoding="utf-8") as file:
@@ -172,7 +165,9 @@ def test_an_onnx_file_teaches_and_is_searched(
     assert index_folder(tmp_path, "own", named, opened).added == 1
 
     write_model(Path("theirs.onnx"), averaging_model((1, 3, 32, 32)))
-    run(*(one for one in stages_of("onnx-16") if one[0] not in ("distill", "train_baseline")))
+    run_stages(
+        *(one for one in stages_of("onnx-16") if one[0] not in ("distill", "train_baseline"))
+    )
     assert roles_of("onnx-16") == ["asymmetric", "symmetric"]
     told = "onnx-16: no rows naive and adapter: onnx/theirs takes images of 32 px alone"
     assert told in capfd.readouterr().err
@@ -184,7 +179,7 @@ def test_a_file_that_does_not_fit_is_told_before_anything_runs(
     write_model(Path("theirs.onnx"), averaging_model(("batch", 3, 64, 64)))
     set_params(frozen, ONNX)
     with pytest.raises(SystemExit) as ended:
-        run(("inputs", "emblems"))
+        run_stages(("inputs", "emblems"))
     assert ended.value.code == 2
     told = "weights.emblems: theirs.onnx: takes images of 64 x 64 pixels: teacher_px = 32 must be"
     assert told in capfd.readouterr().err

@@ -5,17 +5,13 @@ The stages run in this process, one after the other, on a study of seconds.
 
 import csv
 import shutil
-import sys
 from contextlib import chdir
-from importlib import import_module
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
 from pipeline.models.weights import read_card
-from stages import run_stage
-from tests.integration.workspace import ROOT, TINY, set_params
+from tests.integration.workspace import ROOT, TINY, run_stages, set_params
 
 LIGHT = "timm/test_vit"
 STUDENTS = {
@@ -42,10 +38,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     order += [("evaluate", "emblems"), ("report", "emblems")]
     with chdir(folder), pytest.MonkeyPatch.context() as settings:
         settings.setenv("L2S_DEVICE", "cpu")
-        settings.delenv("MLFLOW_TRACKING_URI", raising=False)
-        for name, key in order:
-            with patch.object(sys, "argv", [f"stages/{name}.py", key]):
-                run_stage(getattr(import_module(f"stages.{name}"), name))
+        settings.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        run_stages(*order)
     return folder
 
 

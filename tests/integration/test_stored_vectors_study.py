@@ -5,11 +5,8 @@ The stages run in this process, one after the other, on a study of seconds.
 
 import csv
 import shutil
-import sys
 from contextlib import chdir
-from importlib import import_module
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -21,8 +18,7 @@ from pipeline.datasets.packs import open_pack
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import write_vectors
 from pipeline.search.databases import open_study_database
-from stages import run_stage
-from tests.integration.workspace import ROOT, TINY, set_params
+from tests.integration.workspace import ROOT, TINY, run_stages, set_params
 
 STUDENT, DIM, FURTHER = "own-16", 24, 30
 Row = dict[str, str]
@@ -80,10 +76,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     order_of_stages += [("evaluate", "own"), ("report", "own")]
     with chdir(folder), pytest.MonkeyPatch.context() as settings:
         settings.setenv("L2S_DEVICE", "cpu")
-        settings.delenv("MLFLOW_TRACKING_URI", raising=False)
-        for name, key in order_of_stages:
-            with patch.object(sys, "argv", [f"stages/{name}.py", key]):
-                run_stage(getattr(import_module(f"stages.{name}"), name))
+        settings.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        run_stages(*order_of_stages)
     return folder
 
 

@@ -2,12 +2,9 @@
 
 import io
 import shutil
-import sys
 import tarfile
 from contextlib import chdir
-from importlib import import_module
 from pathlib import Path
-from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,8 +13,7 @@ from ruamel.yaml import YAML
 
 from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.packs import Pack, open_pack
-from stages import run_stage
-from tests.integration.workspace import ROOT, TINY, set_params
+from tests.integration.workspace import ROOT, TINY, run_stages, set_params
 
 TABLE = {"kind": "table", "table": "pictures.parquet", "skip_unreadable": False}
 TARS = {"kind": "tars", "skip_unreadable": False}
@@ -61,9 +57,7 @@ def test_a_pack_is_made_of_them(tmp_path: Path, source: dict, write) -> None:  #
     with (tmp_path / "params.yaml").open("w", encoding="utf-8") as file:
         yaml.dump(params, file)
     with chdir(tmp_path):
-        for name, key in (("code", "study"), *((n, "own") for n in STAGES)):
-            with patch.object(sys, "argv", [f"stages/{name}.py", key]):
-                run_stage(getattr(import_module(f"stages.{name}"), name))
+        run_stages(("code", "study"), *((name, "own") for name in STAGES))
         pack = open_pack(Path("data/own/pack.arrow"))
     check(pack, images)
 

@@ -4,10 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from ruamel.yaml import YAML
+
+from stages import run_stage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,3 +93,10 @@ def changed_stages(folder: Path) -> set[str]:
     import json
 
     return set(json.loads(dvc(folder, "status", "--json").stdout))
+
+
+def run_stages(*order: tuple[str, str]) -> None:
+    """Run stages, each with its key, in this process and folder, one after the other."""
+    for name, key in order:
+        with patch.object(sys, "argv", [f"stages/{name}.py", key]):
+            run_stage(getattr(import_module(f"stages.{name}"), name))
