@@ -20,11 +20,10 @@ from pipeline.datasets.packs import Pack, open_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
-from pipeline.training.centroids import cluster_centroids
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.loop import Objective, train
 from pipeline.training.metric_learning import TripletObjective
-from pipeline.training.named_losses import TERMS
+from pipeline.training.named_losses import loss_of
 from pipeline.training.schedule import Schedule
 from pipeline.views.coupled import Decode, ViewRecipe, cached_decoder
 
@@ -257,10 +256,10 @@ def objective_of(
     place: Place, cell: Cell, teacher: nn.Module, learned: Part
 ) -> DistillationObjective:
     entry, device, scale = cell.entry, torch.device(place.device), place.scale
-    values: dict[str, Any] = dict(entry.values)
+    loss: dict[str, Any] = {"kind": entry.kind, **entry.values}
     if entry.kind == "anchors":
-        vectors = embed(place, teacher, learned, scale.teacher_px)
-        values["centroids"] = cluster_centroids(vectors, scale.centroids, cell.seed).to(device)
+        loss["centroids"] = scale.centroids
+    vectors = partial(embed, place, teacher, learned, scale.teacher_px)
     return DistillationObjective(
         decode=opened(place.pack)[1],
         rows=rows_of(place.pack, learned),
@@ -269,7 +268,7 @@ def objective_of(
         student_px=cell.query_px,
         images_per_batch=entry.images,
         images_per_epoch=None,
-        loss=partial(TERMS[entry.kind], **values),
+        loss=loss_of(loss, vectors, cell.seed, device),
         views=replace(STUDENT_VIEWS, views=entry.views, view_pairs=entry.pairs),
         seed=cell.seed,
         device=device,

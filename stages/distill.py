@@ -48,7 +48,7 @@ def distill(key: str) -> None:
             teacher_px=card.size_px,
             student_px=job.size_px,
             **recipe.model_dump(include=OBJECTIVE),
-            loss=loss_of(recipe.loss, trained_on, params.seed, data.device),
+            loss=loss_of(recipe.loss.model_dump(), trained_on, params.seed, data.device),
             least_images=least_images(recipe.loss),
             views=job.view_recipe,
             seed=params.seed,

@@ -161,17 +161,27 @@ def parquet_batches(file: Path, id_column: str, vector_column: str) -> Iterator[
     try:
         with pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES) as opened:
             names = opened.schema_arrow.names
-            columns = [id_column, vector_column, *({"content"} & set(names))]
-            if missing := [name for name in columns[:2] if name not in names]:
-                raise VectorsError(
-                    f"{file}: has no column {' and no column '.join(map(repr, missing))}; it has "
-                    f"{', '.join(names)}: name others as {file.name}?id=COLUMN&vector=COLUMN"
-                )
+            columns = columns_read(str(file), file.name, names, (id_column, vector_column))
             for batch in opened.iter_batches(ROWS_AT_ONCE, columns=columns):
                 yield batch_of_rows(batch, id_column, vector_column, str(file))
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise VectorsError(f"{file}: cannot be read as Parquet: {reason}") from error
+
+
+def columns_read(
+    source: str, shown: str, there: Sequence[str], wanted: tuple[str, str]
+) -> list[str]:
+    """The columns to read of those that are `there`: ids, vectors and, if there, contents.
+
+    Raises VectorsError for ids or vectors that are not, and says how to name others of `shown`.
+    """
+    if missing := [name for name in wanted if name not in there]:
+        raise VectorsError(
+            f"{source}: has no column {' and no column '.join(map(repr, missing))}; it has "
+            f"{', '.join(there)}: name others as {shown}?id=COLUMN&vector=COLUMN"
+        )
+    return [*wanted, *({"content"} & set(there))]
 
 
 def batch_of_rows(

@@ -23,6 +23,7 @@ from pipeline.datasets.vector_batches import (
     VectorsError,
     batch_of_rows,
     checked,
+    columns_read,
     parquet_batches,
 )
 from pipeline.datasets.vectors import CARD, read_vectors
@@ -142,15 +143,11 @@ def _lancedb_batches(
     if not Path(folder, f"{name}.lance").is_dir():
         raise VectorsError(f"{address}: there is no table {name!r} in {folder}")
     table = lancedb.connect(folder).open_table(name)
-    named, there = _COLUMNS | columns, table.schema.names
-    if missing := [column for column in named.values() if column not in there]:
-        raise VectorsError(
-            f"{address}: has no column {' and no column '.join(map(repr, missing))}; it has "
-            f"{', '.join(there)}: name others as {address}?id=COLUMN&vector=COLUMN"
-        )
-    wanted = [*named.values(), *({"content"} & set(there))]
+    named = _COLUMNS | columns
+    ids_and_vectors = named["id"], named["vector"]
+    wanted = columns_read(address, address, table.schema.names, ids_and_vectors)
     for batch in table.search().select(wanted).to_batches(ROWS_AT_ONCE):
-        yield batch_of_rows(batch, named["id"], named["vector"], address)
+        yield batch_of_rows(batch, *ids_and_vectors, address)
 
 
 def _qdrant_batches(

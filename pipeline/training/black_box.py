@@ -69,6 +69,7 @@ def seen_by_teacher(decode: Decode, view: View) -> Decode:
 def distil_from_vectors(job: TrainingJob, recipe: DistillationRecipe, data: TrainingData) -> None:
     """Train the job's student on the vectors that its teacher's file holds of the pack's images."""
     stored, seed = open_stored_vectors(job.paths.teacher), job.params.seed
+    vectors = partial(_clustered, stored, seed, data)
     objective = StoredVectorsObjective(
         decode=seen_by_teacher(cached_decoder(data.pack), stored.card.view),
         rows=data.train,
@@ -76,7 +77,7 @@ def distil_from_vectors(job: TrainingJob, recipe: DistillationRecipe, data: Trai
         student_px=job.size_px,
         images_per_batch=recipe.images_per_batch,
         images_per_epoch=recipe.images_per_epoch,
-        loss=loss_of(recipe.loss, partial(_clustered, stored, seed, data), seed, data.device),
+        loss=loss_of(recipe.loss.model_dump(), vectors, seed, data.device),
         least_images=least_images(recipe.loss),
         views=job.view_recipe,
         seed=seed,

@@ -37,13 +37,11 @@ class LabelledBatch:
     labels: Int[Tensor, "batch"]
 
 
-@dataclass
-class TripletObjective:
-    """Triplet loss with distance-weighted negatives (METHOD section 3).
+@dataclass(kw_only=True)
+class SupervisedObjective:
+    """Batches of as many images of each of some classes, seen in one view each.
 
-    `rows` are the training images of the pack, `labels` those of all its images. With
-    `negative_pool` "dataset" the negatives come from all of `rows`, embedded by `embed_pool` at the
-    start of each epoch; with "batch" they come from the batch itself.
+    `rows` are the training images of the pack, `labels` those of all its images.
     """
 
     decode: Decode
@@ -52,21 +50,41 @@ class TripletObjective:
     size_px: int
     classes_per_batch: int
     images_per_class: int
-    margin: float
-    negatives_per_anchor: int
-    negative_pool: Literal["dataset", "batch"]
-    distance_floor: float
     views: ViewRecipe
-    embed_pool: Callable[[nn.Module], Float[Tensor, "image dim"]]
     seed: int
     device: torch.device
     group: ProcessGroup = ALONE
-    _pool: Tensor | None = field(default=None, init=False)
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         sizes = self.classes_per_batch, self.images_per_class
         generator = seeded_generator(self.seed, "order", epoch)
         return class_balanced_batches(self.labels, self.rows, *sizes, generator)
+
+    def made_views(
+        self, images: np.ndarray, generator: torch.Generator
+    ) -> Float[Tensor, "own_view channel height width"]:
+        """The views of this process's part of the images."""
+        sizes, part = (self.size_px,), self.group.part(len(images))
+        (views,) = coupled_views(
+            self.decode, images, self.rows, sizes, self.views, generator, self.device, part
+        )
+        return views.contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(kw_only=True)
+class TripletObjective(SupervisedObjective):
+    """Triplet loss with distance-weighted negatives (METHOD section 3).
+
+    With `negative_pool` "dataset" the negatives come from all of `rows`, embedded by `embed_pool`
+    at the start of each epoch; with "batch" they come from the batch itself.
+    """
+
+    margin: float
+    negatives_per_anchor: int
+    negative_pool: Literal["dataset", "batch"]
+    distance_floor: float
+    embed_pool: Callable[[nn.Module], Float[Tensor, "image dim"]]
+    _pool: Tensor | None = field(default=None, init=False)
 
     def begin_epoch(self, epoch: int, network: nn.Module) -> None:
         if self.negative_pool == "dataset":
@@ -86,12 +104,7 @@ class TripletObjective:
             others, place = np.unique(chosen, return_inverse=True)
             negative = torch.from_numpy(place.reshape(chosen.shape) + len(rows))
             images = np.concatenate([rows, others])
-        part = self.group.part(len(images))
-        sizes = (self.size_px,)
-        (views,) = coupled_views(
-            self.decode, images, self.rows, sizes, self.views, generator, self.device, part
-        )
-        views = views.contiguous(memory_format=torch.channels_last)
+        views = self.made_views(images, generator)
         labels = torch.from_numpy(self.labels[images])
         return TripletBatch(views, labels, len(rows), negative, generator)
 
@@ -116,44 +129,25 @@ class TripletObjective:
         )
 
 
-@dataclass
-class LabelledObjective:
+@dataclass(kw_only=True)
+class LabelledObjective(SupervisedObjective):
     """A loss of a batch's embeddings and of its labels, which it has from 0 on, without a gap.
 
-    `rows` are the training images of the pack, `labels` those of all its images; `name` is the
-    loss's in the table of epochs.
+    `name` is the loss's in the table of epochs.
     """
 
-    decode: Decode
-    labels: np.ndarray
-    rows: np.ndarray
-    size_px: int
-    classes_per_batch: int
-    images_per_class: int
     name: str
     loss: nn.Module
-    views: ViewRecipe
-    seed: int
-    device: torch.device
-    group: ProcessGroup = ALONE
-
-    def batches(self, epoch: int) -> list[np.ndarray]:
-        sizes = self.classes_per_batch, self.images_per_class
-        generator = seeded_generator(self.seed, "order", epoch)
-        return class_balanced_batches(self.labels, self.rows, *sizes, generator)
 
     def begin_epoch(self, epoch: int, network: nn.Module) -> None:
         """Nothing depends on the network's state."""
 
     def load(self, epoch: int, number: int, rows: np.ndarray) -> LabelledBatch:
         generator = seeded_generator(self.seed, "views", epoch, number)
-        sizes, part = (self.size_px,), self.group.part(len(rows))
-        (views,) = coupled_views(
-            self.decode, rows, self.rows, sizes, self.views, generator, self.device, part
-        )
+        views = self.made_views(rows, generator)
         numbers = np.searchsorted(np.unique(self.labels[self.rows]), self.labels[rows])
         labels = torch.from_numpy(numbers).to(self.device)
-        return LabelledBatch(views.contiguous(memory_format=torch.channels_last), labels)
+        return LabelledBatch(views, labels)
 
     def terms(self, network: nn.Module, loaded: LabelledBatch) -> dict[str, Float[Tensor, ""]]:
         embeddings = self.group.gather(network(loaded.views), len(loaded.labels))

@@ -5,14 +5,14 @@ sum is the loss. What compares the images of a batch does so for each number of 
 view an image, and takes the mean over these numbers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.config.losses import DistillationLoss
 from pipeline.training import losses
 from pipeline.training.centroids import cluster_centroids
 
@@ -80,15 +80,18 @@ TERMS: dict[str, Callable[..., Terms]] = {
 
 
 def loss_of(
-    loss: DistillationLoss, vectors: Callable[[], Tensor], seed: int, device: torch.device
+    loss: Mapping[str, Any],
+    vectors: Callable[[], Float[Tensor, "vector dim"]],
+    seed: int,
+    device: torch.device,
 ) -> Callable[[Views, Views], Terms]:
-    """The terms of a loss of params.yaml with its values.
+    """The terms of a loss as params.yaml has it: its `kind` and its values.
 
-    vectors: gives the teacher's, [vector, dim], that the centroids of a loss are of; not called for
-    a loss without. They are drawn from `seed`.
+    vectors: gives the teacher's, that the `centroids`, so many, of a loss are of; not called for a
+    loss without. They are drawn from `seed`.
     """
-    values = loss.model_dump(exclude={"kind"})
+    values = {key: value for key, value in loss.items() if key != "kind"}
     if "centroids" in values:
         centroids = cluster_centroids(vectors(), values["centroids"], seed)
         values["centroids"] = centroids.to(device)
-    return partial(TERMS[loss.kind], **values)
+    return partial(TERMS[loss["kind"]], **values)
