@@ -14,8 +14,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]  # of the packages, in a checkout or as installed
 PACKAGES = ("pipeline", "stages")
-# What only starts and observes the work, or readies it for searches: neither counted nor followed.
-OBSERVERS = ("stages", "pipeline.models.torch_encoder", "pipeline.progress", "pipeline.tracking.*")
+# What only starts and observes the work, readies it for searches, or names what programs use:
+# neither counted nor followed.
+OBSERVERS = (
+    "stages",
+    "pipeline",
+    "pipeline.models.torch_encoder",
+    "pipeline.progress",
+    "pipeline.tracking.*",
+)
 # The models of params.yaml, whose values are parameters of the stages: followed, not counted.
 _READING = ("faults", "losses", "origins", "params", "recipes", "sources")
 MODELS = tuple(f"pipeline.config.{name}" for name in _READING)

@@ -235,11 +235,17 @@ def open_searcher(
     Raises ValueError for names that are not there or do not agree, and files that cannot be read.
     """
     params, named = _choose(params_for, network, dataset, index, newest=newest)
+    encoder = open_query_encoder(named, params.threads)
+    return Searcher(named, encoder, open_database(named.dataset, index))
+
+
+def open_query_encoder(named: NamedNetwork, threads: int) -> Encoder:
+    """The encoder of a network, as fast as this machine has it. Raises ValueError where the network
+    is not there, cannot be read, or embeds nothing.
+    """
     path = named.trained()
     if named.key == TEACHER and teacher_card(path)["kind"] != "network":
         from pipeline.devices import resolve_device
 
-        encoder: Encoder = open_network(named, resolve_device(params.threads))
-    else:
-        encoder = open_encoder(path, params.threads)
-    return Searcher(named, encoder, open_database(named.dataset, index))
+        return open_network(named, resolve_device(threads))
+    return open_encoder(path, threads)

@@ -1,0 +1,94 @@
+"""What a program opens: an encoder of pictures, and a database that it searches.
+
+Names are those of the study in the current folder; files may lie anywhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from pipeline.config.params import load_params
+from pipeline.config.studies import with_inactive
+from pipeline.datasets.decode import decode_image
+from pipeline.datasets.reader import read_file
+from pipeline.models.encoders import Encoder
+from pipeline.models.encoders import open_encoder as open_network
+from pipeline.models.query_encoder import BATCH_IMAGES, QueryEncoder, square_view
+from pipeline.search.databases import Database, open_image_index, open_study_database
+from pipeline.search.index import index_home
+from pipeline.search.search import TEACHER, choose_network, open_query_encoder
+
+Picture = str | Path | bytes | Image.Image
+
+
+@dataclass(frozen=True)
+class PictureEncoder:
+    """Pictures to unit vectors. `size_px`: the side of the view that the network sees."""
+
+    encoder: Encoder
+
+    @property
+    def size_px(self) -> int:
+        return self.encoder.size_px
+
+    def encode(self, pictures: Sequence[Picture]) -> Float[np.ndarray, "picture dim"]:
+        """Unit vectors, float32, of picture files, their bytes, or pictures of Pillow.
+
+        Raises ValueError for what is no picture, or is damaged, and for no picture at all.
+        """
+        if not pictures or isinstance(pictures, str | bytes):
+            raise ValueError(f"pictures = {pictures!r:.60}: must be a list of one or more")
+        parts = []
+        for start in range(0, len(pictures), BATCH_IMAGES):
+            batch = enumerate(pictures[start : start + BATCH_IMAGES], start)
+            views = [square_view(_decoded(one, i), self.size_px) for i, one in batch]
+            parts.append(self.encoder.embed(np.stack(views)))
+        return np.concatenate(parts)
+
+
+def open_encoder(network: str | Path, *, threads: int = 1) -> PictureEncoder:
+    """The encoder of a network.
+
+    network: a student of the study or of an inactive one (its champion, where one leads); a data
+        set, whose teacher is meant; a trained network (.safetensors); an exported encoder (.onnx),
+        or the folder that `l2s export` wrote.
+    threads: of the computation on a CPU.
+
+    Raises ValueError for a name that is neither, and for a file that holds no network.
+    """
+    path = Path(network)
+    if path.is_dir():
+        path = path / "encoder.onnx"
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise ValueError(f"{path}: is not there; `l2s export` writes such a file")
+        return PictureEncoder(QueryEncoder(path, threads=threads))
+    if path.suffix == ".safetensors":
+        return PictureEncoder(open_network(path, threads))
+    params = with_inactive(load_params())
+    if network not in (*params.students, *params.datasets):
+        known = ", ".join([*params.students, *params.datasets])
+        raise ValueError(f"network = {str(network)!r}: no such network; known: {known}, or a file")
+    owner = str(network) if network in params.datasets else None
+    named = choose_network(params, TEACHER if owner else str(network), owner)
+    return PictureEncoder(open_query_encoder(named, threads))
+
+
+def open_database(name: str) -> Database:
+    """The database of a data set of the study, or an index that `l2s index` made.
+
+    Raises ValueError for one that is not there, or does not fit its teacher any more.
+    """
+    return open_image_index(name) if index_home(name).is_dir() else open_study_database(name)
+
+
+def _decoded(picture: Picture, place: int) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
+    if isinstance(picture, bytes):
+        return decode_image(picture, f"picture {place}")
+    return decode_image(read_file(Path(picture), str(picture)), str(picture))

@@ -1,0 +1,112 @@
+"""What programs open by `from pipeline import ...`."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pipeline
+from pipeline import open_database, open_encoder
+from pipeline.datasets.packs import open_pack
+from pipeline.models.query_encoder import square_view
+from pipeline.paths import DatasetPaths
+from pipeline.search.search import NamedNetwork, open_network
+from tests.made_study import CPU, STUDENT, make_finished_study
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_finished_study(tmp_path_factory.mktemp("made") / "study")
+
+
+@pytest.fixture
+def study(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(made)
+    return made
+
+
+def pictures(count: int = 3) -> list[bytes]:
+    pack = open_pack(DatasetPaths("emblems").pack)
+    return [pack.encoded(int(row)) for row in pack.rows("test")[:count]]
+
+
+def test_five_lines_find_a_picture_in_the_database(study: Path) -> None:
+    encoder, database = open_encoder("emblems"), open_database("emblems")
+    vector = encoder.encode([pictures()[1]])[0]
+    first, second = database.search(vector, 2)
+    assert (first.row, first.rank, second.rank) == (1, 1, 2)
+    assert first.similarity == pytest.approx(1, abs=1e-5)
+    assert first.similarity >= second.similarity
+
+
+@pytest.mark.parametrize("name", [STUDENT, "emblems"])
+def test_a_name_and_its_file_give_the_vectors_of_the_network(study: Path, name: str) -> None:
+    paths = DatasetPaths("emblems")
+    file = paths.teacher if name == "emblems" else paths.student(name)
+    key = "teacher" if name == "emblems" else name
+    network = open_network(NamedNetwork(key, "emblems"), CPU)
+    decoded = [Image.open(io.BytesIO(one)).convert("RGB") for one in pictures()]
+    views = np.stack([square_view(one, network.size_px) for one in decoded])
+    for encoder in (open_encoder(name), open_encoder(file), open_encoder(str(file))):
+        assert encoder.size_px == network.size_px
+        np.testing.assert_allclose(encoder.encode(pictures()), network.embed(views), atol=2e-5)
+
+
+def test_files_bytes_and_pillow_pictures_are_the_same(study: Path, tmp_path: Path) -> None:
+    encoded = pictures(1)[0]
+    (tmp_path / "one.jpg").write_bytes(encoded)
+    opened = Image.open(io.BytesIO(encoded))
+    found = open_encoder(STUDENT).encode([encoded, tmp_path / "one.jpg", opened])
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_more_pictures_than_a_batch_keep_their_order(study: Path) -> None:
+    encoder, one = open_encoder(STUDENT), pictures(2)
+    found = encoder.encode([one[0]] * 64 + [one[1]])
+    np.testing.assert_allclose(found[64], encoder.encode([one[1]])[0], atol=1e-5)
+    assert len(found) == 65
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("absent", "no such network; known: .*emblems"),
+        ("absent.onnx", "absent.onnx: is not there"),
+        ("absent.safetensors", "absent.safetensors"),
+    ],
+)
+def test_what_is_not_there_is_told(study: Path, name: str, words: str) -> None:
+    with pytest.raises((ValueError, OSError), match=words):
+        open_encoder(name)
+
+
+@pytest.mark.parametrize("given", [[], "one.jpg", b"bytes"])
+def test_what_is_no_list_of_pictures_is_refused(study: Path, given: list[bytes]) -> None:
+    with pytest.raises(ValueError, match="must be a list of one or more"):
+        open_encoder(STUDENT).encode(given)
+
+
+def test_an_absent_database_is_told(study: Path) -> None:
+    with pytest.raises(ValueError, match="has no database yet"):
+        open_database("absent")
+
+
+def test_names_are_listed_and_others_are_none() -> None:
+    assert set(pipeline.__all__) <= set(dir(pipeline))
+    for name in pipeline.__all__:
+        assert getattr(pipeline, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        _ = pipeline.absent
+
+
+def test_the_package_alone_loads_nothing() -> None:
+    code = (
+        "import sys, pipeline; print([m for m in ('torch', 'numpy', 'faiss') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
