@@ -191,3 +191,15 @@ def test_stored_vectors_take_no_time_and_students_have_no_ratio_to_them(
     assert student["latency_ms"] > 0
     assert student["latency_ratio"] is teacher["latency_ms"] is None
     assert "teacher: measure" not in latency_note(measured, [student, teacher])
+
+
+def test_without_a_network_of_the_teacher_a_changed_student_takes_no_other_latency_away(
+    measured: DatasetPaths, calls: list[tuple[str, int]]
+) -> None:
+    measured.student("t").write_text("t")
+    rows = [row("s", "asymmetric", 32), row("t", "asymmetric", 16)]
+    measure_latencies(measured, rows, lambda file: FakeEncoder(file.stem, calls), RUN)
+    measured.student("s").write_text("trained again")
+    changed, same = with_latencies(measured, rows)
+    assert changed["latency_ms"] is None
+    assert same["latency_ms"] > 0
