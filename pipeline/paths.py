@@ -30,9 +30,15 @@ STUDY_PAGE = Path("report", "index.html")  # of all active data sets
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """Where the stages of one data set write; dvc.yaml names the same paths."""
+    """Where the stages of one data set write; dvc.yaml names the same paths.
+
+    seed: of the students and baselines; None: the first one of the study, which search, export and
+        the page use. teacher_seed: likewise of the teacher and its database.
+    """
 
     dataset: str
+    seed: int | None = None
+    teacher_seed: int | None = None
 
     @property
     def source(self) -> Path:
@@ -63,17 +69,17 @@ class DatasetPaths:
 
     @property
     def teacher(self) -> Path:
-        return Path("models", self.dataset, "teacher.safetensors")
+        return of_seed(Path("models", self.dataset, "teacher.safetensors"), self.teacher_seed)
 
     def student(self, key: str) -> Path:
-        return Path("models", self.dataset, "students", f"{key}.safetensors")
+        return of_seed(Path("models", self.dataset, "students", f"{key}.safetensors"), self.seed)
 
     def baseline(self, key: str) -> Path:
-        return Path("models", self.dataset, "baselines", f"{key}.safetensors")
+        return of_seed(Path("models", self.dataset, "baselines", f"{key}.safetensors"), self.seed)
 
     @property
     def database(self) -> Path:
-        return Path("embeddings", self.dataset, "database.npy")
+        return of_seed(Path("embeddings", self.dataset, "database.npy"), self.teacher_seed)
 
     @property
     def index(self) -> Path:
@@ -125,6 +131,16 @@ def archives_folder() -> Path | None:
 def history_path(network: Path) -> Path:
     """The table of epochs beside a trained network."""
     return network.with_suffix(".csv")
+
+
+def further_seeds(output: Path) -> Path:
+    """The folder beside an output of the first seed that holds those of all others."""
+    return output.with_suffix(".seeds")
+
+
+def of_seed(output: Path, seed: int | None) -> Path:
+    """Where a seed's own version of an output lies; None: the first seed's, the output itself."""
+    return output if seed is None else further_seeds(output) / f"{seed}{output.suffix}"
 
 
 def locked_outputs() -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Embed the test images of a data set with its teacher, once, and index them."""
+"""Embed the test images of a data set with its teachers, once, and index them."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from pipeline.datasets.packs import open_pack
 from pipeline.devices import resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.files import replacing
-from pipeline.paths import DatasetPaths
+from pipeline.paths import DatasetPaths, further_seeds
 from pipeline.search.index import write_exact_index
 from pipeline.teachers.stored_vectors import StoredVectors, write_database
 from pipeline.teachers.teacher import open_teacher_or_vectors
@@ -15,7 +15,18 @@ from stages import run_stage
 
 
 def embed_database(name: str) -> None:
+    """The database of the first seed's teacher with its index, and those of the further teachers.
+
+    How many there are is read from their folder: a teacher that is not trained has no other seeds.
+    """
     paths = DatasetPaths(name)
+    _embed(paths, with_index=True)
+    further_seeds(paths.database).mkdir(parents=True, exist_ok=True)
+    for file in sorted(further_seeds(paths.teacher).glob(f"*{paths.teacher.suffix}")):
+        _embed(DatasetPaths(name, teacher_seed=int(file.stem)), with_index=False)
+
+
+def _embed(paths: DatasetPaths, *, with_index: bool) -> None:
     device = resolve_device(load_params().threads)
     pack = open_pack(paths.pack)
     teacher, test = open_teacher_or_vectors(paths.teacher, device), pack.rows("test")
@@ -28,7 +39,8 @@ def embed_database(name: str) -> None:
     vectors = embed_views(teacher, views, device, name="embedding the database").numpy()
     with replacing(paths.database) as temporary, temporary.open("wb") as file:
         np.save(file, vectors)
-    write_exact_index(paths.index, vectors)
+    if with_index:
+        write_exact_index(paths.index, vectors)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def evaluate(key: str) -> None:
     opened = open_teacher_or_vectors(paths.teacher, resolve_device(params.threads))
     setups = list(_setups(params, paths, key if student else None, pack, opened))
     settings = params.evaluation
-    bootstrap = Bootstrap(settings.bootstrap_samples, settings.confidence, params.seed)
+    bootstrap = Bootstrap(settings.bootstrap_samples, settings.confidence, params.seeds[0])
     labels = torch.from_numpy(pack.labels[test]) if pack.labelled else None
     database = setups[0].database
     teacher = None
@@ -93,7 +93,7 @@ def evaluate(key: str) -> None:
             searches = {role: Search(own) for role, own in queries.items()}
             among = measure_agreement(searches, database[: len(test)])
             accuracy = {role: own[OVERLAP.column] for role, own in among.items()}
-        px, seed = student.query_px, params.seed
+        px, seed = student.query_px, params.seeds[0]
         shown |= draw_examples(pack, queries, accuracy, query_px=px, seed=seed)
     else:
         shown["pack"] = read_json(paths.pack_summary)
@@ -148,7 +148,7 @@ def _setups(
         small = embed(teacher, px, "teacher")
         shrunk = replace(opened.card, size_px=px)
         yield RetrievalSetup("naive", teacher, shrunk, full_px, small, database)
-        order = np.random.default_rng(params.seed).permutation(pack.rows("train"))
+        order = np.random.default_rng(params.seeds[0]).permutation(pack.rows("train"))
         rows = np.sort(order[: params.evaluation.adapter_images])
         pairs = [embed(teacher, size, "adapter: teacher", rows) for size in (px, full_px)]
         mapped = adapt(small, procrustes(*pairs))
@@ -164,7 +164,7 @@ def _record(params: Params, paths: DatasetPaths, key: str, rows: dict[str, dict[
     trained = {"asymmetric": paths.student(key), "baseline": paths.baseline(key)}
     used = [paths.teacher, *(trained[role] for role in rows if role in trained)]
     trained["teacher"] = paths.teacher
-    settings = {"seed": params.seed, **params.evaluation.model_dump()}
+    settings = {"seed": params.seeds[0], **params.evaluation.model_dump()}
     mark = fingerprint(settings, [code_file("evaluate"), paths.pack, paths.database, *used])
     machine = computed_with(resolve_device(params.threads))
     for role, row in rows.items():

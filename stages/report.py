@@ -43,7 +43,7 @@ def _page(params: Params, parts: Mapping[str, Any]) -> str:
     students = chain.from_iterable(params.cells_of(name)[1:] for name in parts)
     shown: dict[str, Any] = {
         # Not `inputs`: where the files lie on this machine is no fact of the study.
-        **dict.fromkeys(("seed", "threads", "evaluation"), True),
+        **dict.fromkeys(("seeds", "threads", "evaluation"), True),
         "datasets": dict.fromkeys(parts, True),
         "students": dict.fromkeys(students, True),
     }

@@ -2,7 +2,7 @@
 
 from pipeline.config.params import load_params
 from pipeline.files import write_text
-from pipeline.paths import DatasetPaths, history_path
+from pipeline.paths import DatasetPaths, further_seeds, history_path
 from pipeline.training.job import NO_EPOCHS
 from pipeline.training.supervised import train_supervised
 from stages import run_stage
@@ -16,6 +16,7 @@ def train_baseline(key: str) -> None:
         return
     output = DatasetPaths(params.students[key].dataset).baseline(key)
     write_text(output, "")
+    further_seeds(output).mkdir(exist_ok=True)
     write_text(history_path(output), NO_EPOCHS)
 
 

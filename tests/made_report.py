@@ -29,7 +29,11 @@ PACK = {
     "absent": 0,
     "passed_over": 0,
 }
-PARAMETERS = {"seed": 0, "threads": 1, "students": {"made-32": {"dataset": "made", "query_px": 32}}}
+PARAMETERS = {
+    "seeds": [0],
+    "threads": 1,
+    "students": {"made-32": {"dataset": "made", "query_px": 32}},
+}
 SIZES = (64, 48, 32)
 
 

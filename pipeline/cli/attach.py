@@ -91,7 +91,7 @@ def attach(
         assert isinstance(source, OwnSource), "attached_values gives no other"
         reader = list_own_images(Path(params.inputs[PRESET]), source)
         typer.echo(f"{len(reader.images)} images in {given.images}")
-        pictures = sampled_pictures(reader, params.seed)
+        pictures = sampled_pictures(reader, params.seeds[0])
         subject, stored = teacher_on_trial(params, PRESET, opened.device), Findings()
         if vectors is not None:
             store = open_store(_address(vectors, opened.here))

@@ -21,8 +21,8 @@ from pipeline.config.recipes import (
     TeacherRecipe,
     TrainedTeacher,
 )
-from pipeline.config.sources import EmblemsSource, ImagesSource, Model, Source, input_fault
-from pipeline.paths import TAKEN
+from pipeline.config.sources import ImagesSource, Model, Source, emblems_faults, input_fault
+from pipeline.paths import TAKEN, DatasetPaths
 
 _MOST_CHARACTERS = 1 << 20
 
@@ -65,7 +65,7 @@ class Tracking(Model):
 
 
 class Params(Model):
-    seed: Annotated[int, Field(ge=0)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Strict(False)]
     threads: Positive
     compute: Compute
     inputs: dict[Name, str]
@@ -83,6 +83,12 @@ class Params(Model):
     def has_baseline(self, key: str) -> bool:
         """Whether student `key` is compared with a network that learns from labels at its size."""
         return self.datasets[self.students[key].dataset].teacher.kind == "trained"
+
+    def paths(self, dataset: str, seed: int) -> DatasetPaths:
+        """Where a seed's files of a data set lie; one that is not trained has one teacher."""
+        further = None if seed == self.seeds[0] else seed
+        is_trained = self.datasets[dataset].teacher.kind == "trained"
+        return DatasetPaths(dataset, further, further if is_trained else None)
 
     def student_network(self, key: str) -> Network:
         """The network of student `key`: its data set's, with the student's own values."""
@@ -126,7 +132,12 @@ def parse_params(text: str, path: Path = Path("params.yaml")) -> Params:
     Raises ConfigurationError as `load_params` does.
     """
     raw = read_yaml(text, path)
-    faults = [*field_faults(Params, raw), *_relation_faults(raw)]
+    faults = []
+    if "seed" in raw:
+        one = raw.pop("seed")
+        faults.append(f"seed = {one!r}: is `seeds` now, a list: write seeds: [{one}] in its place")
+        raw.setdefault("seeds", [0])
+    faults += [*field_faults(Params, raw), *_relation_faults(raw)]
     if faults:
         raise ConfigurationError(path, faults)
     return Params.model_validate(raw)
@@ -158,6 +169,7 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
         for name in ("inputs", "weights", "datasets", "students")
     )
     datasets, students = well_formed(known, Dataset), well_formed(rows, Student)
+    seeds = raw.get("seeds")
     compute = well_formed({"compute": raw.get("compute")}, Compute)
     faults = [
         f"inputs.{name}: no such data set; known: {', '.join(known)}"
@@ -174,12 +186,14 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
         for name in TAKEN
         if name in known
     ]
+    if isinstance(seeds, list) and any(seeds.count(seed) > 1 for seed in seeds):
+        faults.append(f"seeds = {seeds}: must differ from each other")
     for name, dataset in datasets.items():
         faults += weights_faults(f"datasets.{name}", dataset.network.model_dump(), name, files)
         faults += teacher_faults(name, dataset.teacher, dataset.network, given=name in files)
         if fault := input_fault(name, dataset.source, given=name in inputs):
             faults.append(fault)
-        faults += _emblems_faults(name, dataset)
+        faults += emblems_faults(name, dataset.source, dataset.validation_share)
         if isinstance(dataset.source, ImagesSource) and dataset.teacher.kind == "trained":
             faults.append(
                 f"datasets.{name}.teacher.kind = 'trained': must be frozen, onnx or vectors, since "
@@ -197,21 +211,6 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
     if compute and compute["compute"].processes > 1:
         faults += _batch_norm_faults(compute["compute"].processes, datasets, students)
     return faults
-
-
-def _emblems_faults(name: str, dataset: Dataset) -> list[str]:
-    """Emblems are counted before any is rendered: too few classes to train on or to validate."""
-    source, share = dataset.source, dataset.validation_share
-    if not isinstance(source, EmblemsSource):
-        return []
-    classes = (source.families * source.members + 1) // 2  # every second one trains
-    validating = round(share * classes)
-    if share == 0 or 2 <= validating <= classes - 2:
-        return []
-    return [
-        f"datasets.{name}.validation_share = {share:g}: {validating} of {classes} training "
-        "classes would validate, and both sides need two (0 turns validation off)"
-    ]
 
 
 def _batch_norm_faults(

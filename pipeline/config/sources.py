@@ -124,3 +124,17 @@ def input_fault(name: str, source: Model, *, given: bool) -> str | None:
                 f"{entry} is missing with {archives} = 'given': must be the archive or its folder"
             )
     return None
+
+
+def emblems_faults(name: str, source: Source, share: float) -> list[str]:
+    """Emblems are counted before any is rendered: too few classes to train on or to validate."""
+    if not isinstance(source, EmblemsSource):
+        return []
+    classes = (source.families * source.members + 1) // 2  # every second one trains
+    validating = round(share * classes)
+    if share == 0 or 2 <= validating <= classes - 2:
+        return []
+    return [
+        f"datasets.{name}.validation_share = {share:g}: {validating} of {classes} training "
+        "classes would validate, and both sides need two (0 turns validation off)"
+    ]

@@ -132,7 +132,9 @@ def _evaluate(
         contenders,
         torch.from_numpy(pack.labels[test]) if pack.labelled else None,
         params.datasets[named.dataset].recall_at,
-        Bootstrap(params.evaluation.bootstrap_samples, params.evaluation.confidence, params.seed),
+        Bootstrap(
+            params.evaluation.bootstrap_samples, params.evaluation.confidence, params.seeds[0]
+        ),
         teacher=database,
     )
     origin = {"dataset": named.dataset, "subset": pack.is_subset, "network": named.key}

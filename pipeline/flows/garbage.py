@@ -19,7 +19,7 @@ from pipeline.search.champions import HOME as CHAMPIONS
 from pipeline.search.index import index_names, require_card
 
 ROOTS = tuple(map(Path, ("data", "models", "embeddings", "results", "report", "report/parts")))
-CELLS = ("models/{}/*/*", "results/{}/*/*", "report/parts/{}/*")
+CELLS = ("models/{}/students/*", "models/{}/baselines/*", "results/{}/*/*", "report/parts/{}/*")
 TRAININGS = ("train_teacher", "distill", "train_baseline")
 EXPERIMENTS = Path(".dvc", "tmp", "exps")
 

@@ -192,7 +192,7 @@ def _challenge(
         paths,
         network,
         theirs,
-        Bootstrap(interval.bootstrap_samples, interval.confidence, params.seed),
+        Bootstrap(interval.bootstrap_samples, interval.confidence, params.seeds[0]),
         device,
         same_teacher=champion is not None and champion.tag("teacher_md5") == teacher_md5,
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 EVALUATED = "network_md5"  # tag of an evaluation: the network, whose training gets its figures, too
+FIRST_SEED = "first_seed"  # tag of a training; "no" for the further seeds of a study
 
 
 def sync(record: Record, store: Store) -> tuple[str, int]:
@@ -86,9 +87,10 @@ def _find_run(store: Store, tags: Mapping[str, str]) -> "Run":
 def _make_current(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
     """Give a finished run the tag of what holds now, and take it from those that it replaces.
 
-    Not in the copy of the workspace where DVC runs an experiment: its results stay there.
+    Not in the copy of the workspace where DVC runs an experiment: its results stay there. Nor to a
+    further seed of a training: the first one is what the study searches with.
     """
-    if Path() != STUDY:
+    if Path() != STUDY or tags.get(FIRST_SEED) == "no":
         return
     store.client.set_tag(run_id, "current", "yes")
     others = f"tags.fingerprint != '{tags['fingerprint']}'"

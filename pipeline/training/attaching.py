@@ -46,7 +46,7 @@ def teacher_on_trial(params: Params, name: str, device: torch.device) -> Subject
             onnx, card = open_onnx_teacher(Path(folder, "teacher"))
         way = Preprocessing(size_px, card.mean, card.std)
         return Subject(onnx, way, device, lambda px: card.fixed_px in (None, px))
-    network, made = new_network(TrainingJob(params, "teacher", name), None)
+    network, made = new_network(TrainingJob(params, "teacher", name, params.seeds[0]), None)
     network = network.eval().requires_grad_(False).to(device)
     mean, std = (_colour(values) for values in (network.mean, network.std))
     way = Preprocessing(size_px, mean, std)
@@ -134,7 +134,7 @@ def estimate(
 
 def _own_s(params: Params, key: str) -> float:
     """Seconds that the network of a student takes for an image."""
-    job = TrainingJob(params, "student", key)
+    job = TrainingJob(params, "student", key, params.seeds[0])
     network, _ = new_network(job, job.network.dim)
     with torch.inference_mode():
         return _forward_s(network.eval(), job.size_px, torch.device("cpu"))

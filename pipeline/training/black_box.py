@@ -68,7 +68,7 @@ def seen_by_teacher(decode: Decode, view: View) -> Decode:
 
 def distil_from_vectors(job: TrainingJob, recipe: DistillationRecipe, data: TrainingData) -> None:
     """Train the job's student on the vectors that its teacher's file holds of the pack's images."""
-    stored, seed = open_stored_vectors(job.paths.teacher), job.params.seed
+    stored, seed = open_stored_vectors(job.paths.teacher), job.seed
     vectors = partial(_clustered, stored, seed, data)
     objective = StoredVectorsObjective(
         decode=seen_by_teacher(cached_decoder(data.pack), stored.card.view),
@@ -90,7 +90,7 @@ def distil_from_vectors(job: TrainingJob, recipe: DistillationRecipe, data: Trai
 
 def _fit(stored: StoredVectors, data: TrainingData, job: TrainingJob, network: Embedder) -> None:
     """Fit the student's projection to the vectors of training images, `FITTED` at the most."""
-    order = np.random.default_rng(job.params.seed).permutation(data.train)
+    order = np.random.default_rng(job.seed).permutation(data.train)
     rows = np.sort(order[:FITTED])
     views = EvaluationViews(data.pack, rows, job.size_px)
     network.eval().to(data.device)

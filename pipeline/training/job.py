@@ -22,14 +22,15 @@ from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, read_json, write_text
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
-from pipeline.paths import WORK, DatasetPaths, code_file, history_path
+from pipeline.paths import WORK, code_file, further_seeds, history_path
 from pipeline.tracking.record import fingerprint
 from pipeline.tracking.runs import tracked_run
+from pipeline.tracking.sync import FIRST_SEED
 from pipeline.training.checkpoints import Row, load_checkpoint
 from pipeline.training.loop import Objective, train
 from pipeline.training.process_group import ProcessGroup, joined_group, start_processes
 from pipeline.training.schedule import Proxies, Schedule
-from pipeline.training.work_folders import close_work_folder, open_work_folder
+from pipeline.training.work_folders import close_work_folders, open_work_folder
 from pipeline.views.coupled import ViewRecipe
 
 Role = Literal["teacher", "student", "baseline"]
@@ -40,15 +41,16 @@ class TrainingJob:
     """Which network is trained, how, from which `inputs`, and where it goes: by params.yaml.
 
     `key` names the data set of a teacher; the student itself, or the one whose baseline it is.
-    `inputs` are the files that the result depends on, the pack first. Raises KeyError for a key
-    that `params` does not have.
+    `seed` is one of those of `params`; a student learns from the teacher of its own seed. `inputs`
+    are the files that the result depends on, the pack first. Raises KeyError for a key that
+    `params` does not have.
     """
 
-    def __init__(self, params: Params, role: Role, key: str) -> None:
-        self.params, self.role, self.key = params, role, key
+    def __init__(self, params: Params, role: Role, key: str, seed: int) -> None:
+        self.params, self.role, self.key, self.seed = params, role, key, seed
         student = None if role == "teacher" else params.students[key]
         self.dataset = student.dataset if student else key
-        dataset, self.paths = params.datasets[self.dataset], DatasetPaths(self.dataset)
+        dataset, self.paths = params.datasets[self.dataset], params.paths(self.dataset, seed)
         self.network = params.student_network(key) if student else dataset.network
         if (
             role == "baseline" and self.network.weights == "teacher"
@@ -71,7 +73,7 @@ class TrainingJob:
     def settings(self) -> dict[str, object]:
         """All values that shape the result; with inputs and code they are the fingerprint."""
         return {
-            "seed": self.params.seed,
+            "seed": self.seed,
             "threads": self.params.threads,
             "size_px": self.size_px,
             "validation_share": self.params.datasets[self.dataset].validation_share,
@@ -92,7 +94,7 @@ class TrainingJob:
             **self.training.optimisation.model_dump(),
             accumulation_steps=self.training.accumulation_steps,
             batch_norm_frozen=self.network.batch_norm == "frozen",
-            seed=self.params.seed,
+            seed=self.seed,
         )
 
     @property
@@ -119,6 +121,23 @@ class TrainingData:
     val: np.ndarray
     device: torch.device
     group: ProcessGroup
+
+
+def train_seeds(
+    params: Params, role: Role, key: str, train_one: Callable[[TrainingJob, TrainingData], None]
+) -> None:
+    """Train a network for each seed of params.yaml, one after the other, in the same processes.
+
+    Killed meanwhile, the next run trains none of those again that were finished. Raises KeyError
+    for a key that `params` does not have.
+    """
+    jobs = [TrainingJob(params, role, key, seed) for seed in params.seeds]
+    with training_data(jobs[0]) as data:
+        for job in jobs:
+            train_one(job, data)
+        if data.group.is_main:
+            further_seeds(jobs[0].output).mkdir(parents=True, exist_ok=True)
+            close_work_folders(jobs[0].stage, key, jobs[0].output)
 
 
 @contextmanager
@@ -169,7 +188,7 @@ def run_training(
         run_epochs(folder=WORK, on_epoch=lambda _: None, group=data.group)
         return
     mark = fingerprint(job.settings, job.inputs)
-    folder = open_work_folder(job.stage, job.key, mark)
+    folder = open_work_folder(job.stage, job.key, job.seed, mark)
     about = {"backbone": card.backbone, "query_px": card.size_px}
     with tracked_run(
         stage=job.stage,
@@ -181,7 +200,8 @@ def run_training(
         dataset=dataset_facts(job),
         keep_best=params.tracking.keep_best,
     ) as run:
-        run.set_tags(computed_with(data.device))
+        is_first = job.seed == params.seeds[0]
+        run.set_tags({FIRST_SEED: "yes" if is_first else "no", **computed_with(data.device)})
 
         def save(path: Path) -> None:
             save_network(path, network, card)
@@ -197,7 +217,6 @@ def run_training(
         write_text(history_path(job.output), _table(history))
         save(job.output)
         run.set_tags({"output_md5": file_md5(job.output)})
-    close_work_folder(folder, job.output)
 
 
 def new_network(job: TrainingJob, dim: int | None) -> tuple[Embedder, NetworkCard]:
@@ -209,9 +228,7 @@ def new_network(job: TrainingJob, dim: int | None) -> tuple[Embedder, NetworkCar
         network, card = load_network(job.paths.teacher, torch.device("cpu"))
         return network.requires_grad_(), replace(card, size_px=job.size_px)
     own = given.model_dump(include={"mean", "std", "pooling"})
-    network = build_embedder(
-        given.backbone, dim, weights=given.weights, seed=job.params.seed, **own
-    )
+    network = build_embedder(given.backbone, dim, weights=given.weights, seed=job.seed, **own)
     card = NetworkCard(
         given.backbone, dim or network.channels, job.size_px, **own, projection=dim is not None
     )

@@ -9,7 +9,7 @@ from pipeline.config.losses import LabelLoss, MultiSimilarityLoss, TripletsLoss
 from pipeline.config.params import load_params
 from pipeline.config.recipes import TrainedTeacher
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.training.job import Role, TrainingData, TrainingJob, run_training, training_data
+from pipeline.training.job import Role, TrainingData, TrainingJob, run_training, train_seeds
 from pipeline.training.metric_learning import LabelledObjective, TripletObjective
 from pipeline.training.schedule import Proxies
 from pipeline.views.coupled import cached_decoder
@@ -17,17 +17,17 @@ from pipeline.views.coupled import cached_decoder
 
 def train_supervised(role: Role, key: str) -> None:
     """Train the teacher of the data set `key`, or the baseline of the student `key`."""
-    params = load_params()
-    job = TrainingJob(params, role, key)
+    train_seeds(load_params(), role, key, _train)
+
+
+def _train(job: TrainingJob, data: TrainingData) -> None:
     recipe = job.training
     assert isinstance(recipe, TrainedTeacher)
-    loss = recipe.loss
-    with training_data(job) as data:
-        if isinstance(loss, TripletsLoss):
-            run_training(job, data, triplets(job, data, loss), job.network.dim)
-        else:
-            objective, proxies = labelled(job, data, loss)
-            run_training(job, data, objective, job.network.dim, proxies=proxies)
+    if isinstance(recipe.loss, TripletsLoss):
+        run_training(job, data, triplets(job, data, recipe.loss), job.network.dim)
+    else:
+        objective, proxies = labelled(job, data, recipe.loss)
+        run_training(job, data, objective, job.network.dim, proxies=proxies)
 
 
 def triplets(job: TrainingJob, data: TrainingData, loss: TripletsLoss) -> TripletObjective:
@@ -52,7 +52,7 @@ def labelled(
 
     classes = len(np.unique(data.pack.labels[data.train]))
     values = loss.model_dump(exclude={"kind", "proxy_rate"})
-    module = label_loss(loss.kind, values, classes, job.network.dim, job.params.seed)
+    module = label_loss(loss.kind, values, classes, job.network.dim, job.seed)
     shared_by(data.group, module.to(data.device))
     objective = LabelledObjective(**shared_values(job, data), name=loss.kind, loss=module)
     if isinstance(loss, MultiSimilarityLoss):
@@ -69,7 +69,7 @@ def shared_values(job: TrainingJob, data: TrainingData) -> dict[str, Any]:
         "size_px": job.size_px,
         **job.training.model_dump(include={"classes_per_batch", "images_per_class"}),
         "views": job.view_recipe,
-        "seed": job.params.seed,
+        "seed": job.seed,
         "device": data.device,
         "group": data.group,
     }

@@ -15,7 +15,7 @@ from pipeline.devices import computed_with, resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.files import file_md5, write_text
 from pipeline.models.weights import save_network
-from pipeline.paths import history_path
+from pipeline.paths import further_seeds, history_path
 from pipeline.teachers import teacher_card
 from pipeline.teachers.onnx_teacher import read_onnx_teacher, save_onnx_teacher
 from pipeline.teachers.stored_vectors import write_stored_vectors
@@ -26,12 +26,13 @@ from pipeline.training.job import NO_EPOCHS, TrainingJob, dataset_facts, new_net
 
 
 def take_teacher(name: str) -> None:
-    """Write the teacher of a data set as it comes, and an empty table of epochs.
+    """Write the teacher of a data set as it comes, one for all seeds, and an empty table of epochs.
 
     Raises ValueError for a network or a file that cannot be used.
     """
     params = load_params()
-    job, device = TrainingJob(params, "teacher", name), resolve_device(params.threads)
+    job = TrainingJob(params, "teacher", name, params.seeds[0])
+    device = resolve_device(params.threads)
     with tracked_run(
         stage=job.stage,
         key=name,
@@ -58,6 +59,7 @@ def take_teacher(name: str) -> None:
                 kind = params.datasets[name].teacher.kind
                 raise ValueError(f"datasets.{name}.teacher.kind = {kind!r}: is not taken as it is")
         write_text(history_path(job.output), NO_EPOCHS)
+        further_seeds(job.output).mkdir(exist_ok=True)
         made = {
             "output_md5": file_md5(job.output),
             "backbone": teacher_card(job.output)["backbone"],
@@ -71,7 +73,7 @@ def _freeze(job: TrainingJob, recipe: FrozenTeacher, device: torch.device) -> No
     network = set_up(network.eval().requires_grad_(False), job.params.compute, device)
     if recipe.whitening is not None:
         pack = open_pack(job.paths.pack)
-        order = np.random.default_rng(job.params.seed).permutation(pack.rows("train"))
+        order = np.random.default_rng(job.seed).permutation(pack.rows("train"))
         rows = np.sort(order[: recipe.whitening_images])
         views = EvaluationViews(pack, rows, job.size_px)
         vectors = embed_views(network, views, device, name="embedding for the whitening")

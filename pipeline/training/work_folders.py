@@ -1,4 +1,5 @@
-"""Where an interrupted training goes on: a folder for each fingerprint, outside the outputs."""
+"""Where an interrupted training goes on: a folder for each seed and fingerprint, outside the
+outputs, which DVC deletes before it runs a stage again."""
 
 import shutil
 from pathlib import Path
@@ -7,15 +8,15 @@ from pipeline.files import file_md5
 from pipeline.paths import LOCK, WORK
 
 
-def open_work_folder(stage: str, key: str, mark: str) -> Path:
-    """The folder from which an interrupted run of the stage goes on: .work/STAGE/KEY/FINGERPRINT.
+def open_work_folder(stage: str, key: str, seed: int, mark: str) -> Path:
+    """Where the interrupted training of a seed goes on: .work/STAGE/KEY/SEED-FINGERPRINT.
 
-    Folders of other fingerprints are deleted. So is this one when the result that it led to is in
-    dvc.lock already: the stage is then run again on purpose, and starts anew.
+    The seed's folders of other fingerprints are deleted. So is this one when the result that its
+    stage led to is in dvc.lock already: the stage is then run again on purpose, and starts anew.
     """
     home = WORK / stage / key
-    folder = home / mark
-    for other in home.iterdir() if home.exists() else ():
+    folder = home / f"{seed}-{mark}"
+    for other in home.glob(f"{seed}-*"):
         if other != folder:
             shutil.rmtree(other)
     result = folder / "result.md5"
@@ -25,9 +26,14 @@ def open_work_folder(stage: str, key: str, mark: str) -> Path:
     return folder
 
 
-def close_work_folder(folder: Path, result: Path) -> None:
-    """Note which result the folder led to; it may be deleted once dvc.lock holds that result."""
-    (folder / "result.md5").write_text(file_md5(result))
+def close_work_folders(stage: str, key: str, result: Path) -> None:
+    """Note which result the folders of all seeds led to, of the first seed, when all are trained.
+
+    They may be deleted once dvc.lock holds that result.
+    """
+    md5 = file_md5(result)
+    for folder in (WORK / stage / key).iterdir():
+        (folder / "result.md5").write_text(md5)
 
 
 def delete_spent_work() -> None:

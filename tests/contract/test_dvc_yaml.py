@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.code_digests import code_digests
-from pipeline.paths import DatasetPaths, code_file, history_path, weights_digest
+from pipeline.paths import DatasetPaths, code_file, further_seeds, history_path, weights_digest
 from tests.contract.dvc_yaml import DVC, ROOT, STAGES, stage_module
 
 D, K = DatasetPaths("made"), "made-32"
@@ -16,6 +16,10 @@ TRAINED = {
     "distill": D.student(K),
     "train_baseline": D.baseline(K),
 }
+# Of the first seed, and those of further ones.
+TEACHERS, DATABASES, STUDENTS, BASELINES = (
+    (path, further_seeds(path)) for path in (D.teacher, D.database, D.student(K), D.baseline(K))
+)
 OUTPUTS = ("data/", "models/", "embeddings/", "results/", "report/")
 # What each stage writes, by the library's own paths.
 OUTS = {
@@ -24,8 +28,8 @@ OUTS = {
     "inputs": [D.source, D.initial("x").parent],
     "hash_inputs": [D.given],
     "prepare": [D.pack, D.pack_summary],
-    **{stage: [path, history_path(path)] for stage, path in TRAINED.items()},
-    "embed_database": [D.database, D.index],
+    **{stage: [path, history_path(path), further_seeds(path)] for stage, path in TRAINED.items()},
+    "embed_database": [D.database, D.index, further_seeds(D.database)],
     "evaluate_teacher": [D.cell("teacher"), D.per_query("teacher"), D.report_part("teacher")],
     "evaluate": [D.cell(K), D.calibration(K), D.per_query(K), D.report_part(K)],
     "report": [D.page, D.metrics, D.page.with_name("accuracy.csv")],
@@ -38,11 +42,11 @@ DATA = {
     "hash_inputs": [D.source],
     "prepare": [D.source.parent],
     "train_teacher": [D.pack, D.initial("teacher")],
-    "embed_database": [D.pack, D.teacher],
-    "distill": [D.pack, D.teacher, D.initial(K)],
+    "embed_database": [D.pack, *TEACHERS],
+    "distill": [D.pack, *TEACHERS, D.initial(K)],
     "train_baseline": [D.pack, D.initial(K)],
-    "evaluate_teacher": [D.pack, D.pack_summary, D.teacher, D.database],
-    "evaluate": [D.pack, D.teacher, D.student(K), D.baseline(K), D.database],
+    "evaluate_teacher": [D.pack, D.pack_summary, *TEACHERS, *DATABASES],
+    "evaluate": [D.pack, *TEACHERS, *DATABASES, *STUDENTS, *BASELINES],
     "report": [D.report_part("x").parent],
 }
 

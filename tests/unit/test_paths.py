@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.paths import DatasetPaths, history_path, study_folder
+from pipeline.paths import DatasetPaths, further_seeds, history_path, study_folder
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +18,18 @@ def test_paths_of_a_data_set_are_its_own() -> None:
         assert getattr(first, kind) != getattr(second, kind)
     assert first.student("x") != first.baseline("x")
     assert history_path(first.student("x-32")) == Path("models/a/students/x-32.csv")
+
+
+def test_further_seeds_lie_in_a_folder_beside_the_output_of_the_first() -> None:
+    first, other = DatasetPaths("a"), DatasetPaths("a", seed=7, teacher_seed=8)
+    assert other.teacher == Path("models/a/teacher.seeds/8.safetensors")
+    assert other.database == Path("embeddings/a/database.seeds/8.npy")
+    assert other.student("x-32") == Path("models/a/students/x-32.seeds/7.safetensors")
+    assert other.baseline("x-32") == Path("models/a/baselines/x-32.seeds/7.safetensors")
+    assert history_path(other.student("x")) == Path("models/a/students/x.seeds/7.csv")
+    for output in ("teacher", "database"):
+        assert getattr(other, output).parent == further_seeds(getattr(first, output))
+    assert (other.pack, other.results) == (first.pack, first.results)
 
 
 @pytest.mark.parametrize("place", ["tmpa", "standalone/tmpb", "tmpa/part", "standalone/tmpb/part"])

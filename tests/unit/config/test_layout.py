@@ -38,10 +38,10 @@ def test_a_folder_gets_the_graph_a_study_and_dvcs_settings(tmp_path: Path) -> No
 def test_what_is_there_already_stays_but_the_graph_is_the_packages(tmp_path: Path) -> None:
     lay_out(tmp_path, "emblems")
     params = tmp_path / "params.yaml"
-    params.write_text(params.read_text().replace("seed: 0 ", "seed: 5 ", 1))
+    params.write_text(params.read_text().replace("\n- 0\n", "\n- 5\n", 1))
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     assert lay_out(tmp_path, "cub200") == ["dvc.yaml"]
-    assert load_params(params).seed == 5
+    assert load_params(params).seeds == (5,)
     assert "code" in stages_of(tmp_path)
 
 

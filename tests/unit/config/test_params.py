@@ -31,12 +31,12 @@ def test_the_committed_file_is_right() -> None:
     assert params.datasets.keys() == {"emblems"}
     assert len(params.students) >= 3
     with pytest.raises(pydantic.ValidationError, match="frozen"):
-        params.seed = 1
+        params.seeds = (1,)
 
 
 # One fault each: what is changed, and how its message begins.
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "misspelt at the top": ({"sede": 1}, "sede: unknown key; allowed here: seed, threads, "),
+    "misspelt at the top": ({"sede": 1}, "sede: unknown key; allowed here: seeds, threads, "),
     "misspelt deep": (
         {"datasets.emblems.teacher.optimisation.epoch": 3},
         "datasets.emblems.teacher.optimisation.epoch: unknown key; allowed here: epochs, "
@@ -66,7 +66,13 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "a fraction for a count": ({"threads": 1.5}, "threads = 1.5: input should be a valid integer"),
     "yes for a count": ({"threads": True}, "threads = True: input should be a valid integer"),
     "zero": ({"threads": 0}, "threads = 0: input should be greater than 0"),
-    "negative": ({"seed": -1}, "seed = -1: input should be greater than or equal to 0"),
+    "negative": ({"seeds": [0, -1]}, "seeds.1 = -1: input should be greater than or equal to 0"),
+    "no seed": ({"seeds": []}, "seeds = []: tuple should have at least 1 item"),
+    "the same seed twice": ({"seeds": [0, 1, 0]}, "seeds = [0, 1, 0]: must differ from each other"),
+    "an older file": (
+        {"seed": 3},
+        "seed = 3: is `seeds` now, a list: write seeds: [3] in its place",
+    ),
     "no rate": (
         {"datasets.emblems.teacher.optimisation.learning_rate": 0},
         "datasets.emblems.teacher.optimisation.learning_rate = 0: input should be greater than 0",
@@ -266,8 +272,8 @@ def test_numbers_are_read_as_dvc_does(tmp_path: Path, written: str) -> None:
 
 
 def test_words_of_yaml_1_1_are_words(tmp_path: Path) -> None:
-    text = PARAMS.read_text(encoding="utf-8").replace("seed: 0       #", "seed: no #", 1)
-    with pytest.raises(ConfigurationError, match="seed = 'no'"):
+    text = PARAMS.read_text(encoding="utf-8").replace("\n- 0\n", "\n- no\n", 1)
+    with pytest.raises(ConfigurationError, match=r"seeds\.0 = 'no'"):
         loaded_text(tmp_path, text)
 
 

@@ -152,7 +152,7 @@ def test_an_edited_study_comes_back_with_its_comments(params: Path) -> None:
 
 
 def test_the_original_in_place_of_an_edited_study_keeps_the_edits(params: Path) -> None:
-    edited = preset_text("emblems").replace("seed: 0  ", "seed: 1  ", 1)
+    edited = preset_text("emblems").replace("\n- 0\n", "\n- 1\n", 1)
     params.write_text(edited, encoding="utf-8")
     assert select_studies(params, ["emblems"], original=True) == ([], [])
     assert params.read_text(encoding="utf-8") == preset_text("emblems")
@@ -222,9 +222,9 @@ REFUSED: dict[str, tuple[list[str], dict[str, Any], str]] = {
     "a folder without a path": (["folder"], {}, r"inputs\.folder: is missing: must be the fol"),
     "a path for emblems": (["emblems"], {"inputs.emblems": "x"}, "emblems are rendered"),
     "a path for a download": (["sop"], {"inputs.sop": "x"}, r"inputs\.sop: is not read with"),
-    "a key that is not there": (["sop"], {"seeds": 1}, "^seeds: there is no such key"),
-    "a key below a value": (["sop"], {"seed.x": 1}, r"^seed\.x: there is no such key"),
-    "a wrong value": (["sop"], {"seed": -1}, r"seed = -1: input should be"),
+    "a key that is not there": (["sop"], {"seed": 1}, "^seed: there is no such key"),
+    "a key below a value": (["sop"], {"seeds.x": 1}, r"^seeds\.x: there is no such key"),
+    "a wrong value": (["sop"], {"seeds": [-1]}, r"seeds\.0 = -1: input should be"),
 }
 
 
@@ -304,7 +304,7 @@ def test_inactive_studies_are_known_as_long_as_their_networks_are_there(
     assert list(known.datasets) == ["emblems", "sop"]
     assert known.cells_of("emblems") == active.cells_of("emblems")
     assert known.cells_of("sop") == parse_params(preset_text("sop")).cells_of("sop")
-    assert known.seed == active.seed
+    assert known.seeds == active.seeds
     Path("studies").mkdir()
     Path("studies/sop.yaml").write_text(preset_text("sop").replace("teacher_px: ", "teacher_pix: "))
     with pytest.raises(ConfigurationError, match=r"studies/sop\.yaml: 2 faults"):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.models.weights import build_embedder
-from pipeline.training import supervised
+from pipeline.training import job, supervised
 from pipeline.training.metric_learning import LabelledObjective, TripletObjective
 from stages import distill
 from tests.integration.workspace import set_params
@@ -53,6 +53,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]
 
     for module in (distill, supervised):
         monkeypatch.setattr(module, "run_training", note)
+    monkeypatch.setattr(job, "close_work_folders", lambda *_: None)
     return started
 
 

@@ -26,6 +26,7 @@ from pipeline.tracking.store import (
     open_store,
     require_store,
 )
+from pipeline.tracking.sync import FIRST_SEED
 from tests.made_runs import training
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own
@@ -364,6 +365,16 @@ def test_results_in_the_lock_find_their_runs_or_are_named(store: Store) -> None:
 
 def current(store: Store) -> set[str]:
     return {run.data.tags["fingerprint"] for run in store.runs("tags.current = 'yes'")}
+
+
+def test_a_further_seed_does_not_take_the_place_of_the_first(store: Store) -> None:
+    for fingerprint, first in (("f1", "yes"), ("f2", "no")):
+        with start(fingerprint) as run:
+            run.set_tags({"output_md5": fingerprint, FIRST_SEED: first})
+    assert current(store) == {"f1"}
+    with start("f3") as run:
+        run.set_tags({"output_md5": "f3", FIRST_SEED: "yes"})
+    assert current(store) == {"f3"}
 
 
 def test_figures_of_an_evaluation_stand_beside_the_settings_of_the_training(store: Store) -> None:

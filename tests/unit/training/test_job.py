@@ -25,7 +25,7 @@ def test_labels_are_learned_from_one_plain_view_and_students_from_coupled_ones(
 ) -> None:
     recipe = params.datasets["emblems"].distillation
     student, baseline = (
-        TrainingJob(params, role, KEY).view_recipe for role in ("student", "baseline")
+        TrainingJob(params, role, KEY, 0).view_recipe for role in ("student", "baseline")
     )
     assert (student.views, student.mixup_alpha) == (recipe.views, recipe.mixup_alpha)
     assert student.mixup_partner == recipe.mixup_partner
@@ -43,10 +43,10 @@ def test_labels_are_learned_from_one_plain_view_and_students_from_coupled_ones(
 
 
 def test_every_value_that_shapes_a_result_is_in_its_settings(params: Params) -> None:
-    made = TrainingJob(params, "student", KEY)
+    made = TrainingJob(params, "student", KEY, 0)
     for group in (made.network, made.recipe, params.compute):
         assert group.model_dump().items() <= made.settings.items()
-    assert made.settings["seed"] == made.schedule.seed == params.seed
+    assert made.settings["seed"] == made.schedule.seed == 0
     assert made.settings["size_px"] == 40
     assert {"threads", "validation_share"} <= made.settings.keys()
     assert made.inputs == (
@@ -59,14 +59,42 @@ def test_every_value_that_shapes_a_result_is_in_its_settings(params: Params) -> 
     assert made.schedule.batch_norm_frozen is (made.network.batch_norm == "frozen")
 
 
+def test_a_seed_has_its_own_draws_weights_and_place(tmp_path: Path) -> None:
+    params = load_params(edited_params(tmp_path, {"seeds": [3, 5]}))
+    first, second = (TrainingJob(params, "student", KEY, seed) for seed in (3, 5))
+    assert first.settings | {"seed": 5} == second.settings
+    assert (first.schedule.seed, second.schedule.seed) == (3, 5)
+    assert first.output == Path(f"models/emblems/students/{KEY}.safetensors")
+    assert second.output == Path(f"models/emblems/students/{KEY}.seeds/5.safetensors")
+    assert first.paths.teacher == Path("models/emblems/teacher.safetensors")
+    assert second.paths.teacher == Path("models/emblems/teacher.seeds/5.safetensors")
+    assert second.paths.teacher in second.inputs
+    assert first.paths.teacher not in second.inputs
+    baselines = (TrainingJob(params, "baseline", KEY, seed) for seed in (3, 5, 5))
+    one, other, again = (new_network(job, 8)[0] for job in baselines)
+    assert equal_states(other, again)
+    assert not equal_states(one, other)
+
+
+def test_a_teacher_that_is_not_trained_is_that_of_every_seed(tmp_path: Path) -> None:
+    frozen = {"datasets.emblems.teacher": {"kind": "frozen"}, "seeds": [3, 5]}
+    params = load_params(edited_params(tmp_path, frozen))
+    second = TrainingJob(params, "student", KEY, 5)
+    assert second.paths.teacher == Path("models/emblems/teacher.safetensors")
+    assert second.paths.database == Path("embeddings/emblems/database.npy")
+    assert second.output == Path(f"models/emblems/students/{KEY}.seeds/5.safetensors")
+
+
 def started(folder: Path, student: dict[str, object], *, whitened: bool = False) -> TrainingJob:
     """The job of a student whose frozen teacher is there, a network of 16 px without projection."""
     own = {"dataset": "emblems", "query_px": 16, "network": student}
     changes = {"datasets.emblems.teacher": {"kind": "frozen"}, "students": {"own": own}}
     params = load_params(edited_params(folder, changes))
-    teacher, card = new_network(TrainingJob(params, "teacher", "emblems"), 8 if whitened else None)
+    teacher, card = new_network(
+        TrainingJob(params, "teacher", "emblems", 0), 8 if whitened else None
+    )
     save_network(folder / "models/emblems/teacher.safetensors", teacher, card)
-    return TrainingJob(params, "student", "own")
+    return TrainingJob(params, "student", "own", 0)
 
 
 @pytest.mark.parametrize("whitened", [False, True])
@@ -98,8 +126,8 @@ def test_a_baseline_starts_where_its_teacher_did(tmp_path: Path) -> None:
     """It is what one would do without the method: nothing of a teacher's training is in it."""
     own = {"dataset": "emblems", "query_px": 16, "network": {"weights": "teacher"}}
     params = load_params(edited_params(tmp_path, {"students": {"own": own}}))
-    assert TrainingJob(params, "student", "own").network.weights == "teacher"
-    assert TrainingJob(params, "baseline", "own").network == params.datasets["emblems"].network
+    assert TrainingJob(params, "student", "own", 0).network.weights == "teacher"
+    assert TrainingJob(params, "baseline", "own", 0).network == params.datasets["emblems"].network
 
 
 def test_the_table_of_epochs_is_what_pandas_writes() -> None:
