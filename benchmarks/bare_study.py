@@ -3,8 +3,9 @@
 The stages run in the order of the graph, those of one step side by side on one device; nothing is
 recorded, and no index is written. A stage whose output is there is done: run it again to go on.
 Needs torch, torchvision, timm, numpy, pandas, pyarrow, safetensors, pillow, jaxtyping, tqdm,
-filelock, psutil, pydantic and ruamel.yaml. Photographs come as data/NAME/pack.arrow, which the
-stage `prepare` made elsewhere, with the files beside it; emblems are rendered.
+filelock, psutil, pydantic and ruamel.yaml; for trials optuna. Photographs come as
+data/NAME/pack.arrow, which the stage `prepare` made elsewhere, with the files beside it; emblems
+are rendered.
 Run in the folder of a params.yaml: python -m benchmarks.bare_study [--jobs 4] [--minutes 10]
 """
 
@@ -42,7 +43,8 @@ def steps_of(params: Params) -> list[Step]:
         [("prepare", name, paths[name].pack) for name in paths],
         [("train_teacher", name, paths[name].teacher) for name in paths],
         [("embed_database", name, paths[name].database) for name in paths]
-        + [("distill", key, of.student(key)) for key, of in students]
+        + [("tune", key, of.tuning(key)) for key, of in students],
+        [("distill", key, of.student(key)) for key, of in students]
         + [("train_baseline", key, of.baseline(key)) for key, of in students],
         [("evaluate", name, paths[name].cell("teacher")) for name in paths]
         + [("evaluate", key, of.cell(key)) for key, of in students],
@@ -92,6 +94,7 @@ def nothing(*_: Any) -> None:
 REPLACED: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "stages.code": {"_vega": nothing},
     "pipeline.training.job": {"tracked_run": unrecorded_run},
+    "pipeline.training.tuning": {"tracked_run": unrecorded_run},
     "pipeline.training.untrained": {"tracked_run": unrecorded_run},
     "stages.embed_database": {"write_exact_index": nothing},
     "stages.evaluate": {

@@ -89,6 +89,10 @@ class DatasetPaths:
     def results(self) -> Path:
         return Path("results", self.dataset)
 
+    def tuning(self, key: str) -> Path:
+        """What trials found best for a student and its baseline; beside it the table of trials."""
+        return self.results / "tuning" / f"{key}.json"
+
     def cell(self, key: str) -> Path:
         return self.results / "cells" / f"{key}.json"
 

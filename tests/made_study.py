@@ -49,6 +49,7 @@ def _make_files(paths: DatasetPaths) -> None:
         families=4, members=3, images_per_class=5, image_px=40, jpeg_quality=92, seed=0
     )
     write_pack(paths.pack, records)
+    write_json(paths.tuning(STUDENT), {})
     write_json(paths.pack_summary, {"licence": "the user's own", "kind": "emblems", "images": 60})
     network = build_embedder(BACKBONE, DIM, weights="random", seed=0)
     save_network(paths.teacher, network, NetworkCard(BACKBONE, DIM, TEACHER_PX))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli import attach, export, operations, recommend, search
-from pipeline.cli.errors import OneStudy, end_flow, errors_in_words, workspace
+from pipeline.cli.errors import OneStudy, Workspace, end_flow, errors_in_words, workspace
 from pipeline.cli.settings import read_setting
 from pipeline.files import expand_home
 from pipeline.paths import STUDY_PAGE, DatasetPaths
@@ -22,6 +22,10 @@ from pipeline.processes import prepare_process
 if TYPE_CHECKING:
     from pipeline.config.params import Params
 
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Stages side by side; by default as many as the cores allow."),
+]
 app = typer.Typer(
     name="l2s",
     no_args_is_help=True,
@@ -62,10 +66,7 @@ def init(
 
 @app.command()
 def study(
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Stages side by side; by default as many as the cores allow."),
-    ] = None,
+    jobs: Jobs = None,
     targets: Annotated[
         list[str] | None,
         typer.Option(help="Only this stage or group, and what it needs; may be repeated."),
@@ -74,27 +75,47 @@ def study(
 ) -> None:
     """Run what params.yaml asks for and is not done yet, then show the trade-off."""
     with workspace() as opened:
-        from pipeline.datasets.own_checks import check_own_images
-        from pipeline.flows.launch import run_study
-        from pipeline.models.requirements import check_downloads, check_networks
-        from pipeline.tracking.audit import record_lines
-        from pipeline.tracking.store import require_store
-
-        params = opened.params
-        check_networks(params)
-        check_own_images(params)
-        require_store()
-        check_downloads(params)
         chosen = [target for given in targets or [] for target in given.split(",")]
-        done = run_study(jobs=jobs, targets=chosen, fresh=fresh)
-        for line in record_lines():
-            typer.echo(line, err=True)
-        end_flow("study", done.stop.number, done.outcomes, is_success=done.is_success)
+        _run_stages(opened, jobs, chosen, fresh=fresh)
         if not chosen:
             # No outputs of a stage: DVC does not bring them back with another commit's results.
             _show_tradeoffs(*opened.chosen(None), write=True)
             typer.echo(f"page    {STUDY_PAGE} opens without a network")
             typer.echo("record  `l2s mlflow` shows it")
+
+
+@app.command()
+def tune(jobs: Jobs = None) -> None:
+    """Search the values that students learn with, as `tuning` of params.yaml asks.
+
+    Trials are scored on validation classes; MLflow has them. `l2s study` uses the best.
+    """
+    with workspace() as opened:
+        if not opened.params.tuning.trials:
+            raise ValueError("tuning.trials = 0: set how many trials each has, in params.yaml")
+        _run_stages(opened, jobs, ["tune"], fresh=False)
+        for key, student in opened.params.students.items():
+            table = DatasetPaths(student.dataset).tuning(key).with_suffix(".csv")
+            typer.echo(f"{key}: the best so far, trial by trial: {table}")
+
+
+def _run_stages(opened: Workspace, jobs: int | None, targets: list[str], *, fresh: bool) -> None:
+    """Run the stages, all without targets, and end the command where one failed."""
+    from pipeline.datasets.own_checks import check_own_images
+    from pipeline.flows.launch import run_study
+    from pipeline.models.requirements import check_downloads, check_networks
+    from pipeline.tracking.audit import record_lines
+    from pipeline.tracking.store import require_store
+
+    params = opened.params
+    check_networks(params)
+    check_own_images(params)
+    require_store()
+    check_downloads(params)
+    done = run_study(jobs=jobs, targets=targets, fresh=fresh)
+    for line in record_lines():
+        typer.echo(line, err=True)
+    end_flow("study", done.stop.number, done.outcomes, is_success=done.is_success)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from pipeline.config.recipes import (
     TrainedTeacher,
 )
 from pipeline.config.sources import ImagesSource, Model, Source, emblems_faults, input_fault
+from pipeline.config.tuning import Tuning, tuning_faults
 from pipeline.paths import TAKEN, DatasetPaths
 
 _MOST_CHARACTERS = 1 << 20
@@ -72,6 +73,7 @@ class Params(Model):
     weights: dict[Name, str]
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
     students: Annotated[dict[Name, Student], Field(min_length=1)]
+    tuning: Tuning
     evaluation: Evaluation
     tracking: Tracking
 
@@ -208,6 +210,9 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
     for key, student in students.items():
         faults += _student_faults(key, student, known, datasets)
         faults += weights_faults(f"students.{key}", student.network, key, files)
+    for tuning in well_formed({"tuning": raw.get("tuning")}, Tuning).values():
+        shares = {name: dataset.validation_share for name, dataset in datasets.items()}
+        faults += tuning_faults(tuning, shares)
     if compute and compute["compute"].processes > 1:
         faults += _batch_norm_faults(compute["compute"].processes, datasets, students)
     return faults

@@ -108,6 +108,7 @@ def tracked_run(
     dataset: Mapping[str, Any] | None = None,
     keep_best: int = 0,
     needs_store: bool = True,
+    parent: TrackedRun | None = None,
 ) -> Iterator[TrackedRun]:
     """A run, found again by its stage, role and fingerprint.
 
@@ -115,11 +116,13 @@ def tracked_run(
     flattened into parameters. A run that ends in an error is marked FAILED, an interrupted one
     KILLED. Of its checkpoints the `keep_best` best and the last keep their files. Raises
     TrackingError when the store cannot be reached at the start, unless not `needs_store`: the work
-    is done then, and its record waits on disk. Later that is a message, and no error.
+    is done then, and its record waits on disk. Later that is a message, and no error. parent: the
+    run that this one, a `trial` among its facts, stands under.
     """
     texts = {name: str(value) for name, value in facts.items()}
     experiment = os.environ.get("DVC_EXP_NAME")
     name = f"{stage} {key}" if role in stage else f"{stage} {key} {role}"
+    name += f" trial {texts['trial']}" if "trial" in texts else ""
     tags = {
         "mlflow.runName": f"{name} ({experiment})" if experiment else name,
         "dvc_stage": f"{stage}@{key}",
@@ -127,6 +130,7 @@ def tracked_run(
         "fingerprint": fingerprint,
         "git_commit": git_commit(),
         "experiment": experiment or "none",
+        **({"mlflow.parentRunId": parent.run_id} if parent and parent.run_id else {}),
         **own_name(),
         **texts,
     }

@@ -14,7 +14,7 @@ from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.models.embedder import Embedder
 from pipeline.teachers.stored_vectors import StoredVectors, View, open_stored_vectors
 from pipeline.training.distillation import StudentBatch, StudentObjective
-from pipeline.training.job import TrainingData, TrainingJob, run_training
+from pipeline.training.job import Training, TrainingData, TrainingJob
 from pipeline.training.named_losses import loss_of
 from pipeline.training.samplers import seeded_generator
 from pipeline.views.coupled import Decode, cached_decoder, coupled_views
@@ -66,8 +66,8 @@ def seen_by_teacher(decode: Decode, view: View) -> Decode:
     return seen
 
 
-def distil_from_vectors(job: TrainingJob, recipe: DistillationRecipe, data: TrainingData) -> None:
-    """Train the job's student on the vectors that its teacher's file holds of the pack's images."""
+def vectors_training(job: TrainingJob, recipe: DistillationRecipe, data: TrainingData) -> Training:
+    """The job's student learns from the vectors that its teacher's file holds of the images."""
     stored, seed = open_stored_vectors(job.paths.teacher), job.seed
     vectors = partial(_clustered, stored, seed, data)
     objective = StoredVectorsObjective(
@@ -85,7 +85,7 @@ def distil_from_vectors(job: TrainingJob, recipe: DistillationRecipe, data: Trai
         group=data.group,
     )
     database = torch.from_numpy(stored.rows[data.val])
-    run_training(job, data, objective, stored.dim, database, begin=partial(_fit, stored, data, job))
+    return Training(objective, stored.dim, database, begin=partial(_fit, stored, data, job))
 
 
 def _fit(stored: StoredVectors, data: TrainingData, job: TrainingJob, network: Embedder) -> None:

@@ -1,16 +1,18 @@
 """One training from its settings to a saved network: resumable and recorded."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.config.merging import merged
 from pipeline.config.params import Compute, Params
 from pipeline.config.recipes import DistillationRecipe, TeacherRecipe, TrainedTeacher
 from pipeline.datasets.packs import Pack, open_pack, validation_split
@@ -69,6 +71,19 @@ class TrainingJob:
         initial = self.paths.initial(key if student else "teacher")
         self.inputs = (*reads, initial, code_file(self.stage))
 
+    def tuned(self) -> Self:
+        """The same with the values that the stage `tune` found best, which is one of its inputs."""
+        found = self.paths.tuning(self.key)
+        job = self.with_values(read_json(found).get(self.role, {}).get("values", {}))
+        job.inputs = (*self.inputs, found)
+        return job
+
+    def with_values(self, values: Mapping[str, Any]) -> Self:
+        """The same with `values`, as they stand in a recipe, laid over those of its own."""
+        job, recipe = copy(self), merged(self.recipe.model_dump(), values)
+        job.recipe = type(self.recipe).model_validate(recipe)
+        return job
+
     @property
     def settings(self) -> dict[str, object]:
         """All values that shape the result; with inputs and code they are the fingerprint."""
@@ -123,23 +138,6 @@ class TrainingData:
     group: ProcessGroup
 
 
-def train_seeds(
-    params: Params, role: Role, key: str, train_one: Callable[[TrainingJob, TrainingData], None]
-) -> None:
-    """Train a network for each seed of params.yaml, one after the other, in the same processes.
-
-    Killed meanwhile, the next run trains none of those again that were finished. Raises KeyError
-    for a key that `params` does not have.
-    """
-    jobs = [TrainingJob(params, role, key, seed) for seed in params.seeds]
-    with training_data(jobs[0]) as data:
-        for job in jobs:
-            train_one(job, data)
-        if data.group.is_main:
-            further_seeds(jobs[0].output).mkdir(parents=True, exist_ok=True)
-            close_work_folders(jobs[0].stage, key, jobs[0].output)
-
-
 @contextmanager
 def training_data(job: TrainingJob) -> Iterator[TrainingData]:
     """The job's pack, opened in each of the processes that params.yaml asks for."""
@@ -152,40 +150,54 @@ def training_data(job: TrainingJob) -> Iterator[TrainingData]:
         yield TrainingData(pack, *rows, device, group)
 
 
-def run_training(
-    job: TrainingJob,
-    data: TrainingData,
-    objective: Objective,
-    dim: int,
-    database: Tensor | None = None,
-    proxies: Proxies | None = None,
-    begin: Callable[[Embedder], None] | None = None,
-) -> None:
-    """Build, train, record, and write the network and its table of epochs.
+@dataclass(frozen=True)
+class Training:
+    """What the network of a job is trained for: an objective, and the `dim` of its embeddings.
 
     database: of the validation images, which the network's queries are ranked against; without it
     they are ranked against each other. proxies: what the loss itself learns. begin: changes
-    the network before its first step. An interrupted training of the same fingerprint goes on from
-    its last checkpoint. Of a process group the main process records and writes.
+    the network before its first step.
     """
-    params = job.params
-    network, card = new_network(job, dim)
-    if begin is not None:
-        begin(network)
-    validate = partial(_validate, EvaluationViews(data.pack, data.val, job.size_px), database)
-    set_up(network, params.compute, data.device)
-    threads = loading_threads(data.device)
-    run_epochs = partial(
-        train,
-        network,
-        objective,
-        job.schedule,
-        validate=validate,
-        loading_threads=threads,
-        proxies=proxies,
-    )
+
+    objective: Objective
+    dim: int
+    database: Tensor | None = None
+    proxies: Proxies | None = None
+    begin: Callable[[Embedder], None] | None = None
+
+
+def train_seeds(
+    params: Params,
+    role: Role,
+    key: str,
+    training_of: Callable[[TrainingJob, TrainingData], Training],
+) -> None:
+    """Train a network for each seed of params.yaml, one after the other, in the same processes.
+
+    training_of: what the network of a job is trained for. All but teachers have the values that
+    were found best for them. Killed meanwhile, the next run trains none of those again that were
+    finished. Raises KeyError for a key that `params` does not have.
+    """
+    jobs = [TrainingJob(params, role, key, seed) for seed in params.seeds]
+    if role != "teacher":
+        jobs = [job.tuned() for job in jobs]
+    with training_data(jobs[0]) as data:
+        for job in jobs:
+            run_training(job, data, training_of(job, data))
+        if data.group.is_main:
+            further_seeds(jobs[0].output).mkdir(parents=True, exist_ok=True)
+            close_work_folders(jobs[0].stage, key, jobs[0].output)
+
+
+def run_training(job: TrainingJob, data: TrainingData, training: Training) -> None:
+    """Build, train, record, and write the network and its table of epochs.
+
+    An interrupted training of the same fingerprint goes on from its last checkpoint. Of a process
+    group the main process records and writes.
+    """
+    network, card = begun_network(job, data, training)
     if not data.group.is_main:
-        run_epochs(folder=WORK, on_epoch=lambda _: None, group=data.group)
+        fit(job, data, training, network, folder=WORK, on_epoch=lambda _: None)
         return
     mark = fingerprint(job.settings, job.inputs)
     folder = open_work_folder(job.stage, job.key, job.seed, mark)
@@ -198,9 +210,9 @@ def run_training(
         facts={"dataset": job.dataset, "network": job.key, **about},
         settings=job.settings,
         dataset=dataset_facts(job),
-        keep_best=params.tracking.keep_best,
+        keep_best=job.params.tracking.keep_best,
     ) as run:
-        is_first = job.seed == params.seeds[0]
+        is_first = job.seed == job.params.seeds[0]
         run.set_tags({FIRST_SEED: "yes" if is_first else "no", **computed_with(data.device)})
 
         def save(path: Path) -> None:
@@ -213,10 +225,46 @@ def run_training(
                 run.log_epoch(row)
             run.log_epoch(last, save)
         log = partial(run.log_epoch, save=save)
-        history = run_epochs(folder=folder, on_epoch=log, group=data.group)
+        history = fit(job, data, training, network, folder=folder, on_epoch=log)
         write_text(history_path(job.output), _table(history))
         save(job.output)
         run.set_tags({"output_md5": file_md5(job.output)})
+
+
+def begun_network(
+    job: TrainingJob, data: TrainingData, training: Training
+) -> tuple[Embedder, NetworkCard]:
+    """The network before its first step, where it computes, and its card."""
+    network, card = new_network(job, training.dim)
+    if training.begin is not None:
+        training.begin(network)
+    return set_up(network, job.params.compute, data.device), card
+
+
+def fit(
+    job: TrainingJob,
+    data: TrainingData,
+    training: Training,
+    network: Embedder,
+    *,
+    folder: Path,
+    on_epoch: Callable[[Row], None],
+) -> list[Row]:
+    """Train the network in place, from the checkpoint in `folder` if there is one; a row an epoch,
+    the validation images scored after each.
+    """
+    views = EvaluationViews(data.pack, data.val, job.size_px)
+    return train(
+        network,
+        training.objective,
+        job.schedule,
+        folder=folder,
+        validate=partial(_validate, views, training.database),
+        on_epoch=on_epoch,
+        loading_threads=loading_threads(data.device),
+        group=data.group,
+        proxies=training.proxies,
+    )
 
 
 def new_network(job: TrainingJob, dim: int | None) -> tuple[Embedder, NetworkCard]:

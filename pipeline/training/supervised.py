@@ -9,7 +9,7 @@ from pipeline.config.losses import LabelLoss, MultiSimilarityLoss, TripletsLoss
 from pipeline.config.params import load_params
 from pipeline.config.recipes import TrainedTeacher
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.training.job import Role, TrainingData, TrainingJob, run_training, train_seeds
+from pipeline.training.job import Role, Training, TrainingData, TrainingJob, train_seeds
 from pipeline.training.metric_learning import LabelledObjective, TripletObjective
 from pipeline.training.schedule import Proxies
 from pipeline.views.coupled import cached_decoder
@@ -17,17 +17,18 @@ from pipeline.views.coupled import cached_decoder
 
 def train_supervised(role: Role, key: str) -> None:
     """Train the teacher of the data set `key`, or the baseline of the student `key`."""
-    train_seeds(load_params(), role, key, _train)
+    train_seeds(load_params(), role, key, labelled_training)
 
 
-def _train(job: TrainingJob, data: TrainingData) -> None:
+def labelled_training(job: TrainingJob, data: TrainingData) -> Training:
+    """What a network that learns from labels is trained for, by the loss of its recipe."""
     recipe = job.training
     assert isinstance(recipe, TrainedTeacher)
-    if isinstance(recipe.loss, TripletsLoss):
-        run_training(job, data, triplets(job, data, recipe.loss), job.network.dim)
-    else:
-        objective, proxies = labelled(job, data, recipe.loss)
-        run_training(job, data, objective, job.network.dim, proxies=proxies)
+    loss = recipe.loss
+    if isinstance(loss, TripletsLoss):
+        return Training(triplets(job, data, loss), job.network.dim)
+    objective, proxies = labelled(job, data, loss)
+    return Training(objective, job.network.dim, proxies=proxies)
 
 
 def triplets(job: TrainingJob, data: TrainingData, loss: TripletsLoss) -> TripletObjective:

@@ -30,6 +30,7 @@ OUTS = {
     "prepare": [D.pack, D.pack_summary],
     **{stage: [path, history_path(path), further_seeds(path)] for stage, path in TRAINED.items()},
     "embed_database": [D.database, D.index, further_seeds(D.database)],
+    "tune": [D.tuning(K), D.tuning(K).with_suffix(".csv")],
     "evaluate_teacher": [D.cell("teacher"), D.per_query("teacher"), D.report_part("teacher")],
     "evaluate": [D.cell(K), D.calibration(K), D.per_query(K), D.report_part(K)],
     "report": [D.page, D.metrics, D.page.with_name("accuracy.csv")],
@@ -43,8 +44,9 @@ DATA = {
     "prepare": [D.source.parent],
     "train_teacher": [D.pack, D.initial("teacher")],
     "embed_database": [D.pack, *TEACHERS],
-    "distill": [D.pack, *TEACHERS, D.initial(K)],
-    "train_baseline": [D.pack, D.initial(K)],
+    "tune": [D.pack, D.teacher, D.initial(K)],
+    "distill": [D.pack, *TEACHERS, D.initial(K), D.tuning(K)],
+    "train_baseline": [D.pack, D.initial(K), D.tuning(K)],
     "evaluate_teacher": [D.pack, D.pack_summary, *TEACHERS, *DATABASES],
     "evaluate": [D.pack, *TEACHERS, *DATABASES, *STUDENTS, *BASELINES],
     "report": [D.report_part("x").parent],
@@ -135,8 +137,8 @@ def test_an_edit_of_a_loss_reruns_the_stages_that_use_it_and_no_others() -> None
     evaluations = {"evaluate_teacher", "evaluate"}
     nobody: set[str] = set()
     assert list(readers.values()) == [
-        {"distill"},
-        {"train_teacher", "train_baseline"},
+        {"distill", "tune"},
+        {"train_teacher", "train_baseline", "tune"},
         *(evaluations, evaluations),
         {"report"},
         *[nobody] * 6,

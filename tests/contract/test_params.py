@@ -74,9 +74,10 @@ def test_every_declared_parameter_exists() -> None:
 @pytest.mark.parametrize(
     ("leaf", "stages"),
     [
-        ("students.emblems-64.query_px", {"distill", "train_baseline"}),
-        ("datasets.emblems.distillation.loss.lambda_ts", {"distill"}),
-        ("datasets.emblems.teacher.loss.margin", {"train_teacher", "train_baseline"}),
+        ("students.emblems-64.query_px", {"tune", "distill", "train_baseline"}),
+        ("datasets.emblems.distillation.loss.lambda_ts", {"tune", "distill"}),
+        ("tuning.trials", {"tune"}),
+        ("datasets.emblems.teacher.loss.margin", {"train_teacher", "tune", "train_baseline"}),
         ("evaluation.bootstrap_samples", {"evaluate", "evaluate_teacher"}),
         ("datasets.emblems.recall_at", {"evaluate", "evaluate_teacher"}),
     ],

@@ -55,7 +55,7 @@ def stages_of(student: str) -> list[tuple[str, str]]:
     return [
         ("train_teacher", "emblems"),
         ("embed_database", "emblems"),
-        *((name, student) for name in ("distill", "train_baseline", "evaluate")),
+        *((name, student) for name in ("tune", "distill", "train_baseline", "evaluate")),
         ("evaluate", "emblems"),
         ("report", "emblems"),
     ]

@@ -34,7 +34,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     order = [("code", "study")]
     order += [(name, "emblems") for name in ("inputs", "prepare", "train_teacher")]
     order += [("embed_database", "emblems")]
-    order += [(name, key) for key in STUDENTS for name in ("distill", "train_baseline", "evaluate")]
+    of_student = ("tune", "distill", "train_baseline", "evaluate")
+    order += [(name, key) for key in STUDENTS for name in of_student]
     order += [("evaluate", "emblems"), ("report", "emblems")]
     with chdir(folder), pytest.MonkeyPatch.context() as settings:
         settings.setenv("L2S_DEVICE", "cpu")

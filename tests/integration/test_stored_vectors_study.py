@@ -71,7 +71,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_vectors(folder / "vectors", [batch])
     order_of_stages = [("code", "study"), ("hash_weights", "own"), ("inputs", "own")]
     order_of_stages += [("hash_inputs", "own"), ("prepare", "own"), ("train_teacher", "own")]
-    order_of_stages += [("embed_database", "own"), ("distill", STUDENT)]
+    order_of_stages += [("embed_database", "own"), ("tune", STUDENT), ("distill", STUDENT)]
     order_of_stages += [("train_baseline", STUDENT), ("evaluate", STUDENT)]
     order_of_stages += [("evaluate", "own"), ("report", "own")]
     with chdir(folder), pytest.MonkeyPatch.context() as settings:

@@ -73,6 +73,14 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"seed": 3},
         "seed = 3: is `seeds` now, a list: write seeds: [3] in its place",
     ),
+    "a space turned round": (
+        {"tuning.learning_rate_factor": [3.0, 0.3]},
+        "tuning.learning_rate_factor = [3, 0.3]: must be smallest <= largest",
+    ),
+    "trials that nothing scores": (
+        {"tuning.trials": 4, "datasets.emblems.validation_share": 0.0},
+        "datasets.emblems.validation_share = 0: must be above 0 where tuning.trials = 4, since",
+    ),
     "no rate": (
         {"datasets.emblems.teacher.optimisation.learning_rate": 0},
         "datasets.emblems.teacher.optimisation.learning_rate = 0: input should be greater than 0",

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.files import write_json
 from pipeline.models.weights import build_embedder
+from pipeline.paths import DatasetPaths
 from pipeline.training import job, supervised
+from pipeline.training.job import Training
 from pipeline.training.metric_learning import LabelledObjective, TripletObjective
 from stages import distill
 from tests.integration.workspace import set_params
@@ -44,15 +47,14 @@ def study(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
-    """The objectives that trainings were started with, and their options; none is run."""
-    started: list[tuple[Any, dict[str, Any]]] = []
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
+    """What trainings were started with; none is run."""
+    started: list[Training] = []
 
-    def note(_: object, __: object, objective: object, *___: object, **options: object) -> None:
-        started.append((objective, options))
+    def note(_: object, __: object, training: Training) -> None:
+        started.append(training)
 
-    for module in (distill, supervised):
-        monkeypatch.setattr(module, "run_training", note)
+    monkeypatch.setattr(job, "run_training", note)
     monkeypatch.setattr(job, "close_work_folders", lambda *_: None)
     return started
 
@@ -64,11 +66,12 @@ def first_terms(objective: Any) -> dict[str, float]:
     return {name: value.item() for name, value in terms.items()}
 
 
-def test_a_student_is_distilled_by_its_own_loss(study: Path, trained: list) -> None:
+def test_a_student_is_distilled_by_its_own_loss(study: Path, trained: list[Training]) -> None:
     set_params(study, {"students": STUDENTS})
     for name in STUDENTS:
+        write_json(DatasetPaths("emblems").tuning(name), {})
         distill.distill(name)
-    (anchors, _), (csd, _) = trained
+    anchors, csd = (training.objective for training in trained)
     assert len(anchors.loss.keywords["centroids"]) == 5
     assert {len(rows) for rows in csd.batches(0)} == {6, 8}  # 20 images: the last 2 join
     assert (anchors.least_images, csd.least_images) == (1, 5)
@@ -77,17 +80,18 @@ def test_a_student_is_distilled_by_its_own_loss(study: Path, trained: list) -> N
     assert min(terms.values()) > 0
 
 
-def test_a_teacher_learns_by_the_loss_that_is_named(study: Path, trained: list) -> None:
+def test_a_teacher_learns_by_the_loss_that_is_named(study: Path, trained: list[Training]) -> None:
     supervised.train_supervised("teacher", "emblems")
     set_params(study, {"datasets.emblems.teacher.loss": PROXIES})
     supervised.train_supervised("teacher", "emblems")
-    (plain, none), (objective, options) = trained
-    assert isinstance(plain, TripletObjective)
-    assert plain.margin == 0.7
-    assert none == {}
+    plain, by_proxies = trained
+    assert isinstance(plain.objective, TripletObjective)
+    assert plain.objective.margin == 0.7
+    assert plain.proxies is None
+    objective = by_proxies.objective
     assert isinstance(objective, LabelledObjective)
-    assert options["proxies"].rate == 100
-    (proxies,) = options["proxies"].module.parameters()
+    assert by_proxies.proxies.rate == 100
+    (proxies,) = by_proxies.proxies.module.parameters()
     assert proxies.shape == (4, DIM)  # of the six training classes two validate
     terms = first_terms(objective)
     assert terms.keys() == {"proxy_anchor"}
