@@ -10,7 +10,8 @@ class Accuracy:
     """A column of the rows of a study, its name in tables, and what its intervals sample.
 
     Beside it stand COLUMN_low and COLUMN_high, COLUMN_over_ROLE and COLUMN_drop with theirs.
-    `validation` is the column of a table of epochs that goes with it.
+    `validation` is the metric of an epoch that goes with it; the tables of epochs that DVC plots
+    have whichever it is in the column `VALIDATION`, as one graph draws both.
     """
 
     column: str
@@ -19,6 +20,7 @@ class Accuracy:
     validation: str
 
 
+VALIDATION = "validation"
 MAP = Accuracy("map", "mAP", "classes", "validation_map")
 # The share of the teacher's ten nearest images that a search finds.
 OVERLAP = Accuracy("overlap_at_10", "overlap@10", "images", "validation_overlap")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.config.params import Params
-from pipeline.evaluation.accuracy import MAP, OVERLAP
+from pipeline.evaluation.accuracy import VALIDATION
 from pipeline.files import file_md5
 from pipeline.models.weights import read_card
 from pipeline.paths import DatasetPaths, history_path, locked_dependencies, locked_outputs
@@ -76,5 +76,5 @@ def choose_candidate(
 
 def _validation_score(history: Path) -> float:
     table = pd.read_csv(history) if history.exists() else pd.DataFrame()
-    scores = [table[one.validation] for one in (MAP, OVERLAP) if one.validation in table]
-    return float((scores or [pd.Series([-1.0])])[0].fillna(-1.0).iloc[-1])
+    scores = table.get(VALIDATION, pd.Series([-1.0]))
+    return float(scores.fillna(-1.0).iloc[-1])

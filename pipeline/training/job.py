@@ -18,7 +18,7 @@ from pipeline.config.recipes import DistillationRecipe, TeacherRecipe, TrainedTe
 from pipeline.datasets.packs import Pack, open_pack, validation_split
 from pipeline.devices import computed_with, loading_threads, resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.evaluation.accuracy import MAP, OVERLAP
+from pipeline.evaluation.accuracy import MAP, OVERLAP, VALIDATION
 from pipeline.evaluation.agreement import Search, measure_agreement
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, read_json, write_text
@@ -36,7 +36,7 @@ from pipeline.training.work_folders import close_work_folders, open_work_folder
 from pipeline.views.coupled import ViewRecipe
 
 Role = Literal["teacher", "student", "baseline"]
-NO_EPOCHS = "epoch,validation_map\n"  # the table of a network that is not trained
+NO_EPOCHS = f"epoch,{VALIDATION}\n"  # the table of a network that is not trained
 
 
 class TrainingJob:
@@ -318,5 +318,7 @@ def dataset_facts(job: TrainingJob) -> dict[str, Any]:
 
 def _table(history: list[Row]) -> str:
     """Comma-separated values, a line an epoch, below a line of names."""
+    metrics = (MAP.validation, OVERLAP.validation)
+    names = [VALIDATION if name in metrics else name for name in history[0]]
     lines = [",".join(map(str, row.values())) for row in history]
-    return "\n".join([",".join(history[0]), *lines, ""])
+    return "\n".join([",".join(names), *lines, ""])

@@ -100,7 +100,7 @@ def test_a_frozen_transformer_is_the_librarys_own() -> None:
     assert (card.backbone, card.pooling, card.dim) == ("timm/test_vit", "native", 64)
     drawn = build_embedder("timm/test_vit", None, weights="random", seed=0, pooling="native")
     assert equal_states(network, drawn)
-    assert PATHS.teacher.with_suffix(".csv").read_text() == "epoch,validation_map\n"
+    assert PATHS.teacher.with_suffix(".csv").read_text() == "epoch,validation\n"
     store = open_store()
     (run_of_it,) = store.client.search_runs(
         [store.experiment_id], "tags.dvc_stage = 'train_teacher@emblems'"

@@ -349,7 +349,7 @@ def test_another_backbone_competes_only_where_it_is_asked_to(defended: Path) -> 
     other = f"models/{NAME}/students/{NAME}-other.safetensors"
     network = build_embedder("timm/test_vit", 16, weights="random", seed=0)
     save_network(Path(other), network, NetworkCard("timm/test_vit", 16, 16))
-    Path(other).with_suffix(".csv").write_text("epoch,validation_map\n1,0.9\n")
+    Path(other).with_suffix(".csv").write_text("epoch,validation\n1,0.9\n")
     yaml = YAML()
     lock = yaml.load(Path("dvc.lock").read_text())
     entry = copy.deepcopy(lock["stages"][f"distill@{STUDENT}"])

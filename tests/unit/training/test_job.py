@@ -1,5 +1,6 @@
 """A training's settings from params.yaml, and the table of its epochs."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from pipeline.config.params import Params, load_params
 from pipeline.models.weights import load_network, read_card, save_network
 from pipeline.training.job import TrainingJob, _table, new_network
+from tests.integration.workspace import ROOT
 from tests.made_params import PARAMS, edited_params
 from tests.made_training import CPU, equal_states
 
@@ -137,3 +139,12 @@ def test_the_table_of_epochs_is_what_pandas_writes() -> None:
         {"triplet": 1 / 3, "loss": 12345678.9, "epoch": 2, "learning_rate": 8e-9},
     ]
     assert _table(history) == pd.DataFrame(history).to_csv(index=False)
+
+
+@pytest.mark.parametrize("metric", ["validation_map", "validation_overlap"])
+def test_a_table_of_epochs_has_the_column_that_every_graph_draws(metric: str) -> None:
+    assert (
+        _table([{"loss": 0.5, "epoch": 1, metric: 0.25}]) == "loss,epoch,validation\n0.5,1,0.25\n"
+    )
+    plots = re.findall(r"models/.*\.csv: {x: epoch, y: (\w+)}", (ROOT / "dvc.yaml").read_text())
+    assert plots == ["validation"] * 3
