@@ -9,6 +9,7 @@ from pipeline.config.sources import EmblemsSource, OwnSource
 from pipeline.datasets.fetching import describe_files
 from pipeline.datasets.sources import DATASETS, find_files
 from pipeline.files import file_md5, unreadable_files, write_json, write_text
+from pipeline.models.licences import UNKNOWN
 from pipeline.models.packaged_weights import packaged_file
 from pipeline.models.requirements import check_networks
 from pipeline.paths import DatasetPaths, weights_digest
@@ -60,7 +61,7 @@ def _describe(dataset: Dataset) -> dict[str, object]:
     if isinstance(source, EmblemsSource):
         return found | {"origin": "rendered", "licence": "drawn by this program: the user's own"}
     if isinstance(source, OwnSource):
-        return found | {"origin": "given", "licence": "the user's own images"}
+        return found | {"origin": "given", "licence": UNKNOWN}
     found |= {"origin": source.archives, "licence": DATASETS[source.kind].licence}
     # What is given is described by the stage `hash_inputs`, which DVC runs when it changes.
     return found | (

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.config.params import Params, load_params
 from pipeline.evaluation.accuracy import accuracy_of
 from pipeline.files import write_json, write_text
+from pipeline.models.licences import data_licence
 from pipeline.paths import STUDY_PAGE, DatasetPaths
 from pipeline.report.report import read_part, render_report, write_tradeoff
 from pipeline.report.tradeoff import csv_text
@@ -24,6 +25,8 @@ def report(name: str) -> None:
     params, paths = load_params(), DatasetPaths(name)
     ready = [one for one in params.datasets if one == name or _is_ready(params, one)]
     parts = {one: read_part(DatasetPaths(one), params.cells_of(one)) for one in ready}
+    for one, its in parts.items():
+        its["pack"]["licence"] = data_licence(params, one, its["pack"].get("licence"))
     part, page = parts[name], _page(params, {name: parts[name]})
     write_text(paths.page, page)
     write_text(STUDY_PAGE, page if ready == [name] else _page(params, parts))

@@ -21,7 +21,14 @@ from pipeline.config.recipes import (
     TeacherRecipe,
     TrainedTeacher,
 )
-from pipeline.config.sources import ImagesSource, Model, Source, emblems_faults, input_fault
+from pipeline.config.sources import (
+    ImagesSource,
+    Licences,
+    Model,
+    Source,
+    emblems_faults,
+    input_fault,
+)
 from pipeline.config.tuning import Tuning, tuning_faults
 from pipeline.paths import TAKEN, DatasetPaths
 
@@ -38,6 +45,7 @@ class Dataset(Model):
     network: Network
     teacher: TeacherRecipe
     distillation: DistillationRecipe
+    licences: Licences = Licences()
 
 
 class Student(Model):

@@ -14,9 +14,17 @@ class Model(BaseModel):
 # Pictures with a longer side are shrunk to it when they are packed; None: the stage's default.
 LargestSide = Annotated[int, Field(ge=16)] | None
 Address = Annotated[str, Field(pattern=r"^(s3|gs|memory)://[^/@?#]*/?$")]
+Line = Annotated[str, Field(pattern=r"^[^\n<>|]{1,200}$")]  # of text, as cards show it
 # Whether a test image that nearly shows the same as an image of another class, or without classes
 # as a training image, stays in the test.
 Duplicates = Literal["keep", "leave_out"]
+
+
+class Licences(Model):
+    """What is said of the licences of images and teacher's weights; None: as their sources say."""
+
+    data: Line | None = None
+    weights: Line | None = None
 
 
 class EmblemsSource(Model):

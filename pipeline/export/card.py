@@ -21,6 +21,7 @@ from pipeline.evaluation.calibration import calibrate_network
 from pipeline.evaluation.cells import Bootstrap, evaluate_setups, student_setups
 from pipeline.export.parity import LARGEST_DIFFERENCE
 from pipeline.files import read_json
+from pipeline.models.licences import data_licence, weights_licences
 from pipeline.models.query_encoder import short_side_px
 from pipeline.models.torch_encoder import TorchEncoder
 from pipeline.models.weights import read_card
@@ -68,6 +69,10 @@ def describe_network(params: Params, named: NamedNetwork, network: TorchEncoder)
         ],
         "level": f"{params.evaluation.confidence:.0%}",
         "data": data,
+        "licences": {
+            "data": data_licence(params, named.dataset, data.get("licence")),
+            **weights_licences(params, named.dataset, named.key),
+        },
         "teacher_kind": params.datasets[named.dataset].teacher.kind,
         "counts": ", ".join(
             f"{data[key]} {key.replace('_', ' ')}" for key in COUNTS if data.get(key)

@@ -29,9 +29,10 @@ PARITY_IMAGES = 200
 CALIBRATION_IMAGES = 128
 INT8 = "encoder_int8.onnx"
 CALIBRATION = "calibration.json"
+LICENCES = "licences.json"
 CONTENT = (
     *("README.md", "database", "encoder.onnx", INT8, "mlflow_model", "parity.json"),
-    CALIBRATION,
+    *(CALIBRATION, LICENCES),
 )
 
 
@@ -60,6 +61,7 @@ def export_network(
             write_database(folder / "database", database)
         parity = _write_encoders(folder, trained, int8=int8)
         write_json(folder / "parity.json", parity)
+        write_json(folder / LICENCES, described["licences"])
         if described["calibration"]:
             write_json(folder / CALIBRATION, described["calibration"])
         vectors = None if database is None else database.vectors

@@ -222,7 +222,7 @@ def test_a_data_set_may_be_called_as_a_section_is(tmp_path: Path) -> None:
     faults = faults_of(tmp_path, changes)
     assert faults == [
         "datasets.teacher.teacher_pxs: unknown key; allowed here: source, teacher_px, "
-        "validation_share, recall_at, network, teacher, distillation"
+        "validation_share, recall_at, network, teacher, distillation, licences"
     ]
 
 

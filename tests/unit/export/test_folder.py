@@ -112,6 +112,7 @@ def test_an_export_holds_what_its_card_says(exported: Path) -> None:
         "database",
         "encoder.onnx",
         "encoder_int8.onnx",
+        "licences.json",
         "mlflow_model",
         "parity.json",
     }
@@ -119,12 +120,17 @@ def test_an_export_holds_what_its_card_says(exported: Path) -> None:
     assert parity["images"] == 30
     assert parity["largest_difference"] < 1e-5
     assert parity["other_first_hits"] == 0
+    licences = json.loads((exported / "licences.json").read_text())
+    assert licences.keys() == {"data", "network", "teacher"}
+    assert licences["data"] == "the user's own"
     card = (exported / "README.md").read_text()
     for told in (
         "# Query encoder `tiny-16` of `emblems`",
         "| asymmetric | 16 | 32 | 0.",
         "GMACs, 374,241 parameters, 768 bytes",
-        "Licence of the images: the user's own",
+        "Licence of the images: the user's own\n",
+        "Licence of the weights that this encoder began with: none: the training began with",
+        "Licence of the teacher's weights, which made the vectors: none: the training began",
         "## Intended use",
         "## Limits",
         "30 test images from their encoded bytes",
