@@ -5,9 +5,11 @@ Columns: `id`, one of `path`, `uri` and `image` (bytes), and if wanted `class` a
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
@@ -52,6 +54,8 @@ def list_table(table: Path, allow: Sequence[str]) -> DatasetReader:
             f"{table}: needs the column id and one of {', '.join(PLACES)}; it has "
             f"{', '.join(names) or 'none'}"
         )
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise DatasetError(f"{table}: has two columns called {enumerate_names(twice)}")
     texts = {name: _texts(table, name) for name in _TEXTS if name in names}
     for name, values in texts.items():
         if empty := [row for row, value in enumerate(values, 1) if not value]:
@@ -97,7 +101,7 @@ def _column_names(table: Path) -> list[str]:
         if table.suffix == ".csv":
             with pyarrow.csv.open_csv(table) as opened:
                 return list(opened.schema.names)
-        return list(_opened_arrow(table).schema.names)
+        return list(pa.ipc.open_file(pa.memory_map(str(table))).schema.names)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(table, error) from error
 
@@ -112,10 +116,11 @@ def _texts(table: Path, column: str) -> list[str]:
                 options = pyarrow.csv.ConvertOptions(
                     include_columns=[column], column_types={column: pa.string()}
                 )
-                found = pyarrow.csv.read_csv(table, convert_options=options)
+                read = pyarrow.csv.read_csv(table, convert_options=options)
+                parts: Iterable[pa.Array] = read.column(column).chunks
             else:
-                found = _opened_arrow(table)
-            values = found.column(column).cast(pa.string()).to_pylist()
+                parts = _arrow_parts(table, column)
+            values = [value for part in parts for value in part.cast(pa.string()).to_pylist()]
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(table, error) from error
     if len(values) > MEMBERS:
@@ -123,11 +128,23 @@ def _texts(table: Path, column: str) -> list[str]:
     return ["" if value is None else str(value).strip() for value in values]
 
 
-def _opened_arrow(table: Path) -> pa.Table:
-    """An Arrow file mapped into memory, and checked to its last value."""
-    found = pa.ipc.open_file(pa.memory_map(str(table))).read_all()
-    found.validate(full=True)
-    return found
+def _arrow_column(table: Path, column: str) -> pa.RecordBatchFileReader:
+    """An Arrow file mapped into memory, whose batches are read one by one, of one column alone."""
+    mapped = pa.memory_map(str(table))
+    place = pa.ipc.open_file(mapped).schema.get_field_index(column)
+    return pa.ipc.open_file(mapped, options=pa.ipc.IpcReadOptions(included_fields=[place]))
+
+
+def _arrow_part(opened: pa.RecordBatchFileReader, number: int) -> pa.Array:
+    """The values of a batch, checked to the last: unpacked, where the file is compressed."""
+    batch = opened.get_batch(number)
+    batch.validate(full=True)
+    return batch.column(0)
+
+
+def _arrow_parts(table: Path, column: str) -> Iterator[pa.Array]:
+    opened = _arrow_column(table, column)
+    return (_arrow_part(opened, number) for number in range(opened.num_record_batches))
 
 
 def _unreadable(table: Path, error: Exception) -> DatasetError:
@@ -144,14 +161,14 @@ def _path_reader(table: Path, ids: list[str], paths: list[str]) -> Callable[[str
 def _image_reader(table: Path, ids: list[str]) -> Callable[[str], bytes]:
     """Gives the bytes of an image by its id: fast in the table's order, over and over.
 
-    A Parquet file is read a row at a time, from its start again for an earlier row.
+    A Parquet file is read a row at a time, from its start again for an earlier row; of an Arrow
+    file one batch is in memory.
     """
     rows = {one: row for row, one in enumerate(ids)}
     if table.suffix == ".csv":
         raise DatasetError(f"{table}: a CSV file holds no bytes of images: name path or uri")
     if table.suffix != ".parquet":
-        column = _opened_arrow(table).column("image")
-        return lambda name: _bytes(table, name, column[rows[name]].as_py())
+        return _arrow_image_reader(table, rows)
     lock = threading.Lock()
     at: int = -1
     cells: Iterator[bytes] = iter(())
@@ -165,6 +182,28 @@ def _image_reader(table: Path, ids: list[str]) -> Callable[[str], bytes]:
             while at < rows[name]:
                 at, content = at + 1, next(cells)
             return content
+
+    return read
+
+
+def _arrow_image_reader(table: Path, rows: Mapping[str, int]) -> Callable[[str], bytes]:
+    opened = _arrow_column(table, "image")
+    ends = np.cumsum([len(part) for part in _arrow_parts(table, "id")])
+
+    @lru_cache(maxsize=1)
+    def part_of(number: int) -> pa.Array:
+        try:
+            return _arrow_part(opened, number)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(table, error) from error
+
+    lock = threading.Lock()
+
+    def read(name: str) -> bytes:
+        number = int(np.searchsorted(ends, rows[name], side="right"))
+        with lock:
+            part = part_of(number)
+        return _bytes(table, name, part[rows[name] - int(ends[number])].as_py())
 
     return read
 

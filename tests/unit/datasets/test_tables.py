@@ -64,6 +64,42 @@ def test_texts_as_pandas_writes_them(tmp_path: Path) -> None:
     assert [image.name for image in listed(tmp_path, "t.parquet").images] == IDS
 
 
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_of_a_compressed_file_one_batch_is_in_memory(tmp_path: Path, compression: str) -> None:
+    count, size_bytes = 40, 1 << 20
+    ids = [f"{number}" for number in range(count)]
+    images = [bytes([number]) * size_bytes for number in range(count)]
+    table = pa.table({"image": images, "id": ids})
+    pyarrow.feather.write_feather(
+        table, tmp_path / "t.feather", compression=compression, chunksize=2
+    )
+    del table
+    before = pa.total_allocated_bytes()
+    reader, held = listed(tmp_path, "t.feather"), []
+    assert [image.name for image in reader.images] == ids
+    for number in (*range(count), 7, 0, 39):
+        assert reader.read(str(number)) == images[number]
+        held.append(pa.total_allocated_bytes() - before)
+    assert len(held) == 43
+    assert 2 * size_bytes < max(held) < 6 * size_bytes
+
+
+def test_a_damaged_batch_of_images_is_told_in_words(tmp_path: Path) -> None:
+    table, file = pa.table({"id": IDS, "image": [bytes(5000)] * len(IDS)}), tmp_path / "t.arrow"
+    pyarrow.feather.write_feather(table, file, compression="zstd")
+    before, frame, last = file.read_bytes().rpartition(b"\x28\xb5\x2f\xfd")
+    file.write_bytes(before + bytes(len(frame)) + last)
+    with pytest.raises(DatasetError, match=r"t\.arrow: cannot be read: "):
+        listed(tmp_path, "t.arrow").read(IDS[0])
+
+
+def test_a_column_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(IDS)] * 3, names=["id", "path", "path"])
+    pyarrow.feather.write_feather(table, tmp_path / "t.arrow", compression="uncompressed")
+    with pytest.raises(DatasetError, match="has two columns called path"):
+        listed(tmp_path, "t.arrow")
+
+
 @pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
 def test_bytes_in_any_order(tmp_path: Path, name: str) -> None:
     written(tmp_path, name, {"id": IDS, "image": list(CONTENT.values()), "vector": [[1.0]] * 8})
