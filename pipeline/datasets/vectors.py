@@ -3,6 +3,13 @@
 A folder of Parquet files with the columns `id` (text), `vector` (fixed-size list of float16 or
 float32, unit length) and `content` (hash of the image's bytes, or empty), and a `card.json`.
 Vectors are read and written in batches; beside one, memory holds the ids.
+
+Files once written never change: new images come in new files. A row that no longer holds, of an
+image that was deleted or changed, stays where it is and stands in `tombstones.parquet`, with the
+columns `id`, `content` and `file`, the name of the file whose row it is. So an image may have a row
+in several files, of which one holds at the most; an index that has taken in some files is brought
+up to date by the files that it lacks and the tombstones that it lacks. The card counts them.
+Lists beside the vectors (`LISTS`) may be there or not.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +20,7 @@ from typing import Annotated, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.datasets.vector_batches import (
     Findings,
@@ -26,6 +33,8 @@ from pipeline.datasets.vector_batches import (
 from pipeline.files import replacing_folder, write_text
 
 CARD = "card.json"
+TOMBSTONES, UNREADABLE, MANIFEST = "tombstones.parquet", "unreadable.parquet", "manifest.parquet"
+LISTS = (TOMBSTONES, UNREADABLE, MANIFEST)  # Parquet files of the folder that hold no vectors
 ROWS_PER_FILE = 1 << 18
 
 
@@ -33,7 +42,7 @@ class VectorsCard(BaseModel):
     """What is known of the vectors of a folder.
 
     network: digest of the network and the preprocessing that made them; empty where nobody knows.
-    tombstones: ids that were deleted; their rows may still lie in the files.
+    tombstones: how many rows of the files no longer hold; `tombstones.parquet` has them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,7 +50,13 @@ class VectorsCard(BaseModel):
     format: Literal[1] = 1
     dim: Annotated[int, Field(gt=0)]
     network: str = ""
-    tombstones: tuple[str, ...] = ()
+    tombstones: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("tombstones", mode="before")
+    @classmethod
+    def _count(cls, given: object) -> object:
+        """Earlier cards held a list, always an empty one."""
+        return 0 if given == [] else given
 
 
 @dataclass(frozen=True)
@@ -52,10 +67,20 @@ class Vectors:
     card: VectorsCard
     files: tuple[Path, ...]
 
+    def tombstones(self) -> dict[str, frozenset[str]]:
+        """By the name of a file the ids of its rows that no longer hold. Raises VectorsError."""
+        return read_tombstones(self.folder / TOMBSTONES) if self.card.tombstones else {}
+
     def batches(self) -> Iterator[VectorBatch]:
         """The rows that are not deleted, in order, unit vectors in float32. Raises VectorsError."""
-        found = (batch for file in self.files for batch in parquet_batches(file, "id", "vector"))
-        kept = without_ids(found, frozenset(self.card.tombstones))
+        gone = self.tombstones()
+        kept = (
+            batch
+            for file in self.files
+            for batch in without_ids(
+                parquet_batches(file, "id", "vector"), gone.get(file.name, frozenset())
+            )
+        )
         for batch in checked(kept, str(self.folder), Findings()):
             if batch.vectors.shape[1] != self.card.dim:
                 length = batch.vectors.shape[1]
@@ -79,10 +104,25 @@ def read_vectors(folder: Path) -> Vectors:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "all"
         raise VectorsError(f"{card}: {place}: {first['msg']}") from error
-    files = tuple(sorted(folder.glob("*.parquet")))
+    files = tuple(sorted(file for file in folder.glob("*.parquet") if file.name not in LISTS))
     if not files:
         raise VectorsError(f"{folder}: holds no .parquet file")
     return Vectors(folder, found, files)
+
+
+def read_tombstones(file: Path) -> dict[str, frozenset[str]]:
+    """By the name of a file of vectors the ids of its rows that no longer hold.
+
+    Raises VectorsError for what is no such list.
+    """
+    try:
+        rows = pq.read_table(file, columns=["file", "id"])
+    except (pa.ArrowException, OSError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise VectorsError(f"{file}: cannot be read as tombstones: {reason}") from error
+    listed = rows.group_by("file").aggregate([("id", "list")])
+    files, ids = listed["file"].to_pylist(), listed["id_list"].to_pylist()
+    return {name: frozenset(found) for name, found in zip(files, ids, strict=True)}
 
 
 def write_vectors(

@@ -60,14 +60,42 @@ def test_many_rows_lie_in_several_files(tmp_path: Path, monkeypatch: pytest.Monk
     assert [one for part in opened.batches() for one in part.ids] == IDS
 
 
-def test_deleted_ids_are_not_given(tmp_path: Path) -> None:
+def write_tombstones(folder: Path, rows: list[tuple[str, str, str]]) -> None:
+    names = ("id", "content", "file")
+    table = pa.table(dict(zip(names, zip(*rows, strict=True), strict=True)))
+    pq.write_table(table, folder / "tombstones.parquet")
+    card = read_vectors(folder).card.model_copy(update={"tombstones": len(rows)})
+    (folder / "card.json").write_text(card.model_dump_json())
+
+
+def test_a_row_of_the_tombstones_is_not_given_and_that_of_another_file_is(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "v"
+    write_vectors(folder, [batch(IDS, ROWS)])
+    write_vectors(tmp_path / "later", [batch(IDS[:1], ROWS[1:2])])
+    (tmp_path / "later" / "part-00000.parquet").rename(folder / "part-00001.parquet")
+    gone = [(IDS[0], "", "part-00000.parquet"), (IDS[7], "", "part-00000.parquet")]
+    write_tombstones(folder, gone)
+    first, second = read_vectors(folder).batches()
+    assert first.ids == [one for one in IDS if one not in (IDS[0], IDS[7])]
+    np.testing.assert_allclose(first.vectors[0], unit(ROWS)[1], atol=1e-6)
+    assert second.ids == IDS[:1]
+    np.testing.assert_allclose(second.vectors[0], unit(ROWS)[1], atol=1e-6)
+
+
+def test_a_card_with_tombstones_needs_their_list(tmp_path: Path) -> None:
     write_vectors(tmp_path / "v", [batch(IDS, ROWS)])
-    opened = read_vectors(tmp_path / "v")
-    card = opened.card.model_copy(update={"tombstones": (IDS[0], IDS[7])})
-    (tmp_path / "v" / "card.json").write_text(card.model_dump_json())
-    (found,) = read_vectors(tmp_path / "v").batches()
-    assert found.ids == [one for one in IDS if one not in card.tombstones]
-    np.testing.assert_allclose(found.vectors[0], unit(ROWS)[1], atol=1e-6)
+    write_tombstones(tmp_path / "v", [(IDS[0], "", "part-00000.parquet")])
+    (tmp_path / "v" / "tombstones.parquet").unlink()
+    with pytest.raises(VectorsError, match=r"tombstones\.parquet: cannot be read as tombstones"):
+        list(read_vectors(tmp_path / "v").batches())
+
+
+def test_an_earlier_card_has_an_empty_list_of_tombstones(tmp_path: Path) -> None:
+    write_vectors(tmp_path / "v", [batch(IDS, ROWS)])
+    (tmp_path / "v" / "card.json").write_text('{"format": 1, "dim": 4, "tombstones": []}')
+    assert read_vectors(tmp_path / "v").card.tombstones == 0
 
 
 @pytest.mark.parametrize(
