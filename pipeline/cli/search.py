@@ -1,9 +1,9 @@
-"""`l2s search`, `index` and `ui`: pictures in, the most similar ones out."""
+"""`l2s search` and `ui`: pictures in, the most similar ones out."""
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -98,59 +98,6 @@ def _print_tables(found: dict[str, Any], what: str) -> None:
                 class_name, name = printable(hit["class_name"]), printable(hit["name"])
                 place = f"{hit['rank']:4}  {hit['similarity']:10.4f}"
                 typer.echo(f"{place}  {class_name:{width}}  {name}")
-
-
-@app.command()
-def index(
-    folder: Annotated[Path, typer.Argument(help="Images at any depth; CLASS/... names a class.")],
-    name: Annotated[
-        str | None, typer.Option(help="Name of the index; by default the folder's.")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Whose teacher embeds; by default the first data set's.")
-    ] = None,
-    kind: Annotated[
-        Literal["exact", "hnsw", "ivfpq"] | None,
-        typer.Option(help="exact (the default), or approximate: hnsw is fast, ivfpq small too."),
-    ] = None,
-    rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="From this folder alone, embedding everything anew.")
-    ] = False,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Take images whose content has changed.")
-    ] = False,
-) -> None:
-    """Make or extend an index of new images with the teacher, without training.
-
-    Exit code 0: all are in the index; 1: some could not be read; 2: none could, or a wrong usage.
-    """
-    with workspace() as study:
-        from pipeline.search.indexing import index_folder
-        from pipeline.search.search import TEACHER, choose_network, open_network
-
-        named = choose_network(study.params_for(dataset), TEACHER, dataset)
-        place = study.path(folder).resolve()
-        name = place.name if name is None else name
-        report = index_folder(
-            place,
-            name,
-            named,
-            open_network(named, study.device),
-            kind=kind,
-            rebuild=rebuild,
-            take_changed=replace,
-            threads=study.params.threads,
-        )
-    for failure in report.failures:
-        typer.echo(f"error: {printable(failure.name)}: {printable(failure.reason)}", err=True)
-    typer.echo(
-        f"{report.card.images} images ({report.card.kind}): {report.added} added, "
-        f"{report.replaced} replaced, {report.unchanged} unchanged, "
-        f"{len(report.failures)} unreadable"
-    )
-    typer.echo(f"search them with: l2s search IMAGE --index {name}")
-    if report.failures:
-        raise typer.Exit(1)
 
 
 @app.command()

@@ -28,6 +28,7 @@ from pipeline.files import replacing, replacing_folder, write_json
 
 IndexKind = Literal["exact", "hnsw", "ivfpq"]
 INDEXES = Path("indexes")
+MOST_LISTS = 4096
 MOST_TEXT_BYTES = 4096  # of a name or a folder: the longest path of Linux
 IMAGE_COLUMNS = pa.schema(
     [("id", pa.int64())]
@@ -58,15 +59,17 @@ def write_image_index(
     one, equal vectors give equal files. Raises ValueError for ivfpq on fewer than 256 vectors.
     """
     faiss.omp_set_num_threads(threads)
-    structure = _structure(vectors, kind)
+    structure = empty_structure(vectors, kind)
     index = faiss.IndexIDMap(structure)  # IndexIDMap2 builds a table of all ids when it is opened
     index.add_with_ids(vectors, ids)
     with replacing(path) as temporary:
         faiss.write_index(index, str(temporary))
 
 
-def _structure(vectors: Float[np.ndarray, "database dim"], kind: IndexKind) -> Any:
-    """An empty index of the kind, trained where it must be."""
+def empty_structure(vectors: Float[np.ndarray, "database dim"], kind: IndexKind) -> Any:
+    """An empty index of the kind; ivfpq has learned its lists from a sample of the vectors, 64 a
+    list, a quarter of faiss's own limit. Raises ValueError for ivfpq under 256 vectors.
+    """
     rows, dim = vectors.shape
     flat = faiss.IndexFlatIP(dim)
     if kind == "exact":
@@ -77,13 +80,15 @@ def _structure(vectors: Float[np.ndarray, "database dim"], kind: IndexKind) -> A
         return graph
     if rows < 256:  # the centroids of a product quantiser of 8 bits
         raise ValueError(f"ivfpq learns from 256 images or more, and there are {rows}")
-    lists = max(1, min(int(4 * rows**0.5), rows // 39))  # 39 a list, or k-means is ill-founded
+    # 39 vectors a list, or k-means is ill-founded; learning takes the square of the lists.
+    lists = max(1, min(int(4 * rows**0.5), rows // 39, MOST_LISTS))
     parts = max(part for part in range(1, max(dim // 4, 1) + 1) if dim % part == 0)
     coded = faiss.IndexIVFPQ(flat, dim, lists, parts, 8, faiss.METRIC_INNER_PRODUCT)
     coded.cp.min_points_per_centroid = coded.pq.cp.min_points_per_centroid = 1
-    coded.cp.max_points_per_centroid = 64  # a quarter of faiss's own limit
+    coded.cp.max_points_per_centroid = 64
     coded.nprobe = min(-(-lists // 8), 128)
-    coded.train(vectors)
+    sampled = np.random.default_rng(0).choice(rows, min(rows, max(64 * lists, 1 << 16)), False)
+    coded.train(vectors[np.sort(sampled)].astype(np.float32))
     return coded
 
 

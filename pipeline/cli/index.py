@@ -1,0 +1,159 @@
+"""`l2s index`: a folder of pictures becomes searchable; and indexes of vectors are kept.
+
+Indexes of vectors depend on no study, and need no workspace: an index is a folder.
+"""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from pipeline.cli.errors import errors_in_words, printable, workspace
+
+
+class PicturesFirst(TyperGroup):
+    """`l2s index FOLDER` is `l2s index pictures FOLDER`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["pictures", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=PicturesFirst,
+    no_args_is_help=True,
+    help="Make pictures searchable (`l2s index FOLDER`), and keep indexes of vectors.",
+)
+
+Index = Annotated[Path, typer.Argument(metavar="INDEX", help="The folder of the index.")]
+Source = Annotated[Path, typer.Argument(metavar="VECTORS", help="A folder of vectors.")]
+
+
+@app.command()
+def pictures(
+    folder: Annotated[Path, typer.Argument(help="Images at any depth; CLASS/... names a class.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the index; by default the folder's.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Whose teacher embeds; by default the first data set's.")
+    ] = None,
+    kind: Annotated[
+        Literal["exact", "hnsw", "ivfpq"] | None,
+        typer.Option(help="exact (the default), or approximate: hnsw is fast, ivfpq small too."),
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="From this folder alone, embedding everything anew.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take images whose content has changed.")
+    ] = False,
+) -> None:
+    """Make or extend an index of new images with the teacher, without training.
+
+    Exit code 0: all are in the index; 1: some could not be read; 2: none could, or a wrong usage.
+    """
+    with workspace() as study:
+        from pipeline.search.indexing import index_folder
+        from pipeline.search.search import TEACHER, choose_network, open_network
+
+        named = choose_network(study.params_for(dataset), TEACHER, dataset)
+        place = study.path(folder).resolve()
+        name = place.name if name is None else name
+        report = index_folder(
+            place,
+            name,
+            named,
+            open_network(named, study.device),
+            kind=kind,
+            rebuild=rebuild,
+            take_changed=replace,
+            threads=study.params.threads,
+        )
+    for failure in report.failures:
+        typer.echo(f"error: {printable(failure.name)}: {printable(failure.reason)}", err=True)
+    typer.echo(
+        f"{report.card.images} images ({report.card.kind}): {report.added} added, "
+        f"{report.replaced} replaced, {report.unchanged} unchanged, "
+        f"{len(report.failures)} unreadable"
+    )
+    typer.echo(f"search them with: l2s search IMAGE --index {name}")
+    if report.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def build(
+    vectors: Source,
+    to: Annotated[Path, typer.Option(help="The folder of the index; it is made, or replaced.")],
+    kind: Annotated[
+        Literal["exact", "hnsw", "ivfpq", "lancedb", "qdrant"],
+        typer.Option(help="exact, hnsw (fast), ivfpq (small); lancedb, qdrant."),
+    ] = "exact",
+    number: Annotated[
+        Literal["float16", "float32"],
+        typer.Option(help="How exact, hnsw and ivfpq keep vectors."),
+    ] = "float32",
+    server: Annotated[
+        str, typer.Option(help="localhost:PORT/COLLECTION of Qdrant; else its local mode.")
+    ] = "",
+) -> None:
+    """Make an index of a folder of vectors, as `l2s embed` writes them."""
+    with errors_in_words():
+        from pipeline.search.upkeep import build_index
+
+        built = build_index(to, vectors, kind, number=number, server=server)
+    typer.echo(f"{to}: {built.vectors} vectors of {built.card.dim} numbers, {kind}")
+    typer.echo(f"search it with: l2s search IMAGE --index {shlex.quote(str(to))}")
+
+
+@app.command()
+def add(index: Index, vectors: Source) -> None:
+    """Bring an index in step with a folder of vectors: what is new, changed, or deleted there.
+
+    Vectors of other ids stay in the index. What it holds already is not written again.
+    """
+    with errors_in_words():
+        from pipeline.search.upkeep import add_vectors
+
+        change = add_vectors(index, vectors)
+    typer.echo(
+        f"{index}: {change.added} added, {change.replaced} replaced, {change.removed} removed, "
+        f"{change.unchanged} unchanged"
+    )
+
+
+@app.command("list")
+def list_indexes(
+    folder: Annotated[Path, typer.Argument(help="An index, or where some lie.")] = Path("indexes"),
+) -> None:
+    """List the indexes of vectors in a folder."""
+    with errors_in_words():
+        from pipeline.search.upkeep import index_folders, open_index
+
+        for place in index_folders(folder):
+            with open_index(place) as index:
+                typer.echo(f"{place}  {index.card.kind}  {len(index)} x {index.card.dim}")
+
+
+@app.command()
+def verify(index: Index) -> None:
+    """Check an index: files, counts, its own vectors found, in step with what it was built from.
+
+    Exit code 0: it is sound; 1: it is not.
+    """
+    with errors_in_words():
+        from pipeline.search.upkeep import verify_index
+
+        found = verify_index(index)
+    typer.echo(
+        f"{index}: {found.card.kind}, format {found.card.format}, {found.vectors} vectors, "
+        f"{found.found} of {found.asked} searched ones found"
+    )
+    for fault in found.faults:
+        typer.echo(f"error: {printable(fault)}", err=True)
+    if found.faults:
+        raise typer.Exit(1)

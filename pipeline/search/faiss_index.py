@@ -1,0 +1,272 @@
+"""An index of FAISS: vectors row by row on disk, mapped, and a structure that proposes rows.
+
+A row that is replaced or deleted stays in the files, and counts no more. parts.json names the files
+in force; what is new is written beside them first, so that a reader sees the old or the new.
+
+    parts.json            rows of each part, the names of the files below, their SHA-256
+    part-N.vectors        the vectors of one `upsert`, row by row
+    part-N.arrow          their ids and contents
+    structure-N.faiss     of hnsw and ivfpq: all rows, by their number
+    removed-N.npy         the rows that count no more, ascending
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.datasets.vector_batches import VectorBatch
+from pipeline.files import replacing, write_text
+from pipeline.search.index import empty_structure, file_sha256, read_index
+from pipeline.search.vector_index import Neighbours, VectorIndexCard, contents, exact_neighbours
+
+PARTS = "parts.json"
+ROWS_AT_ONCE = 1 << 15
+# The rows that a structure proposes for k results, of which the most similar are chosen.
+PROPOSED = 16
+LEAST_PROPOSED = 128
+_IDS = pa.schema([("id", pa.string()), ("content", pa.string())])
+
+
+class Parts(BaseModel):
+    """The files in force. rows: of each part."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: tuple[int, ...] = ()
+    structure: str = ""
+    removed: str = ""
+    sha256: dict[str, str] = {}
+
+
+class FaissIndex:
+    """The kinds exact, hnsw and ivfpq of `VectorIndex`, in a folder of the card's kind.
+
+    exact compares all vectors; the others propose rows, `PROPOSED` for each one wanted, which are
+    ranked by their vectors. Raises ValueError for files that do not fit together.
+    """
+
+    def __init__(self, folder: Path, card: VectorIndexCard) -> None:
+        self.folder, self.card = folder, card
+        self._open()
+
+    def _open(self) -> None:
+        state = self.folder / PARTS
+        self.parts = Parts.model_validate_json(state.read_bytes()) if state.exists() else Parts()
+        self.starts = [0, *np.cumsum(self.parts.rows, dtype=np.int64).tolist()]
+        try:
+            self._map_files()
+        except (ValueError, OSError) as error:  # pyarrow's errors are of these
+            raise ValueError(f"{self.folder}: is damaged: build it anew ({error})") from error
+        if len(self.ids) != self.starts[-1] or (
+            self.structure is not None
+            and (self.structure.ntotal, self.structure.d) != (len(self.ids), self.card.dim)
+        ):
+            raise ValueError(f"{self.folder}: its files do not fit together: build it anew")
+
+    def _map_files(self) -> None:
+        numbers, dim = np.dtype(self.card.number), self.card.dim
+        self.vectors = []
+        tables = [_IDS.empty_table()]
+        for part, rows in enumerate(self.parts.rows):
+            file = self.folder / f"part-{part}.vectors"
+            if file.stat().st_size != rows * dim * numbers.itemsize:
+                raise ValueError(f"{file.name} does not hold {rows} vectors of {dim} numbers")
+            self.vectors.append(np.memmap(file, numbers, mode="r", shape=(rows, dim)))
+            mapped = pa.memory_map(str(self.folder / f"part-{part}.arrow"))
+            tables.append(pa.ipc.open_file(mapped).read_all())
+        self.ids = pa.concat_tables(tables)
+        removed, structure = self.parts.removed, self.parts.structure
+        self.removed = np.load(self.folder / removed) if removed else np.empty(0, np.int64)
+        self.structure = read_index(self.folder / structure) if structure else None
+
+    def __len__(self) -> int:
+        return len(self.ids) - len(self.removed)
+
+    def upsert(self, batches: Iterable[VectorBatch]) -> int:
+        """As `VectorIndex.upsert`; all of it is one part.
+
+        Raises ValueError for ivfpq that has fewer vectors than it can learn from.
+        """
+        number = len(self.parts.rows)
+        vectors, names = (self.folder / f"part-{number}.{end}" for end in ("vectors", "arrow"))
+        added, replaced = 0, [self.removed]
+        with replacing(vectors) as for_vectors, replacing(names) as for_names:
+            with (
+                for_vectors.open("wb") as file,
+                pa.OSFile(str(for_names), "wb") as sink,
+                pa.ipc.new_file(sink, _IDS) as table,
+            ):
+                for batch in batches:
+                    file.write(batch.vectors.astype(self.card.number).tobytes())
+                    columns = [pa.array(batch.ids), pa.array(contents(batch), pa.string())]
+                    table.write_batch(pa.record_batch(columns, schema=_IDS))
+                    replaced.append(self._places(batch.ids))
+                    added += len(batch.ids)
+            if not added:
+                return 0
+            shape = (added, self.card.dim)
+            new = np.memmap(for_vectors, self.card.number, mode="r", shape=shape)
+            structure = self._extended(new)
+        files = {file.name: file_sha256(file) for file in (vectors, names)}
+        self._commit((*self.parts.rows, added), np.concatenate(replaced), structure, files)
+        return added
+
+    def _extended(self, new: Float[np.ndarray, "row dim"]) -> Callable[[Path], None] | None:
+        """Writes the structure with the new rows, which it takes block by block; for exact None."""
+        if self.card.kind == "exact":
+            return None
+        if self.structure is None:
+            structure = empty_structure(new, self.card.kind)
+        else:  # in memory, since what is mapped takes nothing up
+            structure = faiss.read_index(str(self.folder / self.parts.structure))
+        for start in range(0, len(new), ROWS_AT_ONCE):
+            structure.add(new[start : start + ROWS_AT_ONCE].astype(np.float32))
+        return lambda path: faiss.write_index(structure, str(path))
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """As `VectorIndex.delete`: the rows stay in the files, and are found no more."""
+        places = self._places(ids)
+        if len(places):
+            self._commit(self.parts.rows, np.concatenate([self.removed, places]), None, {})
+        return len(places)
+
+    def _commit(
+        self,
+        rows: tuple[int, ...],
+        removed: Int[np.ndarray, " row"],
+        structure: Callable[[Path], None] | None,
+        files: dict[str, str],
+    ) -> None:
+        """Put new files in force, with the removed rows and the structure that are written here."""
+        former, state = self.parts, {"structure": self.parts.structure, "removed": ""}
+        writers: dict[str, Callable[[Path], None]] = {}
+        if structure is not None:
+            state["structure"] = f"structure-{len(rows)}.faiss"
+            writers[state["structure"]] = structure
+        if len(removed):
+            state["removed"] = f"removed-{len(rows)}-{len(removed)}.npy"
+            writers[state["removed"]] = lambda path: _save(path, np.sort(removed))
+        for name, write in writers.items():
+            with replacing(self.folder / name) as temporary:
+                write(temporary)
+            files[name] = file_sha256(self.folder / name)
+        left = {former.structure, former.removed} - {*state.values(), ""}
+        kept = {name: digest for name, digest in former.sha256.items() if name not in left}
+        self.parts = Parts(rows=rows, sha256=kept | files, **state)
+        write_text(self.folder / PARTS, self.parts.model_dump_json(indent=2) + "\n")
+        for name in left:
+            (self.folder / name).unlink(missing_ok=True)
+        self._open()
+
+    def search(
+        self, queries: Float[np.ndarray, "query dim"], k: int, *, exhaustive: bool = False
+    ) -> Neighbours:
+        """As `VectorIndex.search`. Exhaustive is, of ivfpq, to look into all of its lists."""
+        k = min(k, len(self))
+        if not k:
+            return Neighbours([[] for _ in queries], [[] for _ in queries])
+        if self.structure is None or (exhaustive and self.card.kind == "hnsw"):
+            scores, rows = exact_neighbours(queries, self._blocks(), k)
+            return Neighbours([self._names(found) for found in rows], scores.tolist())
+        found: list[list[str]] = []
+        similarities: list[list[float]] = []
+        for query, proposed in zip(queries, self._proposed(queries, k, exhaustive), strict=True):
+            rows = proposed[proposed >= 0]  # fewer than asked for are filled up with -1
+            scores = self._vectors(rows) @ query
+            best = np.argsort(-scores, kind="stable")[:k]
+            found.append(self._names(rows[best]))
+            similarities.append(scores[best].tolist())
+        return Neighbours(found, similarities)
+
+    def _proposed(
+        self, queries: Float[np.ndarray, "query dim"], k: int, exhaustive: bool
+    ) -> Int[np.ndarray, "query proposed"]:
+        wanted = min(max(PROPOSED * k, LEAST_PROPOSED), len(self))
+        kept = None
+        if len(self.removed):
+            bits = np.zeros(-(-len(self.ids) // 8), np.uint8)
+            np.bitwise_or.at(bits, self.removed // 8, np.uint8(1) << (self.removed % 8))
+            out = faiss.IDSelectorBitmap(len(self.ids), faiss.swig_ptr(bits))
+            kept = faiss.IDSelectorNot(out)
+        structure: Any = self.structure
+        if self.card.kind == "hnsw":
+            depth = max(structure.hnsw.efSearch, wanted)
+            parameters = faiss.SearchParametersHNSW(efSearch=depth, sel=kept)
+        else:
+            probed = structure.nlist if exhaustive else structure.nprobe
+            parameters = faiss.SearchParametersIVF(nprobe=probed, sel=kept)
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        _, rows = structure.search(queries, wanted, params=parameters)
+        return rows
+
+    def rows(self, ids: Sequence[str] | None = None) -> Iterator[VectorBatch]:
+        """As `VectorIndex.rows`."""
+        if ids is not None:
+            if len(places := self._places(ids)):
+                yield self._batch(places, self._vectors(places))
+            return
+        for places, vectors in self._blocks():
+            yield self._batch(places, vectors.astype(np.float32))
+
+    def damage(self) -> list[str]:
+        """Which files in force are not what was written, in words."""
+        return [
+            f"{name}: is not the file that was written"
+            for name, digest in self.parts.sha256.items()
+            if file_sha256(self.folder / name) != digest
+        ]
+
+    def _batch(
+        self, places: Int[np.ndarray, " row"], vectors: Float[np.ndarray, "row dim"]
+    ) -> VectorBatch:
+        taken = self.ids.take(pa.array(places))
+        return VectorBatch(taken["id"].to_pylist(), vectors, taken["content"].to_pylist())
+
+    def _names(self, rows: Int[np.ndarray, " row"]) -> list[str]:
+        column = self.ids["id"]
+        return [column[row].as_py() for row in rows.tolist()]
+
+    def _places(self, ids: Sequence[str]) -> Int[np.ndarray, " row"]:
+        """The rows that count of these ids, as far as there are such, ascending."""
+        wanted = pa.array(list(ids), pa.string())
+        chunks = self.ids["id"].chunks
+        starts = np.cumsum([0, *map(len, chunks)])
+        found = [
+            start + pc.is_in(chunk, value_set=wanted).to_numpy(zero_copy_only=False).nonzero()[0]
+            for start, chunk in zip(starts[:-1].tolist(), chunks, strict=True)
+        ]
+        return np.setdiff1d(np.concatenate([np.empty(0, np.int64), *found]), self.removed)
+
+    def _vectors(self, rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row dim"]:
+        """The vectors of rows, in their order."""
+        out = np.empty((len(rows), self.card.dim), np.float32)
+        for (start, end), part in zip(pairwise(self.starts), self.vectors, strict=True):
+            own = (rows >= start) & (rows < end)
+            out[own] = part[rows[own] - start]
+        return out
+
+    def _blocks(self) -> Iterator[tuple[Int[np.ndarray, " row"], Float[np.ndarray, "row dim"]]]:
+        """The rows that count and their vectors, in blocks."""
+        for offset, part in zip(self.starts, self.vectors, strict=False):
+            for start in range(0, len(part), ROWS_AT_ONCE):
+                block = part[start : start + ROWS_AT_ONCE]
+                rows = offset + start + np.arange(len(block))
+                low, high = np.searchsorted(self.removed, [rows[0], rows[-1] + 1])
+                if low == high:
+                    yield rows, block
+                else:
+                    counts = np.isin(rows, self.removed[low:high], invert=True)
+                    yield rows[counts], block[counts]
+
+
+def _save(path: Path, rows: Int[np.ndarray, " row"]) -> None:
+    with path.open("wb") as file:
+        np.save(file, rows)

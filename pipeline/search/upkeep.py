@@ -1,0 +1,238 @@
+"""Indexes of vectors: built, kept in step with folders of vectors, listed and verified.
+
+They depend on no study: an index is a folder, and what it holds are vectors by their ids.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from filelock import FileLock
+
+from pipeline.datasets.vector_batches import UNIT_TOLERANCE, VectorBatch
+from pipeline.datasets.vectors import Vectors, read_vectors
+from pipeline.files import replacing_folder
+from pipeline.search.faiss_index import FaissIndex
+from pipeline.search.vector_index import (
+    CARD,
+    FaissKind,
+    Kind,
+    Neighbours,
+    Number,
+    VectorIndex,
+    VectorIndexCard,
+    contents,
+    read_card,
+)
+
+ROWS_AT_ONCE = 1 << 16
+ASKED = 200  # of its own vectors, when an index is verified
+LEAST_FOUND = 0.95  # of these, by an approximate search
+
+
+@contextmanager
+def open_index(folder: Path) -> Iterator[VectorIndex]:
+    """The index in a folder. Raises ValueError for one that is not there, damaged, or of another
+    version, and a library that is not installed.
+    """
+    card = read_card(folder)
+    with _opened(folder, card) as index:
+        yield index
+
+
+@contextmanager
+def _opened(folder: Path, card: VectorIndexCard) -> Iterator[VectorIndex]:
+    if card.kind in get_args(FaissKind):
+        yield FaissIndex(folder, card)
+
+
+@dataclass(frozen=True)
+class Built:
+    """An index that was built, and how many vectors it took."""
+
+    card: VectorIndexCard
+    vectors: int
+
+
+def build_index(
+    folder: Path, source: Path, kind: Kind, *, number: Number = "float32", server: str = ""
+) -> Built:
+    """Make the index of a folder of vectors, in the place of one that is there.
+
+    number: how the kinds of FAISS keep vectors; float16 takes half the room. server: as in
+    `VectorIndexCard`. Raises ValueError for a folder that is something else, vectors that are not
+    whole, ivfpq of too few, and as `open_index` does; what is there then stays.
+    """
+    vectors = read_vectors(source)
+    if folder.exists() and not (folder / CARD).is_file():
+        raise ValueError(f"{folder}: is there, and is no index: name another place")
+    card = VectorIndexCard(
+        kind=kind,
+        dim=vectors.card.dim,
+        network=vectors.card.network,
+        number=number,
+        server=server,
+        sources=(str(source.resolve()),),
+    )
+    with _writing(folder), replacing_folder(folder) as new:
+        card.write(new)
+        with _opened(new, card) as index:
+            count = index.upsert(vectors.batches())
+    return Built(card, count)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was put into an index and taken out of it."""
+
+    added: int
+    replaced: int
+    removed: int
+    unchanged: int
+
+
+def add_vectors(folder: Path, source: Path) -> Change:
+    """Bring an index in step with a folder of vectors: what it lacks, or holds of other content,
+    is put in, and what is deleted there is taken out. Other ids stay.
+
+    Raises ValueError for vectors of another network, and as `open_index` does.
+    """
+    vectors = read_vectors(source)
+    with _writing(folder), open_index(folder) as index:
+        card = index.card
+        if (card.dim, card.network) != (vectors.card.dim, vectors.card.network):
+            raise ValueError(
+                f"{source}: its vectors are of {_told(vectors.card.network, vectors.card.dim)}, "
+                f"those of {folder} of {_told(card.network, card.dim)}: they cannot be compared; "
+                "build another index"
+            )
+        step = Step(0, 0, 0)
+        index.upsert(step.lacking(index, vectors))
+        removed = index.delete(vectors.card.tombstones)
+        if (place := str(source.resolve())) not in card.sources:
+            card.model_copy(update={"sources": (*card.sources, place)}).write(folder)
+    unchanged = step.rows - step.absent - step.changed
+    return Change(step.absent, step.changed, removed, unchanged)
+
+
+def _told(network: str, dim: int) -> str:
+    return f"{dim} numbers by the network {network[:12] or 'that nobody knows'}"
+
+
+@dataclass
+class Step:
+    """How far an index is in step with vectors; counted as they are compared."""
+
+    rows: int
+    absent: int
+    changed: int
+
+    def lacking(self, index: VectorIndex, vectors: Vectors) -> Iterator[VectorBatch]:
+        """The vectors that an index lacks, or holds with other content, in blocks."""
+        for batch in regrouped(vectors.batches(), ROWS_AT_ONCE):
+            held: dict[str, str] = {}
+            for found in index.rows(batch.ids):
+                held |= zip(found.ids, found.content, strict=True)
+            said = contents(batch)
+            new = [place for place, one in enumerate(batch.ids) if held.get(one) != said[place]]
+            changed = sum(batch.ids[place] in held for place in new)
+            self.rows += len(batch.ids)
+            self.changed += changed
+            self.absent += len(new) - changed
+            if new:
+                ids, content = ([of[place] for place in new] for of in (batch.ids, said))
+                yield VectorBatch(ids, batch.vectors[new], content)
+
+
+def regrouped(batches: Iterable[VectorBatch], rows: int) -> Iterator[VectorBatch]:
+    """The same rows in batches of `rows` or a little more, the last of fewer."""
+    held: list[VectorBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(len(one.ids) for one in held) >= rows:
+            yield _joined(held)
+            held = []
+    if held:
+        yield _joined(held)
+
+
+def _joined(batches: Sequence[VectorBatch]) -> VectorBatch:
+    return VectorBatch(
+        [one for batch in batches for one in batch.ids],
+        np.concatenate([batch.vectors for batch in batches]),
+        [one for batch in batches for one in batch.content],
+    )
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What an index was found to be. faults: in words, none where it is sound."""
+
+    card: VectorIndexCard
+    vectors: int
+    asked: int
+    found: int
+    faults: list[str]
+
+
+def verify_index(folder: Path) -> Verified:
+    """Compare an index with its digests and its sources, and search some of its own vectors.
+
+    A source that is no longer there is no fault: nothing depends on it. Raises ValueError as
+    `open_index` does.
+    """
+    faults: list[str] = []
+    with open_index(folder) as index:
+        card = index.card
+        if isinstance(index, FaissIndex):
+            faults += index.damage()
+        count, own = _sample_rows(index)
+        near = index.search(own.vectors, 1) if own.ids else Neighbours([], [])
+        # Of equal vectors any may come first.
+        found = sum(best[0] > 1 - UNIT_TOLERANCE for best in near.similarities if best)
+        if found < len(own.ids) * (LEAST_FOUND if card.kind in ("hnsw", "ivfpq") else 1):
+            faults.append(f"{len(own.ids) - found} of {len(own.ids)} of its vectors are not found")
+        for source in map(Path, card.sources):
+            if not source.exists():
+                continue
+            vectors, step = read_vectors(source), Step(0, 0, 0)
+            for _ in step.lacking(index, vectors):
+                pass
+            deleted = sum(len(rows.ids) for rows in index.rows(vectors.card.tombstones))
+            if step.absent or step.changed or deleted:
+                faults.append(
+                    f"is not in step with {source}: {step.absent} of {step.rows} vectors are not "
+                    f"there, {step.changed} have changed, {deleted} are deleted there: "
+                    f"`l2s index add {folder} {source}`"
+                )
+    return Verified(card, count, len(own.ids), found, faults)
+
+
+def _sample_rows(index: VectorIndex) -> tuple[int, VectorBatch]:
+    """How many rows an index has, and `ASKED` of them, drawn with a fixed seed."""
+    source = np.random.default_rng(0)
+    count, kept, keys = 0, VectorBatch([], np.empty((0, index.card.dim), np.float32), []), []
+    for block in index.rows():
+        count += len(block.ids)
+        drawn = source.random(len(block.ids))
+        first = np.argsort(drawn)[:ASKED].tolist()
+        keys = sorted(keys + [(drawn[place], block.ids[place]) for place in first])[:ASKED]
+    for found in index.rows([one for _, one in keys]):
+        kept = _joined([kept, found])
+    return count, kept
+
+
+def index_folders(folder: Path) -> list[Path]:
+    """The indexes of vectors that are a folder, or lie below it."""
+    return sorted(path.parent for path in folder.glob(f"**/{CARD}"))
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """The next writer of an index waits."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        yield

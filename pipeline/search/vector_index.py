@@ -1,0 +1,129 @@
+"""Vectors under stable ids that can be searched: one interface, whatever keeps them.
+
+An index is a folder with a card, index.json, and the files of what keeps the vectors: FAISS
+(`faiss_index`), LanceDB or Qdrant (`stores`).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Literal, Protocol, get_args
+
+import faiss
+import numpy as np
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.datasets.vector_batches import VectorBatch
+from pipeline.files import write_text
+
+CARD = "index.json"
+FaissKind = Literal["exact", "hnsw", "ivfpq"]
+Kind = Literal["exact", "hnsw", "ivfpq", "lancedb", "qdrant"]
+Number = Literal["float16", "float32"]
+
+
+class VectorIndexCard(BaseModel):
+    """What an index is.
+
+    network: of `VectorsCard`, of all its vectors. number: how FAISS's kinds keep them. server: of
+    Qdrant, HOST:PORT/COLLECTION; empty for its local mode, in the folder. sources: the folders of
+    vectors that it was built from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    kind: Kind
+    dim: Annotated[int, Field(gt=0)]
+    network: str
+    number: Number = "float32"
+    server: str = ""
+    sources: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        write_text(folder / CARD, self.model_dump_json(indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """What queries found, each a list of ids and their cosines, best first."""
+
+    ids: list[list[str]]
+    similarities: list[list[float]]
+
+
+class VectorIndex(Protocol):
+    """The four calls. Vectors are unit ones, in float32; the ids of one call differ."""
+
+    card: VectorIndexCard
+
+    def __len__(self) -> int: ...
+
+    def upsert(self, batches: Iterable[VectorBatch]) -> int:
+        """Put vectors in, each in the place of one of its id, if there is one; how many."""
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Take vectors out; how many were there."""
+
+    def search(
+        self, queries: Float[np.ndarray, "query dim"], k: int, *, exhaustive: bool = False
+    ) -> Neighbours:
+        """The `k` nearest of each query, fewer where there are fewer.
+
+        exhaustive: compare with all vectors, in the form in which the index keeps them.
+        """
+
+    def rows(self, ids: Sequence[str] | None = None) -> Iterator[VectorBatch]:
+        """What is held under these ids, as far as it is; without ids all, in blocks."""
+
+
+def read_card(folder: Path) -> VectorIndexCard:
+    """The card of an index. Raises ValueError where there is none, or one of another form."""
+    path = folder / CARD
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} is no index ({CARD} is not there): `l2s index build VECTORS --to {folder} "
+            f"--kind {'|'.join(get_args(Kind))}` makes one"
+        )
+    try:
+        return VectorIndexCard.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "all"
+        raise ValueError(
+            f"{path}: {place}: {first['msg']}: an index of another version is built anew"
+        ) from error
+
+
+def contents(batch: VectorBatch) -> list[str]:
+    """What tells whether a row has changed: the hash of the image, or where nobody knows it, that
+    of the vector in float16, which the normalising of one that was stored does not change.
+    """
+    return [
+        content or f"vector-{blake2b(half.tobytes(), digest_size=8).hexdigest()}"
+        for content, half in zip(batch.content, batch.vectors.astype(np.float16), strict=True)
+    ]
+
+
+def exact_neighbours(
+    queries: Float[np.ndarray, "query dim"],
+    blocks: Iterable[tuple[Int[np.ndarray, " row"], Float[np.ndarray, "row dim"]]],
+    k: int,
+) -> tuple[Float[np.ndarray, "query k"], Int[np.ndarray, "query k"]]:
+    """The highest inner products of each query with the vectors of all blocks, and their rows.
+
+    One matrix product a block; memory goes by queries, k and block, not by the number of vectors.
+    Where there are fewer than `k` vectors, rows are -1. blocks: rows' numbers, and their vectors.
+    """
+    queries = np.ascontiguousarray(queries, dtype=np.float32)
+    heap = faiss.ResultHeap(len(queries), k, keep_max=True)
+    for rows, vectors in blocks:
+        if len(rows):
+            vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+            nearest = min(k, len(rows))
+            scores, places = faiss.knn(queries, vectors, nearest, faiss.METRIC_INNER_PRODUCT)
+            heap.add_result(scores, rows[places])
+    heap.finalize()
+    return heap.D, heap.I

@@ -1,0 +1,237 @@
+"""Every kind of index gives what an exact search gives, keeps in step, and tells its faults."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import __main__ as cli
+from pipeline.datasets.vector_batches import VectorBatch
+from pipeline.datasets.vectors import read_vectors, write_vectors
+from pipeline.files import write_text
+from pipeline.search import faiss_index, upkeep
+from pipeline.search.upkeep import add_vectors, build_index, open_index, regrouped, verify_index
+from pipeline.search.vector_index import CARD, Kind, contents, exact_neighbours
+
+KINDS = ["exact", "hnsw", "ivfpq"]
+ROWS, DIM = 600, 16
+
+
+def unit_vectors(rows: int = ROWS, seed: int = 0) -> np.ndarray:
+    drawn = np.random.default_rng(seed).normal(size=(rows, DIM)).astype(np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+VECTORS = unit_vectors()
+IDS = [f"birds/it's {number}.jpg" for number in range(ROWS)]
+QUERIES = unit_vectors(20, seed=1)
+
+
+def batches(ids: list[str], vectors: np.ndarray, content: str = "") -> Iterator[VectorBatch]:
+    for start in range(0, len(ids), 250):
+        some = slice(start, start + 250)
+        yield VectorBatch(ids[some], vectors[some], [content] * len(ids[some]))
+
+
+def exact(queries: np.ndarray, vectors: np.ndarray, ids: list[str], k: int) -> list[list[str]]:
+    """By sorting all similarities."""
+    return [[ids[row] for row in np.argsort(-(vectors @ query))[:k]] for query in queries]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    write_vectors(tmp_path / "vectors", batches(IDS, VECTORS), network="n1")
+    return tmp_path / "vectors"
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param
+
+
+def test_a_search_finds_what_sorting_all_similarities_finds(
+    tmp_path: Path, source: Path, kind: Kind
+) -> None:
+    assert build_index(tmp_path / "i", source, kind).vectors == ROWS
+    with open_index(tmp_path / "i") as index:
+        found = index.search(QUERIES, 5)
+        through_all = index.search(QUERIES, 5, exhaustive=True)
+    true = exact(QUERIES, VECTORS, IDS, 5)
+    shared = [len({*one} & {*other}) for one, other in zip(found.ids, true, strict=True)]
+    assert found.ids == true if kind != "ivfpq" else sum(shared) >= 0.3 * 5 * len(true)
+    assert through_all.ids == true  # 128 of 600 proposed by codes hold the five nearest
+    for query, ids, similarities in zip(QUERIES, found.ids, found.similarities, strict=True):
+        own = [float(VECTORS[IDS.index(one)] @ query) for one in ids]
+        np.testing.assert_allclose(similarities, own, atol=1e-6)
+
+
+def test_what_is_deleted_is_found_no_more_and_what_is_replaced_in_its_new_place(
+    tmp_path: Path, source: Path, kind: Kind
+) -> None:
+    build_index(tmp_path / "i", source, kind)
+    moved = unit_vectors(2, seed=5)
+    with open_index(tmp_path / "i") as index:
+        assert index.delete([*IDS[:40], "unknown"]) == 40
+        assert index.delete(IDS[:1]) == 0
+        assert index.upsert(batches([IDS[50], "new"], moved, content="c")) == 2
+    with open_index(tmp_path / "i") as index:
+        assert len(index) == ROWS - 40 + 1
+        ids, vectors = [*IDS[40:], "new"], np.concatenate([VECTORS[40:], moved[1:]])
+        vectors[10] = moved[0]
+        assert index.search(QUERIES, 5, exhaustive=True).ids == exact(QUERIES, vectors, ids, 5)
+        assert not {*IDS[:40]} & {one for found in index.search(QUERIES, 50).ids for one in found}
+        assert index.search(moved, 1).ids == [[IDS[50]], ["new"]]
+        (held,) = index.rows(["new", IDS[0], IDS[50]])
+        assert dict(zip(held.ids, held.content, strict=True)) == {"new": "c", IDS[50]: "c"}
+        for one, vector in zip(held.ids, held.vectors, strict=True):
+            np.testing.assert_allclose(vector, moved[["new", IDS[50]].index(one) - 1], atol=1e-6)
+        every = [one for block in index.rows() for one in block.ids]
+        assert sorted(every) == sorted(ids)
+
+
+def test_more_than_there_are(tmp_path: Path, source: Path, kind: Kind) -> None:
+    build_index(tmp_path / "i", source, kind)
+    with open_index(tmp_path / "i") as index:
+        assert sorted(index.search(QUERIES[:1], 1000, exhaustive=True).ids[0]) == sorted(IDS)
+        index.delete(IDS)
+        assert index.search(QUERIES[:2], 3).ids == [[], []]
+
+
+def test_adding_puts_in_what_is_new_and_what_has_changed(
+    tmp_path: Path, source: Path, kind: Kind
+) -> None:
+    build_index(tmp_path / "i", source, kind)
+    more = unit_vectors(ROWS + 10)
+    more[:10], more[10:ROWS] = unit_vectors(10, seed=3), VECTORS[10:]
+    ids = [*IDS, *(f"n{number}" for number in range(10))]
+    write_vectors(source, batches(ids, more), network="n1")
+    card = read_vectors(source).card.model_copy(update={"tombstones": (IDS[20], "gone")})
+    write_text(source / "card.json", card.model_dump_json())
+    (fault,) = verify_index(tmp_path / "i").faults
+    assert fault.endswith(
+        f"10 of {ROWS + 9} vectors are not there, 10 have changed, 1 are deleted there: "
+        f"`l2s index add {tmp_path / 'i'} {source}`"
+    )
+    change = add_vectors(tmp_path / "i", source)
+    assert (change.added, change.replaced, change.removed, change.unchanged) == (10, 10, 1, 589)
+    again = add_vectors(tmp_path / "i", source)
+    assert (again.added, again.replaced, again.removed, again.unchanged) == (0, 0, 0, 609)
+    assert verify_index(tmp_path / "i").faults == []
+    with open_index(tmp_path / "i") as index:
+        vectors, kept = np.delete(more, 20, axis=0), [*ids[:20], *ids[21:]]
+        assert index.search(QUERIES, 5, exhaustive=True).ids == exact(QUERIES, vectors, kept, 5)
+
+
+def test_vectors_of_another_network_or_dimension_are_refused(tmp_path: Path, source: Path) -> None:
+    build_index(tmp_path / "i", source, "exact")
+    write_vectors(tmp_path / "other", batches(IDS, VECTORS), network="n2")
+    with pytest.raises(ValueError, match=r"of 16 numbers by the network n2, those of .* n1"):
+        add_vectors(tmp_path / "i", tmp_path / "other")
+    write_vectors(tmp_path / "short", batches(IDS, VECTORS[:, :8]), network="n1")
+    with pytest.raises(ValueError, match=r"of 8 numbers by .*, those of .* of 16 numbers"):
+        add_vectors(tmp_path / "i", tmp_path / "short")
+
+
+@pytest.mark.parametrize("number", ["float16", "float32"])
+def test_vectors_take_the_room_of_their_numbers(
+    tmp_path: Path, source: Path, number: upkeep.Number
+) -> None:
+    build_index(tmp_path / "i", source, "exact", number=number)
+    size_bytes = (tmp_path / "i" / "part-0.vectors").stat().st_size
+    assert size_bytes == ROWS * DIM * np.dtype(number).itemsize
+    with open_index(tmp_path / "i") as index:
+        (block,) = index.rows()
+    np.testing.assert_allclose(block.vectors, VECTORS, atol=1e-3 if number == "float16" else 1e-6)
+
+
+def test_damage_is_found(tmp_path: Path, source: Path, kind: Kind) -> None:
+    build_index(tmp_path / "i", source, kind)
+    assert verify_index(tmp_path / "i").faults == []
+    file = tmp_path / "i" / "part-0.vectors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-4] + bytes(4))
+    assert "part-0.vectors: is not the file that was written" in verify_index(tmp_path / "i").faults
+    file.write_bytes(whole[:-4])
+    with pytest.raises(ValueError, match="does not hold 600 vectors of 16 numbers"):
+        verify_index(tmp_path / "i")
+
+
+def test_a_format_to_come_is_refused(tmp_path: Path, source: Path) -> None:
+    build_index(tmp_path / "i", source, "exact")
+    card = tmp_path / "i" / CARD
+    card.write_text(card.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(ValueError, match=r"format: Input should be 1: an index of another version"):
+        verify_index(tmp_path / "i")
+
+
+def test_a_build_that_fails_leaves_what_was_there(tmp_path: Path, source: Path) -> None:
+    build_index(tmp_path / "i", source, "exact")
+    write_vectors(tmp_path / "few", batches(IDS[:100], VECTORS[:100]))
+    with pytest.raises(ValueError, match="ivfpq learns from 256 images or more, and there are 100"):
+        build_index(tmp_path / "i", tmp_path / "few", "ivfpq")
+    assert verify_index(tmp_path / "i").vectors == ROWS
+    with pytest.raises(ValueError, match="is there, and is no index: name another place"):
+        build_index(source, source, "exact")
+    assert verify_index(tmp_path / "i").faults == []
+
+
+def test_a_reader_keeps_what_it_opened(tmp_path: Path, source: Path, kind: Kind) -> None:
+    build_index(tmp_path / "i", source, kind)
+    with open_index(tmp_path / "i") as reader:
+        with open_index(tmp_path / "i") as writer:
+            writer.delete(IDS[1:])
+            writer.upsert(batches(["new"], QUERIES[:1]))
+        assert len(reader) == ROWS
+        assert reader.search(VECTORS[1:2], 1).ids == [[IDS[1]]]
+    with open_index(tmp_path / "i") as reader:
+        assert reader.search(VECTORS[:1], 5, exhaustive=True).ids == [[IDS[0], "new"]]
+
+
+def test_exact_neighbours_block_by_block() -> None:
+    rows = np.arange(ROWS) * 3
+    blocks = [(rows[s : s + 7], VECTORS[s : s + 7]) for s in range(0, ROWS, 7)]
+    scores, found = exact_neighbours(QUERIES, [*blocks, (rows[:0], VECTORS[:0])], 9)
+    for query, best, at in zip(QUERIES, scores, found, strict=True):
+        order = np.argsort(-(VECTORS @ query))[:9]
+        np.testing.assert_array_equal(at, rows[order])
+        np.testing.assert_allclose(best, (VECTORS @ query)[order], atol=1e-6)
+    _, few = exact_neighbours(QUERIES[:1], [(rows[:2], VECTORS[:2])], 4)
+    assert sorted(few[0]) == [-1, -1, 0, 3]
+
+
+def test_contents_tell_what_changed() -> None:
+    one, other = (VectorBatch(["a"], unit_vectors(1, seed), [""]) for seed in (0, 1))
+    assert contents(one) == contents(one) != contents(other)
+    assert contents(VectorBatch(["a"], one.vectors, ["hash"])) == ["hash"]
+
+
+def test_regrouped_rows_are_the_same() -> None:
+    parts = list(regrouped(batches(IDS, VECTORS), 400))
+    assert [len(part.ids) for part in parts] == [500, 100]
+    assert [one for part in parts for one in part.ids] == IDS
+    np.testing.assert_array_equal(np.concatenate([part.vectors for part in parts]), VECTORS)
+
+
+def l2s(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_the_commands_need_no_study(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = l2s("index", "build", "vectors", "--to", "indexes/a", "--kind", "hnsw")
+    assert "indexes/a: 600 vectors of 16 numbers, hnsw" in said
+    assert "indexes/a  hnsw  600 x 16" in l2s("index", "list")
+    assert "0 added, 0 replaced, 0 removed, 600 unchanged" in l2s(
+        "index", "add", "indexes/a", "vectors"
+    )
+    said = l2s("index", "verify", "indexes/a")
+    assert "hnsw, format 1, 600 vectors, 200 of 200 searched ones found" in said
+    monkeypatch.setattr(faiss_index.FaissIndex, "damage", lambda self: ["part: damaged"])
+    assert "error: part: damaged" in l2s("index", "verify", "indexes/a", code=1)
+    assert "is no index" in l2s("index", "verify", "indexes", code=2)
