@@ -60,7 +60,7 @@ def checked(
     id or one that comes twice, vectors of several lengths or of numbers that cannot be scaled, NaN,
     infinite numbers and zero vectors, and no vector at all.
     """
-    seen: set[str] = set()
+    seen: list[np.ndarray] = []
     for batch in batches:
         ids, given = batch.ids, batch.vectors
         if given.ndim != 2 or len(given) != len(ids) or len(batch.content) != len(ids):
@@ -98,18 +98,26 @@ def checked(
         raise VectorsError(f"{source}: holds no vector")
 
 
-def _check_ids(source: str, ids: list[str], seen: set[str]) -> None:
-    """Note the ids as seen. Raises VectorsError for an empty one, and for one that was there."""
+def _check_ids(source: str, ids: list[str], seen: list[np.ndarray]) -> None:
+    """Note the ids as seen. Raises VectorsError for an empty one, and for one that was there.
+
+    seen: hashes of 64 bits in ascending runs, each of half the length of the one before it or
+    less: 8 bytes an id. That two of 10^7 ids have one hash happens in 3 of 10^6 processes.
+    """
     if "" in ids:
         raise VectorsError(f"{source}: a row has no id")
-    twice = []
-    for one in ids:
-        if one in seen:
-            twice.append(one)
-        seen.add(one)
-    if twice:
-        named = enumerate_names(twice, _NAMES_SHOWN)
+    run = np.fromiter(map(hash, ids), np.int64, len(ids))
+    is_known = np.zeros(len(ids), np.bool_)
+    for earlier in seen:
+        is_known |= earlier[np.searchsorted(earlier, run).clip(max=len(earlier) - 1)] == run
+    _, first = np.unique(run, return_index=True)
+    is_known[np.setdiff1d(np.arange(len(ids)), first)] = True
+    if is_known.any():
+        named = enumerate_names(np.array(ids, object)[is_known], _NAMES_SHOWN)
         raise VectorsError(f"{source}: ids come twice: {named}: which vector holds?")
+    seen.append(np.sort(run))
+    while len(seen) > 1 and len(seen[-2]) <= 2 * len(seen[-1]):
+        seen[-2:] = [np.sort(np.concatenate(seen[-2:]), kind="stable")]
 
 
 def without_ids(batches: Iterable[VectorBatch], left_out: frozenset[str]) -> Iterator[VectorBatch]:

@@ -2,7 +2,7 @@
 
 A folder of Parquet files with the columns `id` (text), `vector` (fixed-size list of float16 or
 float32, unit length) and `content` (hash of the image's bytes, or empty), and a `card.json`.
-Vectors are read and written in batches; beside one, memory holds the ids.
+Vectors are read and written in batches; beside one, memory holds 8 bytes an id.
 
 Files once written never change: new images come in new files. A row that no longer holds, of an
 image that was deleted or changed, stays where it is and stands in `tombstones.parquet`, with the
