@@ -3,11 +3,10 @@
 They depend on no study: an index is a folder, and what it holds are vectors by their ids.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from filelock import FileLock
@@ -16,16 +15,19 @@ from pipeline.datasets.vector_batches import UNIT_TOLERANCE, VectorBatch
 from pipeline.datasets.vectors import Vectors, read_vectors
 from pipeline.files import replacing_folder
 from pipeline.search.faiss_index import FaissIndex
+from pipeline.search.stores import LanceIndex, QdrantIndex, qdrant_client
 from pipeline.search.vector_index import (
     CARD,
-    FaissKind,
     Kind,
     Neighbours,
     Number,
     VectorIndex,
     VectorIndexCard,
+    chosen,
     contents,
+    joined,
     read_card,
+    sample_rows,
 )
 
 ROWS_AT_ONCE = 1 << 16
@@ -45,7 +47,12 @@ def open_index(folder: Path) -> Iterator[VectorIndex]:
 
 @contextmanager
 def _opened(folder: Path, card: VectorIndexCard) -> Iterator[VectorIndex]:
-    if card.kind in get_args(FaissKind):
+    if card.kind == "lancedb":
+        yield LanceIndex(folder, card)
+    elif card.kind == "qdrant":
+        with qdrant_client(folder, card.server) as client:
+            yield QdrantIndex(client, card)
+    else:
         yield FaissIndex(folder, card)
 
 
@@ -109,9 +116,9 @@ def add_vectors(folder: Path, source: Path) -> Change:
                 f"those of {folder} of {_told(card.network, card.dim)}: they cannot be compared; "
                 "build another index"
             )
-        step = Step(0, 0, 0)
-        index.upsert(step.lacking(index, vectors))
-        removed = index.delete(vectors.card.tombstones)
+        step = Step(index, vectors)
+        index.upsert(step.lacking())
+        removed = index.delete(sorted(step.gone))
         if (place := str(source.resolve())) not in card.sources:
             card.model_copy(update={"sources": (*card.sources, place)}).write(folder)
     unchanged = step.rows - step.absent - step.changed
@@ -122,19 +129,22 @@ def _told(network: str, dim: int) -> str:
     return f"{dim} numbers by the network {network[:12] or 'that nobody knows'}"
 
 
-@dataclass
 class Step:
-    """How far an index is in step with vectors; counted as they are compared."""
+    """How far an index is in step with vectors: what `lacking` has counted when it is through.
 
-    rows: int
-    absent: int
-    changed: int
+    gone: the ids that are deleted in the vectors.
+    """
 
-    def lacking(self, index: VectorIndex, vectors: Vectors) -> Iterator[VectorBatch]:
-        """The vectors that an index lacks, or holds with other content, in blocks."""
-        for batch in regrouped(vectors.batches(), ROWS_AT_ONCE):
+    def __init__(self, index: VectorIndex, vectors: Vectors) -> None:
+        self.index, self.vectors = index, vectors
+        self.rows = self.absent = self.changed = 0
+        self.gone = set().union(*vectors.tombstones().values())
+
+    def lacking(self) -> Iterator[VectorBatch]:
+        """The vectors that the index lacks, or holds with other content, in blocks."""
+        for batch in regrouped(self.vectors.batches(), ROWS_AT_ONCE):
             held: dict[str, str] = {}
-            for found in index.rows(batch.ids):
+            for found in self.index.rows(batch.ids):
                 held |= zip(found.ids, found.content, strict=True)
             said = contents(batch)
             new = [place for place, one in enumerate(batch.ids) if held.get(one) != said[place]]
@@ -142,9 +152,9 @@ class Step:
             self.rows += len(batch.ids)
             self.changed += changed
             self.absent += len(new) - changed
+            self.gone.difference_update(batch.ids)  # an image that has changed has another row
             if new:
-                ids, content = ([of[place] for place in new] for of in (batch.ids, said))
-                yield VectorBatch(ids, batch.vectors[new], content)
+                yield chosen(VectorBatch(batch.ids, batch.vectors, said), np.array(new))
 
 
 def regrouped(batches: Iterable[VectorBatch], rows: int) -> Iterator[VectorBatch]:
@@ -153,18 +163,10 @@ def regrouped(batches: Iterable[VectorBatch], rows: int) -> Iterator[VectorBatch
     for batch in batches:
         held.append(batch)
         if sum(len(one.ids) for one in held) >= rows:
-            yield _joined(held)
+            yield joined(held)
             held = []
     if held:
-        yield _joined(held)
-
-
-def _joined(batches: Sequence[VectorBatch]) -> VectorBatch:
-    return VectorBatch(
-        [one for batch in batches for one in batch.ids],
-        np.concatenate([batch.vectors for batch in batches]),
-        [one for batch in batches for one in batch.content],
-    )
+        yield joined(held)
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def verify_index(folder: Path) -> Verified:
         card = index.card
         if isinstance(index, FaissIndex):
             faults += index.damage()
-        count, own = _sample_rows(index)
+        count, own = sample_rows(index.rows(), ASKED, seed=0)
         near = index.search(own.vectors, 1) if own.ids else Neighbours([], [])
         # Of equal vectors any may come first.
         found = sum(best[0] > 1 - UNIT_TOLERANCE for best in near.similarities if best)
@@ -198,10 +200,10 @@ def verify_index(folder: Path) -> Verified:
         for source in map(Path, card.sources):
             if not source.exists():
                 continue
-            vectors, step = read_vectors(source), Step(0, 0, 0)
-            for _ in step.lacking(index, vectors):
+            step = Step(index, read_vectors(source))
+            for _ in step.lacking():
                 pass
-            deleted = sum(len(rows.ids) for rows in index.rows(vectors.card.tombstones))
+            deleted = sum(len(rows.ids) for rows in index.rows(sorted(step.gone)))
             if step.absent or step.changed or deleted:
                 faults.append(
                     f"is not in step with {source}: {step.absent} of {step.rows} vectors are not "
@@ -209,20 +211,6 @@ def verify_index(folder: Path) -> Verified:
                     f"`l2s index add {folder} {source}`"
                 )
     return Verified(card, count, len(own.ids), found, faults)
-
-
-def _sample_rows(index: VectorIndex) -> tuple[int, VectorBatch]:
-    """How many rows an index has, and `ASKED` of them, drawn with a fixed seed."""
-    source = np.random.default_rng(0)
-    count, kept, keys = 0, VectorBatch([], np.empty((0, index.card.dim), np.float32), []), []
-    for block in index.rows():
-        count += len(block.ids)
-        drawn = source.random(len(block.ids))
-        first = np.argsort(drawn)[:ASKED].tolist()
-        keys = sorted(keys + [(drawn[place], block.ids[place]) for place in first])[:ASKED]
-    for found in index.rows([one for _, one in keys]):
-        kept = _joined([kept, found])
-    return count, kept
 
 
 def index_folders(folder: Path) -> list[Path]:

@@ -127,3 +127,34 @@ def exact_neighbours(
             heap.add_result(scores, rows[places])
     heap.finalize()
     return heap.D, heap.I
+
+
+def sample_rows(batches: Iterable[VectorBatch], count: int, seed: int) -> tuple[int, VectorBatch]:
+    """How many rows there are, and `count` of them, or all, drawn without replacement."""
+    source = np.random.default_rng(seed)
+    rows, kept, lots = 0, VectorBatch([], np.empty((0, 0), np.float32), []), np.empty(0)
+    for batch in batches:
+        rows += len(batch.ids)
+        drawn = source.random(len(batch.ids))
+        low = np.flatnonzero(drawn < lots.max()) if len(lots) == count else np.arange(len(drawn))
+        if len(low):
+            lots = np.concatenate([lots, drawn[low]])
+            kept = joined([kept, chosen(batch, low)] if kept.ids else [chosen(batch, low)])
+            first = np.argsort(lots)[:count]
+            lots, kept = lots[first], chosen(kept, first)
+    return rows, kept
+
+
+def chosen(batch: VectorBatch, places: Int[np.ndarray, " row"]) -> VectorBatch:
+    """Some rows of a batch."""
+    ids, content = ([of[place] for place in places.tolist()] for of in (batch.ids, batch.content))
+    return VectorBatch(ids, batch.vectors[places], content)
+
+
+def joined(batches: Sequence[VectorBatch]) -> VectorBatch:
+    """The rows of batches as one."""
+    return VectorBatch(
+        [one for batch in batches for one in batch.ids],
+        np.concatenate([batch.vectors for batch in batches]),
+        [one for batch in batches for one in batch.content],
+    )

@@ -1,9 +1,12 @@
 """Every kind of index gives what an exact search gives, keeps in step, and tells its faults."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -15,7 +18,16 @@ from pipeline.search import faiss_index, upkeep
 from pipeline.search.upkeep import add_vectors, build_index, open_index, regrouped, verify_index
 from pipeline.search.vector_index import CARD, Kind, contents, exact_neighbours
 
-KINDS = ["exact", "hnsw", "ivfpq"]
+KINDS = [
+    "exact",
+    "hnsw",
+    "ivfpq",
+    pytest.param("lancedb", marks=pytest.mark.skipif(not find_spec("lancedb"), reason="lancedb")),
+    pytest.param(
+        "qdrant", marks=pytest.mark.skipif(not find_spec("qdrant_client"), reason="qdrant")
+    ),
+]
+MAPPED = ["exact", "hnsw", "ivfpq"]
 ROWS, DIM = 600, 16
 
 
@@ -107,7 +119,10 @@ def test_adding_puts_in_what_is_new_and_what_has_changed(
     more[:10], more[10:ROWS] = unit_vectors(10, seed=3), VECTORS[10:]
     ids = [*IDS, *(f"n{number}" for number in range(10))]
     write_vectors(source, batches(ids, more), network="n1")
-    card = read_vectors(source).card.model_copy(update={"tombstones": (IDS[20], "gone")})
+    files = ["part-00000.parquet"] * 2 + ["earlier.parquet"]
+    gone = pa.table({"id": [IDS[20], "gone", IDS[30]], "content": [""] * 3, "file": files})
+    pq.write_table(gone, source / "tombstones.parquet")
+    card = read_vectors(source).card.model_copy(update={"tombstones": 3})
     write_text(source / "card.json", card.model_dump_json())
     (fault,) = verify_index(tmp_path / "i").faults
     assert fault.endswith(
@@ -146,6 +161,7 @@ def test_vectors_take_the_room_of_their_numbers(
     np.testing.assert_allclose(block.vectors, VECTORS, atol=1e-3 if number == "float16" else 1e-6)
 
 
+@pytest.mark.parametrize("kind", MAPPED)
 def test_damage_is_found(tmp_path: Path, source: Path, kind: Kind) -> None:
     build_index(tmp_path / "i", source, kind)
     assert verify_index(tmp_path / "i").faults == []
@@ -177,6 +193,7 @@ def test_a_build_that_fails_leaves_what_was_there(tmp_path: Path, source: Path) 
     assert verify_index(tmp_path / "i").faults == []
 
 
+@pytest.mark.parametrize("kind", MAPPED)
 def test_a_reader_keeps_what_it_opened(tmp_path: Path, source: Path, kind: Kind) -> None:
     build_index(tmp_path / "i", source, kind)
     with open_index(tmp_path / "i") as reader:

@@ -1,0 +1,239 @@
+"""Indexes that other programs keep: LanceDB in a folder, Qdrant on this machine or in a folder.
+
+`pipeline.datasets.vector_stores` reads them as they lie: lancedb://INDEX/vectors, and
+qdrant://PLACE/COLLECTION?id=id.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_URL, uuid5
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from pipeline.datasets.vector_batches import ROWS_AT_ONCE, VectorBatch, batch_of_rows
+from pipeline.datasets.vector_stores import LOOPBACK
+from pipeline.search.vector_index import Neighbours, VectorIndexCard, contents
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
+TABLE = "vectors"  # of LanceDB, and the collection of Qdrant's local mode
+IDS_AT_ONCE = 1000
+POINTS_AT_ONCE = 256  # a request to a server has a bounded size
+
+
+class LanceIndex:
+    """`VectorIndex` by a table of LanceDB in the index's folder.
+
+    It compares with all vectors unless an index was made in the table, which `exhaustive` passes.
+    """
+
+    def __init__(self, folder: Path, card: VectorIndexCard) -> None:
+        _require("lancedb")
+        import lancedb
+
+        self.card = card
+        database = lancedb.connect(str(folder))
+        schema = pa.schema(
+            [
+                ("id", pa.string()),
+                ("vector", pa.list_(pa.float32(), card.dim)),
+                ("content", pa.string()),
+            ]
+        )
+        self.schema = schema
+        self.table: Any = database.create_table(TABLE, schema=schema, exist_ok=True)
+
+    def __len__(self) -> int:
+        return self.table.count_rows()
+
+    def upsert(self, batches: Iterable[VectorBatch]) -> int:
+        """As `VectorIndex.upsert`; each batch is a version of the table."""
+        added = 0
+        for batch in batches:
+            values = pa.array(batch.vectors.astype(np.float32).ravel())
+            vectors = pa.FixedSizeListArray.from_arrays(values, self.card.dim)
+            columns = [pa.array(batch.ids, pa.string()), vectors, pa.array(contents(batch))]
+            rows = pa.Table.from_arrays(columns, schema=self.schema)
+            merged = self.table.merge_insert("id").when_matched_update_all()
+            merged.when_not_matched_insert_all().execute(rows)
+            added += len(batch.ids)
+        return added
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """As `VectorIndex.delete`; an earlier version of the table still has the rows."""
+        before = len(self)
+        for some in _some(ids, IDS_AT_ONCE):
+            self.table.delete(_among(some))
+        return before - len(self)
+
+    def search(
+        self, queries: Float[np.ndarray, "query dim"], k: int, *, exhaustive: bool = False
+    ) -> Neighbours:
+        """As `VectorIndex.search`."""
+        found: list[list[str]] = []
+        similarities: list[list[float]] = []
+        for query in queries:
+            asked = self.table.search(query.astype(np.float32)).distance_type("dot").limit(k)
+            asked = asked.bypass_vector_index() if exhaustive else asked
+            rows = asked.select(["id", "_distance"]).to_arrow()
+            found.append(rows["id"].to_pylist())
+            similarities.append([1 - one for one in rows["_distance"].to_pylist()])
+        return Neighbours(found, similarities)
+
+    def rows(self, ids: Sequence[str] | None = None) -> Iterator[VectorBatch]:
+        """As `VectorIndex.rows`."""
+        for some in [None] if ids is None else _some(ids, IDS_AT_ONCE):
+            asked = self.table.search().select(["id", "vector", "content"])
+            asked = asked if some is None else asked.where(_among(some))
+            for batch in asked.to_batches(ROWS_AT_ONCE):
+                if len(batch):
+                    yield batch_of_rows(batch, "id", "vector", TABLE)
+
+
+def _among(ids: Sequence[str]) -> str:
+    """The condition of SQL that a row has one of these ids."""
+    quoted = ("'" + one.replace("'", "''") + "'" for one in ids)
+    return f"id IN ({', '.join(quoted)})"
+
+
+class QdrantIndex:
+    """`VectorIndex` by a collection of Qdrant, whose points are known by the UUID of an id.
+
+    Its local mode compares with all vectors, a server by its graph unless `exhaustive`.
+    """
+
+    def __init__(self, client: "QdrantClient", card: VectorIndexCard) -> None:
+        from qdrant_client.models import Distance, VectorParams
+
+        self.client, self.card = client, card
+        self.name = split_server(card.server)[1] if card.server else TABLE
+        if not client.collection_exists(self.name):
+            shape = VectorParams(size=card.dim, distance=Distance.DOT)
+            client.create_collection(self.name, vectors_config=shape)
+
+    def __len__(self) -> int:
+        return self.client.count(self.name, exact=True).count
+
+    def upsert(self, batches: Iterable[VectorBatch]) -> int:
+        """As `VectorIndex.upsert`; each of some points is put in force by itself."""
+        from qdrant_client.models import PointStruct
+
+        added = 0
+        for batch in batches:
+            points = [
+                PointStruct(
+                    id=_point_id(one),
+                    vector=vector.astype(np.float32).tolist(),
+                    payload={"id": one, "content": content},
+                )
+                for one, vector, content in zip(
+                    batch.ids, batch.vectors, contents(batch), strict=True
+                )
+            ]
+            for some in _some(points, POINTS_AT_ONCE):
+                self.client.upsert(self.name, some, wait=True)
+            added += len(points)
+        return added
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """As `VectorIndex.delete`."""
+        before = len(self)
+        for some in _some(ids, IDS_AT_ONCE):
+            self.client.delete(self.name, [_point_id(one) for one in some], wait=True)
+        return before - len(self)
+
+    def search(
+        self, queries: Float[np.ndarray, "query dim"], k: int, *, exhaustive: bool = False
+    ) -> Neighbours:
+        """As `VectorIndex.search`."""
+        from qdrant_client.models import SearchParams
+
+        found: list[list[str]] = []
+        similarities: list[list[float]] = []
+        for query in queries:
+            points = self.client.query_points(
+                self.name,
+                query=query.tolist(),
+                limit=k,
+                search_params=SearchParams(exact=exhaustive) if self.card.server else None,
+                with_payload=["id"],
+            ).points
+            found.append([(point.payload or {})["id"] for point in points])
+            similarities.append([point.score for point in points])
+        return Neighbours(found, similarities)
+
+    def rows(self, ids: Sequence[str] | None = None) -> Iterator[VectorBatch]:
+        """As `VectorIndex.rows`."""
+        if ids is not None:
+            for some in _some(ids, IDS_AT_ONCE):
+                named = [_point_id(one) for one in some]
+                yield from _batches(self.client.retrieve(self.name, named, with_vectors=True))
+            return
+        offset, first = None, True
+        while first or offset is not None:
+            points, offset = self.client.scroll(
+                self.name, limit=IDS_AT_ONCE, offset=offset, with_vectors=True
+            )
+            first = False
+            yield from _batches(points)
+
+
+def _batches(points: Sequence[Any]) -> Iterator[VectorBatch]:
+    """The points as one batch, or none where there is no point."""
+    if points:
+        vectors = np.array([point.vector for point in points], dtype=np.float32)
+        ids, content = ([point.payload[key] for point in points] for key in ("id", "content"))
+        yield VectorBatch(ids, vectors, content)
+
+
+@contextmanager
+def qdrant_client(folder: Path, server: str) -> "Iterator[QdrantClient]":
+    """The client of a server of this machine, or without one of the local mode in a folder.
+
+    Raises ValueError for a server elsewhere, one that does not answer, and an absent library.
+    """
+    _require("qdrant_client")
+    from qdrant_client import QdrantClient
+    from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
+
+    if server:
+        place, _ = split_server(server)
+        client = QdrantClient(url=f"http://{place}", check_compatibility=False)
+    else:
+        client = QdrantClient(path=str(folder / "qdrant"))
+    try:
+        yield client
+    except (ApiException, ResponseHandlingException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{server or folder}: Qdrant says: {reason}") from error
+    finally:
+        client.close()
+
+
+def split_server(server: str) -> tuple[str, str]:
+    """HOST:PORT and the collection of a server. Raises ValueError for one elsewhere."""
+    place, _, name = server.partition("/")
+    if place.rpartition(":")[0] not in LOOPBACK or not name:
+        raise ValueError(f"--server {server}: must be localhost:PORT/COLLECTION, of this machine")
+    return place, name
+
+
+def _point_id(one: str) -> str:
+    return str(uuid5(NAMESPACE_URL, one))
+
+
+def _some(items: Sequence[Any], count: int) -> Iterator[list[Any]]:
+    """The items, `count` at a time."""
+    for start in range(0, len(items), count):
+        yield list(items[start : start + count])
+
+
+def _require(module: str) -> None:
+    if find_spec(module) is None:
+        raise ValueError(f"{module} is not installed: pip install 'large-to-small[vectors]'")
