@@ -66,8 +66,9 @@ class Search:
 def tune_student(params: Params, key: str) -> None:
     """Write the best values for a student and its baseline, and every trial: results/.../KEY.json.
 
-    They hold for all seeds, by trials of the first one. Finished trials are noted in the work folder, and an unfinished one has its checkpoint, so that
-    an interrupted search ends as an undisturbed one. Each trial is a child run in the record.
+    They hold for all seeds, by trials of the first one. Finished trials are noted in the work
+    folder, and an unfinished one has its checkpoint, so that an interrupted search ends as an
+    undisturbed one. Each trial is a child run in the record.
     Raises ValueError where no trial of a network ends with a finite loss.
     """
     student = TrainingJob(params, "student", key, params.seeds[0])

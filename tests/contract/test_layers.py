@@ -52,7 +52,8 @@ def test_only_flows_import_prefect_and_dvc() -> None:
 
 
 def test_only_indexes_and_the_search_for_duplicates_import_faiss() -> None:
-    assert importers("faiss") == {"pipeline/search/index.py", "pipeline/datasets/duplicates.py"}
+    indexes = {f"pipeline/search/{name}.py" for name in ("index", "faiss_index", "vector_index")}
+    assert importers("faiss") == indexes | {"pipeline/datasets/duplicates.py"}
 
 
 @pytest.mark.parametrize("package", ["training", "evaluation"])
