@@ -5,6 +5,10 @@ counted is how often each kind of 95 % interval holds that mean: `expanded`, whi
 uses, the plain percentile bootstrap over classes, the plain one over queries, and bootstrap-t.
 Populations: classes of one AP level each, spread evenly or skewed, of equal or unequal size.
 
+seeds: the same for crossed draws: y = class + seed + noise, normal, where the seeds move the mean
+not at all, half as much as its classes do, as much, or twice as much; how often `crossed` holds the
+truth, the interval of one seed alone, and the range of the seeds.
+
 width: run inside a folder with a finished study of emblems, whose metrics of every query it reads.
 The interval's half width is averaged over random subsets of the families of test classes (ranked
 among all of them), for the map of a student, for its gain over naive, and for the differences of
@@ -15,6 +19,7 @@ anew: the same half widths, run in the same place with the study's networks, on 
 classes that are rendered from other data seeds, and searched among themselves.
 
 Run: python -m benchmarks.intervals coverage [--trials 1000]
+     python -m benchmarks.intervals seeds [--trials 1000]
      python -m benchmarks.intervals width [--subsets 50]
      python -m benchmarks.intervals anew [--seeds 6]
 """
@@ -119,13 +124,47 @@ def print_coverage(trials: int) -> None:
             print(f"{name}, {count} classes: {told}", flush=True)
 
 
+def print_crossed(trials: int) -> None:
+    for classes in (12, 50):
+        for ratio in (0.0, 0.5, 1.0, 2.0):
+            for seeds in (2, 3, 5, 10):
+                held = np.zeros(3)
+                for trial in range(trials):
+                    generator = np.random.default_rng(trial)
+                    values = generator.standard_normal(classes)
+                    values = values + ratio / classes**0.5 * generator.standard_normal((seeds, 1))
+                    values += 0.5 * generator.standard_normal(values.shape)
+                    of_seeds = values.mean(axis=1)
+                    ends = [
+                        (found.low, found.high)
+                        for found in (
+                            bootstrap_interval(some, np.arange(classes), seed=trial, samples=400)
+                            for some in (values, values[0])
+                        )
+                        if found.low is not None and found.high is not None
+                    ]
+                    ends.append((of_seeds.min(), of_seeds.max()))
+                    held += [low <= 0 <= high for low, high in ends]
+                crossed, alone, spanned = 100 * held / trials
+                print(
+                    f"{classes} classes, seeds move the mean {ratio:g} times as much, {seeds} "
+                    f"seeds: crossed {crossed:.1f} %, one seed alone {alone:.1f} %, range of the "
+                    f"seeds {spanned:.1f} %",
+                    flush=True,
+                )
+
+
 def precision_by_query() -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Average precision of each test query by student, and naive at the first's size; labels."""
+    """Average precision of each test query by student, and naive at the first's size, of the
+    first seed; labels.
+    """
     params, paths = load_params(), DatasetPaths("emblems")
     pack = open_pack(paths.pack)
     found = {}
     for key in params.students:
-        table = pd.read_parquet(paths.per_query(key)).set_index("role")["average_precision"]
+        every = pd.read_parquet(paths.per_query(key))
+        of_first = every[every["seed"] == params.seeds[0]]
+        table = of_first.set_index("role")["average_precision"]
         found[key] = table["asymmetric"].to_numpy()
         found.setdefault("naive", table["naive"].to_numpy())
     return found, pack.labels[pack.rows("test")]
@@ -232,13 +271,15 @@ def classes_needed(spread: float, gain: float) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("coverage", "width", "anew"))
+    parser.add_argument("what", choices=("coverage", "seeds", "width", "anew"))
     parser.add_argument("--trials", type=int, default=1000, help="of each population and count")
     parser.add_argument("--subsets", type=int, default=50, help="random ones of each count")
     parser.add_argument("--seeds", type=int, default=6, help="of 60 classes; twice for 30, ...")
     given = parser.parse_args()
     if given.what == "coverage":
         print_coverage(given.trials)
+    elif given.what == "seeds":
+        print_crossed(given.trials)
     elif given.what == "width":
         print_widths(given.subsets)
     else:

@@ -94,11 +94,16 @@ class Params(Model):
         """Whether student `key` is compared with a network that learns from labels at its size."""
         return self.datasets[self.students[key].dataset].teacher.kind == "trained"
 
-    def paths(self, dataset: str, seed: int) -> DatasetPaths:
-        """Where a seed's files of a data set lie; one that is not trained has one teacher."""
-        further = None if seed == self.seeds[0] else seed
+    def teacher_seeds(self, dataset: str) -> tuple[int, ...]:
+        """The seeds that have a teacher of their own: the first alone where none is trained."""
         is_trained = self.datasets[dataset].teacher.kind == "trained"
-        return DatasetPaths(dataset, further, further if is_trained else None)
+        return self.seeds if is_trained else self.seeds[:1]
+
+    def paths(self, dataset: str, seed: int) -> DatasetPaths:
+        """Where the files of a data set lie that a seed reads and writes."""
+        further = None if seed == self.seeds[0] else seed
+        has_teacher = seed in self.teacher_seeds(dataset)
+        return DatasetPaths(dataset, further, further if has_teacher else None)
 
     def student_network(self, key: str) -> Network:
         """The network of student `key`: its data set's, with the student's own values."""

@@ -10,9 +10,14 @@ from torch import Tensor
 
 from pipeline.evaluation.accuracy import MAP, OVERLAP
 from pipeline.evaluation.agreement import COLUMNS, Search, measure_agreement
-from pipeline.evaluation.confidence import Interval, bootstrap_interval, paired_bootstrap
+from pipeline.evaluation.confidence import (
+    LEAST_SEEDS,
+    Interval,
+    bootstrap_interval,
+    paired_bootstrap,
+)
 from pipeline.evaluation.cost import query_cost
-from pipeline.evaluation.ranking import RetrievalResult, evaluate_retrieval
+from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.evaluation.roles import OPPONENTS
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import NetworkCard
@@ -20,6 +25,9 @@ from pipeline.teachers.onnx_teacher import OnnxCard, OnnxNetwork
 from pipeline.teachers.stored_vectors import StoredVectorsCard
 
 Values = Float[np.ndarray, " query"]  # one a query, NaN where it has none
+SeedValues = Float[np.ndarray, "seed query"]
+PRECISION = "average_precision"  # the column of a query's values that map is the mean of
+SETUP = ("role", "backbone", "query_px", "database_px")  # what a row is about
 
 
 @dataclass(frozen=True)
@@ -64,12 +72,35 @@ def student_setups(
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What the setups of one seed measured, by role; it holds no embeddings.
+
+    `facts` are what a row says of a setup, its cost included, `metrics` the means over the queries
+    that need labels, `values` the columns of values of every query. teacher: average precision of
+    each query by the teacher at full size. labels: of the queries, if they have any.
+    """
+
+    facts: Mapping[str, dict[str, Any]]
+    metrics: Mapping[str, dict[str, float]]
+    values: Mapping[str, dict[str, Values]]
+    teacher: Values | None
+    labels: Int[np.ndarray, " query"] | None
+
+    def figures(self, role: str) -> dict[str, float]:
+        """The means of one seed, the overlap among them, and the cost."""
+        overlaps = self.values[role].get(OVERLAP.column)
+        means = {} if overlaps is None else {OVERLAP.column: float(overlaps.mean())}
+        counts = {name: v for name, v in self.facts[role].items() if type(v) in (int, float)}
+        return {**self.metrics[role], **means, **counts}
+
+
+@dataclass(frozen=True)
 class _Compared:
-    """An accuracy: a value a query by role, the teacher's, and what each query is sampled with."""
+    """An accuracy: values by role, the teacher's, and what each query is sampled with."""
 
     column: str
-    values: Mapping[str, Values]
-    teacher: Values | None
+    values: Mapping[str, SeedValues]
+    teacher: SeedValues | None
     units: Int[np.ndarray, " query"]
 
 
@@ -80,83 +111,145 @@ def evaluate_setups(
     bootstrap: Bootstrap,
     teacher_precision: Values | None = None,
     teacher: Float[Tensor, "database dim"] | None = None,
-) -> tuple[list[dict[str, Any]], dict[str, dict[str, Values]]]:
-    """A row a setup, and by role the columns of values of every query behind it.
+) -> tuple[list[dict[str, Any]], Mapping[str, dict[str, Values]]]:
+    """The rows of one seed, and by role the columns of values of every query behind it.
 
-    Without labels the columns of map are None. With the teacher's database rows have the columns
-    of `measure_agreement` too, None where one is undefined. Intervals are bootstraps, over classes
-    those of map, over the query images those of agreement, None under ten of them.
+    The arguments are those of `measure_setups` and `seed_rows`.
+    """
+    measured = measure_setups(setups, labels, recall_at, teacher_precision, teacher)
+    return seed_rows([measured], bootstrap), measured.values
 
-    For map and for overlap_at_10 a row has its gains over its `OPPONENTS`, COLUMN_over_OPPONENT,
-    and its drop below the teacher, COLUMN_drop. They are paired: the same queries, and the same
-    draws, on both sides. `headroom_closed` is (map - naive map) / (teacher map - naive map),
-    without labels that of overlap_at_10, None where the teacher is not above naive.
+
+def measure_setups(
+    setups: Sequence[RetrievalSetup],
+    labels: Int[Tensor, " query"] | None,
+    recall_at: Sequence[int],
+    teacher_precision: Values | None = None,
+    teacher: Float[Tensor, "database dim"] | None = None,
+) -> Measured:
+    """Search with the queries of each setup.
 
     labels: the class of each query; None: they have none, and `teacher` must be given.
     teacher_precision: average precision of each query by the teacher at full size, with labels.
-    teacher: the teacher's database, whose first rows are its own queries.
+    teacher: the teacher's database, whose first rows are its own queries; with it there are the
+        columns of `measure_agreement`, too.
     """
-    options, images = asdict(bootstrap), np.arange(len(setups[0].queries))
-    found: dict[str, dict[str, Values]] = {one.role: {} for one in setups}
-    results: dict[str, RetrievalResult] = {}
-    compared = []
-    if labels is not None:
-        for one in setups:
-            result = evaluate_retrieval(one.queries, one.database, labels, recall_at=recall_at)
-            results[one.role], found[one.role] = result, dict(result.query_metrics)
-        precision = {role: columns["average_precision"] for role, columns in found.items()}
-        compared.append(_Compared(MAP.column, precision, teacher_precision, labels.numpy()))
+    values: dict[str, dict[str, Values]] = {one.role: {} for one in setups}
+    metrics: dict[str, dict[str, float]] = {one.role: {} for one in setups}
+    for one in setups if labels is not None else ():
+        result = evaluate_retrieval(one.queries, one.database, labels, recall_at=recall_at)
+        values[one.role] = dict(result.query_metrics)
+        metrics[one.role] = {
+            "map": result.map,
+            "map_trapezoid": result.map_trapezoid,
+            "map_at_r": result.map_at_r,
+            **{f"recall_at_{k}": value for k, value in result.recall_at.items()},
+        }
     if teacher is not None:
         searches = {
             one.role: Search(one.queries, None if one.database is teacher else one.database)
             for one in setups
         }
         for role, columns in measure_agreement(searches, teacher).items():
-            found[role] |= columns
-        overlaps = {role: columns[OVERLAP.column] for role, columns in found.items()}
-        defined = {role: values for role, values in overlaps.items() if not np.isnan(values).any()}
-        compared.append(_Compared(OVERLAP.column, defined, np.ones(len(images)), images))
-    rows = []
-    for setup in setups:
-        role = setup.role
-        row = {
-            "role": role,
-            "backbone": setup.card.backbone,
-            "query_px": setup.card.size_px,
-            "database_px": setup.database_px,
-            **_map_columns(results.get(role), compared[0], role, options),
-            **query_cost(setup.network, setup.card.size_px),
+            values[role] |= columns
+    facts = {
+        one.role: {
+            "role": one.role,
+            "backbone": one.card.backbone,
+            "query_px": one.card.size_px,
+            "database_px": one.database_px,
+            **query_cost(one.network, one.card.size_px),
         }
-        for column in COLUMNS if teacher is not None else ():
-            row |= _interval_columns(column, found[role][column], images, options)
+        for one in setups
+    }
+    numbers = None if labels is None else labels.numpy()
+    return Measured(facts, metrics, values, teacher_precision, numbers)
+
+
+def seed_rows(measured: Sequence[Measured], bootstrap: Bootstrap) -> list[dict[str, Any]]:
+    """A row a setup of the first seed: means over the seeds that have it, `seeds` in number.
+
+    Without labels the columns of map are None. Rows have the columns of `measure_agreement` where
+    they were measured, None where one is undefined. Intervals are bootstraps, over classes those of
+    map, over the query images those of agreement, None under ten of them, and over the seeds. With
+    two to four seeds the range of the seeds stands beside the accuracy: COLUMN_seed_low and
+    COLUMN_seed_high.
+
+    For map and for overlap_at_10 a row has its gains over its `OPPONENTS`, COLUMN_over_OPPONENT,
+    and its drop below the teacher, COLUMN_drop. They are paired: the same queries and seeds, and
+    the same draws, on both sides. `headroom_closed` is (map - naive map) / (teacher map - naive
+    map), without labels that of overlap_at_10, None where the teacher is not above naive.
+    """
+    first, options = measured[0], asdict(bootstrap)
+    compared = _compared(measured)
+    rows = []
+    for role, facts in first.facts.items():
+        own = [one for one in measured if role in one.facts]
+        row = {
+            **{name: facts[name] for name in SETUP},
+            **_map_columns(own, role, options),
+            "seeds": len(own),
+            **{name: value for name, value in facts.items() if name not in SETUP},
+        }
+        for column in COLUMNS if OVERLAP.column in first.values[role] else ():
+            stacked = np.stack([one.values[role][column] for one in own])
+            row |= _interval_columns(column, stacked, np.arange(stacked.shape[1]), options)
+        if 1 < len(own) < LEAST_SEEDS and role in compared[0].values:
+            row |= _range(compared[0].column, compared[0].values[role])
         for accuracy in compared:
             row |= _comparisons(accuracy, role, options)
         gain, drop = (row.get(f"{compared[0].column}_{part}") for part in ("over_naive", "drop"))
         if gain is not None and drop is not None:
             row["headroom_closed"] = gain / (gain + drop) if gain + drop > 0 else None
         rows.append(row)
-    return rows, found
+    return rows
+
+
+def _compared(measured: Sequence[Measured]) -> list[_Compared]:
+    """By what rows are compared: map, if there are labels, and the overlap, if it was measured."""
+    first, found = measured[0], []
+
+    def of_seeds(column: str) -> dict[str, SeedValues]:
+        return {
+            role: np.stack([one.values[role][column] for one in measured if role in one.values])
+            for role, columns in first.values.items()
+            if column in columns
+        }
+
+    if first.labels is not None:
+        teachers = [one.teacher for one in measured if one.teacher is not None]
+        teacher = np.stack(teachers) if teachers else None
+        found.append(_Compared(MAP.column, of_seeds(PRECISION), teacher, first.labels))
+    if overlaps := of_seeds(OVERLAP.column):
+        images = np.arange(next(iter(overlaps.values())).shape[1])
+        defined = {role: values for role, values in overlaps.items() if not np.isnan(values).any()}
+        found.append(_Compared(OVERLAP.column, defined, np.ones((1, len(images))), images))
+    return found
 
 
 def _map_columns(
-    result: RetrievalResult | None, compared: _Compared, role: str, options: Mapping[str, Any]
+    measured: Sequence[Measured], role: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The metrics that need labels, None without them, and how many queries are behind a row."""
-    if result is None:
+    labels, metrics = measured[0].labels, [one.metrics[role] for one in measured]
+    if labels is None:
         absent = dict.fromkeys(("map", "map_low", "map_high", "map_trapezoid", "map_at_r"))
-        return {**absent, "queries": len(compared.units), "excluded_queries": 0, "classes": 0}
-    precision = compared.values[role]
-    asked = ~np.isnan(precision)
+        queries = len(next(iter(measured[0].values[role].values())))
+        return {**absent, "queries": queries, "excluded_queries": 0, "classes": 0}
+    precision = np.stack([one.values[role][PRECISION] for one in measured])
+    asked = ~np.isnan(precision[0])
     return {
-        **_interval_columns("map", precision, compared.units, options),
-        "map": result.map,
-        "map_trapezoid": result.map_trapezoid,
-        "map_at_r": result.map_at_r,
-        **{f"recall_at_{k}": value for k, value in result.recall_at.items()},
+        **_interval_columns("map", precision, labels, options),
+        **{name: float(np.mean([one[name] for one in metrics])) for name in metrics[0]},
         "queries": int(asked.sum()),
-        "excluded_queries": result.excluded_queries,
-        "classes": len(np.unique(compared.units[asked])),
+        "excluded_queries": int((~asked).sum()),
+        "classes": len(np.unique(labels[asked])),
     }
+
+
+def _range(column: str, values: SeedValues) -> dict[str, float]:
+    means = np.nanmean(values, axis=1)
+    return {f"{column}_seed_low": float(means.min()), f"{column}_seed_high": float(means.max())}
 
 
 def _comparisons(compared: _Compared, role: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,7 +267,7 @@ def _comparisons(compared: _Compared, role: str, options: Mapping[str, Any]) -> 
 
 
 def _interval_columns(
-    name: str, values: Values, units: Int[np.ndarray, " query"], options: Mapping[str, Any]
+    name: str, values: SeedValues, units: Int[np.ndarray, " query"], options: Mapping[str, Any]
 ) -> dict[str, float | None]:
     """A mean and its interval; None where no query has a value."""
     if np.isnan(values).all():

@@ -26,8 +26,9 @@ class Record:
     """One run, whether or not MLflow knows it yet.
 
     `rows` are the metrics of each epoch with the time of their measurement (`time_ms`), `results`
-    the metrics of the whole run. `keep_best` is how many checkpoints keep their files beside the
-    last one. Among the tags are those that name the run and the process that writes the record.
+    the metrics of the whole run, `trainings` those of the networks that an evaluation was of, by
+    the MD5 of their files. `keep_best` is how many checkpoints keep their files beside the last
+    one. Among the tags are those that name the run and the process that writes the record.
     `dataset` is what the run read: its name, the path and digest (MD5) of its file, and `profile`,
     which counts what is in it.
     """
@@ -38,6 +39,7 @@ class Record:
     keep_best: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
     results: dict[str, float] = field(default_factory=dict)
+    trainings: dict[str, dict[str, float]] = field(default_factory=dict)
     status: str = RUNNING
 
     @property

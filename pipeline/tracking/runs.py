@@ -61,6 +61,12 @@ class TrackedRun:
         """Log metrics of the whole run, which are sent with its end."""
         self.record.results |= {name: float(value) for name, value in metrics.items()}
 
+    def log_training(self, network_md5: str, metrics: Mapping[str, float]) -> None:
+        """What this evaluation found of a network; the run that trained it gets what is compared
+        by, with the end of this one.
+        """
+        self.record.trainings[network_md5] = dict(metrics)
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run, which are sent with its end."""
         self.record.tags |= tags

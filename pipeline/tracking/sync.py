@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 
-EVALUATED = "network_md5"  # tag of an evaluation: the network, whose training gets its figures, too
 FIRST_SEED = "first_seed"  # tag of a training; "no" for the further seeds of a study
 
 
@@ -52,9 +51,9 @@ def sync(record: Record, store: Store) -> tuple[str, int]:
             logged_epochs = int(row["epoch"])
     if record.rows:
         prune_checkpoints(store, run_id, record.keep_best)
-    if EVALUATED in tags:
-        figures = {name: record.results[name] for name in COMPARED if name in record.results}
-        for training in store.runs(f"tags.output_md5 = '{tags[EVALUATED]}'"):
+    for md5, found in record.trainings.items():
+        figures = {name: found[name] for name in COMPARED if name in found}
+        for training in store.runs(f"tags.output_md5 = '{md5}'"):
             client.log_batch(training.info.run_id, metrics=_new_metrics(figures, training))
     if record.status == "FINISHED" and "output_md5" in tags:
         _make_current(store, run_id, tags)

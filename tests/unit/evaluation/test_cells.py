@@ -10,7 +10,14 @@ import torch
 from torch.nn.functional import normalize
 
 from pipeline.evaluation.agreement import COLUMNS, Search, measure_agreement
-from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups
+from pipeline.evaluation.cells import (
+    Bootstrap,
+    Measured,
+    RetrievalSetup,
+    evaluate_setups,
+    measure_setups,
+    seed_rows,
+)
 from pipeline.evaluation.confidence import bootstrap_interval, paired_bootstrap
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.evaluation.roles import OPPONENTS
@@ -25,9 +32,9 @@ CLASSES = LABELS.numpy()
 BOOTSTRAP = Bootstrap(samples=200, level=0.9, seed=3)
 
 
-def setups(*roles: str) -> list[RetrievalSetup]:
+def setups(*roles: str, seed: int = 0) -> list[RetrievalSetup]:
     """Queries are noisy class centres, the noisier the later the role."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(12, 8, generator=generator, dtype=torch.float64)
     database = centres[LABELS] + 0.3 * torch.randn(IMAGES, 8, generator=generator).double()
     made = []
@@ -232,3 +239,75 @@ def test_a_longer_database_is_searched_whole() -> None:
     assert rows[0]["overlap_at_10"] == pytest.approx(expected.mean(), abs=1e-12)
     assert rows[1]["overlap_at_10"] is None
     assert "overlap_at_10_drop" not in rows[1]
+
+
+def measured(*roles: str, seed: int) -> Measured:
+    """What a seed measured, with its own teacher's database."""
+    given = setups(*roles, seed=seed)
+    database = given[0].database
+    given = [replace(one, database=database) for one in given]
+    precision = evaluate_retrieval(database, database, LABELS).query_metrics["average_precision"]
+    return measure_setups(given, LABELS, (1, 4), precision, database)
+
+
+def test_rows_of_several_seeds_are_means_with_crossed_intervals_and_the_range() -> None:
+    found = [measured("asymmetric", "naive", seed=seed) for seed in range(3)]
+    rows = seed_rows(found, BOOTSTRAP)
+    singles = [seed_rows([one], BOOTSTRAP) for one in found]
+    options = {"seed": 3, "samples": 200, "level": 0.9}
+    for number, role in enumerate(("asymmetric", "naive")):
+        row, of_seeds = rows[number], [single[number] for single in singles]
+        assert (row["role"], row["seeds"], of_seeds[0]["seeds"]) == (role, 3, 1)
+        for column in ("map", "map_trapezoid", "map_at_r", "recall_at_1", "overlap_at_10", "rbo"):
+            assert row[column] == pytest.approx(np.mean([one[column] for one in of_seeds]))
+        maps = [one["map"] for one in of_seeds]
+        assert row["map_seed_low"] == pytest.approx(min(maps), abs=1e-12)
+        assert row["map_seed_high"] == pytest.approx(max(maps), abs=1e-12)
+        assert "map_seed_low" not in of_seeds[0]
+        precision = np.stack([one.values[role]["average_precision"] for one in found])
+        interval = bootstrap_interval(precision, CLASSES, **options)
+        assert (row["map_low"], row["map_high"]) == (interval.low, interval.high)
+        teacher = np.stack([one.teacher for one in found])
+        drop = paired_bootstrap(teacher, precision, CLASSES, **options)
+        assert (row["map_drop"], row["map_drop_low"]) == (drop.mean, drop.low)
+    gain = paired_bootstrap(
+        *(
+            np.stack([one.values[role]["average_precision"] for one in found])
+            for role in ("asymmetric", "naive")
+        ),
+        CLASSES,
+        **options,
+    )
+    assert (rows[0]["map_over_naive"], rows[0]["map_over_naive_high"]) == (gain.mean, gain.high)
+    many = seed_rows([measured("asymmetric", seed=seed) for seed in range(5)], BOOTSTRAP)
+    assert many[0]["seeds"] == 5
+    assert "map_seed_low" not in many[0]  # five seeds speak for themselves
+    json.dumps(rows, allow_nan=False)
+
+
+def test_a_row_that_no_further_seed_trains_has_one_seed_and_is_compared_with_all() -> None:
+    first, further = (
+        measured("asymmetric", "naive", seed=0),
+        measured("asymmetric", seed=1),
+    )
+    asymmetric, naive = seed_rows([first, further], BOOTSTRAP)
+    assert (asymmetric["seeds"], naive["seeds"]) == (2, 1)
+    assert "map_seed_low" not in naive
+    assert naive == {
+        **seed_rows([first], BOOTSTRAP)[1],
+        **{c: naive[c] for c in naive if "drop" in c},
+    }
+    assert asymmetric["map_over_naive"] == pytest.approx(asymmetric["map"] - naive["map"])
+
+
+def test_without_labels_the_range_of_the_seeds_is_that_of_the_overlap() -> None:
+    found = []
+    for seed in range(2):
+        given = setups("asymmetric", seed=seed)
+        found.append(measure_setups(given, None, (1,), teacher=given[0].database))
+    (row,) = seed_rows(found, BOOTSTRAP)
+    overlaps = [one.values["asymmetric"]["overlap_at_10"].mean() for one in found]
+    ends = row["overlap_at_10_seed_low"], row["overlap_at_10_seed_high"]
+    assert ends == pytest.approx((min(overlaps), max(overlaps)))
+    assert row["overlap_at_10"] == pytest.approx(np.mean(overlaps))
+    assert "map_seed_low" not in row

@@ -391,8 +391,7 @@ def test_figures_of_an_evaluation_stand_beside_the_settings_of_the_training(stor
             facts={"dataset": "emblems"},
             settings={},
         ) as run:
-            run.set_tags({"network_md5": network})
-            run.log_results({"map": score, "gmacs": 0.1, "queries": 9})
+            run.log_training(network, {"map": score, "gmacs": 0.1, "queries": 9})
     (logged,) = store.runs("tags.role = 'student'")
     assert logged.data.metrics == {"map": 0.5, "gmacs": 0.1, "seconds": 1.5}
     assert logged.data.params["learning_rate"] == "0.1"
