@@ -50,16 +50,21 @@ class Resampled:
         return float(low), float(high)
 
     def p_value(self) -> float:
-        """Two-sided, against a true mean of zero: p = 2 T(Phi^-1(F) / inflation).
+        """Two-sided, against a true mean of zero: p = 2 T(z / inflation).
 
-        T is Student's distribution, F = (1 + N) / (1 + number of means), N of which lie on the
-        rarer side of zero, or on it. `ends` turned round: p <= 1 - level only where the interval at
-        that level leaves zero out. So many means show no smaller F than 1 / (1 + their number).
+        T is Student's distribution, z = Phi^-1(F), F = (1 + N) / (1 + number of means), N of which
+        lie on the rarer side of zero, or on it. `ends` turned round: p <= 1 - level only where the
+        interval at that level leaves zero out. Where zero lies beyond all means, which then cannot
+        say how far, z is at least as far out as the mean is by their standard deviation: p is that
+        of Student's test.
         Source: Davison and Hinkley (1997), section 4.4 and equation 4.11.
         """
         rarer = min(np.sum(self.means <= 0), np.sum(self.means >= 0))
-        share = (1 + rarer) / (1 + len(self.means))
-        return min(1.0, 2 * float(stdtr(self.freedom, ndtri(share) / self.inflation)))
+        z = float(ndtri((1 + rarer) / (1 + len(self.means))))
+        deviation = float(self.means.std())
+        if rarer == 0 and deviation > 0:
+            z = min(z, -abs(float(self.means.mean())) / deviation)
+        return min(1.0, 2 * float(stdtr(self.freedom, z / self.inflation)))
 
 
 def bootstrap_interval(
@@ -122,8 +127,28 @@ def paired_bootstrap(
     Raises ValueError on sides that differ in shape or in their excluded queries, and as
     `bootstrap_interval` does.
     """
-    gains = _gains(candidate, reference)
-    return bootstrap_interval(gains, classes, seed=seed, samples=samples, level=level)
+    return paired_test(candidate, reference, classes, seed=seed, samples=samples, level=level)[0]
+
+
+def paired_test(
+    candidate: Float[np.ndarray, " query"] | Float[np.ndarray, "seed query"],
+    reference: Float[np.ndarray, " query"] | Float[np.ndarray, "seed query"],
+    classes: Int[np.ndarray, " query"],
+    *,
+    seed: int,
+    samples: int = 1000,
+    level: float = 0.95,
+) -> tuple[Interval, float | None]:
+    """The interval of `paired_bootstrap`, and the p-value of no difference: `Resampled.p_value`.
+
+    The p-value is two-sided, by the same resamples, and None where the interval has no ends.
+    Raises ValueError as `paired_bootstrap` does.
+    """
+    mean, resampled = _resample(_gains(candidate, reference), classes, seed, samples)
+    if resampled is None:
+        return Interval(None, mean, None), None
+    low, high = resampled.ends(level)
+    return Interval(low, mean, high), resampled.p_value()
 
 
 def _gains(candidate: np.ndarray, reference: np.ndarray) -> Float[np.ndarray, "seed query"]:
