@@ -4,6 +4,7 @@ Indexes of vectors depend on no study, and need no workspace: an index is a fold
 """
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -124,6 +125,28 @@ def add(index: Index, vectors: Source) -> None:
         f"{index}: {change.added} added, {change.replaced} replaced, {change.removed} removed, "
         f"{change.unchanged} unchanged"
     )
+
+
+@app.command()
+def remove(
+    index: Index,
+    ids: Annotated[
+        list[str],
+        typer.Argument(metavar="ID", help="Of images, or - for a list on standard input."),
+    ],
+) -> None:
+    """Take images out of an index, and say where copies of them remain."""
+    with errors_in_words():
+        from pipeline.search.copies import find_copies
+        from pipeline.search.upkeep import remove_vectors
+        from pipeline.search.vector_index import read_card
+
+        listed = [line.rstrip("\r\n") for line in sys.stdin] if "-" in ids else []
+        wanted = list(dict.fromkeys([*(one for one in ids if one != "-"), *filter(None, listed)]))
+        removed = remove_vectors(index, wanted)
+        typer.echo(f"{index}: {removed} of {len(wanted)} removed; searches find them no more")
+        for line in find_copies(index, read_card(index), wanted):
+            typer.echo(f"remains  {printable(line)}")
 
 
 @app.command("list")

@@ -27,7 +27,8 @@ def search(
         str | None, typer.Option(help="Search its database; by default the network's or the first.")
     ] = None,
     index: Annotated[
-        str | None, typer.Option(help="Search this index, made by `l2s index`, instead.")
+        str | None,
+        typer.Option(help="Search this index of `l2s index` instead: its name, or folder."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page of pictures.")] = None,
@@ -43,31 +44,32 @@ def search(
     Exit code 0: all were searched; 1: some could not be read; 2: none could, or a wrong usage.
     """
     with workspace() as study:
+        from pipeline.search.index import find_index
         from pipeline.search.search import open_searcher
 
         here = study.here
-        searcher = open_searcher(study.params_for, network, dataset, index, newest=newest)
-        named, database = searcher.named, searcher.database
-        listed = sys.stdin if "-" in images else ()
-        queries = searcher.search(images, here, listed, k, reduced_decode=reduced_decode)
-        if html:
-            from pipeline.datasets.reader import read_file
-            from pipeline.search.page.sheet import picture_sheet
+        place = None if index is None else find_index(index, study.path(Path(index)))
+        with open_searcher(study.params_for, network, dataset, place, newest=newest) as searcher:
+            named, database = searcher.named, searcher.database
+            listed = sys.stdin if "-" in images else ()
+            queries = searcher.search(images, here, listed, k, reduced_decode=reduced_decode)
+            if html:
+                from pipeline.datasets.reader import read_file
+                from pipeline.search.page.sheet import picture_sheet
 
-            title = f"{len(queries)} pictures by {named.key} in {database.name}"
-
-            def read_query(name: str) -> bytes:
-                return read_file(here / name, name)
-
-            write_text(study.path(html), picture_sheet(queries, read_query, database.read, title))
-    found = {
-        "network": named.key,
-        "champion_version": named.version,
-        "query_px": searcher.encoder.size_px,
-        "database": database.name,
-        "database_images": len(database),
-        "queries": queries,
-    }
+                title = f"{len(queries)} pictures by {named.key} in {database.name}"
+                page = picture_sheet(
+                    queries, lambda name: read_file(here / name, name), database.read, title
+                )
+                write_text(study.path(html), page)
+            found = {
+                "network": named.key,
+                "champion_version": named.version,
+                "query_px": searcher.encoder.size_px,
+                "database": database.name,
+                "database_images": len(database),
+                "queries": queries,
+            }
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.packs import open_pack
 from pipeline.paths import DatasetPaths
 from pipeline.search.index import (
@@ -20,6 +21,7 @@ from pipeline.search.index import (
     require_card,
 )
 from pipeline.search.pictures import read_indexed
+from pipeline.search.vector_index import VectorIndex
 
 
 def image_id(name: str) -> int:
@@ -100,6 +102,42 @@ class Database:
             name = self.names[row]
             hits.append(Hit(rank, score, image_id(name), self.class_names[row], name, row))
         return hits
+
+
+@dataclass(frozen=True)
+class VectorDatabase:
+    """An index of vectors that is searched as a database is. It knows no pictures."""
+
+    name: str
+    index: VectorIndex
+    what: str = "vectors"
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def search(self, query: Float[np.ndarray, " dim"], k: int) -> list[Hit]:
+        """As `Database.search`; the class of an image is the folder that its id begins with."""
+        if query.shape != (dim := self.index.card.dim,):
+            raise ValueError(
+                f"the query has {len(query)} numbers and {self.name} {dim}: they come from "
+                "different networks: choose with --network or --dataset"
+            )
+        found = self.index.search(query[None], k)
+        return [
+            Hit(rank, similarity, image_id(name), class_of(name), name, rank - 1)
+            for rank, (name, similarity) in enumerate(
+                zip(found.ids[0], found.similarities[0], strict=True), 1
+            )
+        ]
+
+    def read(self, row: int) -> bytes:
+        """Raises UnreadableImage: an index of vectors holds no pictures."""
+        raise UnreadableImage(self.name, "an index of vectors holds no pictures")
+
+
+def class_of(name: str) -> str:
+    """The class that a path of an image below a folder tells: its first folder, if it has one."""
+    return name.partition("/")[0] if "/" in name else ""
 
 
 def open_database(dataset: str, index: str | None) -> Database:

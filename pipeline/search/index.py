@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from pydantic import TypeAdapter
 
 from pipeline.files import replacing, replacing_folder, write_json
+from pipeline.search.vector_index import is_vector_index
 
 IndexKind = Literal["exact", "hnsw", "ivfpq"]
 INDEXES = Path("indexes")
@@ -137,8 +138,19 @@ def index_home(name: str) -> Path:
 
 
 def index_names() -> list[str]:
-    """The indexes that are there."""
-    return sorted(path.parent.name for path in INDEXES.glob("*/index.json"))
+    """The indexes of pictures that are there."""
+    folders = (path.parent for path in INDEXES.glob("*/index.json"))
+    return sorted(folder.name for folder in folders if not is_vector_index(folder))
+
+
+def find_index(name: str, path: Path) -> str | Path:
+    """What `--index` names: an index of vectors, by its folder here or in `indexes`, else the name
+    of one of pictures.
+    """
+    for place in (INDEXES / name, path):
+        if (place / "index.json").is_file():
+            return place if is_vector_index(place) else name
+    return name
 
 
 def file_sha256(path: Path) -> str:
@@ -152,6 +164,8 @@ def read_card(home: Path) -> IndexCard | None:
     Raises ValueError for a file that is no such card.
     """
     path = home / "index.json"
+    if is_vector_index(home):
+        raise ValueError(f"{home}: is an index of vectors: `l2s index add` extends it")
     try:
         return TypeAdapter(IndexCard).validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError:

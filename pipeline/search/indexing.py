@@ -14,7 +14,7 @@ from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.reader import enumerate_names, read_file
 from pipeline.embedding.embeddings import embed_pictures
 from pipeline.models.torch_encoder import TorchEncoder
-from pipeline.search.databases import image_id
+from pipeline.search.databases import class_of, image_id
 from pipeline.search.index import (
     IMAGE_COLUMNS,
     IndexCard,
@@ -142,7 +142,7 @@ def _entry(name: str, sha256: str, folder: Path) -> dict[str, Any]:
     return {
         "id": image_id(name),
         "name": name,
-        "class_name": name.partition("/")[0] if "/" in name else "",
+        "class_name": class_of(name),
         "sha256": sha256,
         "folder": str(folder.resolve()),
     }

@@ -1,7 +1,8 @@
 """One picture to its results: decoded, viewed, embedded by the chosen network, searched."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,16 @@ from pipeline.models.encoders import Encoder, open_encoder
 from pipeline.models.query_encoder import least_decoded_px, square_view
 from pipeline.paths import DatasetPaths
 from pipeline.search.champions import Champion, kept_champion
-from pipeline.search.databases import Database, Hit, open_database, open_study_database
+from pipeline.search.databases import (
+    Database,
+    Hit,
+    VectorDatabase,
+    open_database,
+    open_study_database,
+)
 from pipeline.search.index import require_card
 from pipeline.search.pictures import name_pictures
+from pipeline.search.upkeep import open_index
 from pipeline.teachers import teacher_card
 
 if TYPE_CHECKING:
@@ -170,7 +178,9 @@ class Answer:
     times_ms: dict[str, float]
 
 
-def search_picture(picture: Image.Image, encoder: Encoder, database: Database, k: int) -> Answer:
+def search_picture(
+    picture: Image.Image, encoder: Encoder, database: Database | VectorDatabase, k: int
+) -> Answer:
     """The `k` images of the database most similar to a picture in RGB.
 
     Raises ValueError where network and database do not fit.
@@ -194,7 +204,7 @@ class Searcher:
 
     named: NamedNetwork
     encoder: Encoder
-    database: Database
+    database: Database | VectorDatabase
 
     def search(
         self,
@@ -222,21 +232,28 @@ class Searcher:
         return found
 
 
+@contextmanager
 def open_searcher(
     params_for: ParamsFor,
     network: str | None,
     dataset: str | None,
-    index: str | None,
+    index: str | Path | None,
     *,
     newest: bool = False,
-) -> Searcher:
-    """Open the network as `choose_network` finds it, and the database of the data set or the index.
+) -> Iterator[Searcher]:
+    """Open the network as `choose_network` finds it, and the database of the data set or the index:
+    one of pictures by its name, one of vectors by its folder.
 
     Raises ValueError for names that are not there or do not agree, and files that cannot be read.
     """
-    params, named = _choose(params_for, network, dataset, index, newest=newest)
+    named_index = None if isinstance(index, Path) else index
+    params, named = _choose(params_for, network, dataset, named_index, newest=newest)
     encoder = open_query_encoder(named, params.threads)
-    return Searcher(named, encoder, open_database(named.dataset, index))
+    if isinstance(index, Path):
+        with open_index(index) as opened:
+            yield Searcher(named, encoder, VectorDatabase(index.name, opened))
+    else:
+        yield Searcher(named, encoder, open_database(named.dataset, named_index))
 
 
 def open_query_encoder(named: NamedNetwork, threads: int) -> Encoder:

@@ -3,7 +3,7 @@
 They depend on no study: an index is a folder, and what it holds are vectors by their ids.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from pipeline.datasets.reader import enumerate_names
 from pipeline.datasets.vector_batches import UNIT_TOLERANCE, VectorBatch
 from pipeline.datasets.vectors import Vectors, read_vectors
 from pipeline.files import replacing_folder
@@ -25,6 +26,7 @@ from pipeline.search.vector_index import (
     VectorIndexCard,
     chosen,
     contents,
+    is_vector_index,
     joined,
     read_card,
     sample_rows,
@@ -125,6 +127,18 @@ def add_vectors(folder: Path, source: Path) -> Change:
     return Change(step.absent, step.changed, removed, unchanged)
 
 
+def remove_vectors(folder: Path, ids: Sequence[str]) -> int:
+    """Take vectors out of an index; how many were there. Raises ValueError where none was."""
+    with _writing(folder), open_index(folder) as index:
+        removed = index.delete(ids)
+    if not removed:
+        raise ValueError(
+            f"{folder}: holds none of {enumerate_names(ids)}: an id is the path of an image below "
+            "the folder that was embedded, as a search shows it"
+        )
+    return removed
+
+
 def _told(network: str, dim: int) -> str:
     return f"{dim} numbers by the network {network[:12] or 'that nobody knows'}"
 
@@ -215,7 +229,8 @@ def verify_index(folder: Path) -> Verified:
 
 def index_folders(folder: Path) -> list[Path]:
     """The indexes of vectors that are a folder, or lie below it."""
-    return sorted(path.parent for path in folder.glob(f"**/{CARD}"))
+    places = (path.parent for path in folder.glob(f"**/{CARD}"))
+    return sorted(place for place in places if is_vector_index(place))
 
 
 @contextmanager

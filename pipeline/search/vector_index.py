@@ -97,6 +97,12 @@ def read_card(folder: Path) -> VectorIndexCard:
         ) from error
 
 
+def is_vector_index(folder: Path) -> bool:
+    """Whether a folder has the card of such an index: those of pictures have one of other form."""
+    path = folder / CARD
+    return path.is_file() and '"format"' in path.read_text(encoding="utf-8", errors="replace")
+
+
 def contents(batch: VectorBatch) -> list[str]:
     """What tells whether a row has changed: the hash of the image, or where nobody knows it, that
     of the vector in float16, which the normalising of one that was stored does not change.

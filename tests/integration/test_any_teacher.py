@@ -154,9 +154,9 @@ def test_an_onnx_file_teaches_and_is_searched(
     assert teacher["backbone"] == "onnx/theirs"
     assert float(teacher["gmacs"]) == 32 * 32 * DIM * 27 / 1e9
     params = load_params()
-    searcher = open_searcher(lambda *_: params, "teacher", None, None)
     first = Image.open(first_image(tmp_path)).convert("RGB")
-    answer = search_picture(first, searcher.encoder, searcher.database, 1)
+    with open_searcher(lambda *_: params, "teacher", None, None) as searcher:
+        answer = search_picture(first, searcher.encoder, searcher.database, 1)
     assert answer.hits[0].row == 0
     assert answer.hits[0].similarity == pytest.approx(1, abs=1e-5)
     named = choose_network(params, "teacher", None)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,10 +18,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline.cli import __main__ as cli
+from pipeline.datasets.vector_batches import VectorBatch
+from pipeline.datasets.vectors import write_vectors
 from pipeline.files import file_md5
 from pipeline.flows.run_state import hold_workspace
 from pipeline.models.weights import load_network, save_network
 from pipeline.search.champions import Champion, keep_champion
+from pipeline.search.databases import open_study_database
 from tests.made_study import STUDENT, make_finished_study, write_test_images
 
 
@@ -106,6 +110,32 @@ def _searched_alone(photo: Path) -> tuple[list[dict[str, Any]], set[str]]:
     )
     (query,) = json.loads(done.stdout)["queries"]
     return query["results"], set(json.loads(done.stderr.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw", "lancedb", "qdrant"])
+def test_a_picture_is_found_in_an_index_of_vectors(study: Path, photo: Path, kind: str) -> None:
+    if kind in ("lancedb", "qdrant"):
+        pytest.importorskip({"lancedb": "lancedb", "qdrant": "qdrant_client"}[kind])
+    studied = open_study_database("emblems")
+    names = [f"{name}/{number}.jpg" for number, name in enumerate(studied.class_names)]
+    batch = VectorBatch(names, np.array(studied.vectors), [""] * len(names))
+    write_vectors(study / "vectors", [batch], network="n")
+    (study / "below").mkdir()
+    assert l2s("index", "build", "vectors", "--to", "below/i", "--kind", kind).exit_code == 0
+    answer = found(photo, "--network", "teacher", "-k", 3, "--index", "below/i")
+    assert (answer["database"], answer["database_images"]) == ("i", 30)
+    expected = found(photo, "--network", "teacher", "-k", 3)["queries"][0]["results"]
+    for hit, other in zip(answer["queries"][0]["results"], expected, strict=True):
+        assert hit["name"] == names[other["row"]]
+        assert hit["class_name"] == names[other["row"]].partition("/")[0]
+        assert hit["similarity"] == pytest.approx(other["similarity"], abs=1e-5)
+    assert "i, 30 vectors" in l2s("search", photo, "--index", "below/i", "--html", "p.html").stdout
+    short = VectorBatch(names, np.array(studied.vectors)[:, :3], [""] * len(names))
+    write_vectors(study / "short", [short])
+    l2s("index", "build", "short", "--to", "short-index", "--kind", kind)
+    refused = l2s("search", photo, "--index", "short-index")
+    assert refused.exit_code == 2
+    assert "they come from different networks" in refused.stderr
 
 
 def test_a_picture_may_be_decoded_to_a_fraction_of_its_size(study: Path, photo: Path) -> None:

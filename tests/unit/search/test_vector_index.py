@@ -1,5 +1,6 @@
 """Every kind of index gives what an exact search gives, keeps in step, and tells its faults."""
 
+import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import read_vectors, write_vectors
 from pipeline.files import write_text
 from pipeline.search import faiss_index, upkeep
+from pipeline.search.index import find_index, index_names, require_card
 from pipeline.search.upkeep import add_vectors, build_index, open_index, regrouped, verify_index
 from pipeline.search.vector_index import CARD, Kind, contents, exact_neighbours
 
@@ -252,3 +254,47 @@ def test_the_commands_need_no_study(
     monkeypatch.setattr(faiss_index.FaissIndex, "damage", lambda self: ["part: damaged"])
     assert "error: part: damaged" in l2s("index", "verify", "indexes/a", code=1)
     assert "is no index" in l2s("index", "verify", "indexes", code=2)
+
+
+def test_removal_says_where_copies_remain(
+    tmp_path: Path, source: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures = tmp_path / "pictures"
+    (pictures / IDS[0]).parent.mkdir(parents=True)
+    (pictures / IDS[0]).write_bytes(b"jpg")
+    origin = {"origin": json.dumps({"source": str(pictures)})}
+    pq.write_table(
+        pa.table({"a": [0]}).replace_schema_metadata(origin), source / "manifest.parquet"
+    )
+    build_index(Path("i"), source, kind)
+    build_index(Path("indexes/other"), source, "exact")
+    said = l2s("index", "remove", "i", IDS[0], IDS[1], "unknown")
+    assert "i: 2 of 3 removed; searches find them no more" in said
+    assert f"remains  vectors {source}: 2 (" in said
+    assert f"remains  pictures {pictures}: 1 (the files themselves)" in said
+    assert f"remains  index {tmp_path / 'indexes' / 'other'}: 2 (" in said
+    assert ("remains  i: " in said) == (kind != "qdrant")
+    with open_index(Path("i")) as index:
+        assert len(index) == ROWS - 2
+    assert "holds none of unknown" in l2s("index", "remove", "i", "unknown", code=2)
+
+
+def test_ids_to_remove_may_come_as_a_list(tmp_path: Path, source: Path) -> None:
+    build_index(tmp_path / "i", source, "exact")
+    command = ["index", "remove", str(tmp_path / "i"), "-"]
+    done = CliRunner().invoke(cli.app, command, input=f"{IDS[3]}\n\n{IDS[4]}\n")
+    assert "2 of 2 removed" in done.output
+
+
+def test_an_index_of_vectors_in_the_folder_of_indexes_is_no_index_of_pictures(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build_index(Path("indexes/a"), source, "exact")
+    assert index_names() == []
+    with pytest.raises(ValueError, match="is an index of vectors"):
+        require_card("a")
+    assert find_index("a", Path("a")) == Path("indexes/a")
+    assert find_index("indexes/a", Path("indexes/a")) == Path("indexes/a")
+    assert find_index("b", Path("b")) == "b"
