@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import attach, audit, export, index, operations, recommend, search
+from pipeline.cli import attach, audit, embed, export, index, operations, recommend, search
 from pipeline.cli.errors import OneStudy, Workspace, end_flow, errors_in_words, workspace
 from pipeline.cli.settings import read_setting
 from pipeline.files import expand_home
@@ -270,6 +270,7 @@ def _given_file(option: str, file: Path, here: Path) -> str:
 
 
 app.add_typer(attach.app)
+app.add_typer(embed.app)
 app.add_typer(search.app)
 app.add_typer(audit.app)
 app.add_typer(index.app, name="index")

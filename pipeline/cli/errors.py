@@ -33,6 +33,7 @@ EXTRAS = {
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
     **dict.fromkeys(("lancedb", "qdrant_client"), "vectors"),
     "s3fs": "storage",
+    "ray": "ray",
 }
 
 

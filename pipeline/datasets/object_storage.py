@@ -5,7 +5,8 @@ file or message of this program holds one.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from pipeline.datasets.decode import UnreadableImage
@@ -56,10 +57,22 @@ def read_object(address: str, name: str) -> bytes:
 
     shown = shown_address(address)
     try:
-        with fsspec.open(address, "rb") as file:
+        with store_errors(shown), fsspec.open(address, "rb") as file:
             content: bytes = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError as error:
         raise UnreadableImage(name, f"there is no {shown}") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise UnreadableImage(name, f"has more than {MAX_FILE_BYTES} bytes")
+    return content
+
+
+@contextmanager
+def store_errors(shown: str) -> Iterator[None]:
+    """What a store, or the lack of its library, raises, as DatasetError; but FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
     except ImportError as error:
         raise DatasetError(
             f"{shown}: {error}: pip install 'large-to-small[storage]' brings s3fs; gs:// needs "
@@ -67,10 +80,9 @@ def read_object(address: str, name: str) -> bytes:
         ) from error
     except _store_faults() as error:
         reason = type(error).__name__  # its words may hold a key
-        raise DatasetError(f"{shown}: the store cannot be read ({reason})") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise UnreadableImage(name, f"has more than {MAX_FILE_BYTES} bytes")
-    return content
+        raise DatasetError(
+            f"{shown}: the store cannot be reached, or refuses ({reason})"
+        ) from error
 
 
 def _store_faults() -> tuple[type[Exception], ...]:

@@ -72,7 +72,8 @@ class DatasetReader:
     the list has and the archive has not (a subset only). `passed_over`: files that are no part of
     the data set, such as text files in a folder of images. `class_order`: the names of the classes
     in official order, where the images come in another. `positions`: of each class, or without
-    classes of each image, in [0, 1), where they decide which validate.
+    classes of each image, in [0, 1), where they decide which validate. `files`: of each image,
+    where a table names one.
     """
 
     images: tuple[ListedImage, ...]
@@ -82,6 +83,7 @@ class DatasetReader:
     passed_over: tuple[str, ...] = ()
     class_order: tuple[str, ...] = ()
     positions: Mapping[str, float] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -65,11 +65,15 @@ def list_table(table: Path, allow: Sequence[str]) -> DatasetReader:
     check_names(str(table), images)
     if "split" in texts:
         check_split(str(table), images)
-    place = places[0]
+    place, files = places[0], {}
     if place == "image":
         read = _image_reader(table, texts["id"])
     elif place == "path":
-        read = _path_reader(table, texts["id"], texts["path"])
+        files = _files(table, texts["id"], texts["path"])
+
+        def read(name: str) -> bytes:
+            return read_file(files[name], name)
+
     else:
         for address in texts["uri"]:
             check_address(str(table), address, allow)
@@ -78,7 +82,7 @@ def list_table(table: Path, allow: Sequence[str]) -> DatasetReader:
         def read(name: str) -> bytes:
             return read_object(addresses[name], name)
 
-    return DatasetReader(tuple(images), read)
+    return DatasetReader(tuple(images), read, files=files)
 
 
 def _listed(table: Path, texts: dict[str, list[str]]) -> list[ListedImage]:
@@ -151,11 +155,10 @@ def _unreadable(table: Path, error: Exception) -> DatasetError:
     return DatasetError(f"{table}: cannot be read: {' '.join(str(error).split())}")
 
 
-def _path_reader(table: Path, ids: list[str], paths: list[str]) -> Callable[[str], bytes]:
+def _files(table: Path, ids: list[str], paths: list[str]) -> dict[str, Path]:
     folder = Path(os.path.realpath(table.parent))
-    files = {one: folder / path for one, path in zip(ids, paths, strict=True)}
     check_files(table, paths)
-    return lambda name: read_file(files[name], name)
+    return {one: folder / path for one, path in zip(ids, paths, strict=True)}
 
 
 def _image_reader(table: Path, ids: list[str]) -> Callable[[str], bytes]:

@@ -1,0 +1,101 @@
+"""`l2s embed`: any number of images to vectors on disk, resumed wherever it was stopped."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline.cli.errors import Workspace, workspace
+
+app = typer.Typer()
+
+
+@app.command()
+def embed(
+    source: Annotated[
+        str, typer.Argument(help="A folder, a table, a folder of tar shards, or s3://BUCKET/NAME.")
+    ],
+    to: Annotated[str, typer.Option(help="A folder of vectors, or s3://BUCKET/NAME.")],
+    network: Annotated[
+        str, typer.Option(help="teacher, a key of params.students, or a file of a network.")
+    ] = "teacher",
+    dataset: Annotated[
+        str | None, typer.Option(help="Whose network; by default the first data set's.")
+    ] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="ray: also several machines (RAY_ADDRESS).")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="By default one a core, or one beside a GPU.")
+    ] = None,
+    number: Annotated[
+        Literal["float16", "float32"], typer.Option(help="Of the vectors on disk.")
+    ] = "float16",
+    reduced_decode: Annotated[
+        bool, typer.Option("--reduced-decode", help="Decode large JPEGs smaller: faster, inexact.")
+    ] = False,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="s3://BUCKET that a table names; may be repeated.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only embed one image a shard anew, and compare.")
+    ] = False,
+) -> None:
+    """Embed what DEST lacks of SOURCE: new images, changed ones; deleted ones get tombstones.
+
+    Stopped or killed, the same command goes on where it was, and ends with the same bytes. Images
+    that cannot be read stand in unreadable.parquet; they are counted, and are no failure.
+    """
+    with workspace() as study:
+        from pipeline.datasets.picture_sources import picture_source
+        from pipeline.embedding.destination import destination_of
+        from pipeline.embedding.golden import check_golden
+        from pipeline.embedding.sharded import embed_source
+        from pipeline.embedding.shards import Job
+
+        is_cpu = study.device.type == "cpu"
+        job = Job(
+            picture_source(source, study.here, allow or ()),
+            destination_of(to, study.here),
+            _network(network, dataset, study),
+            number,
+            reduced_decode,
+            is_cpu,
+        )
+        if check:
+            found = check_golden(job)
+            typer.echo(
+                f"{found.checked} shards checked, {found.passed_over} without an image that is as "
+                f"it was; least cosine {found.least_cosine:.5f}"
+            )
+            return
+        if engine == "ray":
+            from pipeline.embedding.ray_engine import RayEngine as Engine
+        else:
+            from pipeline.embedding.local import LocalEngine as Engine
+        report = embed_source(
+            job,
+            engine=Engine,
+            workers=workers or (os.cpu_count() or 1 if is_cpu else 1),
+            tell=lambda line: typer.echo(line, err=True),
+        )
+    typer.echo(f"{report.embedded} images embedded in {report.shards} shards: {to}")
+    if report.unreadable:
+        typer.echo(
+            f"warning: {report.unreadable} images cannot be read: they and the reasons stand in "
+            f"{to.rstrip('/')}/unreadable.parquet",
+            err=True,
+        )
+
+
+def _network(given: str, dataset: str | None, study: Workspace) -> Path:
+    """The file of a network. Raises ValueError for one that is not there."""
+    from pipeline.search.search import choose_network
+
+    if not given.endswith(".safetensors"):
+        return choose_network(study.params_for(dataset, given), given, dataset).trained().resolve()
+    file = study.path(Path(given)).resolve()
+    if not file.is_file():
+        raise ValueError(f"--network {given}: there is no such file")
+    return file

@@ -1,0 +1,201 @@
+"""Any number of images, wherever they lie: listed in batches, and read by their ids.
+
+A folder at any depth, object storage below an address, a table, or tar shards. Of folders and
+storage one sub-folder's list is held at a time, as Arrow columns; of tables and shards all of it.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from pipeline.datasets.object_storage import (
+    check_address,
+    read_object,
+    shown_address,
+    store_errors,
+)
+from pipeline.datasets.reader import (
+    DatasetError,
+    DatasetReader,
+    is_image_name,
+    is_system_name,
+    read_file,
+)
+from pipeline.datasets.tables import list_table
+from pipeline.datasets.tars import list_tars
+
+# `bytes` is 0 where unknown. `stamp`: as long as it is the same the image is, too.
+LISTING = pa.schema([("id", pa.large_string()), ("bytes", pa.int64()), ("stamp", pa.string())])
+ROWS_AT_ONCE = 1 << 14
+_STAMPS = ("ETag", "etag", "mtime", "LastModified", "created")  # what stores tell of an object
+
+
+class _Entry(NamedTuple):
+    name: str
+    is_folder: bool
+    size_bytes: int
+    stamp: str
+
+
+@dataclass(frozen=True)
+class PictureSource:
+    """Where images lie: an absolute path, or an address SCHEME://BUCKET/NAME.
+
+    allow: SCHEME://BUCKET of the addresses that a table may name.
+    """
+
+    address: str
+    allow: tuple[str, ...] = ()
+
+    @property
+    def is_remote(self) -> bool:
+        return "://" in self.address
+
+    def listing(self) -> Iterator[pa.Table]:
+        """All images as tables of `LISTING`, in the same order as long as they stay.
+
+        Raises DatasetError for a source that is not there or is refused, as `list_table`,
+        `list_tars` and `check_address` do.
+        """
+        if (reader := self._reader()) is not None:
+            yield from _tables(_reader_rows(reader, Path(self.address)))
+        elif self.is_remote:
+            yield from _walk(_store_entries(self.address))
+        else:
+            yield from _walk(_folder_entries(Path(self.address)))
+
+    def open(self) -> Callable[[str], bytes]:
+        """A function that gives the encoded image of an id.
+
+        It raises UnreadableImage, and DatasetError where a store cannot be reached.
+        """
+        if (reader := self._reader()) is not None:
+            return reader.read
+        if self.is_remote:
+            return lambda name: read_object(f"{self.address}/{name}", name)
+        return lambda name: read_file(Path(self.address, name), name)
+
+    def _reader(self) -> DatasetReader | None:
+        """The reader of a table or of tar shards."""
+        place = Path(self.address)
+        if self.is_remote:
+            return None
+        if place.is_dir():
+            return list_tars(place) if any(place.glob("*.tar")) else None
+        return list_table(place, self.allow)
+
+
+def picture_source(given: str, here: Path, allow: Iterable[str] = ()) -> PictureSource:
+    """The source that a user names: an address, or a path that refers to the folder `here`.
+
+    Raises DatasetError for an address of no known form, and one that holds a password.
+    """
+    if "://" not in given:
+        return PictureSource(str((here / given).resolve()), tuple(allow))
+    parts = urlsplit(given)
+    check_address("SOURCE", given, [f"{parts.scheme}://{parts.netloc}"])
+    return PictureSource(given.rstrip("/"))
+
+
+def _tables(rows: Iterable[tuple[str, int, str]]) -> Iterator[pa.Table]:
+    left = iter(rows)
+    while some := list(islice(left, ROWS_AT_ONCE)):
+        columns = [list(column) for column in zip(*some, strict=True)]
+        yield pa.table(columns, schema=LISTING)
+
+
+def _walk(entries: Callable[[str], Iterable[_Entry]]) -> Iterator[pa.Table]:
+    """The images of a tree of folders; `entries` gives what lies in one, by its path below."""
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        folders: list[str] = []
+
+        def images(below: str = below, folders: list[str] = folders) -> Iterator[tuple]:
+            for entry in entries(below):
+                if entry.name.startswith(".") or is_system_name(entry.name):
+                    continue
+                if any("\ud800" <= letter <= "\udfff" for letter in entry.name):
+                    raise DatasetError(f"{below}{entry.name!a}: is no name in UTF-8: rename it")
+                if entry.is_folder:
+                    folders.append(f"{below}{entry.name}/")
+                elif is_image_name(entry.name):
+                    yield below + entry.name, entry.size_bytes, entry.stamp
+
+        found = pa.concat_tables([LISTING.empty_table(), *_tables(images())])
+        yield from (one for one in (found.sort_by("id"),) if len(one))
+        waiting += sorted(folders, reverse=True)
+
+
+def _folder_entries(root: Path) -> Callable[[str], Iterable[_Entry]]:
+    if not root.is_dir():
+        raise DatasetError(f"{root}: there is no such folder, table or address")
+
+    def entries(below: str) -> Iterator[_Entry]:
+        with os.scandir(root / below) as found:
+            for entry in found:
+                if entry.is_dir():
+                    if entry.is_symlink():
+                        raise DatasetError(
+                            f"{root / below / entry.name}: is a link to a folder, whose changes go "
+                            "unnoticed: put the folder there"
+                        )
+                    yield _Entry(entry.name, True, 0, "")
+                else:
+                    yield _Entry(entry.name, False, *_file_state(Path(entry.path)))
+
+    return entries
+
+
+def _file_state(file: Path) -> tuple[int, str]:
+    """Size and time of change; of a link to nowhere, which reading will tell, none."""
+    try:
+        state = file.stat()
+    except OSError:
+        return 0, ""
+    return state.st_size, str(state.st_mtime_ns)
+
+
+def _store_entries(address: str) -> Callable[[str], Iterable[_Entry]]:
+    shown = shown_address(address)
+
+    def entries(below: str) -> Iterator[_Entry]:
+        import fsspec
+
+        try:
+            with store_errors(shown):
+                store, root = fsspec.url_to_fs(address)
+                place = f"{root}/{below}".rstrip("/")
+                store.invalidate_cache()
+                found = store.ls(place, detail=True)
+                store.invalidate_cache()
+        except FileNotFoundError as error:
+            raise DatasetError(f"{shown}: there is nothing at this address") from error
+        for one in found:
+            name = one["name"].rstrip("/").rpartition("/")[2]
+            if one["name"].rstrip("/") != place:
+                stamp = next((str(one[key]) for key in _STAMPS if one.get(key)), "")
+                yield _Entry(name, one["type"] == "directory", one.get("size") or 0, stamp)
+
+    return entries
+
+
+def _reader_rows(reader: DatasetReader, place: Path) -> Iterator[tuple[str, int, str]]:
+    """Images whose stamp is that of all files that hold them, where they are no files of their own.
+
+    A table's addresses are not asked: a change behind one that stays the same goes unnoticed.
+    """
+    files = sorted(place.glob("*.tar")) if place.is_dir() else [place]
+    states = repr([(file.name, *_file_state(file)) for file in files])
+    whole = hashlib.sha256(states.encode()).hexdigest()[:16]
+    for image in reader.images:
+        file = reader.files.get(image.name)
+        size_bytes, stamp = _file_state(file) if file else (0, whole)
+        yield image.name, size_bytes, stamp

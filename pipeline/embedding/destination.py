@@ -1,0 +1,118 @@
+"""The folder that vectors are written to: on a disk, or in a store by an fsspec address."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+
+from pipeline.datasets.object_storage import check_address, shown_address, store_errors
+from pipeline.files import replacing
+
+_LOCK = ".embed.lock"
+
+
+def destination_of(given: str, here: Path) -> "Destination":
+    """What a user names: an address, or a path that refers to the folder `here`.
+
+    Raises DatasetError for an address of no known form, and one that holds a password.
+    """
+    if "://" not in given:
+        return Destination(str((here / given).resolve()))
+    parts = urlsplit(given)
+    check_address("--to", given, [f"{parts.scheme}://{parts.netloc}"])
+    return Destination(given.rstrip("/"))
+
+
+@dataclass(frozen=True)
+class Destination:
+    """An absolute path or SCHEME://BUCKET/NAME. A file is there whole or not at all.
+
+    On a disk it is written beside and renamed; a store shows an object when all of it is there.
+    All raise DatasetError for a store that cannot be reached, OSError for a full disk.
+    """
+
+    address: str
+
+    @property
+    def is_remote(self) -> bool:
+        return "://" in self.address
+
+    def names(self) -> frozenset[str]:
+        """The names of the files that are there."""
+        if not self.is_remote:
+            folder = Path(self.address)
+            return (
+                frozenset(one.name for one in folder.iterdir()) if folder.is_dir() else frozenset()
+            )
+        store, root = self._store()
+        with store_errors(shown_address(self.address)):
+            store.invalidate_cache()
+            found = store.ls(root, detail=False) if store.exists(root) else []
+        return frozenset(one.rstrip("/").rpartition("/")[2] for one in found)
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file, in place of what is there."""
+        with self.replacing(name) as file:
+            file.write_bytes(content)
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """A temporary path on this machine's disk, what is written to which takes the name."""
+        if not self.is_remote:
+            with replacing(Path(self.address, name)) as temporary:
+                yield temporary
+            return
+        with TemporaryDirectory() as folder:
+            temporary = Path(folder, name)
+            yield temporary
+            store, root = self._store()
+            with store_errors(shown_address(self.address)):
+                store.put_file(str(temporary), f"{root}/{name}")
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[IO[bytes]]:
+        """A file to read from any place in it. Raises FileNotFoundError."""
+        if not self.is_remote:
+            with Path(self.address, name).open("rb") as file:
+                yield file
+            return
+        store, root = self._store()
+        with store_errors(shown_address(self.address)), store.open(f"{root}/{name}", "rb") as file:
+            yield file
+
+    def read(self, name: str) -> bytes:
+        """All of a file. Raises FileNotFoundError."""
+        with self.opened(name) as file:
+            return file.read()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """As the only one that embeds into a folder of this machine. Raises ValueError.
+
+        In a store nobody is kept out: two would write the same bytes twice.
+        """
+        if self.is_remote:
+            with nullcontext():
+                yield
+            return
+        folder = Path(self.address)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / _LOCK, timeout=0):
+                for left in folder.glob(".*.part"):  # by processes that were killed
+                    left.unlink(missing_ok=True)
+                yield
+        except Timeout as error:
+            raise ValueError(f"{folder}: another `l2s embed` is writing to it") from error
+
+    def _store(self) -> tuple[Any, str]:
+        import fsspec
+
+        with store_errors(shown_address(self.address)):
+            store, root = fsspec.url_to_fs(self.address)
+        return store, root.rstrip("/")

@@ -1,0 +1,71 @@
+"""What lies beside the vectors of a destination: card, tombstones, unreadable images."""
+
+import json
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.datasets.vectors import CARD, TOMBSTONES, UNREADABLE, VectorsCard
+from pipeline.embedding.destination import Destination
+from pipeline.embedding.manifest import open_manifest, output_name
+from pipeline.embedding.shards import UNREADABLE_KEY
+
+_TOMBSTONE = pa.schema([("id", pa.string()), ("content", pa.string()), ("file", pa.string())])
+_FAILURE = pa.schema([("id", pa.string()), ("reason", pa.string())])
+
+
+def write_lists(destination: Destination, network: str, dim: int) -> int:
+    """Write card, tombstones and unreadable images by the manifest and the files that are there.
+
+    Returns the number of unreadable images. network: digest of network and preprocessing.
+    """
+    names = destination.names()
+    gone = _write(destination, TOMBSTONES, _TOMBSTONE, _tombstones(destination, network, names))
+    failures = _write(destination, UNREADABLE, _FAILURE, _failures(destination, network, names))
+    card = VectorsCard(dim=dim, network=network, tombstones=gone)
+    destination.put(CARD, (card.model_dump_json(indent=2) + "\n").encode())
+    return failures
+
+
+def _write(
+    destination: Destination, name: str, schema: pa.Schema, tables: Iterator[pa.Table]
+) -> int:
+    """Write a list, a shard at a time; how many rows it has."""
+    rows = 0
+    with destination.replacing(name) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+            rows += len(table)
+    return rows
+
+
+def _tombstones(
+    destination: Destination, network: str, names: frozenset[str]
+) -> Iterator[pa.Table]:
+    with open_manifest(destination) as manifest:
+        for number in range(len(manifest)):
+            shard = manifest[number]
+            file = output_name(shard.digest, network)
+            if not any(shard.gone) or file not in names:
+                continue
+            gone = {name for name, is_gone in zip(shard.ids, shard.gone, strict=True) if is_gone}
+            with destination.opened(file) as opened:
+                rows = pq.read_table(opened, columns=["id", "content"]).to_pylist()
+            found = [row | {"file": file} for row in rows if row["id"] in gone]
+            yield pa.Table.from_pylist(found, schema=_TOMBSTONE)
+
+
+def _failures(destination: Destination, network: str, names: frozenset[str]) -> Iterator[pa.Table]:
+    with open_manifest(destination) as manifest:
+        for number, summary in enumerate(manifest.summaries()):
+            file = output_name(summary.digest, network)
+            if file not in names:
+                continue
+            with destination.opened(file) as opened:
+                said = json.loads(pq.read_schema(opened).metadata[UNREADABLE_KEY])
+            if said:
+                shard = manifest[number]
+                gone = dict(zip(shard.ids, shard.gone, strict=True))
+                found = [{"id": one, "reason": why} for one, why in said if not gone[one]]
+                yield pa.Table.from_pylist(found, schema=_FAILURE)

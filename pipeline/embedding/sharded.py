@@ -1,0 +1,111 @@
+"""A source to vectors, shard by shard: killed at any moment, the next start goes on."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.datasets.vectors import CARD
+from pipeline.embedding.lists import write_lists
+from pipeline.embedding.local import LocalEngine
+from pipeline.embedding.manifest import SHARD_IMAGES, ShardSummary, open_manifest, output_name
+from pipeline.embedding.planning import Changes, plan
+from pipeline.embedding.shards import Job, Sample, ShardReport, peak_bytes
+from pipeline.progress import Progress
+
+SAMPLED = 64  # images, for the estimate
+_ROW_BYTES = 96  # of an id and a hash
+
+
+class Engine(Protocol):
+    """What distributes shards."""
+
+    def sample(self, number: int, images: int) -> Sample: ...
+
+    def write(self, numbers: Iterable[int]) -> Iterator[ShardReport]: ...
+
+
+@dataclass(frozen=True)
+class EmbeddingReport:
+    """What a run did: `embedded` images of `changes.images`; all unreadable ones of the source."""
+
+    changes: Changes
+    shards: int
+    embedded: int
+    unreadable: int
+    worker_bytes: int
+
+
+def embed_source(
+    job: Job,
+    *,
+    engine: Callable[[Job, int], AbstractContextManager[Engine]] = LocalEngine,
+    workers: int = 1,
+    shard_images: int = SHARD_IMAGES,
+    tell: Callable[[str], None] = lambda _: None,
+) -> EmbeddingReport:
+    """Embed what a destination lacks of a source; `tell` gets the estimate before it starts.
+
+    engine: what distributes the shards, given job and workers.
+
+    Raises ValueError as `plan` and `ShardEmbedder` do, and WorkerEndedError.
+    """
+    digest = job.digest()
+    with job.destination.alone():
+        changes = plan(job.destination, job.source, digest, shard_images)
+        tell(
+            f"{changes.images} images: {changes.added} new, {changes.changed} changed, "
+            f"{changes.deleted} deleted"
+        )
+        names = job.destination.names()
+        if CARD in names:
+            write_lists(job.destination, digest, job.dim)  # readers are given nothing that is gone
+        with open_manifest(job.destination) as manifest:
+            cut = enumerate(manifest.summaries())
+            pending = [(n, one) for n, one in cut if output_name(one.digest, digest) not in names]
+        left, most = sum(one.images for _, one in pending), 0
+        if pending:
+            with engine(job, workers) as opened:
+                first, one = pending[0]
+                sample = opened.sample(first, min(SAMPLED, one.images))
+                for line in estimate(job, [one for _, one in pending], sample, workers):
+                    tell(line)
+                with Progress("embedding", left, unit="image") as progress:
+                    for report in opened.write([number for number, _ in pending]):
+                        most = max(most, report.memory_bytes)
+                        progress.advance(report.images)
+        unreadable = write_lists(job.destination, digest, job.dim)
+    return EmbeddingReport(changes, len(pending), left, unreadable, most)
+
+
+def estimate(
+    job: Job, pending: Sequence[ShardSummary], sample: Sample, workers: int
+) -> Iterator[str]:
+    """What the shards that are left will take, in words: bytes, time and memory."""
+    images, read_bytes = sum(one.images for one in pending), sum(one.bytes for one in pending)
+    read = f", {size_text(read_bytes)} to read" if read_bytes else ""
+    number_bytes = 2 if job.number == "float16" else 4
+    written = images * (job.dim * number_bytes + _ROW_BYTES)
+    yield f"to embed: {images} images in {len(pending)} shards{read}, {size_text(written)} to write"
+    time_s = images * sample.image_s / workers
+    memory = workers * sample.memory_bytes + peak_bytes()
+    yield (
+        f"estimate: {time_text(time_s)} ({1000 * sample.image_s:.3g} ms an image and worker, "
+        f"{workers} workers), {size_text(memory)} of memory"
+    )
+
+
+def size_text(count: float) -> str:
+    """Bytes in the largest unit of which there is one."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} bytes"
+        count /= 1024
+    return f"{count:.3g} TiB"
+
+
+def time_text(seconds: float) -> str:
+    """A time in seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,209 @@
+"""One shard of images to its file of vectors: the same bytes on every engine and at every try."""
+
+import hashlib
+import io
+import json
+import resource
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float
+
+from pipeline.datasets.decode import UnreadableImage, decode_image, pixel_count
+from pipeline.datasets.picture_sources import PictureSource
+from pipeline.devices import loading_threads, resolve_device
+from pipeline.embedding.destination import Destination
+from pipeline.embedding.embeddings import BATCH_IMAGES, LARGE_PIXELS, VIEWS_AHEAD, made_ahead
+from pipeline.embedding.manifest import open_manifest, output_name
+from pipeline.files import known_md5
+from pipeline.models.embedder import Embedder, unit_range
+from pipeline.models.folding import folded
+from pipeline.models.query_encoder import least_decoded_px
+from pipeline.teachers import teacher_card
+from pipeline.teachers.teacher import open_teacher
+from pipeline.views.evaluation import evaluation_view
+
+Number = Literal["float16", "float32"]
+UNREADABLE_KEY = b"unreadable"  # of a file's metadata: a list of ids and reasons
+VIEW_FORM = 1  # to be raised with a change of decoding or view that changes vectors
+STORE_THREADS = 8  # that wait for a store beside a CPU
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker is told: paths and addresses, no objects.
+
+    network: the file of a teacher or student, absolute. number: of the vectors. is_reduced: large
+    JPEGs are decoded smaller. is_cpu: a worker computes with one thread.
+    """
+
+    source: PictureSource
+    destination: Destination
+    network: Path
+    number: Number = "float16"
+    is_reduced: bool = False
+    is_cpu: bool = True
+
+    @property
+    def dim(self) -> int:
+        return int(teacher_card(self.network)["dim"])
+
+    def digest(self) -> str:
+        """What vectors depend on beside the image: network, view, decoding, number."""
+        parts = [known_md5(self.network), VIEW_FORM, self.number, self.is_reduced]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What became of a shard; `memory_bytes`: the most that the worker has held so far."""
+
+    number: int
+    images: int
+    unreadable: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What embedding some images took: seconds an image, and the worker's memory."""
+
+    image_s: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Unit vectors of the images that could be read, in order, and hashes of their bytes."""
+
+    ids: list[str]
+    vectors: Float[np.ndarray, "image dim"]
+    content: list[str]
+    failures: list[UnreadableImage]
+
+
+class ShardEmbedder:
+    """An open network and source. On a CPU it computes with one thread."""
+
+    def __init__(self, job: Job) -> None:
+        """Raises ValueError for a network that embeds nothing, and a device that is not there."""
+        self.job, self.digest = job, job.digest()
+        self.device = torch.device("cpu") if job.is_cpu else resolve_device(1)
+        torch.set_num_threads(1)
+        teacher = open_teacher(job.network, self.device)
+        self.size_px, self.network = teacher.size_px, teacher.network
+        if isinstance(self.network, Embedder):
+            self.network = folded(self.network, self.size_px)
+        self.read = job.source.open()
+        waits = job.source.is_remote or bool(job.source.allow)
+        beside_cpu = STORE_THREADS if waits else 0
+        self.threads = beside_cpu if job.is_cpu else loading_threads(self.device)
+        self._large = threading.Lock()
+
+    def write(self, number: int) -> ShardReport:
+        """Embed a shard of the manifest, and write its file.
+
+        Raises DatasetError for a store that cannot be reached, ValueError for vectors that are not
+        finite.
+        """
+        with open_manifest(self.job.destination) as manifest:
+            shard = manifest[number]
+        found = self.embed(shard.ids)
+        name = output_name(shard.digest, self.digest)
+        self.job.destination.put(name, vectors_file(found, self.job.number))
+        return ShardReport(number, len(shard.ids), len(found.failures), peak_bytes())
+
+    def sample(self, number: int, images: int) -> Sample:
+        """Embed the first images of a shard twice, and time the second go."""
+        with open_manifest(self.job.destination) as manifest:
+            ids = manifest[number].ids[:images]
+        self.embed(ids)
+        started_s = time.perf_counter()
+        self.embed(ids)
+        return Sample((time.perf_counter() - started_s) / len(ids), peak_bytes())
+
+    @torch.inference_mode()
+    def embed(self, ids: Sequence[str]) -> Embedded:
+        """Embed images in batches that depend on nothing but the images."""
+        found = Embedded([], np.empty((0, self.job.dim), np.float32), [], [])
+        parts = [found.vectors]
+        made = made_ahead(ids, self._view, self.threads, VIEWS_AHEAD)
+        while some := list(islice(made, BATCH_IMAGES)):
+            views = []
+            for one in some:
+                if isinstance(one, UnreadableImage):
+                    found.failures.append(one)
+                    continue
+                name, content, view = one
+                found.ids.append(name)
+                found.content.append(content)
+                views.append(view)
+            if views:
+                images = unit_range(torch.stack(views), self.device)
+                parts.append(self.network(images).float().cpu().numpy())
+        vectors = np.concatenate(parts)
+        if not np.isfinite(vectors).all():
+            bad = found.ids[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
+            raise ValueError(f"{self.job.network}: gives numbers that are not finite for {bad}")
+        return Embedded(found.ids, vectors, found.content, found.failures)
+
+    def _view(self, name: str) -> tuple[str, str, torch.Tensor] | UnreadableImage:
+        least_px = least_decoded_px(self.size_px) if self.job.is_reduced else None
+        try:
+            encoded = self.read(name)
+            with self._large if pixel_count(encoded) > LARGE_PIXELS else nullcontext():
+                view = evaluation_view(decode_image(encoded, name, least_px=least_px), self.size_px)
+        except UnreadableImage as failure:
+            return failure
+        return name, hashlib.sha256(encoded).hexdigest(), view
+
+
+def vectors_file(found: Embedded, number: Number) -> bytes:
+    """The Parquet file of a shard; equal vectors give equal bytes."""
+    dim = found.vectors.shape[1]
+    kind = pa.list_(pa.float16() if number == "float16" else pa.float32(), dim)
+    failures = json.dumps([[one.name, one.reason] for one in found.failures]).encode()
+    schema = pa.schema(
+        [("id", pa.string()), ("vector", kind), ("content", pa.string())],
+        metadata={UNREADABLE_KEY: failures},
+    )
+    values = pa.array(found.vectors.astype(number).ravel())
+    listed = pa.FixedSizeListArray.from_arrays(values, dim)
+    columns = [pa.array(found.ids, pa.string()), listed, pa.array(found.content, pa.string())]
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=schema), buffer)
+    return buffer.getvalue()
+
+
+@lru_cache(maxsize=1)
+def embedder(job: Job) -> ShardEmbedder:
+    """The worker's own, opened with its first shard."""
+    return ShardEmbedder(job)
+
+
+def write_shard(job: Job, number: int) -> ShardReport:
+    """As `ShardEmbedder.write`, in a process that is told no more."""
+    return embedder(job).write(number)
+
+
+def sample_shard(job: Job, number: int, images: int) -> Sample:
+    """As `ShardEmbedder.sample`."""
+    return embedder(job).sample(number, images)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
