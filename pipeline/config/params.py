@@ -49,10 +49,13 @@ class Dataset(Model):
 
 
 class Student(Model):
-    """A row of cells. `network` and `distillation` hold what differs from the data set's."""
+    """A row of cells. `network` and `distillation` hold what differs from the data set's;
+    `baseline`: whether a network learns from labels at its size, too, where the teacher did.
+    """
 
     dataset: str
     query_px: Positive
+    baseline: bool = True
     network: Annotated[dict[str, Any], Field(default_factory=dict)]
     distillation: Annotated[dict[str, Any], Field(default_factory=dict)]
 
@@ -92,7 +95,8 @@ class Params(Model):
 
     def has_baseline(self, key: str) -> bool:
         """Whether student `key` is compared with a network that learns from labels at its size."""
-        return self.datasets[self.students[key].dataset].teacher.kind == "trained"
+        student = self.students[key]
+        return student.baseline and self.datasets[student.dataset].teacher.kind == "trained"
 
     def teacher_seeds(self, dataset: str) -> tuple[int, ...]:
         """The seeds that have a teacher of their own: the first alone where none is trained."""

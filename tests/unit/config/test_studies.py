@@ -23,11 +23,16 @@ from pipeline.config.studies import (
 from pipeline.models.requirements import network_faults
 from tests.made_params import PARAMS
 
-NAMES = ["cars196", "cub200", "cub200_sample", "emblems", "folder", "images", "sop"]
+NAMES = ["cars196", "cub200", "cub200_sample", "emblems", "folder", "images"]
+NAMES += ["resolution_or_architecture", "sop", "tournament"]
 GIVEN = {
     "folder": {"inputs.folder": "images"},
     "images": {"inputs.images": "images"},
     "cub200_sample": {"inputs.cub200_sample": "a.tgz"},
+    "resolution_or_architecture": {
+        "inputs.resolution_or_architecture": "a.tgz",
+        "weights.mobilenet_v2-256": "a.safetensors",
+    },
 }
 
 
