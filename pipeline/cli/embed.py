@@ -51,6 +51,8 @@ def embed(
         from pipeline.datasets.picture_sources import picture_source
         from pipeline.embedding.destination import destination_of
         from pipeline.embedding.golden import check_golden
+        from pipeline.embedding.local import LocalEngine
+        from pipeline.embedding.ray_engine import RayEngine
         from pipeline.embedding.sharded import embed_source
         from pipeline.embedding.shards import Job
 
@@ -70,13 +72,9 @@ def embed(
                 f"it was; least cosine {found.least_cosine:.5f}"
             )
             return
-        if engine == "ray":
-            from pipeline.embedding.ray_engine import RayEngine as Engine
-        else:
-            from pipeline.embedding.local import LocalEngine as Engine
         report = embed_source(
             job,
-            engine=Engine,
+            engine=RayEngine if engine == "ray" else LocalEngine,
             workers=workers or (os.cpu_count() or 1 if is_cpu else 1),
             tell=lambda line: typer.echo(line, err=True),
         )

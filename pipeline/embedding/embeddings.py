@@ -1,13 +1,10 @@
 """Many images to vectors: views are made ahead on threads, and embedded in their order."""
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,44 +14,15 @@ from torch import Tensor
 from pipeline.datasets.decode import UnreadableImage, decode_image, pixel_count
 from pipeline.datasets.packs import Pack
 from pipeline.devices import loading_threads
+from pipeline.embedding.ahead import LARGE_PIXELS, VIEWS_AHEAD, made_ahead
 from pipeline.models.embedder import unit_range
 from pipeline.progress import Progress
 from pipeline.views.evaluation import evaluation_view
 
 KEPT_VIEWS_BYTES = 1 << 30
 BATCH_IMAGES = 64
-VIEWS_AHEAD = 128  # which wait to be embedded
-LARGE_PIXELS = 16_000_000  # pictures beyond are decoded one at a time: each may take 0.7 GiB
 
 Embed = Callable[[Tensor], Tensor]  # images between 0 and 1 to unit vectors
-Item = TypeVar("Item")
-Made = TypeVar("Made")
-
-
-def made_ahead(
-    items: Iterable[Item], make: Callable[[Item], Made], threads: int, ahead: int
-) -> Iterator[Made]:
-    """`make` of each item, in order, by `threads` threads; by the caller's own with none.
-
-    At most `ahead` results wait while one is used. The first is made alone: what it compiles is
-    there for the others. An error of `make` is raised in its turn.
-    """
-    if threads == 0:
-        yield from map(make, items)
-        return
-    pool = ThreadPoolExecutor(threads)
-    waiting: deque[Future[Made]] = deque()
-    try:
-        for number, item in enumerate(items):
-            waiting.append(pool.submit(make, item))
-            if number == 0:
-                wait(waiting)
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class EvaluationViews:

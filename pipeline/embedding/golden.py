@@ -27,9 +27,10 @@ class GoldenReport:
 def check_golden(job: Job) -> GoldenReport:
     """Embed an image of each shard anew and hold it against its stored vector.
 
-    Raises VectorsError for a cosine under `SAME`: another network, or another preprocessing.
+    By PyTorch, from the network's file. Raises VectorsError for a cosine under `SAME`: another
+    network, or another preprocessing.
     """
-    opened = ShardEmbedder(job)
+    opened = ShardEmbedder(job, by_graph=False)
     names = job.destination.names()
     checked = passed_over = 0
     least = 1.0

@@ -69,13 +69,13 @@ class RayEngine:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         left = list(numbers)
         shards = ray.data.from_items(left, override_num_blocks=len(left))
-        needs = {"num_cpus": 1} if self.job.is_cpu else {"num_cpus": 1, "num_gpus": 1}
         embedded = shards.map_batches(
             _Actor,
             fn_constructor_args=(self.job,),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(left))),
-            **needs,
+            num_cpus=1,
+            num_gpus=0 if self.job.is_cpu else 1,
         )
         try:
             for row in embedded.iter_rows():

@@ -10,7 +10,7 @@ from pipeline.embedding.lists import write_lists
 from pipeline.embedding.local import LocalEngine
 from pipeline.embedding.manifest import SHARD_IMAGES, ShardSummary, open_manifest, output_name
 from pipeline.embedding.planning import Changes, plan
-from pipeline.embedding.shards import Job, Sample, ShardReport, peak_bytes
+from pipeline.embedding.shards import Job, Sample, ShardReport, peak_bytes, prepare_graph
 from pipeline.progress import Progress
 
 SAMPLED = 64  # images, for the estimate
@@ -57,6 +57,7 @@ def embed_source(
             f"{changes.images} images: {changes.added} new, {changes.changed} changed, "
             f"{changes.deleted} deleted"
         )
+        prepare_graph(job)
         names = job.destination.names()
         if CARD in names:
             write_lists(job.destination, digest, job.dim)  # readers are given nothing that is gone

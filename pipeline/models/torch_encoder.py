@@ -50,10 +50,10 @@ def prepare_onnx(file: Path, network: Embedder, size_px: int) -> None:
     """
     with suppress(OSError, ImportError):
         if kept_onnx(file) is None:
-            keep_onnx(file, _equal_onnx(network, size_px))
+            keep_onnx(file, equal_onnx(network, size_px))
 
 
-def _equal_onnx(network: Embedder, size_px: int) -> bytes:
+def equal_onnx(network: Embedder, size_px: int) -> bytes:
     """The network as ONNX that embeds as it does, or nothing where no exporter makes it so."""
     from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 

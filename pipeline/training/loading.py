@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.embedding.embeddings import made_ahead
+from pipeline.embedding.ahead import made_ahead
 
 LOADED_AHEAD = 2  # batches made ready for each loading thread
 

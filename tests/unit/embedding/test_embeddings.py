@@ -12,11 +12,11 @@ from PIL import Image
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.packs import Pack
 from pipeline.embedding import embeddings
+from pipeline.embedding.ahead import made_ahead
 from pipeline.embedding.embeddings import (
     EvaluationViews,
     embed_pictures,
     embed_views,
-    made_ahead,
 )
 from pipeline.views.evaluation import evaluation_view
 from tests.made_training import CPU, made_pack, tiny_embedder
