@@ -1,7 +1,5 @@
 """Images by a table, in every format and place; every fault of one in words."""
 
-import logging
-import socket
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +16,7 @@ from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.own_images import list_own_images
 from pipeline.datasets.reader import DatasetError, DatasetReader
 from tests import made_archives as made
+from tests.loopback_store import loopback_store
 
 IDS = [f"picture-{number}" for number in range(8)]
 CONTENT = {one: made.encode_picture(number) for number, one in enumerate(IDS)}
@@ -215,26 +214,10 @@ def test_allowed_are_buckets_without_passwords() -> None:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The images in a bucket of a server on loopback, by their addresses."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
-    server.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "TOPSECRET")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("no_proxy", "*")
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="photos")
-    for one, content in CONTENT.items():
-        client.put_object(Bucket="photos", Key=f"{one}.jpg", Body=content)
-    yield [f"s3://photos/{one}.jpg" for one in IDS]
-    server.stop()
+    with loopback_store(monkeypatch, "photos") as client:
+        for one, content in CONTENT.items():
+            client.put_object(Bucket="photos", Key=f"{one}.jpg", Body=content)
+        yield [f"s3://photos/{one}.jpg" for one in IDS]
 
 
 @S3

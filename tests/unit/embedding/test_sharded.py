@@ -5,9 +5,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
+import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -25,6 +28,7 @@ from pipeline.embedding.sharded import EmbeddingReport, embed_source
 from pipeline.embedding.shards import Job, ShardReport
 from pipeline.models.weights import load_network
 from pipeline.views.evaluation import evaluation_view
+from tests.loopback_store import loopback_store
 from tests.made_embedding import (
     DIM,
     SIZE_PX,
@@ -287,3 +291,39 @@ def test_a_report_says_what_was_done(job: Job) -> None:
     report = embed(job)
     assert isinstance(report, EmbeddingReport)
     assert report.worker_bytes > 1 << 20
+
+
+@pytest.mark.skipif(
+    find_spec("moto") is None or find_spec("s3fs") is None, reason="needs moto and s3fs"
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_from_a_store_into_a_store(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.filesystem("s3").clear_instance_cache()
+    embed(job)
+    here = files_of(Path(job.destination.address))
+    with loopback_store(monkeypatch, "photos") as client:
+        for file in images_of(job).rglob("*.jpg"):
+            key = f"in/{file.relative_to(images_of(job)).as_posix()}"
+            client.put_object(Bucket="photos", Key=key, Body=file.read_bytes())
+        stored = make_job(
+            tmp_path,
+            network=job.network,
+            source=PictureSource("s3://photos/in"),
+            destination=Destination("s3://photos/out/vectors"),
+        )
+        with pytest.raises(StoppedError):
+            embed(stored, engine=StopsAfterOne)
+        assert embed(stored).shards == 2
+        there = [stored.destination.read(name) for name in sorted(stored.destination.names())]
+        assert check_golden(stored).checked == 3
+        client.delete_object(Bucket="photos", Key="in/0/0000.jpg")
+        assert embed(stored).changes == Changes(9, 0, 0, 1)
+        table = pq.read_table(pa.BufferReader(stored.destination.read("tombstones.parquet")))
+        assert table["id"].to_pylist() == ["0/0000.jpg"]
+    tables = [pq.read_table(pa.BufferReader(one)) for one in there if one[:4] == b"PAR1"]
+    rows = pa.concat_tables(one for one in tables if "vector" in one.schema.names)
+    local = [pa.BufferReader(here[name]) for name in here if len(name) > 30]
+    expected = pa.concat_tables(map(pq.read_table, local))
+    assert rows.sort_by("id") == expected.sort_by("id")

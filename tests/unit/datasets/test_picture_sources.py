@@ -1,0 +1,141 @@
+"""Sources of many images: what they list, in which order, and what tells a change."""
+
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.datasets.decode import UnreadableImage
+from pipeline.datasets.picture_sources import PictureSource, picture_source
+from pipeline.datasets.reader import DatasetError
+
+CONTENT = {"a/2.jpg": b"second", "a/b/1.png": b"deep", "c.jpg": b"flat"}
+
+
+def rows(source: PictureSource) -> dict[str, tuple[int, str]]:
+    table = pa.concat_tables(source.listing()).to_pydict()
+    assert len(set(table["id"])) == len(table["id"])
+    return {one: (n, s) for one, n, s in zip(*table.values(), strict=True)}
+
+
+def check(source: PictureSource) -> None:
+    read = source.open()
+    assert {name: read(name) for name in rows(source)} == CONTENT
+    assert list(rows(source)) == list(rows(source))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, content in CONTENT.items():
+        file = tmp_path / "images" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return tmp_path / "images"
+
+
+def test_a_folder_at_any_depth(folder: Path) -> None:
+    for name in (".hidden.jpg", "Thumbs.db", "notes.txt", ".git/x.jpg", "@eaDir/x.jpg"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"no")
+    source = picture_source("images", folder.parent)
+    assert source.address == str(folder)
+    check(source)
+    assert rows(source)["a/2.jpg"][0] == len(b"second")
+    before = rows(source)
+    os.utime(folder / "c.jpg", (5, 5))
+    changed = rows(source)
+    assert {name for name in before if before[name] != changed[name]} == {"c.jpg"}
+
+
+def test_a_large_folder_is_listed_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.datasets.picture_sources.ROWS_AT_ONCE", 3)
+    for number in range(10):
+        (tmp_path / f"{9 - number}.jpg").write_bytes(b"x")
+    assert list(rows(PictureSource(str(tmp_path)))) == [f"{n}.jpg" for n in range(10)]
+
+
+def test_what_a_folder_must_not_hold(folder: Path) -> None:
+    (folder / "link").symlink_to(folder / "a")
+    with pytest.raises(DatasetError, match=r"link: is a link to a folder"):
+        rows(PictureSource(str(folder)))
+    (folder / "link").unlink()
+    (folder / "nowhere.jpg").symlink_to(folder / "gone")
+    source = PictureSource(str(folder))
+    assert rows(source)["nowhere.jpg"] == (0, "")
+    with pytest.raises(UnreadableImage, match=r"nowhere\.jpg: there is no such file"):
+        source.open()("nowhere.jpg")
+    with pytest.raises(DatasetError, match=r"must be|there is no such|is not a file"):
+        rows(PictureSource(str(folder / "absent")))
+
+
+def write_tars(folder: Path) -> None:
+    for number, (name, content) in enumerate(CONTENT.items()):
+        with tarfile.open(folder / f"{number}.tar", "w") as tar:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def test_tar_shards(tmp_path: Path) -> None:
+    write_tars(tmp_path)
+    source = PictureSource(str(tmp_path))
+    read = source.open()
+    found = rows(source)
+    assert [read(name) for name in found] == list(CONTENT.values())
+    os.utime(tmp_path / "0.tar", (5, 5))
+    assert all(rows(source)[name] != found[name] for name in found)
+
+
+def test_a_table_of_bytes_and_one_of_paths(folder: Path) -> None:
+    pq.write_table(
+        pa.table({"id": list(CONTENT), "image": list(CONTENT.values())}), folder / "bytes.parquet"
+    )
+    check(PictureSource(str(folder / "bytes.parquet")))
+    pq.write_table(pa.table({"id": list(CONTENT), "path": list(CONTENT)}), folder / "paths.parquet")
+    source = PictureSource(str(folder / "paths.parquet"))
+    check(source)
+    before = rows(source)
+    os.utime(folder / "c.jpg", (5, 5))
+    assert {name for name in before if before[name] != rows(source)[name]} == {"c.jpg"}
+
+
+@pytest.fixture
+def memory() -> Iterator[Callable[[str, bytes], None]]:
+    store = fsspec.filesystem("memory")
+    for name, content in CONTENT.items():
+        store.pipe(f"/photos/below/{name}", content)
+    yield lambda name, content: store.pipe(f"/photos/below/{name}", content)
+    store.rm("/photos", recursive=True)
+
+
+def test_a_store(memory: Callable[[str, bytes], None], tmp_path: Path) -> None:
+    source = picture_source("memory://photos/below/", tmp_path)
+    check(source)
+    before = rows(source)
+    memory("c.jpg", b"other")
+    assert {name for name in before if before[name] != rows(source)[name]} == {"c.jpg"}
+    with pytest.raises(DatasetError, match=r"memory://photos/no: there is nothing at this address"):
+        rows(PictureSource("memory://photos/no"))
+
+
+def test_a_table_of_addresses_needs_them_allowed(
+    memory: Callable[[str, bytes], None], tmp_path: Path
+) -> None:
+    uris = [f"memory://photos/below/{name}" for name in CONTENT]
+    pq.write_table(pa.table({"id": list(CONTENT), "uri": uris}), tmp_path / "t.parquet")
+    with pytest.raises(DatasetError, match=r"is not allowed"):
+        rows(picture_source("t.parquet", tmp_path))
+    check(picture_source("t.parquet", tmp_path, ["memory://photos"]))
+
+
+@pytest.mark.parametrize("address", ["https://host/x", "s3://key:secret@bucket/x", "s3://b/x?a=1"])
+def test_addresses_that_are_refused(address: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"must be SCHEME|holds a name or password") as caught:
+        picture_source(address, tmp_path)
+    assert "secret" not in str(caught.value)
