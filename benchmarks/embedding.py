@@ -1,0 +1,205 @@
+"""Many images to vectors: time, rate and peak memory of both engines, and what kills leave.
+
+Generates N small JPEG files of noise and a random network, and embeds them by each engine in a
+process of its own, whose whole tree is watched: memory is the sum of the proportional set sizes.
+`work` is decoding and network alone, in CPU seconds an image, by one thread in one process;
+`overhead` is the CPU time of the local engine's whole tree, less what it takes for no image, over
+that work. The two engines' folders are compared byte by byte. With --kills so many times a process
+of the tree, drawn at random, is killed at a random moment, by SIGKILL or SIGTERM; what is there
+when a last run has ended is compared with what an undisturbed one wrote.
+Run: python -m benchmarks.embedding --images 1000 10000 [--engines local ray] [--kills 15]
+"""
+
+import argparse
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from pipeline.datasets.picture_sources import PictureSource
+from pipeline.embedding.destination import Destination
+from pipeline.embedding.local import LocalEngine
+from pipeline.embedding.manifest import SHARD_IMAGES
+from pipeline.embedding.ray_engine import RayEngine
+from pipeline.embedding.sharded import embed_source
+from pipeline.embedding.shards import Job, ShardEmbedder, prepare_graph
+from pipeline.models.weights import NetworkCard, build_embedder, save_network
+from pipeline.processes import prepare_process
+
+ENGINES = {"local": LocalEngine, "ray": RayEngine}
+SIDE_PX, DIM, WORKERS = 112, 128, 2
+BACKBONE = "torchvision/mobilenet_v2"
+PERIOD_S = 0.2
+KILLED_SHARD = 64  # images, so that a kill falls amid many shards
+
+
+def write_images(folder: Path, images: int) -> None:
+    """The files of a folder up to a number, noise of 14 px scaled up; those there stay."""
+    for number in range(images):
+        file = folder / f"{number // 1000:04}" / f"{number:07}.jpg"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            grey = np.random.default_rng(number).integers(0, 256, (14, 14, 3), dtype=np.uint8)
+            Image.fromarray(grey).resize((SIDE_PX, SIDE_PX)).save(file, quality=85)
+
+
+def job_of(home: Path, images: int, destination: str) -> Job:
+    source = PictureSource(str(home / f"images-{images}"))
+    return Job(source, Destination(str(home / destination)), home / "net.safetensors")
+
+
+def start(home: Path, images: int, engine: str, destination: str, shard: int) -> "subprocess.Popen":
+    command = ["run", str(home), str(images), engine, destination, str(shard)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.embedding", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def tree(process: "subprocess.Popen") -> list[psutil.Process]:
+    try:
+        root = psutil.Process(process.pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def memory_bytes(processes: list[psutil.Process]) -> int:
+    found = 0
+    for one in processes:
+        try:
+            found += one.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@dataclass(frozen=True)
+class Measured:
+    wall_s: float
+    cpu_s: float
+    peak_bytes: int
+
+
+def measure(home: Path, images: int, engine: str, destination: str) -> Measured:
+    """One run from nothing."""
+    shutil.rmtree(home / destination, ignore_errors=True)
+    before, started_s, peak = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic(), 0
+    process = start(home, images, engine, destination, SHARD_IMAGES)
+    while process.poll() is None:
+        peak = max(peak, memory_bytes(tree(process)))
+        time.sleep(PERIOD_S)
+    assert process.returncode == 0, process.communicate()[1]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Measured(time.monotonic() - started_s, cpu_s, peak)
+
+
+def work_s(home: Path, images: int, sampled: int = 512) -> float:
+    """CPU seconds an image of decoding and network alone."""
+    job = job_of(home, images, "work")
+    prepare_graph(job)
+    opened = ShardEmbedder(job)
+    folder = Path(job.source.address)
+    ids = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*.jpg"))[:sampled]]
+    opened.embed(ids[:64])
+    started_s = time.process_time()
+    opened.embed(ids)
+    return (time.process_time() - started_s) / len(ids)
+
+
+def same(first: Path, second: Path) -> bool:
+    """Whether two folders have the same visible files with the same bytes."""
+    names = [
+        {one.name for one in folder.iterdir() if not one.name.startswith(".")}
+        for folder in (first, second)
+    ]
+    return names[0] == names[1] and all(
+        (first / name).read_bytes() == (second / name).read_bytes() for name in names[0]
+    )
+
+
+def kill_rounds(home: Path, images: int, engine: str, kills: int) -> None:
+    """Kill processes of runs that go on where the last one was, and compare."""
+    drawn = random.Random(0)  # noqa: S311  # no secret
+    shutil.rmtree(home / "killed", ignore_errors=True)
+    shutil.rmtree(home / "whole", ignore_errors=True)
+    whole = start(home, images, "local", "whole", KILLED_SHARD)
+    assert whole.wait() == 0
+    struck: dict[str, int] = {}
+    for _ in range(kills):
+        process = start(home, images, engine, "killed", KILLED_SHARD)
+        time.sleep(drawn.uniform(2, 14))
+        processes = tree(process)
+        if not processes or process.poll() is not None:
+            continue
+        target = drawn.choice(processes)
+        number = drawn.choice([signal.SIGKILL, signal.SIGTERM])
+        try:
+            is_coordinator = target.pid == process.pid
+            target.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue
+        what = f"{'coordinator' if is_coordinator else 'other'} {number.name}"
+        struck[what] = struck.get(what, 0) + 1
+        process.communicate()
+        _, alive = psutil.wait_procs(processes, timeout=20)
+        left = [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+        assert not left, left
+    last = start(home, images, engine, "killed", KILLED_SHARD)
+    told = last.communicate()[1]
+    assert last.returncode == 0, told
+    print(f"{engine}: kills {struck}; same bytes: {same(home / 'whole', home / 'killed')}")
+
+
+def main() -> None:
+    prepare_process()
+    if sys.argv[1:2] == ["run"]:
+        home, images, engine, destination, shard = sys.argv[2:]
+        job = job_of(Path(home), int(images), destination)
+        embed_source(job, engine=ENGINES[engine], workers=WORKERS, shard_images=int(shard))
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--kills", type=int, default=0)
+    given = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        home = Path(folder)
+        network = build_embedder(BACKBONE, DIM, weights="random", seed=0)
+        save_network(home / "net.safetensors", network, NetworkCard(BACKBONE, DIM, SIDE_PX))
+        write_images(home / "images-1", 1)
+        for images in given.images:
+            write_images(home / f"images-{images}", images)
+            for engine in given.engines:
+                if given.kills:
+                    kill_rounds(home, images, engine, given.kills)
+                    continue
+                found = measure(home, images, engine, engine)
+                line = f"{images} images, {engine}: {found.wall_s:.1f} s wall"
+                line += f", {images / found.wall_s:.0f} images/s, {found.cpu_s:.1f} s CPU"
+                line += f", peak {found.peak_bytes / 2**20:.0f} MiB"
+                if engine == "local":
+                    work = work_s(home, images)
+                    nothing = measure(home, 1, engine, "nothing").cpu_s
+                    overhead = (found.cpu_s - nothing) / (images * work)
+                    line += f", work {1000 * work:.2f} ms/image, overhead {overhead:.3f}"
+                print(line, flush=True)
+            if len(given.engines) > 1 and not given.kills:
+                print(f"{images} images: same bytes: {same(home / 'local', home / 'ray')}")
+
+
+if __name__ == "__main__":
+    main()
