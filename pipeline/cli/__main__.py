@@ -102,6 +102,7 @@ def tune(jobs: Jobs = None) -> None:
 def _run_stages(opened: Workspace, jobs: int | None, targets: list[str], *, fresh: bool) -> None:
     """Run the stages, all without targets, and end the command where one failed."""
     from pipeline.datasets.own_checks import check_own_images
+    from pipeline.datasets.remote import bring_up_to_date
     from pipeline.flows.launch import run_study
     from pipeline.models.requirements import check_downloads, check_networks
     from pipeline.tracking.audit import record_lines
@@ -109,6 +110,7 @@ def _run_stages(opened: Workspace, jobs: int | None, targets: list[str], *, fres
 
     params = opened.params
     check_networks(params)
+    bring_up_to_date(params.inputs.values())
     check_own_images(params)
     require_store()
     check_downloads(params)
@@ -193,7 +195,10 @@ def select(
         list[str], typer.Argument(help="Studies: presets, and your own edits of them.")
     ],
     path: Annotated[
-        Path | None, typer.Option(help="Where the images or archives of the one study lie.")
+        str | None,
+        typer.Option(
+            help="Where the images or archives of the one study lie; s3:// and gs:// too."
+        ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="A file of weights for the network of the one study.")
@@ -221,7 +226,7 @@ def select(
             raise ValueError("--path, --weights and --epochs go with one study at a time")
         values: dict[str, Any] = {}
         if path:
-            values[f"inputs.{names[0]}"] = _given_file("path", path, opened.here)
+            values[f"inputs.{names[0]}"] = _given_path(names[0], path, opened.here)
         if weights:
             values[f"weights.{names[0]}"] = _given_file("weights", weights, opened.here)
             values[f"datasets.{names[0]}.network.weights"] = "file"
@@ -254,6 +259,16 @@ def gc(
             typer.echo(line)
         if garbage.paths and (yes or typer.confirm("Delete all this?", abort=True)):
             garbage.delete()
+
+
+def _given_path(name: str, given: str, here: Path) -> str:
+    """The path of a data set as params.yaml is to hold it; what lies in a store is fetched."""
+    from pipeline.datasets.remote import FOLDER, fetch_address, is_address
+
+    if not is_address(given):
+        return _given_file("path", Path(given), here)
+    fetch_address(given, FOLDER / name)
+    return str((FOLDER / name).resolve())
 
 
 def _given_file(option: str, file: Path, here: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.errors import workspace
+from pipeline.cli.errors import Workspace, workspace
 
 app = typer.Typer()
 
@@ -15,7 +15,7 @@ app = typer.Typer()
 @app.command()
 def attach(
     images: Annotated[
-        Path, typer.Option(help="A folder of images or of tar shards, or a table of them.")
+        str, typer.Option(help="A folder of images or of tar shards, or a table; s3://, gs:// too.")
     ],
     teacher: Annotated[
         str, typer.Option(help="timm/NAME, FILE.onnx or its folder, or none: the stored vectors.")
@@ -78,7 +78,7 @@ def attach(
         is_file = not is_named and (teacher.endswith(".onnx") or any(place.glob("*.onnx")))
         file = str(place) if is_file else teacher
         given = Attachment(
-            opened.path(images).resolve(),
+            _images(images, opened),
             file,
             tuple(query_px or [112]),
             teacher_px or (native_px(teacher) if is_network(teacher) else 224),
@@ -94,7 +94,7 @@ def attach(
         pictures = sampled_pictures(reader, params.seeds[0])
         subject, stored = teacher_on_trial(params, PRESET, opened.device), Findings()
         if vectors is not None:
-            store = open_store(_address(vectors, opened.here))
+            store = open_store(_vectors(vectors, opened.here))
             if getattr(params.datasets[PRESET].teacher, "whitening", None) is not None:
                 raise ValueError(
                     f"datasets.{PRESET}.teacher.whitening: must be empty with --vectors: "
@@ -126,6 +126,28 @@ def attach(
     typer.echo(f"active: {PRESET}; `l2s study` goes on with it if it is stopped")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "pipeline.cli", "study"])  # noqa: S606
+
+
+def _images(given: str, opened: Workspace) -> Path:
+    """Where the images lie on this machine; what is in object storage is fetched."""
+    from pipeline.config.attached import PRESET
+    from pipeline.datasets.remote import FOLDER, fetch_address, is_address
+
+    if is_address(given):
+        return fetch_address(given, FOLDER / PRESET).resolve()
+    return opened.path(Path(given)).resolve()
+
+
+def _vectors(given: str, here: Path) -> str:
+    """The address of a store that is on this machine, where files in object storage are fetched."""
+    from pipeline.config.attached import PRESET
+    from pipeline.datasets.object_storage import SCHEMES
+    from pipeline.datasets.remote import FOLDER, fetch_address
+
+    place, sign, columns = given.partition("?")
+    if place.partition("://")[0] not in SCHEMES:
+        return _address(given, here)
+    return f"{fetch_address(place, FOLDER / f'{PRESET}-vectors').resolve()}{sign}{columns}"
 
 
 def _address(given: str, here: Path) -> str:

@@ -4,6 +4,7 @@ Keys and passwords are those of the environment, as fsspec and its libraries tak
 file or message of this program holds one.
 """
 
+import errno
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -68,7 +69,9 @@ def read_object(address: str, name: str) -> bytes:
 
 @contextmanager
 def store_errors(shown: str) -> Iterator[None]:
-    """What a store, or the lack of its library, raises, as DatasetError; but FileNotFoundError."""
+    """Faults of a store, by its address as messages may show it, as DatasetErrors; but for what is
+    not there, and a full disk.
+    """
     try:
         yield
     except FileNotFoundError:
@@ -79,6 +82,8 @@ def store_errors(shown: str) -> Iterator[None]:
             "gcsfs"
         ) from error
     except _store_faults() as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
         reason = type(error).__name__  # its words may hold a key
         raise DatasetError(
             f"{shown}: the store cannot be reached, or refuses ({reason})"

@@ -80,12 +80,14 @@ def retrain(
     """
     # Heavy, and the flow of a study, which stands in one file with ours, does without them.
     from pipeline.datasets.own_checks import check_own_images
+    from pipeline.datasets.remote import bring_up_to_date
     from pipeline.models.requirements import check_networks
     from pipeline.search.promotion import Terms, judge_dataset, name_first_champions
     from pipeline.tracking.store import require_store
 
     params = load_params()
     check_networks(params)
+    bring_up_to_date(params.inputs.values())
     check_own_images(params)
     names = chosen_datasets(params, request)
     require_store()

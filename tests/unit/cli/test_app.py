@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from pipeline.cli import __main__ as cli
 from pipeline.cli.errors import errors_in_words
+from pipeline.config.params import load_params
+from tests.made_archives import encode_picture
 from tests.made_params import edited_params
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -215,3 +218,34 @@ def test_a_missing_extra_is_named_with_its_command(
 def test_another_missing_module_is_our_fault() -> None:
     with pytest.raises(ModuleNotFoundError), errors_in_words():
         raise ModuleNotFoundError("No module named 'pipeline.absent'", name="pipeline.absent")
+
+
+def test_images_in_object_storage_are_fetched_when_they_are_selected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tmp_path / "study"
+    assert l2s(tmp_path, "init", str(study)).returncode == 0
+    monkeypatch.chdir(study)
+    store = fsspec.filesystem("memory")
+    for number in range(3):
+        store.pipe_file(f"/photos/birds/{number}.jpg", encode_picture(number))
+    select = ["select", "images", "--path"]
+    result = CliRunner().invoke(cli.app, [*select, "memory://photos/birds"])
+    store.rm("/photos", recursive=True)
+    assert result.exit_code == 0, result.output
+    assert load_params(study / "params.yaml").inputs == {"images": str(study / "remote/images")}
+    assert sorted(one.name for one in (study / "remote/images").glob("*.jpg")) == [
+        "0.jpg",
+        "1.jpg",
+        "2.jpg",
+    ]
+    before = (study / "params.yaml").read_bytes()
+    for address, words in (
+        ("memory://photos/birds", "holds 0 images"),
+        ("https://photos/birds", "must be SCHEME://BUCKET/NAME"),
+        ("s3://user:word@photos/birds", "s3://photos/birds: holds a name or password"),
+    ):
+        refused = CliRunner().invoke(cli.app, [*select, address])
+        assert refused.exit_code == 2
+        assert words in refused.stderr
+    assert (study / "params.yaml").read_bytes() == before

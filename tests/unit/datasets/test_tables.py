@@ -1,7 +1,6 @@
 """Images by a table, in every format and place; every fault of one in words."""
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import fsspec
@@ -16,13 +15,10 @@ from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.own_images import list_own_images
 from pipeline.datasets.reader import DatasetError, DatasetReader
 from tests import made_archives as made
-from tests.loopback_store import loopback_store
+from tests.made_bucket import S3, loopback_bucket
 
 IDS = [f"picture-{number}" for number in range(8)]
 CONTENT = {one: made.encode_picture(number) for number, one in enumerate(IDS)}
-S3 = pytest.mark.skipif(
-    find_spec("moto") is None or find_spec("s3fs") is None, reason="needs moto and s3fs"
-)
 
 
 def written(folder: Path, name: str, columns: dict[str, object]) -> Path:
@@ -214,9 +210,7 @@ def test_allowed_are_buckets_without_passwords() -> None:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The images in a bucket of a server on loopback, by their addresses."""
-    with loopback_store(monkeypatch, "photos") as client:
-        for one, content in CONTENT.items():
-            client.put_object(Bucket="photos", Key=f"{one}.jpg", Body=content)
+    with loopback_bucket(monkeypatch, {f"{one}.jpg": CONTENT[one] for one in IDS}):
         yield [f"s3://photos/{one}.jpg" for one in IDS]
 
 

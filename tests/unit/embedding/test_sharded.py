@@ -5,10 +5,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +26,7 @@ from pipeline.embedding.sharded import EmbeddingReport, embed_source
 from pipeline.embedding.shards import Job, ShardReport
 from pipeline.models.weights import load_network
 from pipeline.views.evaluation import evaluation_view
-from tests.loopback_store import loopback_store
+from tests.made_bucket import S3, loopback_bucket
 from tests.made_embedding import (
     DIM,
     SIZE_PX,
@@ -293,17 +291,14 @@ def test_a_report_says_what_was_done(job: Job) -> None:
     assert report.worker_bytes > 1 << 20
 
 
-@pytest.mark.skipif(
-    find_spec("moto") is None or find_spec("s3fs") is None, reason="needs moto and s3fs"
-)
+@S3
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_from_a_store_into_a_store(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fsspec.filesystem("s3").clear_instance_cache()
     embed(job)
     here = files_of(Path(job.destination.address))
-    with loopback_store(monkeypatch, "photos") as client:
+    with loopback_bucket(monkeypatch, {}) as client:
         for file in images_of(job).rglob("*.jpg"):
             key = f"in/{file.relative_to(images_of(job)).as_posix()}"
             client.put_object(Bucket="photos", Key=key, Body=file.read_bytes())
