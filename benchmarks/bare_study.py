@@ -93,7 +93,7 @@ def nothing(*_: Any) -> None:
 
 REPLACED: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "stages.code": {"_vega": nothing},
-    "pipeline.training.job": {"tracked_run": unrecorded_run},
+    "pipeline.training.trainings": {"tracked_run": unrecorded_run},
     "pipeline.training.tuning": {"tracked_run": unrecorded_run},
     "pipeline.training.untrained": {"tracked_run": unrecorded_run},
     "stages.embed_database": {"write_exact_index": nothing},

@@ -1,8 +1,8 @@
 """Distil a student for one query size from the fixed teacher, without labels."""
 
 from pipeline.config.params import load_params
-from pipeline.training.job import train_seeds
 from pipeline.training.students import student_training
+from pipeline.training.trainings import train_seeds
 from stages import run_stage
 
 

@@ -16,9 +16,10 @@ from pipeline.evaluation.agreement import Search, measure_agreement
 from pipeline.models.embedder import Embedder
 from pipeline.teachers.stored_vectors import StoredVectors, View, open_stored_vectors
 from pipeline.training.distillation import StudentBatch, StudentObjective
-from pipeline.training.job import Training, TrainingData, TrainingJob
+from pipeline.training.job import TrainingJob
 from pipeline.training.named_losses import loss_of
 from pipeline.training.samplers import seeded_generator
+from pipeline.training.trainings import Training, TrainingData
 from pipeline.views.coupled import Decode, cached_decoder, coupled_views
 
 SEEN_SHARE = 7 / 8  # of the shorter side: what an evaluation view shows of a picture

@@ -12,8 +12,9 @@ from pipeline.models.folding import folded
 from pipeline.teachers.teacher import open_teacher
 from pipeline.training.black_box import vectors_training
 from pipeline.training.distillation import DistillationObjective
-from pipeline.training.job import Training, TrainingData, TrainingJob, set_up
+from pipeline.training.job import TrainingJob, set_up
 from pipeline.training.named_losses import loss_of
+from pipeline.training.trainings import Training, TrainingData
 from pipeline.views.coupled import cached_decoder
 
 

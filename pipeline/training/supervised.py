@@ -9,9 +9,10 @@ from pipeline.config.losses import LabelLoss, MultiSimilarityLoss, TripletsLoss
 from pipeline.config.params import load_params
 from pipeline.config.recipes import TrainedTeacher
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.training.job import Role, Training, TrainingData, TrainingJob, train_seeds
+from pipeline.training.job import Role, TrainingJob
 from pipeline.training.metric_learning import LabelledObjective, TripletObjective
 from pipeline.training.schedule import Proxies
+from pipeline.training.trainings import Training, TrainingData, train_seeds
 from pipeline.views.coupled import cached_decoder
 
 

@@ -25,9 +25,10 @@ from pipeline.paths import WORK, code_file
 from pipeline.tracking.record import fingerprint
 from pipeline.tracking.runs import TrackedRun, tracked_run
 from pipeline.training.checkpoints import Row
-from pipeline.training.job import TrainingData, TrainingJob, begun_network, fit, training_data
+from pipeline.training.job import TrainingJob
 from pipeline.training.students import student_training
 from pipeline.training.supervised import labelled_training
+from pipeline.training.trainings import TrainingData, begun_network, fit, training_data
 from pipeline.training.work_folders import close_work_folders, open_work_folder
 
 Recipe = TrainedTeacher | DistillationRecipe

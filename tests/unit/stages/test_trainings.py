@@ -9,9 +9,9 @@ import pytest
 from pipeline.files import write_json
 from pipeline.models.weights import build_embedder
 from pipeline.paths import DatasetPaths
-from pipeline.training import job, supervised
-from pipeline.training.job import Training
+from pipeline.training import supervised, trainings
 from pipeline.training.metric_learning import LabelledObjective, TripletObjective
+from pipeline.training.trainings import Training
 from stages import distill
 from tests.integration.workspace import set_params
 from tests.made_study import BACKBONE, DIM, make_finished_study
@@ -54,8 +54,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
     def note(_: object, __: object, training: Training) -> None:
         started.append(training)
 
-    monkeypatch.setattr(job, "run_training", note)
-    monkeypatch.setattr(job, "close_work_folders", lambda *_: None)
+    monkeypatch.setattr(trainings, "run_training", note)
+    monkeypatch.setattr(trainings, "close_work_folders", lambda *_: None)
     return started
 
 

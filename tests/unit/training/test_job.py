@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.config.params import Params, load_params
 from pipeline.models.weights import load_network, read_card, save_network
-from pipeline.training.job import TrainingJob, _table, new_network
+from pipeline.training.job import TrainingJob, new_network
+from pipeline.training.trainings import _table
 from tests.integration.workspace import ROOT
 from tests.made_params import PARAMS, edited_params
 from tests.made_training import CPU, equal_states
