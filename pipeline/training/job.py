@@ -10,6 +10,7 @@ import torch
 from pipeline.config.merging import merged
 from pipeline.config.params import Compute, Params
 from pipeline.config.recipes import DistillationRecipe, TeacherRecipe, TrainedTeacher
+from pipeline.evaluation.accuracy import VALIDATION
 from pipeline.files import file_md5, read_json
 from pipeline.models.embedder import Embedder
 from pipeline.models.weights import NetworkCard, build_embedder, load_network
@@ -18,7 +19,7 @@ from pipeline.training.schedule import Schedule
 from pipeline.views.coupled import ViewRecipe
 
 Role = Literal["teacher", "student", "baseline"]
-NO_EPOCHS = "epoch,validation_map\n"  # the table of a network that is not trained
+NO_EPOCHS = f"epoch,{VALIDATION}\n"  # the table of a network that is not trained
 
 
 class TrainingJob:
