@@ -146,9 +146,10 @@ def _calibrate(
 
 
 def _shown(cell: _Cell, setups: list[RetrievalSetup], measured: Measured) -> dict[str, Any]:
-    """What the report shows beside the rows: examples of a student, of a teacher the pack."""
+    """What the report shows beside the rows: examples and trials of a student, a teacher's pack."""
+    paths = DatasetPaths(cell.dataset)
     if cell.student is None:
-        return {"pack": read_json(DatasetPaths(cell.dataset).pack_summary)}
+        return {"pack": read_json(paths.pack_summary)}
     pack, database = cell.pack, setups[0].database
     images = len(pack.rows("test"))
     queries = {"teacher": database[:images]} | {
@@ -162,7 +163,9 @@ def _shown(cell: _Cell, setups: list[RetrievalSetup], measured: Measured) -> dic
         among = measure_agreement(searches, database[:images])
         accuracy = {role: own[OVERLAP.column] for role, own in among.items()}
     px, seed = cell.params.students[cell.student].query_px, cell.params.seeds[0]
-    return draw_examples(pack, queries, accuracy, query_px=px, seed=seed)
+    trials = read_json(paths.tuning(cell.student)).get("student", {}).get("trials", [])
+    examples = draw_examples(pack, queries, accuracy, query_px=px, seed=seed)
+    return {"trials": [trial["score"] for trial in trials], **examples}
 
 
 def _prepare(file: Path, evaluated: RetrievalSetup) -> None:
@@ -172,9 +175,12 @@ def _prepare(file: Path, evaluated: RetrievalSetup) -> None:
 
 def _per_query(cell: _Cell, measured: list[Measured]) -> pd.DataFrame:
     """A row a seed, role and test image, by the columns of values."""
-    names = [cell.pack.names[row] for row in cell.pack.rows("test")]
+    pack, test = cell.pack, cell.pack.rows("test")
+    names = [pack.names[row] for row in test]
+    # What is sampled: the classes, or where there are none the images.
+    units = [pack.class_names[pack.labels[row]] for row in test] if pack.labelled else names
     tables = [
-        pd.DataFrame(own).assign(role=role, image=names, seed=seed)
+        pd.DataFrame(own).assign(role=role, image=names, unit=units, seed=seed)
         for seed, one in zip(cell.seeds, measured, strict=True)
         for role, own in one.values.items()
     ]
@@ -228,7 +234,8 @@ def _setups(
         yield RetrievalSetup("adapter", teacher, shrunk, full_px, mapped, database)
     if paths.seed is None:
         sys.stderr.writelines(f"{student}: {line}\n" for line in absent)
-    if paths.baseline(student).stat().st_size:  # else nothing learned from labels
+    # Empty where nothing learned from labels; there, further seeds have no file.
+    if DatasetPaths(cell.dataset).baseline(student).stat().st_size:
         baseline, baseline_card = load_network(paths.baseline(student), device)
         queries = embed(baseline, px, "baseline")
         yield RetrievalSetup("baseline", baseline, baseline_card, px, queries, queries)

@@ -10,6 +10,13 @@ from pipeline.files import write_json, write_text
 from pipeline.models.licences import data_licence
 from pipeline.paths import STUDY_PAGE, DatasetPaths
 from pipeline.report.report import read_part, render_report, write_tradeoff
+from pipeline.report.tournament import (
+    Resampling,
+    equal_costs,
+    read_queries,
+    read_trials,
+    tournaments,
+)
 from pipeline.report.tradeoff import csv_text
 from stages import run_stage
 
@@ -24,7 +31,7 @@ def report(name: str) -> None:
     """
     params, paths = load_params(), DatasetPaths(name)
     ready = [one for one in params.datasets if one == name or _is_ready(params, one)]
-    parts = {one: read_part(DatasetPaths(one), params.cells_of(one)) for one in ready}
+    parts = {one: _part(params, one) for one in ready}
     for one, its in parts.items():
         its["pack"]["licence"] = data_licence(params, one, its["pack"].get("licence"))
     part, page = parts[name], _page(params, {name: parts[name]})
@@ -39,6 +46,18 @@ def report(name: str) -> None:
     plotted = [{**row, "accuracy": row[accuracy_of(row).column]} for row in part["rows"]]
     write_text(paths.page.with_name("accuracy.csv"), csv_text(plotted))
     write_tradeoff(paths, part["rows"])
+
+
+def _part(params: Params, name: str) -> dict[str, Any]:
+    """What the page shows of a data set, and how its students stand to each other."""
+    paths = DatasetPaths(name)
+    part = read_part(paths, params.cells_of(name))
+    rows, drawn = part["rows"], Resampling(params.seeds[0], params.evaluation.confidence)
+    queries = read_queries(paths, rows)
+    return part | {
+        "tournaments": tournaments(rows, queries, read_trials(paths, rows), drawn),
+        "equal_costs": equal_costs(rows, queries, drawn),
+    }
 
 
 def _page(params: Params, parts: Mapping[str, Any]) -> str:

@@ -48,8 +48,8 @@ DATA = {
     "distill": [D.pack, *TEACHERS, D.initial(K), D.tuning(K)],
     "train_baseline": [D.pack, D.initial(K), D.tuning(K)],
     "evaluate_teacher": [D.pack, D.pack_summary, *TEACHERS, *DATABASES],
-    "evaluate": [D.pack, *TEACHERS, *DATABASES, *STUDENTS, *BASELINES],
-    "report": [D.report_part("x").parent],
+    "evaluate": [D.pack, *TEACHERS, *DATABASES, *STUDENTS, *BASELINES, D.tuning(K)],
+    "report": [D.report_part("x").parent, D.cell("x").parent],
 }
 
 
