@@ -144,11 +144,12 @@ def answer(entrants: Sequence[Row], by: Accuracy) -> str:
             f"No entrant beats all others: {best['network']} has the highest mean, but is not told "
             f"apart from {second['network']} ({points}, {p})."
         )
-    worse = [one["network"] for one in entrants[1:] if one["stands"] == "worse"]
-    level = [one["network"] for one in entrants[1:] if one["stands"] == "not told apart"]
-    clauses = [f"{_listed(worse)} {_are(worse)} worse than {best['network']}" if worse else ""]
-    clauses += [f"{_listed(level)} {_are(level)} not told apart from it" if level else ""]
-    told = "; ".join(clause for clause in clauses if clause)
+    others = {
+        stands: [one["network"] for one in entrants[1:] if one["stands"] == stands]
+        for stands in ("not told apart", "worse")
+    }
+    clauses = {"not told apart": f"Not told apart from {best['network']}: ", "worse": "worse: "}
+    told = "; ".join(clauses[how] + ", ".join(some) for how, some in others.items() if some)
     return f"{first} {told[0].upper()}{told[1:]}."
 
 
@@ -209,7 +210,7 @@ def cost_answer(pairs: Sequence[Mapping[str, Any]], by: Accuracy) -> str:
     told = ", ".join(f"{word} in {len(some)}" for word, some in counts.items() if some)
     first = (
         "That a lower resolution loses less than a lighter network, for the same cost of a query, "
-        f"is {told} of {len(pairs)} pairs."
+        f"is {told} of {len(pairs)} pair{'s' if len(pairs) > 1 else ''}."
     )
     if all(pair["p"] is None for pair in pairs):
         return f"{first} To decide takes {LEAST_CLASSES} test {by.units}."
@@ -223,12 +224,3 @@ def cost_answer(pairs: Sequence[Mapping[str, Any]], by: Accuracy) -> str:
 
 def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def _are(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"
