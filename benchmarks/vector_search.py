@@ -30,8 +30,8 @@ from pipeline.search.upkeep import build_index, open_index
 from pipeline.search.vector_index import VectorIndex, sample_rows
 
 PART = 1 << 14
-SINGLE = 500  # queries that are timed, one by one
-WARMING = 100
+SINGLE = 200  # queries that are timed, one by one
+WARMING = 20
 TEACHER, STUDENT = "teacher", "student"
 
 

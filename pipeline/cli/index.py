@@ -6,7 +6,7 @@ Indexes of vectors depend on no study, and need no workspace: an index is a fold
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -17,7 +17,7 @@ from pipeline.cli.errors import errors_in_words, printable, workspace
 class PicturesFirst(TyperGroup):
     """`l2s index FOLDER` is `l2s index pictures FOLDER`."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in {*self.commands, *ctx.help_option_names}:
             args = ["pictures", *args]
         return super().parse_args(ctx, args)

@@ -42,6 +42,12 @@ LOADING_THREADS = 8  # that wait for a store, or decode beside a GPU
 GRAPH = "network.onnx"  # of a destination: what its vectors were computed with on CPUs
 
 
+def vectors_digest(network: Path, number: Number, *, is_reduced: bool) -> str:
+    """The digest of a network and its preprocessing that stands on the card of its vectors."""
+    parts = [known_md5(network), VIEW_FORM, number, is_reduced]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
 @dataclass(frozen=True)
 class Job:
     """What every worker is told: paths and addresses, no objects.
@@ -63,8 +69,7 @@ class Job:
 
     def digest(self) -> str:
         """What vectors depend on beside the image: network, view, decoding, number."""
-        parts = [known_md5(self.network), VIEW_FORM, self.number, self.is_reduced]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+        return vectors_digest(self.network, self.number, is_reduced=self.is_reduced)
 
 
 @dataclass(frozen=True)

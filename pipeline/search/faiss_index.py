@@ -13,7 +13,7 @@ in force; what is new is written beside them first, so that a reader sees the ol
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faiss
 import numpy as np
@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.files import replacing, write_text
-from pipeline.search.index import empty_structure, file_sha256, read_index
+from pipeline.search.index import IndexKind, empty_structure, file_sha256, read_index
 from pipeline.search.vector_index import Neighbours, VectorIndexCard, contents, exact_neighbours
 
 PARTS = "parts.json"
@@ -124,7 +124,7 @@ class FaissIndex:
         if self.card.kind == "exact":
             return None
         if self.structure is None:
-            structure = empty_structure(new, self.card.kind)
+            structure = empty_structure(new, cast("IndexKind", self.card.kind))
         else:  # in memory, since what is mapped takes nothing up
             structure = faiss.read_index(str(self.folder / self.parts.structure))
         for start in range(0, len(new), ROWS_AT_ONCE):
@@ -197,12 +197,13 @@ class FaissIndex:
             out = faiss.IDSelectorBitmap(len(self.ids), faiss.swig_ptr(bits))
             kept = faiss.IDSelectorNot(out)
         structure: Any = self.structure
+        known: Any = faiss  # whose types lack the parameters
         if self.card.kind == "hnsw":
             depth = max(structure.hnsw.efSearch, wanted)
-            parameters = faiss.SearchParametersHNSW(efSearch=depth, sel=kept)
+            parameters = known.SearchParametersHNSW(efSearch=depth, sel=kept)
         else:
             probed = structure.nlist if exhaustive else structure.nprobe
-            parameters = faiss.SearchParametersIVF(nprobe=probed, sel=kept)
+            parameters = known.SearchParametersIVF(nprobe=probed, sel=kept)
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         _, rows = structure.search(queries, wanted, params=parameters)
         return rows

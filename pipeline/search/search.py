@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from PIL import Image
@@ -13,6 +13,7 @@ from PIL import Image
 from pipeline.config.params import Params
 from pipeline.datasets.decode import UnreadableImage, decode_image
 from pipeline.datasets.reader import read_file
+from pipeline.embedding.shards import Number, vectors_digest
 from pipeline.models.encoders import Encoder, open_encoder
 from pipeline.models.query_encoder import least_decoded_px, square_view
 from pipeline.paths import DatasetPaths
@@ -232,6 +233,26 @@ class Searcher:
         return found
 
 
+def _check_embedder(index: Path, network: str, named: NamedNetwork) -> None:
+    """Raise ValueError where vectors are neither of the network nor of its data set's teacher, as
+    far as their card says of what they are.
+    """
+    teacher = DatasetPaths(named.dataset).teacher
+    known = {
+        vectors_digest(path, number, is_reduced=is_reduced)
+        for path in (teacher, named.path)
+        if path.exists()
+        for number in get_args(Number)
+        for is_reduced in (False, True)
+    }
+    stored = teacher_card(teacher).get("network") if teacher.exists() else None
+    if network and network not in {*known, stored}:
+        raise ValueError(
+            f"{index}: its vectors are neither of {teacher} as it is now nor of {named.key}: "
+            "`l2s embed` the pictures anew, or choose with --network or --dataset"
+        )
+
+
 @contextmanager
 def open_searcher(
     params_for: ParamsFor,
@@ -251,6 +272,7 @@ def open_searcher(
     encoder = open_query_encoder(named, params.threads)
     if isinstance(index, Path):
         with open_index(index) as opened:
+            _check_embedder(index, opened.card.network, named)
             yield Searcher(named, encoder, VectorDatabase(index.name, opened))
     else:
         yield Searcher(named, encoder, open_database(named.dataset, named_index))

@@ -19,7 +19,6 @@ from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.files import write_text
 
 CARD = "index.json"
-FaissKind = Literal["exact", "hnsw", "ivfpq"]
 Kind = Literal["exact", "hnsw", "ivfpq", "lancedb", "qdrant"]
 Number = Literal["float16", "float32"]
 

@@ -20,9 +20,11 @@ from typer.testing import CliRunner
 from pipeline.cli import __main__ as cli
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import write_vectors
+from pipeline.embedding.shards import vectors_digest
 from pipeline.files import file_md5
 from pipeline.flows.run_state import hold_workspace
 from pipeline.models.weights import load_network, save_network
+from pipeline.paths import DatasetPaths
 from pipeline.search.champions import Champion, keep_champion
 from pipeline.search.databases import open_study_database
 from tests.made_study import STUDENT, make_finished_study, write_test_images
@@ -119,7 +121,8 @@ def test_a_picture_is_found_in_an_index_of_vectors(study: Path, photo: Path, kin
     studied = open_study_database("emblems")
     names = [f"{name}/{number}.jpg" for number, name in enumerate(studied.class_names)]
     batch = VectorBatch(names, np.array(studied.vectors), [""] * len(names))
-    write_vectors(study / "vectors", [batch], network="n")
+    teacher = vectors_digest(DatasetPaths("emblems").teacher, "float16", is_reduced=False)
+    write_vectors(study / "vectors", [batch], network=teacher)
     (study / "below").mkdir()
     assert l2s("index", "build", "vectors", "--to", "below/i", "--kind", kind).exit_code == 0
     answer = found(photo, "--network", "teacher", "-k", 3, "--index", "below/i")
@@ -130,6 +133,11 @@ def test_a_picture_is_found_in_an_index_of_vectors(study: Path, photo: Path, kin
         assert hit["class_name"] == names[other["row"]].partition("/")[0]
         assert hit["similarity"] == pytest.approx(other["similarity"], abs=1e-5)
     assert "i, 30 vectors" in l2s("search", photo, "--index", "below/i", "--html", "p.html").stdout
+    write_vectors(study / "other", [batch], network="n")
+    l2s("index", "build", "other", "--to", "other-index", "--kind", kind)
+    refused = l2s("search", photo, "--index", "other-index")
+    assert refused.exit_code == 2
+    assert "are neither of models/emblems/teacher.safetensors as it is now nor" in refused.stderr
     short = VectorBatch(names, np.array(studied.vectors)[:, :3], [""] * len(names))
     write_vectors(study / "short", [short])
     l2s("index", "build", "short", "--to", "short-index", "--kind", kind)
