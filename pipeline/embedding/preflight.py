@@ -23,6 +23,10 @@ SAME, FITS, REFUSED = 0.999, 0.99, 0.9  # mean cosine
 _LEAST_GAIN = 0.02  # of cosine, for a suspect that does not fit by itself
 _MOST_TOGETHER = 3
 _BATCH_IMAGES = 16
+_UNUSUAL = (
+    "another model altogether, other weights, another layer (such as -S "
+    "datasets.images.network.pooling=gem) or a size that is seldom used (--teacher-px)"
+)
 
 Encode = Callable[[Float[Tensor, "image channel size size"]], Float[Tensor, "image dim"]]
 
@@ -69,8 +73,7 @@ class Preflight:
         if not self.differences and self.cosine >= REFUSED:
             return [*lines, "nothing usual explains the rest"]
         if not self.differences:
-            reason = "another model altogether, other weights or another layer"
-            return [*lines, f"nothing usual explains it: {reason}"]
+            return [*lines, f"nothing usual explains it: {_UNUSUAL}"]
         return [*lines, f"what fits: {found}"]
 
     def require(self, *, force: bool) -> None:

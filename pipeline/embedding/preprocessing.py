@@ -30,7 +30,7 @@ _RESAMPLING = {
 _ORIENTATION_TAG = 0x0112
 _HALF, _NONE = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-_SIZES_PX = (160, 192, 224, 240, 256, 260, 288, 299, 320, 336, 384, 448, 512)
+_SIZES_PX = (96, 112, 128, 160, 192, 224, 240, 256, 260, 288, 299, 320, 336, 384, 448, 512)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,10 @@ SUSPECTS = (
     _suspect("filter: bicubic without antialiasing", filter="bicubic", antialias=False),
     _suspect("squashed to a square, not cropped", is_squashed=True),
     *(_suspect(f"crop share {share:g}", crop_share=share) for share in (0.8, 0.9, 0.95, 1.0)),
-    *(_suspect(f"size {size_px} px", size_px=size_px) for size_px in _SIZES_PX),
+    *(
+        _suspect(f"size {size_px} px (--teacher-px {size_px})", size_px=size_px)
+        for size_px in _SIZES_PX
+    ),
     _suspect("orientation (EXIF) ignored", heeds_orientation=False),
     _suspect("colour profile ignored", heeds_profile=False),
 )

@@ -169,7 +169,9 @@ def test_another_model_altogether_is_refused_unless_forced() -> None:
     found = compare_with_stored(subject(Sensitive()), PICTURES, store(vectors))
     assert found.differences == ()
     assert "another model altogether" in found.lines()[-1]
-    with pytest.raises(VectorsError, match=r"another model altogether.*--teacher none.*--force"):
+    with pytest.raises(
+        VectorsError, match=r"another model altogether.*--teacher-px.*--teacher none.*--force"
+    ):
         found.require(force=False)
     found.require(force=True)
 
