@@ -95,6 +95,7 @@ def render_report(
         best = max(students, key=lambda row: (row[by.column], -row["gmacs"]), default=None)
         teacher = next(row for row in rows if row["role"] == "teacher")
         said = {"teacher": teacher, "best": best, "verdict": verdict(part["rows"]), "accuracy": by}
+        said["threshold"] = tradeoff.threshold_note(rows)
         numbered.append({**part, "rows": rows, **said})
     rows = [row for part in numbered for row in part["rows"]]
     shown, left_out = fit_examples(numbered, EXAMPLE_BYTES)

@@ -149,10 +149,23 @@ def notes(rows: Sequence[Row]) -> list[str]:
         OVERLAP_NOTE * (accuracy is not MAP),
         (HEADROOM_NOTE if accuracy is MAP else HEADROOM_NOTE.replace("map", accuracy.name))
         * closed,
+        threshold_note(rows),
         interval_note(rows),
         SUBSET_NOTE * is_subset(rows),
     ]
     return [note for note in found if note]
+
+
+def threshold_note(rows: Sequence[Row]) -> str:
+    """What a threshold of the teacher's lets pass for each student; empty where nobody knows."""
+    passed = [
+        f"{row['network']} {100 * plain:.2f} %, calibrated "
+        f"{100 * row['false_matches_passed_calibrated']:.2f} %"
+        for row in rows
+        if (plain := row.get("false_matches_passed")) is not None
+    ]
+    start = "false matches that pass a threshold which lets 1 % of the teacher's pass"
+    return f"{start}: {'; '.join(passed)}" if passed else ""
 
 
 def interval_note(rows: Sequence[Row]) -> str:

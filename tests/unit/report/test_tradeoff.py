@@ -30,6 +30,7 @@ from pipeline.report.tradeoff import (
     Row,
     gain_text,
     markdown_table,
+    notes,
     pareto_front,
     percent,
     read_rows,
@@ -246,6 +247,22 @@ def test_without_intervals_the_table_says_why(paths: DatasetPaths) -> None:
     table = pd.read_csv(paths.results / "tradeoff.csv")
     assert table["map"].notna().all()
     assert table[["map_low", "map_high"]].isna().all(axis=None)
+
+
+def test_what_a_threshold_passes_stands_below_the_table(paths: DatasetPaths) -> None:
+    passed = {"false_matches_passed": 0.0028, "false_matches_passed_calibrated": 0.0108}
+    rows = [one | passed if one["network"] == "s" else one for one in rows_of(paths)]
+    rows = [one if one["role"] == "asymmetric" else one | dict.fromkeys(passed) for one in rows]
+    note = (
+        "false matches that pass a threshold which lets 1 % of the teacher's pass: s 0.28 %, "
+        "calibrated 1.08 %"
+    )
+    assert notes(rows)[-1] == note
+    assert f"{note}\n" in markdown_table(rows)
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(tradeoff_table("made", with_latencies(paths, rows), "no latencies"))
+    assert note in " ".join(console.export_text().split())
+    assert not any("false matches" in one for one in notes(rows_of(paths)))
 
 
 def test_texts_of_absent_values() -> None:
