@@ -26,6 +26,8 @@ TINY = {
     "datasets.emblems.teacher.classes_per_batch": 2,
     "datasets.emblems.teacher.images_per_class": 2,
     "datasets.emblems.teacher.optimisation.epochs": 1,
+    "datasets.emblems.distillation.loss": {"kind": "raml", "lambda_ts": 0.7, "lambda_ss": 0.7},
+    "datasets.emblems.distillation.images_per_batch": 8,
     "datasets.emblems.distillation.views": 2,
     "datasets.emblems.distillation.optimisation.epochs": 1,
     "students": {"tiny-16": {"dataset": "emblems", "query_px": 16}},

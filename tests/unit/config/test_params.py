@@ -90,8 +90,8 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         "datasets.emblems.teacher.optimisation.learning_rate = inf: input should be a finite",
     ),
     "an infinite weight": (
-        {"datasets.emblems.distillation.loss.lambda_ts": float("inf")},
-        "datasets.emblems.distillation.loss.lambda_ts = inf: input should be a finite",
+        {"datasets.emblems.distillation.loss.student_temperature": float("inf")},
+        "datasets.emblems.distillation.loss.student_temperature = inf: input should be a finite",
     ),
     "an infinite decay": (
         {"datasets.emblems.teacher.optimisation.weight_decay": float("inf")},
@@ -344,7 +344,7 @@ def test_the_faults_of_a_loss_are_told_at_their_place(tmp_path: Path) -> None:
             {f"{key}.loss": D3STILL | {"neighbour": 3}}
         ),
         f"{key}.images_per_batch = 8: must be at least 9 for {key}.loss, d3still": (
-            {f"{key}.loss": D3STILL | {"neighbours": 8}}
+            {f"{key}.loss": D3STILL | {"neighbours": 8}, f"{key}.images_per_batch": 8}
         ),
         f"{key}.images_per_epoch = 2: must be at least 3 for {key}.loss, rkd": (
             {f"{key}.loss": rkd, f"{key}.images_per_epoch": 2}
