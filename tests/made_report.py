@@ -56,6 +56,7 @@ def row(dataset: str, network: str, role: str, query_px: int, accuracy: float) -
         "queries": 450,
         "excluded_queries": 0,
         "classes": 30,
+        "seeds": 1,
         "gmacs": query_px**2 * 4e-6,
         "parameters": 385105,
         "input_bytes": 3 * query_px**2,

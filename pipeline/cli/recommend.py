@@ -64,6 +64,7 @@ def recommend(
 def _lines(name: str, answer: dict[str, Any]) -> list[str]:
     """A recommendation as people read it."""
     from pipeline.evaluation.accuracy import accuracy_of
+    from pipeline.report.tradeoff import seeds_text
 
     row = answer["chosen"] or answer["closest"]
     ms, ratio = row["latency_ms"], row["latency_ratio"]
@@ -76,7 +77,8 @@ def _lines(name: str, answer: dict[str, Any]) -> list[str]:
         f"  why: {answer['why']}",
         f"  {row['network']}: {row['role']}, {row['query_px']} px, {gmacs} GMACs"
         f"{latency}, {by.name} {_interval(row, by.column, '%')}, "
-        f"{_interval(row, f'{by.column}_drop', 'points')} below the teacher",
+        f"{_interval(row, f'{by.column}_drop', 'points')} below the teacher"
+        f"{f', mean of seeds: {seeds_text(row)}' if row['seeds'] > 1 else ''}",
         *(
             f"  not {other['network']} ({other['role']}, {other['query_px']} px): {other['why']}"
             for other in (*answer["as_good"], *answer["alternatives"])

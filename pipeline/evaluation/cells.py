@@ -136,7 +136,9 @@ def measure_setups(
     """
     values: dict[str, dict[str, Values]] = {one.role: {} for one in setups}
     metrics: dict[str, dict[str, float]] = {one.role: {} for one in setups}
-    for one in setups if labels is not None else ():
+    for one in setups:
+        if labels is None:
+            break
         result = evaluate_retrieval(one.queries, one.database, labels, recall_at=recall_at)
         values[one.role] = dict(result.query_metrics)
         metrics[one.role] = {

@@ -10,7 +10,17 @@ from pipeline.evaluation.latency import COLUMNS, REMEDY
 from pipeline.report.tradeoff import ROLES, UNTRAINED, Row, cost_of, figures, interval_note
 from pipeline.report.verdict import stands_to_row, verdict
 
-FACTS = ("network", "role", "backbone", "query_px", "database_px", "gmacs", "map", *COLUMNS)
+FACTS = (
+    "network",
+    "role",
+    "backbone",
+    "query_px",
+    "database_px",
+    "gmacs",
+    "map",
+    "seeds",
+    *COLUMNS,
+)
 ENDS = ("", "_low", "_high", "_drop", "_drop_low", "_drop_high")  # of the accuracy
 # What a role takes besides the network.
 NEEDS = dict.fromkeys(UNTRAINED, "needs no training; `l2s export` does not write it") | {
@@ -122,7 +132,7 @@ def recommend(
     asked = [f"{by.column}_drop"] + [OVERLAP.column] * (bounds.min_overlap is not None)
     candidates = [row for row in table if row["role"] in roles]
     lacking = [row for row in candidates for column in asked if row.get(column) is None]
-    if lacking or any("classes" not in row for row in table):
+    if lacking or any("seeds" not in row for row in table):
         raise ValueError(f"{dataset} was evaluated by an older version: run `l2s study`")
     if bounds.max_drop is not None and (note := interval_note(table)):
         remedy = "give --max-gmacs or --max-latency-ms, or evaluate on more classes"
@@ -175,8 +185,10 @@ def recommend(
 
 def _facts(row: Row) -> Row:
     columns = [f"{accuracy_of(row).column}{end}" for end in ENDS]
-    overlap = [column for end in ENDS[:3] if (column := f"{OVERLAP.column}{end}") in row]
-    return {fact: row[fact] for fact in (*FACTS, *columns, *overlap)}
+    own = [f"{OVERLAP.column}{end}" for end in ENDS[:3]]
+    own += [f"{accuracy_of(row).column}_seed{end}" for end in ENDS[1:3]]
+    known = [column for column in own if column in row]
+    return {fact: row[fact] for fact in (*FACTS, *columns, *known)}
 
 
 def _faults(row: Row, bounds: Bounds) -> str:

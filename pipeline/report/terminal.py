@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipeline.evaluation.accuracy import MAP, accuracy_of
-from pipeline.report.tradeoff import NUMBERS, Row, notes, shown_columns
+from pipeline.report.tradeoff import NUMBERS, Row, most_seeds, notes, shown_columns
 
 FRONT_NOTE = "* on the Pareto front: no other row is both cheaper and at least as accurate"
 COLOURS = {
@@ -28,11 +28,12 @@ def tradeoff_table(name: str, rows: Sequence[Row], latency: str) -> Table:
     title = f"{name}: accuracy and cost of a query"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
     table.caption, table.caption_justify = "\n".join([FRONT_NOTE, *notes(rows), latency]), "left"
-    for column in (*_columns(rows[0]), "ms (ratio)"):
+    with_seeds = most_seeds(rows) > 1
+    for column in (*_columns(rows[0], with_seeds=with_seeds), "ms (ratio)"):
         justify: Literal["right", "left"] = "right" if column in NUMBERS else "left"
         table.add_column(column, justify=justify, no_wrap=not column.endswith("gain"))
     for row in rows:
-        shown = _columns(row)
+        shown = _columns(row, with_seeds=with_seeds)
         shown["role"] = f"[{COLOURS[row['role']]}]{row['role']}[/]"
         ms, ratio = row["latency_ms"], row["latency_ratio"]
         table.add_row(*shown.values(), _latency(ms, ratio))
@@ -44,7 +45,13 @@ def _latency(ms: float | None, ratio: float | None) -> str:
     return "" if ms is None else f"{ms:.3g}" + ("" if ratio is None else f" ({ratio:.2f})")
 
 
-def _columns(row: Row) -> dict[str, str]:
+def _columns(row: Row, *, with_seeds: bool) -> dict[str, str]:
     """Those that 120 characters hold: the others stand in the files."""
-    hidden = ("mAP@R %", "overlap@10 %") if accuracy_of(row) is MAP else ("overlap@1 %",)
-    return {name: text for name, text in shown_columns(row).items() if name not in hidden}
+    hidden = ["mAP@R %", "overlap@10 %"] if accuracy_of(row) is MAP else ["overlap@1 %"]
+    if with_seeds:
+        hidden += ["R@1 %", "closed %"]
+    return {
+        name: text
+        for name, text in shown_columns(row, with_seeds=with_seeds).items()
+        if name not in hidden
+    }

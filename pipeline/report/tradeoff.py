@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from pipeline.evaluation.accuracy import MAP, OVERLAP, accuracy_of
-from pipeline.evaluation.confidence import LEAST_CLASSES
+from pipeline.evaluation.confidence import LEAST_CLASSES, LEAST_SEEDS
 from pipeline.evaluation.latency import with_latencies
 from pipeline.evaluation.roles import OPPONENTS
 from pipeline.files import read_json
@@ -19,6 +19,10 @@ HEADROOM_NOTE = "closed: (map - naive map) / (teacher map - naive map), the head
 OVERLAP_NOTE = (
     "overlap@k: share of the teacher's k nearest images that a query finds; self: share of the "
     "queries that find their own image first, where it is not left out"
+)
+SEEDS_NOTE = (
+    "seeds: so many trainings a row is the mean of; intervals draw seeds as well as {units}, and "
+    f"under {LEAST_SEEDS} seeds, which say too little of others, their range stands beside"
 )
 ROLES = {
     "teacher": "The teacher at full size, in its own database: the upper bound.",
@@ -32,7 +36,7 @@ UNTRAINED = ("naive", "adapter")  # roles that need no training; one row each fo
 # Columns on the right.
 NUMBERS = {
     *("query px", "mAP %", "mAP@R %", "R@1 %", "closed %", "GMACs", "ms (ratio)"),
-    *("overlap@1 %", "overlap@10 %", "self %"),
+    *("overlap@1 %", "overlap@10 %", "self %", "seeds"),
 }
 
 Row = dict[str, Any]  # None where it has no value in a column
@@ -101,7 +105,7 @@ def csv_text(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def shown_columns(row: Row) -> dict[str, str]:
+def shown_columns(row: Row, *, with_seeds: bool) -> dict[str, str]:
     """What people compare of a row, in words: percent, GMACs, a star for the Pareto front."""
     accuracy = accuracy_of(row)
     others = {"overlap@1 %": "overlap_at_1", "self %": "self_recall"}
@@ -113,6 +117,7 @@ def shown_columns(row: Row) -> dict[str, str]:
         "role": row["role"],
         "query px": str(row["query_px"]),
         f"{accuracy.name} %": f"{percent(row, accuracy.column)}{between(row, accuracy.column)}",
+        **({"seeds": seeds_text(row)} if with_seeds else {}),
         **{name: percent(row, column) for name, column in others.items()},
         "mAP gain" if accuracy is MAP else "gain": gain_text(row),
         "closed %": percent(row, "headroom_closed"),
@@ -123,7 +128,7 @@ def shown_columns(row: Row) -> dict[str, str]:
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """The columns that people compare, as a Markdown table."""
-    shown = [shown_columns(row) for row in rows]
+    shown = [shown_columns(row, with_seeds=most_seeds(rows) > 1) for row in rows]
     rule = ["--:" if column in NUMBERS else "---" for column in shown[0]]
     cells = [list(shown[0]), rule, *(list(columns.values()) for columns in shown)]
     lines = "".join(f"| {' | '.join(texts)} |\n" for texts in cells)
@@ -151,6 +156,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
         * closed,
         threshold_note(rows),
         interval_note(rows),
+        SEEDS_NOTE.format(units=accuracy.units) * (most_seeds(rows) > 1),
         SUBSET_NOTE * is_subset(rows),
     ]
     return [note for note in found if note]
@@ -176,6 +182,16 @@ def interval_note(rows: Sequence[Row]) -> str:
     count = rows[0]["classes" if accuracy is MAP else "queries"]
     units = f"test {accuracy.units}"
     return f"no intervals: {count} {units} say too little, {LEAST_CLASSES} are needed"
+
+
+def most_seeds(rows: Sequence[Row]) -> int:
+    """Of how many trainings a row is the mean, at the most."""
+    return max(row.get("seeds") or 1 for row in rows)
+
+
+def seeds_text(row: Row) -> str:
+    """The number of seeds, and the range of their accuracies in percent where they are few."""
+    return f"{row['seeds']}{between(row, f'{accuracy_of(row).column}_seed')}"
 
 
 def main_opponent(row: Row) -> str | None:

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 
 from pipeline.evaluation.accuracy import MAP, OVERLAP, accuracy_of
-from pipeline.report.tradeoff import UNTRAINED, Row, between, cost_of, figures, interval_note
+from pipeline.report.tradeoff import (
+    UNTRAINED,
+    Row,
+    between,
+    cost_of,
+    figures,
+    interval_note,
+    most_seeds,
+)
 
 WITHOUT_METHOD = {
     "naive": "the teacher fed the same small images (naive)",
@@ -13,7 +21,8 @@ WITHOUT_METHOD = {
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """One or two sentences: the students against each row without the method; what to deploy.
+    """A few sentences: the students against each row without the method; what to deploy; of how
+    many seeds the figures are means, where they are.
 
     Better and worse are said only where the paired interval lies on one side of zero.
 
@@ -24,12 +33,14 @@ def verdict(rows: Sequence[Row]) -> str:
         return "No student is evaluated: there is nothing to compare with the teacher."
     if note := interval_note(rows):
         return f"Nothing here can be called better or worse, for there are {note}."
+    seeds = most_seeds(rows)
+    means = f" Figures are means of {seeds} seeds." if seeds > 1 else ""
     clauses = [_clause(students, opponent) for opponent in WITHOUT_METHOD]
     told = "; ".join(clause for clause in clauses if clause)
     advice = _advice(rows, students)
     if told.startswith("every"):
         told = f"E{told[1:]}"
-    return f"{told}. {advice}" if told else advice
+    return (f"{told}. {advice}" if told else advice) + means
 
 
 def stands(row: Row, opponent: str) -> str:

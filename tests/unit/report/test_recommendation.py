@@ -48,6 +48,7 @@ def row(
         "map_drop_low": drop - spread,
         "map_drop_high": drop + spread,
         "classes": 30,
+        "seeds": 1,
         **extra,
     }
 

@@ -180,6 +180,21 @@ def test_the_table_has_the_figures_that_people_look_for() -> None:
     assert '<td class="n" data-tip="closed %" data-value="0.4">40.0</td>' in text
 
 
+def test_the_page_says_of_how_many_seeds_its_figures_are_means() -> None:
+    made = part("made")
+    assert "seeds" not in page_of([made]).partition("What was run")[0]
+    rows = [
+        row | {"seeds": 3, "map_seed_low": row["map"] - 0.01, "map_seed_high": row["map"] + 0.04}
+        for row in made["rows"]
+    ]
+    text = page_of([made | {"rows": rows}])
+    assert "Figures are means of 3 seeds." in text[: text.index("<nav")]
+    assert 'data-tip="seeds" data-value="3">3 <small>59.0 to 64.0</small>' in text
+    assert "over test classes and seeds" in text
+    many = page_of([made | {"rows": [row | {"seeds": 6} for row in made["rows"]]}])
+    assert 'data-tip="seeds" data-value="6">6 <small></small>' in many
+
+
 def test_the_verdict_stands_first() -> None:
     text = page_of([part("made")])
     first = text[text.index("<h1>") : text.index("<nav")]

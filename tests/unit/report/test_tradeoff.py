@@ -53,6 +53,7 @@ def row(network: str, role: str, query_px: int, accuracy: float, **extra: Any) -
         "recall_at_1": accuracy + 0.1,
         "map_drop": 0.7 - accuracy,
         "classes": 12,
+        "seeds": 1,
         "gmacs": extra.pop("gmacs", query_px**2 / 1e6),
         **extra,
     }
@@ -229,6 +230,28 @@ def test_markdown_by_hand(paths: DatasetPaths) -> None:
         "| +12.3 over naive (+10.0 to +14.9) | 38.0 | 0.001024 |  |"
     )
     assert lines[4].endswith("|  | 0.009216 | * |")
+
+
+def test_seeds_stand_beside_with_their_range_while_they_are_few(paths: DatasetPaths) -> None:
+    one = rows_of(paths)
+    assert "seeds" not in markdown_table(one)
+    few = [
+        row | {"seeds": 3, "map_seed_low": row["map"] - 0.01, "map_seed_high": row["map"] + 0.04}
+        if row["role"] != "naive"
+        else row
+        for row in one
+    ]
+    text = markdown_table(few)
+    assert "| s | asymmetric | 32 | 40.0 (38.0 to 43.0) | 3 (39.0 to 44.0) | 20.0 | 50.0 |" in text
+    assert "| naive | 32 | 20.0 (18.0 to 23.0) | 1 | 10.0 | 30.0 |" in text
+    assert "intervals draw seeds as well as classes, and under 5 seeds, which say too" in text
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(tradeoff_table("made", with_latencies(paths, few), "no latencies"))
+    shown = console.export_text()
+    assert "3 (39.0 to 44.0)" in shown
+    assert "+12.3 over" in shown
+    many = markdown_table([row | {"seeds": 7} for row in one])
+    assert "| 40.0 (38.0 to 43.0) | 7 | 20.0 |" in many
 
 
 def test_without_intervals_the_table_says_why(paths: DatasetPaths) -> None:

@@ -37,6 +37,12 @@ def test_a_student_that_beats_everything_is_to_be_deployed() -> None:
     )
 
 
+def test_means_of_seeds_are_called_so() -> None:
+    rows = [TEACHER, student(), *UNTRAINED]
+    said = verdict([one | {"seeds": 3} for one in rows])
+    assert said == f"{verdict(rows)} Figures are means of 3 seeds."
+
+
 @pytest.mark.parametrize("opponent", ["naive", "adapter"])
 @pytest.mark.parametrize(
     ("gain", "word"), [((0.4, 1), "no better"), ((-3, 1), "worse"), ((1, 1), "no better")]
