@@ -27,6 +27,7 @@ from pipeline.evaluation.cells import (
     seed_rows,
     student_setups,
 )
+from pipeline.evaluation.cost import training_gmacs
 from pipeline.evaluation.examples import draw_examples
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, read_json, replacing, write_json
@@ -34,7 +35,7 @@ from pipeline.models.adapter import adapt, procrustes
 from pipeline.models.embedder import Embedder
 from pipeline.models.torch_encoder import prepare_onnx
 from pipeline.models.weights import load_network
-from pipeline.paths import DatasetPaths, code_file
+from pipeline.paths import DatasetPaths, code_file, history_path
 from pipeline.teachers.stored_vectors import StoredVectors
 from pipeline.teachers.teacher import Teacher, open_teacher_or_vectors
 from pipeline.tracking.record import fingerprint
@@ -102,6 +103,13 @@ def evaluate(key: str) -> None:
     rows = {row["role"]: origin | row for row in seed_rows(measured, bootstrap)}
     if passed:
         rows["asymmetric"] |= passed
+    trained = {"teacher": paths.teacher}
+    if student:
+        of_student = dict.fromkeys(("asymmetric", "symmetric"), paths.student(student))
+        trained = of_student | {"baseline": paths.baseline(student)}
+    for role in rows.keys() & trained.keys():  # of the first seed: all learn as much
+        history = history_path(trained[role])
+        rows[role]["train_gmacs"] = training_gmacs(rows[role]["gmacs"], history)
     with replacing(paths.per_query(cell.network)) as temporary:
         _per_query(cell, measured).to_parquet(temporary)
     write_json(paths.report_part(cell.network), {"rows": rows, **shown})

@@ -180,8 +180,9 @@ def _show_tradeoffs(params: "Params", names: list[str], *, write: bool = False) 
         rows = read_rows(paths, params.cells_of(name))
         if write:
             from pipeline.report.report import write_tradeoff  # jinja2, which a table needs not
+            from pipeline.tracking.durations import with_training_seconds
 
-            write_tradeoff(paths, rows)
+            write_tradeoff(paths, with_training_seconds(paths, rows))
         console.print(tradeoff_table(name, rows, latency_note(paths, rows)))
         console.print(f"verdict {verdict(rows)}", highlight=False)
         console.print(f"table   {paths.results / 'tradeoff.csv'}", highlight=False)

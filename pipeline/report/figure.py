@@ -11,17 +11,25 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.evaluation.accuracy import accuracy_of
-from pipeline.report.tradeoff import Row, figures, main_opponent, roles_of
+from pipeline.report.tradeoff import Row, figures, main_opponent, pareto_front, roles_of
 
 FOLDER = Path(__file__).parent
 LEFT, RIGHT, TOP, BOTTOM = 40, 18, 40, 48
 WIDE = (980, 460)
 LABEL_SPACE = 44  # the least distance of two labels of query sizes
 MOST_TICKS = 7
+# Columns of rows against which the front is drawn, and what they are.
+COSTS = {
+    "gmacs": "GMACs a query",
+    "train_gmacs": "GMACs of the training",
+    "latency_ratio": "time of a query, the teacher's being 1",
+    "training_s": "seconds of the training",
+}
 
 
-def draw_panel(rows: Sequence[Row], width: int, height: int) -> dict[str, Any]:
-    """Lay out accuracy in percent over GMACs, a logarithmic axis, from the rows of one data set.
+def draw_panel(rows: Sequence[Row], width: int, height: int, cost: str = "gmacs") -> dict[str, Any]:
+    """Lay out accuracy in percent over one of `COSTS`, a logarithmic axis, from the rows of one
+    data set. Of another cost than GMACs a query the Pareto front is drawn anew.
 
     marks: the rows of known cost and accuracy, cheapest first, with `x`, `y`, `low_y` and `high_y`
     (None without an interval) and `own`, whether the backbone is the teacher's. ticks: places and
@@ -29,9 +37,12 @@ def draw_panel(rows: Sequence[Row], width: int, height: int) -> dict[str, Any]:
     """
     by = accuracy_of(rows[0])
     own = {row["backbone"] for row in rows if row["role"] == "teacher"}
-    rows = [row for row in rows if row["gmacs"] is not None and row[by.column] is not None]
+    rows = [row for row in rows if row.get(cost) and row[by.column] is not None]
     right, bottom = width - RIGHT, height - BOTTOM
-    costs = [row["gmacs"] for row in rows]
+    costs = [row[cost] for row in rows]
+    if cost != "gmacs":
+        front = pareto_front(costs, [row[by.column] for row in rows])
+        rows = [row | {"pareto": on} for row, on in zip(rows, front, strict=True)]
     least, most = min(costs), max(costs)
     pad = max(1.12, (most / least) ** 0.06) if most > least else 3.0
     first, last = least / pad, most * pad
@@ -44,7 +55,7 @@ def draw_panel(rows: Sequence[Row], width: int, height: int) -> dict[str, Any]:
         row
         | {
             "own": row["backbone"] in own,
-            "x": along(math.log10(row["gmacs"])),
+            "x": along(math.log10(row[cost])),
             "y": y(100 * row[by.column]),
         }
         | {
@@ -53,23 +64,29 @@ def draw_panel(rows: Sequence[Row], width: int, height: int) -> dict[str, Any]:
             else y(100 * row[f"{by.column}_{end}"])
             for end in ("low", "high")
         }
-        for row in sorted(rows, key=lambda row: (row["gmacs"], row[by.column]))
+        for row in sorted(rows, key=lambda row: (row[cost], row[by.column]))
     ]
     return {
         "measure": by.name,
+        "cost": COSTS[cost],
         "size": (width, height),
         "edges": (LEFT, right, TOP, bottom),
         "x_ticks": [(along(math.log10(tick)), f"{tick:g}") for tick in cost_ticks(first, last)],
         "y_ticks": [(y(tick), f"{tick:g}") for tick in ticks],
-        "size_ticks": _size_ticks(marks),
+        "size_ticks": _size_ticks(marks) if cost == "gmacs" else [],
         "marks": marks,
     }
 
 
-def draw_tradeoff(rows: Sequence[Row], title: str) -> str:
+def costs_of(rows: Sequence[Row]) -> list[str]:
+    """Those of `COSTS` that more than one row has."""
+    return [cost for cost in COSTS if sum(1 for row in rows if row.get(cost)) > 1]
+
+
+def draw_tradeoff(rows: Sequence[Row], title: str, cost: str = "gmacs") -> str:
     """The figure of one data set as an SVG file; the same rows give the same text."""
     template = environment().get_template("tradeoff.svg.j2")
-    return template.render(panel=draw_panel(rows, *WIDE), title=title, roles=roles_of(rows))
+    return template.render(panel=draw_panel(rows, *WIDE, cost), title=title, roles=roles_of(rows))
 
 
 def environment() -> Environment:

@@ -24,7 +24,15 @@ from pipeline.evaluation.latency import with_latencies
 from pipeline.files import read_json, write_text
 from pipeline.paths import DatasetPaths
 from pipeline.report import tradeoff
-from pipeline.report.figure import FOLDER, WIDE, draw_panel, draw_tradeoff, environment
+from pipeline.report.figure import (
+    COSTS,
+    FOLDER,
+    WIDE,
+    costs_of,
+    draw_panel,
+    draw_tradeoff,
+    environment,
+)
 from pipeline.report.tradeoff import Row
 from pipeline.report.verdict import verdict
 
@@ -65,17 +73,21 @@ def read_part(paths: DatasetPaths, cells: Sequence[str]) -> dict[str, Any]:
 
 
 def write_tradeoff(paths: DatasetPaths, rows: Sequence[Row]) -> None:
-    """Write results/DATASET/tradeoff.csv, .md and .svg: table and figure, to read and to pass on.
+    """Write results/DATASET/tradeoff.csv, .md and .svg, and tradeoff_COST.svg for other `COSTS`.
 
     They are no outputs of a stage: the table holds the latencies, which no stage measures.
     """
     subset = " (subset)" if tradeoff.is_subset(rows) else ""
     title = f"{paths.dataset}{subset}: accuracy and cost of a query"
-    table = tradeoff.csv_text(with_latencies(paths, rows))
-    write_text(paths.results / "tradeoff.csv", table)
+    timed = with_latencies(paths, rows)
+    write_text(paths.results / "tradeoff.csv", tradeoff.csv_text(timed))
     words = f"{tradeoff.markdown_table(rows)}\n{verdict(rows)}\n"
     write_text(paths.results / "tradeoff.md", words)
     write_text(paths.results / "tradeoff.svg", draw_tradeoff(rows, title))
+    for cost in set(costs_of(timed)) - {"gmacs"}:
+        title = f"{paths.dataset}{subset}: accuracy and {COSTS[cost]}"
+        drawn = draw_tradeoff(timed, title, cost)
+        write_text(paths.results / f"tradeoff_{cost}.svg", drawn)
 
 
 def render_report(
@@ -100,10 +112,16 @@ def render_report(
     rows = [row for part in numbered for row in part["rows"]]
     shown, left_out = fit_examples(numbered, EXAMPLE_BYTES)
     sizes = {"wide": WIDE if len(parts) == 1 else HALF, "narrow": NARROW}
-    panels = {
-        part["dataset"]: {name: draw_panel(part["rows"], *size) for name, size in sizes.items()}
-        for part in numbered
-    }
+    panels, of_training = (
+        {
+            part["dataset"]: {
+                name: draw_panel(part["rows"], *size, cost) for name, size in sizes.items()
+            }
+            for part in numbered
+            if cost == "gmacs" or cost in costs_of(part["rows"])
+        }
+        for cost in ("gmacs", "train_gmacs")
+    )
     script = (FOLDER / "report.js").read_text(encoding="utf-8")
     results = json.dumps([part["rows"] for part in parts], sort_keys=True)
     versions = {name: version(name) for name in ("large-to-small", *PACKAGES)}
@@ -112,6 +130,7 @@ def render_report(
         parts=shown,
         left_out=left_out,
         panels=panels,
+        panels_of_training=of_training,
         others=any(not mark["own"] for p in panels.values() for mark in p["wide"]["marks"]),
         rows=rows,
         roles=tradeoff.roles_of(rows),

@@ -131,7 +131,11 @@ def run_training(job: TrainingJob, data: TrainingData, training: Training) -> No
             run.log_epoch(last, save)
         log = partial(run.log_epoch, save=save)
         history = fit(job, data, training, network, folder=folder, on_epoch=log)
-        write_text(history_path(job.output), _table(history))
+        batches = [training.objective.batches(epoch) for epoch in range(len(history))]
+        views = [job.view_recipe.views * sum(map(len, of_epoch)) for of_epoch in batches]
+        run.log_results({"views": sum(views)})
+        table = [row | {"views": own} for row, own in zip(history, views, strict=True)]
+        write_text(history_path(job.output), _table(table))
         save(job.output)
         run.set_tags({"output_md5": file_md5(job.output)})
 

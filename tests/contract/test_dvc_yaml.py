@@ -20,6 +20,7 @@ TRAINED = {
 TEACHERS, DATABASES, STUDENTS, BASELINES = (
     (path, further_seeds(path)) for path in (D.teacher, D.database, D.student(K), D.baseline(K))
 )
+TABLES = (history_path(D.student(K)), history_path(D.baseline(K)))
 OUTPUTS = ("data/", "models/", "embeddings/", "results/", "report/")
 # What each stage writes, by the library's own paths.
 OUTS = {
@@ -47,8 +48,8 @@ DATA = {
     "tune": [D.pack, D.teacher, D.initial(K)],
     "distill": [D.pack, *TEACHERS, D.initial(K), D.tuning(K)],
     "train_baseline": [D.pack, D.initial(K), D.tuning(K)],
-    "evaluate_teacher": [D.pack, D.pack_summary, *TEACHERS, *DATABASES],
-    "evaluate": [D.pack, *TEACHERS, *DATABASES, *STUDENTS, *BASELINES, D.tuning(K)],
+    "evaluate_teacher": [D.pack, D.pack_summary, *TEACHERS, history_path(D.teacher), *DATABASES],
+    "evaluate": [D.pack, *TEACHERS, *DATABASES, *STUDENTS, *BASELINES, *TABLES, D.tuning(K)],
     "report": [D.report_part("x").parent, D.cell("x").parent],
 }
 

@@ -14,6 +14,7 @@ from pipeline.files import read_json
 from pipeline.paths import DatasetPaths
 from pipeline.report.report import read_part
 from pipeline.report.tournament import read_queries, read_trials
+from pipeline.tracking.durations import with_training_seconds
 from tests.integration.workspace import ROOT, TINY, run_stages, set_params
 
 LIGHT = {"backbone": "timm/test_byobnet", "weights": "random", "batch_norm": "live", "dim": 16}
@@ -95,6 +96,30 @@ def test_the_page_says_who_beats_whom_and_what_resolution_is_worth(study: Path) 
     assert costs.count('<th scope="row">') == 1
     assert "light" in costs
     assert any(word in costs for word in ("confirmed", "refuted", "undecided"))
+
+
+def test_every_row_has_the_cost_of_its_training(
+    rows: list[dict[str, Any]], study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the 60 images that train, 20 validate; a student sees two views of the others."""
+    costs = {(row["network"], row["role"]): row["train_gmacs"] for row in rows}
+    gmacs = {(row["network"], row["role"]): row["gmacs"] for row in rows}
+    for key in (("raml", "asymmetric"), ("light", "symmetric")):
+        assert costs[key] == pytest.approx(3 * gmacs[key] * 2 * 40)
+    table = pd.read_csv(PATHS.teacher.with_suffix(".csv"))
+    teacher = ("teacher", "teacher")
+    assert costs[teacher] == pytest.approx(3 * gmacs[teacher] * table["views"].sum())
+    assert {costs[row["network"], row["role"]] for row in rows if row["role"] == "naive"} == {None}
+    assert (PATHS.results / "tradeoff_train_gmacs.svg").read_text().count("GMACs of the training")
+    page = (study / "report/index.html").read_text(encoding="utf-8")
+    assert page.count("GMACs of the training, log scale") == 2
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{study}/mlflow.db")
+    timed = with_training_seconds(PATHS, rows)
+    for row in timed:
+        assert (row["training_s"] is None) == (row["role"] in ("naive", "adapter"))
+    assert min(row["training_s"] for row in timed if row["training_s"] is not None) > 0
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////nowhere/lost.db")
+    assert with_training_seconds(PATHS, rows) == timed  # they were asked for before
 
 
 def test_a_student_without_a_baseline_has_no_such_row(rows: list[dict[str, Any]]) -> None:
