@@ -1,6 +1,7 @@
 """One stage as a DVC process in a session of its own, and how it is asked to end."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,8 @@ LOCK_TROUBLE = ("is busy, it is being blocked by", "Unable to acquire lock")
 ATTEMPTS = 5
 RETRY_AFTER_S = 1.0  # the first time; each time longer by as much
 TAIL_LINES = 15
+# DVC's words on the file of a baseline where nothing learns from labels: it is meant to be empty.
+EMPTY_BASELINE = re.compile(r"WARNING: '\S+/baselines/\S+' is empty\.")
 # The exit code of a command that such a signal ends: 128 and its number.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -165,7 +168,8 @@ def run_group(
 ) -> tuple[int, list[str]]:
     """Run a command in a session of its own until it and all it started have ended.
 
-    Returns its exit code and its lines, each of which `on_line` has got as it came.
+    Returns its exit code and its lines, each of which `on_line` has got as it came, without those
+    that a baseline is empty.
 
     The command waits for a line of ours, which comes after its group is on disk: a study that is
     killed in between leaves no process that nobody knows of.
@@ -200,8 +204,10 @@ def run_group(
 def _read_lines(stream: IO[bytes], lines: list[str], on_line: Callable[[str], None]) -> None:
     with stream:
         for line in stream:
-            lines.append(line.decode(errors="replace").rstrip())
-            on_line(lines[-1])
+            text = line.decode(errors="replace").rstrip()
+            if not EMPTY_BASELINE.fullmatch(text):
+                lines.append(text)
+                on_line(text)
 
 
 def stage_environment(threads: int, gpu: str | None = None) -> dict[str, str]:

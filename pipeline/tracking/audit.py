@@ -51,7 +51,8 @@ def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
 
     `locked` holds for each stage the MD5 of each output. A result that DVC restored from its cache
     ran no code now: its run is found by what it led to. One that is not here, as in a clone, need
-    not have its run here either. Raises TrackingError.
+    not have its run here either, and an empty one, a baseline where nothing learns from labels, has
+    none. Raises TrackingError.
     """
     results = {
         stage: (path, md5)
@@ -68,7 +69,7 @@ def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
         runs = store.runs(f"tags.output_md5 = '{md5}' and tags.dvc_stage = '{own}'")
         latest = {run.data.tags["role"]: run.info.run_id for run in reversed(runs)}
         current |= set(latest.values())  # one a role: an evaluation has several
-        if not runs and Path(path).exists():
+        if not runs and Path(path).exists() and Path(path).stat().st_size:
             missing.append(stage)
     tagged = {run.info.run_id for run in store.runs("tags.current = 'yes'")}
     for run_id in current ^ tagged:

@@ -120,6 +120,12 @@ def test_lines_and_exit_code_of_a_group() -> None:
     assert list(FOLDER.glob("*")) == []
 
 
+def test_that_a_baseline_is_empty_is_no_news() -> None:
+    told = "WARNING: 'models/e/{}/x.safetensors' is empty."
+    program = f"print({told.format('students')!r}); print({told.format('baselines')!r})"
+    assert run_group(program) == (0, [told.format("students")])
+
+
 def test_group_is_on_disk_before_its_command_runs() -> None:
     program = "from pathlib import Path; print(*Path('.work/processes').glob('*'))"
     assert run_group(program) == (0, [str(FOLDER / "a@b.json")])

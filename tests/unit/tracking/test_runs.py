@@ -354,6 +354,8 @@ def test_results_in_the_lock_find_their_runs_or_are_named(store: Store) -> None:
     network = Path("models/e/students/b-64.safetensors")
     network.parent.mkdir(parents=True)
     network.touch()
+    assert audit_record(locked) == []  # empty: nothing was trained
+    network.write_text("weights")
     (line,) = audit_record(locked)
     assert line.startswith("record: results of which MLflow has no run")
     assert line.endswith(": distill@b-64")
@@ -412,7 +414,7 @@ def test_the_record_is_looked_at_when_the_lock_changes_or_something_waits(
     lock("3" * 32)
     assert record_lines() == []  # the network is not here, as in a clone
     network.parent.mkdir(parents=True)
-    network.touch()  # as `dvc pull` brings it
+    network.write_text("weights")  # as `dvc pull` brings it
     assert "no run" in record_lines()[0]
     assert "no run" in record_lines()[0]  # until it is put right
     lock("1" * 32)
@@ -440,7 +442,7 @@ def test_a_run_that_was_deleted_is_missed_by_the_next_look(store: Store) -> None
     Path("dvc.lock").write_text(f"stages:\n  distill@a-64:\n    outs: {out}\n")
     network = Path("models/e/students/a-64.safetensors")
     network.parent.mkdir(parents=True)
-    network.touch()
+    network.write_text("weights")
     assert record_lines() == []
     store.client.delete_run(run.run_id)
     assert record_lines()[0].endswith("another record: distill@a-64")
