@@ -1,7 +1,7 @@
 """The folder that vectors are written to: on a disk, or in a store by an fsspec address."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -97,8 +97,7 @@ class Destination:
         In a store nobody is kept out: two would write the same bytes twice.
         """
         if self.is_remote:
-            with nullcontext():
-                yield
+            yield
             return
         folder = Path(self.address)
         folder.mkdir(parents=True, exist_ok=True)
