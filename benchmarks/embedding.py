@@ -29,7 +29,6 @@ from PIL import Image
 from pipeline.datasets.picture_sources import PictureSource
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.local import LocalEngine
-from pipeline.embedding.manifest import SHARD_IMAGES
 from pipeline.embedding.ray_engine import RayEngine
 from pipeline.embedding.sharded import embed_source
 from pipeline.embedding.shards import Job, ShardEmbedder, prepare_graph
@@ -38,8 +37,8 @@ from pipeline.processes import prepare_process
 
 ENGINES = {"local": LocalEngine, "ray": RayEngine}
 SIDE_PX, DIM, WORKERS = 112, 128, 2
-BACKBONE = "torchvision/mobilenet_v2"
 PERIOD_S = 0.2
+SHARD_IMAGES = 250  # so that all workers have some at the least number
 KILLED_SHARD = 64  # images, so that a kill falls amid many shards
 
 
@@ -59,9 +58,11 @@ def job_of(home: Path, images: int, destination: str) -> Job:
 
 
 def start(home: Path, images: int, engine: str, destination: str, shard: int) -> "subprocess.Popen":
-    command = ["run", str(home), str(images), engine, destination, str(shard)]
+    # By -c: processes that are spawned import the main module anew, where it is a file.
+    program = "from benchmarks.embedding import run; run()"
+    command = ["-c", program, str(home), str(images), engine, destination, str(shard)]
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.embedding", *command],
+        [sys.executable, *command],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -93,11 +94,13 @@ class Measured:
     peak_bytes: int
 
 
-def measure(home: Path, images: int, engine: str, destination: str) -> Measured:
+def measure(
+    home: Path, images: int, engine: str, destination: str, shard: int = SHARD_IMAGES
+) -> Measured:
     """One run from nothing."""
     shutil.rmtree(home / destination, ignore_errors=True)
     before, started_s, peak = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic(), 0
-    process = start(home, images, engine, destination, SHARD_IMAGES)
+    process = start(home, images, engine, destination, shard)
     while process.poll() is None:
         peak = max(peak, memory_bytes(tree(process)))
         time.sleep(PERIOD_S)
@@ -164,23 +167,27 @@ def kill_rounds(home: Path, images: int, engine: str, kills: int) -> None:
     print(f"{engine}: kills {struck}; same bytes: {same(home / 'whole', home / 'killed')}")
 
 
+def run() -> None:
+    """What `start` starts."""
+    prepare_process()
+    home, images, engine, destination, shard = sys.argv[1:]
+    job = job_of(Path(home), int(images), destination)
+    embed_source(job, engine=ENGINES[engine], workers=WORKERS, shard_images=int(shard))
+
+
 def main() -> None:
     prepare_process()
-    if sys.argv[1:2] == ["run"]:
-        home, images, engine, destination, shard = sys.argv[2:]
-        job = job_of(Path(home), int(images), destination)
-        embed_source(job, engine=ENGINES[engine], workers=WORKERS, shard_images=int(shard))
-        return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--backbone", default="torchvision/mobilenet_v2")
     parser.add_argument("--kills", type=int, default=0)
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
         home = Path(folder)
-        network = build_embedder(BACKBONE, DIM, weights="random", seed=0)
-        save_network(home / "net.safetensors", network, NetworkCard(BACKBONE, DIM, SIDE_PX))
-        write_images(home / "images-1", 1)
+        network = build_embedder(given.backbone, DIM, weights="random", seed=0)
+        save_network(home / "net.safetensors", network, NetworkCard(given.backbone, DIM, SIDE_PX))
+        write_images(home / "images-2", 2)
         for images in given.images:
             write_images(home / f"images-{images}", images)
             for engine in given.engines:
@@ -193,7 +200,7 @@ def main() -> None:
                 line += f", peak {found.peak_bytes / 2**20:.0f} MiB"
                 if engine == "local":
                     work = work_s(home, images)
-                    nothing = measure(home, 1, engine, "nothing").cpu_s
+                    nothing = measure(home, 2, engine, "nothing", 1).cpu_s
                     overhead = (found.cpu_s - nothing) / (images * work)
                     line += f", work {1000 * work:.2f} ms/image, overhead {overhead:.3f}"
                 print(line, flush=True)
