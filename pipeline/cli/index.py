@@ -153,13 +153,18 @@ def remove(
 def list_indexes(
     folder: Annotated[Path, typer.Argument(help="An index, or where some lie.")] = Path("indexes"),
 ) -> None:
-    """List the indexes of vectors in a folder."""
+    """List the indexes in a folder, of pictures and of vectors."""
     with errors_in_words():
-        from pipeline.search.upkeep import index_folders, open_index
+        from pipeline.search import index as of_pictures
+        from pipeline.search.upkeep import all_indexes, open_index
+        from pipeline.search.vector_index import is_vector_index
 
-        for place in index_folders(folder):
-            with open_index(place) as index:
-                typer.echo(f"{place}  {index.card.kind}  {len(index)} x {index.card.dim}")
+        for place in all_indexes(folder):
+            if is_vector_index(place):
+                with open_index(place) as index:
+                    typer.echo(f"{place}  {index.card.kind}  {len(index)} x {index.card.dim}")
+            elif card := of_pictures.read_card(place):
+                typer.echo(f"{place}  pictures of {card.dataset}, {card.kind}  {card.images}")
 
 
 @app.command()

@@ -229,8 +229,12 @@ def verify_index(folder: Path) -> Verified:
 
 def index_folders(folder: Path) -> list[Path]:
     """The indexes of vectors that are a folder, or lie below it."""
-    places = (path.parent for path in folder.glob(f"**/{CARD}"))
-    return sorted(place for place in places if is_vector_index(place))
+    return [place for place in all_indexes(folder) if is_vector_index(place)]
+
+
+def all_indexes(folder: Path) -> list[Path]:
+    """The same, and those of pictures."""
+    return sorted(path.parent for path in folder.glob(f"**/{CARD}"))
 
 
 @contextmanager

@@ -86,6 +86,11 @@ def read_card(folder: Path) -> VectorIndexCard:
             f"{folder} is no index ({CARD} is not there): `l2s index build VECTORS --to {folder} "
             f"--kind {'|'.join(get_args(Kind))}` makes one"
         )
+    if not is_vector_index(folder):
+        raise ValueError(
+            f"{folder} is an index of pictures, not of vectors: `l2s index PICTURES --name "
+            f"{folder.name}` extends it, with --rebuild from that folder alone"
+        )
     try:
         return VectorIndexCard.model_validate_json(path.read_bytes())
     except ValidationError as error:

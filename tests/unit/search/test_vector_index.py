@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from typer.testing import CliRunner
 from pipeline.cli import __main__ as cli
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import read_vectors, write_vectors
-from pipeline.files import write_text
+from pipeline.files import write_json, write_text
 from pipeline.search import faiss_index, upkeep
-from pipeline.search.index import find_index, index_names, require_card
+from pipeline.search.index import IndexCard, find_index, index_names, require_card
 from pipeline.search.upkeep import add_vectors, build_index, open_index, regrouped, verify_index
 from pipeline.search.vector_index import CARD, Kind, contents, exact_neighbours
 
@@ -298,3 +299,17 @@ def test_an_index_of_vectors_in_the_folder_of_indexes_is_no_index_of_pictures(
     assert find_index("a", Path("a")) == Path("indexes/a")
     assert find_index("indexes/a", Path("indexes/a")) == Path("indexes/a")
     assert find_index("b", Path("b")) == "b"
+
+
+def test_an_index_of_pictures_is_listed_and_named(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    card = IndexCard(generation=1, dataset="d", teacher_sha256="", kind="exact", images=3)
+    write_json(Path("indexes/mine/index.json"), asdict(card))
+    assert "indexes/mine  pictures of d, exact  3" in l2s("index", "list")
+    assert index_names() == ["mine"]
+    assert find_index("mine", Path("mine")) == "mine"
+    for command in (["verify"], ["add"], ["remove"]):
+        given = [*command, "indexes/mine", *([] if command == ["verify"] else [source])]
+        assert "is an index of pictures, not of vectors" in l2s("index", *given, code=2)
