@@ -89,6 +89,11 @@ def build_index(
     with _writing(folder), replacing_folder(folder) as new:
         card.write(new)
         with _opened(new, card) as index:
+            if held := len(index):  # of a server, whose collection is not in the folder
+                raise ValueError(
+                    f"--server {server}: has {held} points already: name another collection, or "
+                    "delete that one there"
+                )
             count = index.upsert(vectors.batches())
     return Built(card, count)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -313,3 +314,30 @@ def test_an_index_of_pictures_is_listed_and_named(
     for command in (["verify"], ["add"], ["remove"]):
         given = [*command, "indexes/mine", *([] if command == ["verify"] else [source])]
         assert "is an index of pictures, not of vectors" in l2s("index", *given, code=2)
+
+
+def test_a_collection_of_a_server_that_holds_points_is_not_built_upon(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
+    asked = []
+
+    @contextmanager
+    def server(folder: Path, place: str) -> Iterator[object]:
+        asked.append(place)
+        yield client
+
+    monkeypatch.setattr(upkeep, "qdrant_client", server)
+    place = "localhost:6333/birds"
+    assert build_index(tmp_path / "i", source, "qdrant", server=place).vectors == ROWS
+    assert client.count("birds").count == ROWS
+    with pytest.raises(ValueError, match=r"localhost:6333/birds: has 600 points already"):
+        build_index(tmp_path / "other", source, "qdrant", server=place)
+    assert asked == [place] * 2
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("server", ["example.com:6333/a", "localhost:6333", "localhost:6333/"])
+def test_a_server_elsewhere_is_refused(tmp_path: Path, source: Path, server: str) -> None:
+    with pytest.raises(ValueError, match=f"{server}: must be localhost:PORT/COLLECTION"):
+        build_index(tmp_path / "i", source, "qdrant", server=server)
