@@ -100,7 +100,9 @@ def evaluate(key: str) -> None:
     interval = params.evaluation
     bootstrap = Bootstrap(interval.bootstrap_samples, interval.confidence, params.seeds[0])
     origin = {"dataset": name, "subset": cell.pack.is_subset, "network": cell.network}
-    rows = {row["role"]: origin | row for row in seed_rows(measured, bootstrap)}
+    rows: dict[str, dict[str, Any]] = {
+        row["role"]: origin | row for row in seed_rows(measured, bootstrap)
+    }
     if passed:
         rows["asymmetric"] |= passed
     trained = {"teacher": paths.teacher}

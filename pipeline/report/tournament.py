@@ -176,13 +176,14 @@ def equal_costs(rows: Sequence[Row], queries: Queries, drawn: Resampling) -> dic
         return None
     tests = [
         paired_test(
-            *(queries.values[row["network"]] for row in pair),
+            queries.values[resolution["network"]],
+            queries.values[architecture["network"]],
             queries.units,
             seed=drawn.seed,
             samples=SAMPLES,
             level=drawn.level,
         )
-        for pair in matched
+        for resolution, architecture in matched
     ]
     known = [p for _, p in tests if p is not None]
     adjusted = holm(known) if len(known) == len(tests) else [None] * len(tests)

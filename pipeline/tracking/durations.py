@@ -30,7 +30,7 @@ def with_training_seconds(
             write_json(kept, {md5: known[md5] for md5 in md5s if md5 in known})
     except TrackingError as error:
         sys.stderr.write(f"times of trainings: {error}\n")
-    return [row | {"training_s": known.get(md5)} for row, md5 in zip(rows, md5s, strict=True)]
+    return [{**row, "training_s": known.get(md5)} for row, md5 in zip(rows, md5s, strict=True)]
 
 
 @tracking_errors()

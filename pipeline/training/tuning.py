@@ -95,7 +95,9 @@ def tune_student(params: Params, key: str) -> None:
             settings=params.tuning.model_dump(),
         ) as run:
             run.set_tags(computed_with(data.device))
-            found = {job.role: _best(job, data, Search(mark, folder, run)) for job in jobs}
+            found: dict[str, Any] = {
+                job.role: _best(job, data, Search(mark, folder, run)) for job in jobs
+            }
             write_json(output, found)
             write_text(output.with_suffix(".csv"), trials_table(found))
             run.log_results({f"best_{role}": max(_scores(one)) for role, one in found.items()})
