@@ -82,7 +82,8 @@ class Preflight:
             raise VectorsError(
                 f"{self.lines()[-1]}: the mean cosine is {self.cosine:.4f}, and under {REFUSED} a "
                 "student would learn another space than the stored one: say by -S what the teacher "
-                "wants (docs/data.md), or mend the vectors; or learn from the vectors alone (--teacher none); or --force"
+                "wants (docs/data.md), or mend the vectors; or learn from the vectors alone "
+                "(--teacher none); or --force"
             )
 
 
