@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.datasets.packs import open_pack
 from pipeline.evaluation.calibration import Calibration
-from tests.integration.workspace import changed_stages, dvc, run
+from tests.integration.workspace import changed_stages, dvc, run, set_params
 from tests.own_images import NAME, STUDENT
 from tests.unlabelled_study import make_unlabelled_study
 
@@ -133,3 +133,31 @@ def test_the_export_brings_the_calibration(study: Path) -> None:
 
 def test_nothing_is_left_to_do(study: Path) -> None:
     assert changed_stages(study) == set()
+
+
+def test_all_seeds_of_students_share_a_teacher_that_nobody_trains(study: Path) -> None:
+    teacher = (study / f"models/{NAME}/teacher.safetensors").read_bytes()
+    set_params(study, {"seeds": [0, 1]})
+    dvc(study, "repro")
+    assert (study / f"models/{NAME}/teacher.safetensors").read_bytes() == teacher
+    for folder in (f"models/{NAME}/teacher.seeds", f"embeddings/{NAME}/database.seeds"):
+        assert list((study / folder).iterdir()) == []
+    first, other = (
+        (study / f"models/{NAME}/students/{STUDENT}{place}.safetensors").read_bytes()
+        for place in ("", ".seeds/1")
+    )
+    assert first != other
+    rows = rows_of(study)
+    seeds = {role: row["seeds"] for role, row in rows.items()}
+    assert seeds == {
+        "teacher": "1",
+        "naive": "1",
+        "adapter": "1",
+        "asymmetric": "2",
+        "symmetric": "2",
+    }
+    student = rows["asymmetric"]
+    low, high = (float(student[f"overlap_at_10_seed_{end}"]) for end in ("low", "high"))
+    assert low <= float(student["overlap_at_10"]) <= high
+    assert rows["naive"]["overlap_at_10_seed_low"] == ""
+    assert "Figures are means of 2 seeds." in (study / "report/index.html").read_text()
