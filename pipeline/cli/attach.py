@@ -53,7 +53,7 @@ def attach(
             attached_values,
             is_network,
         )
-        from pipeline.config.params import parse_params
+        from pipeline.config.params import ConfigurationError, parse_params
         from pipeline.config.sources import OwnSource
         from pipeline.config.studies import preset_text, select_studies, set_values
         from pipeline.datasets.own_checks import check_own_images
@@ -63,6 +63,7 @@ def attach(
         from pipeline.datasets.vectors import write_vectors
         from pipeline.embedding.preflight import compare_with_stored
         from pipeline.models.packaged_weights import PACKAGES
+        from pipeline.models.requirements import network_faults
         from pipeline.training.attaching import (
             estimate,
             native_px,
@@ -87,6 +88,8 @@ def attach(
         values: dict[str, Any] = attached_values(given) | dict(map(read_setting, settings or []))
         params = parse_params(set_values(preset_text(PRESET), values))
         check_own_images(params)
+        if faults := network_faults(params):
+            raise ConfigurationError(Path("params.yaml"), faults)
         source = params.datasets[PRESET].source
         assert isinstance(source, OwnSource), "attached_values gives no other"
         reader = list_own_images(Path(params.inputs[PRESET]), source)

@@ -92,6 +92,16 @@ def test_vectors_of_another_model_are_refused(folder: Path, pictures: dict[str, 
     assert (folder / "params.yaml").read_bytes() == before
 
 
+def test_a_size_that_the_student_cannot_take_is_refused_before_anything_is_written(
+    folder: Path,
+) -> None:
+    before = (folder / "params.yaml").read_bytes()
+    done = attach("--teacher", "timm/test_vit", *RANDOM, "--query-px", "24")
+    assert done.exit_code == 2
+    assert "students.images-24.query_px = 24: must be a multiple of 16" in done.output
+    assert (folder / "params.yaml").read_bytes() == before
+
+
 def test_vectors_alone_become_a_study_that_is_run(
     folder: Path, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
