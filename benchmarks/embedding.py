@@ -144,11 +144,16 @@ def kill_rounds(home: Path, images: int, engine: str, kills: int) -> None:
     struck: dict[str, int] = {}
     for _ in range(kills):
         process = start(home, images, engine, "killed", KILLED_SHARD)
-        time.sleep(drawn.uniform(2, 14))
+        done = len(list((home / "killed").glob("*.parquet")))
+        # Amid the work, or, now and then, at any moment before.
+        while drawn.random() > 0.02 and process.poll() is None:
+            if len(list((home / "killed").glob("*.parquet"))) > done + 1:
+                break
+            time.sleep(PERIOD_S)
         processes = tree(process)
         if not processes or process.poll() is not None:
             continue
-        target = drawn.choice(processes)
+        target = drawn.choice(processes[-WORKERS:] if drawn.random() < 0.6 else processes)
         number = drawn.choice([signal.SIGKILL, signal.SIGTERM])
         try:
             is_coordinator = target.pid == process.pid

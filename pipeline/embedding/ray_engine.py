@@ -81,7 +81,9 @@ class RayEngine:
             for row in embedded.iter_rows():
                 yield ShardReport(**{key: int(value) for key, value in row.items()})
         except ray.exceptions.RayError as error:
-            raise _own_fault(error) or error from error
+            if (fault := _own_fault(error)) is None:
+                raise
+            raise fault from error
 
     def _start(self) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
