@@ -25,8 +25,9 @@ LOCK_TROUBLE = ("is busy, it is being blocked by", "Unable to acquire lock")
 ATTEMPTS = 5
 RETRY_AFTER_S = 1.0  # the first time; each time longer by as much
 TAIL_LINES = 15
-# DVC's words on the file of a baseline where nothing learns from labels: it is meant to be empty.
-EMPTY_BASELINE = re.compile(r"WARNING: '\S+/baselines/\S+' is empty\.")
+# DVC's words on what is meant to be empty: the file of a baseline where nothing learns from labels,
+# and the folder of further seeds where there is one.
+MEANT_EMPTY = re.compile(r"WARNING: '\S+(/baselines/\S+|\.seeds)' is empty\.")
 # The exit code of a command that such a signal ends: 128 and its number.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -169,7 +170,7 @@ def run_group(
     """Run a command in a session of its own until it and all it started have ended.
 
     Returns its exit code and its lines, each of which `on_line` has got as it came, without those
-    that a baseline is empty.
+    on what is meant to be empty.
 
     The command waits for a line of ours, which comes after its group is on disk: a study that is
     killed in between leaves no process that nobody knows of.
@@ -205,7 +206,7 @@ def _read_lines(stream: IO[bytes], lines: list[str], on_line: Callable[[str], No
     with stream:
         for line in stream:
             text = line.decode(errors="replace").rstrip()
-            if not EMPTY_BASELINE.fullmatch(text):
+            if not MEANT_EMPTY.fullmatch(text):
                 lines.append(text)
                 on_line(text)
 

@@ -120,10 +120,11 @@ def test_lines_and_exit_code_of_a_group() -> None:
     assert list(FOLDER.glob("*")) == []
 
 
-def test_that_a_baseline_is_empty_is_no_news() -> None:
-    told = "WARNING: 'models/e/{}/x.safetensors' is empty."
-    program = f"print({told.format('students')!r}); print({told.format('baselines')!r})"
-    assert run_group(program) == (0, [told.format("students")])
+def test_that_a_baseline_or_a_folder_of_seeds_is_empty_is_no_news() -> None:
+    told = "WARNING: 'models/e/{}' is empty."
+    files = ("students/x.safetensors", "baselines/x.safetensors", "teacher.seeds", "x.seeds/1.csv")
+    lines = [told.format(file) for file in files]
+    assert run_group(f"for line in {lines}: print(line)") == (0, [lines[0], lines[3]])
 
 
 def test_group_is_on_disk_before_its_command_runs() -> None:
