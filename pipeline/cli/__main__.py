@@ -102,7 +102,6 @@ def tune(jobs: Jobs = None) -> None:
 def _run_stages(opened: Workspace, jobs: int | None, targets: list[str], *, fresh: bool) -> None:
     """Run the stages, all without targets, and end the command where one failed."""
     from pipeline.datasets.own_checks import check_own_images
-    from pipeline.datasets.remote import bring_up_to_date
     from pipeline.flows.launch import run_study
     from pipeline.models.requirements import check_downloads, check_networks
     from pipeline.tracking.audit import record_lines
@@ -110,7 +109,6 @@ def _run_stages(opened: Workspace, jobs: int | None, targets: list[str], *, fres
 
     params = opened.params
     check_networks(params)
-    bring_up_to_date(params.inputs.values())
     check_own_images(params)
     require_store()
     check_downloads(params)

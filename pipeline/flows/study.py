@@ -5,8 +5,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from queue import SimpleQueue
 
+from pipeline.config.params import read_yaml
 from pipeline.flows.graph import StageGraph, read_graph
 from pipeline.flows.lockfile import normalise_lock
 from pipeline.flows.run_state import RunState, last_outcomes, note_outcome, stage_states, workspace
@@ -175,11 +177,16 @@ def planned_study(
 ) -> Iterator[Study]:
     """The study of what is out of date: all, or the targets and what they need.
 
-    Holds the workspace, and leaves nothing running. fresh: run also what is up to date.
+    Holds the workspace, and leaves nothing running; inputs in object storage are compared with it
+    first. fresh: run also what is up to date.
     Raises ValueError for unknown targets, a held workspace, or a graph that DVC refuses.
     """
+    from pipeline.datasets.remote import bring_up_to_date  # heavy, and few studies have such
+
     stop, terminal = Stop(), Terminal()
     with workspace(stop, terminal.note) as state:
+        inputs = read_yaml(Path("params.yaml").read_text(encoding="utf-8")).get("inputs") or {}
+        bring_up_to_date(inputs.values())
         whole = current_graph(stop)
         graph = whole.restricted(targets)
         study = Study(graph, whole, state, stop, terminal, jobs=jobs, fresh=fresh)

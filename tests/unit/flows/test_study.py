@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.datasets.reader import DatasetError
+from pipeline.datasets.remote import RECORD
+from pipeline.files import write_json
 from pipeline.flows import run_state, study
 from pipeline.flows.graph import StageGraph
 from pipeline.flows.stage_runs import Outcome, Stop, outcome_now
-from pipeline.flows.study import Study
+from pipeline.flows.study import Study, planned_study
 from pipeline.flows.terminal import Terminal
+from tests.sleepy_study import make_sleepy_study
 
 GRAPH = StageGraph(
     {"a": (), "b": ("a",), "c": ("b",)},
@@ -115,3 +119,19 @@ def test_a_stop_starts_nothing_and_is_no_success(made: Callable[..., Study]) -> 
     assert results(one) == {}
     assert not one.is_success
     assert one.lines()[0].startswith("study stopped (SIGINT) after")
+
+
+def test_a_study_compares_its_inputs_with_their_stores_before_it_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of a store is told before anything runs."""
+    make_sleepy_study(tmp_path / "study")
+    monkeypatch.chdir(tmp_path / "study")
+    with Path("params.yaml").open("a", encoding="utf-8") as file:
+        file.write("inputs:\n  a: remote/a\n")
+    folder = Path("remote/a")
+    folder.mkdir(parents=True)
+    write_json(folder / RECORD, {"address": "memory://nowhere/birds", "objects": {}})
+    with pytest.raises(DatasetError, match="memory://nowhere/birds: "), planned_study():
+        pass
+    assert not Path("dvc.lock").exists()
