@@ -84,7 +84,8 @@ def unrecorded_run(**_: Any) -> Iterator[SimpleNamespace]:
     def ignore(*_: Any, **__: Any) -> None:
         return None
 
-    yield SimpleNamespace(log_epoch=ignore, log_results=ignore, set_tags=ignore)
+    recorded = ("log_epoch", "log_results", "log_training", "set_tags")
+    yield SimpleNamespace(**dict.fromkeys(recorded, ignore))
 
 
 def nothing(*_: Any) -> None:

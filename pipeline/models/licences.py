@@ -5,7 +5,6 @@ A licence that nobody states is said to be unknown: none is guessed.
 
 from pipeline.config.params import Params
 from pipeline.config.recipes import Network, OnnxTeacher, VectorsTeacher
-from pipeline.models.late_compiler import imported
 
 UNKNOWN = "unknown"
 _NONE = "none: the training began with random weights"
@@ -47,5 +46,7 @@ def _library_licence(network: Network) -> str:
         return _PACKAGED
     if network.weights != "pretrained" or library != "timm":
         return UNKNOWN
+    from pipeline.models.late_compiler import imported  # heavy
+
     config = imported("timm").get_pretrained_cfg(model)
     return str(getattr(config, "license", None) or UNKNOWN)

@@ -75,7 +75,7 @@ def test_every_declared_parameter_exists() -> None:
     ("leaf", "stages"),
     [
         ("students.emblems-64.query_px", {"tune", "distill", "train_baseline"}),
-        ("datasets.emblems.distillation.loss.lambda_ts", {"tune", "distill"}),
+        ("datasets.emblems.distillation.loss.student_temperature", {"tune", "distill"}),
         ("tuning.trials", {"tune"}),
         ("datasets.emblems.teacher.loss.margin", {"train_teacher", "tune", "train_baseline"}),
         ("evaluation.bootstrap_samples", {"evaluate", "evaluate_teacher"}),

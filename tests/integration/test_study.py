@@ -184,6 +184,7 @@ def test_a_copy_trains_one_more_student_and_leaves_the_first_untouched(
     before = contents(study)
     set_params(copy, {"students.tiny-24": {"dataset": "emblems", "query_px": 24}})
     run(copy, sys.executable, "-m", "stages.inputs", "emblems")
+    run(copy, sys.executable, "-m", "stages.tune", "tiny-24")
     done = run(copy, sys.executable, "-m", "stages.distill", "tiny-24")
     assert f"record was made in {study}" in done.stderr
     assert contents(study) == before

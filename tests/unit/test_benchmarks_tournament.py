@@ -16,8 +16,9 @@ import torch
 from benchmarks import tournament, tournament_cells
 from benchmarks.tournament import COUPLED, ENTRIES, FULL, TOY
 from benchmarks.tournament_cells import SCHEDULE, STUDENT_VIEWS, TEACHER_VIEWS, TRIPLETS, Cell
-from pipeline.config.params import load_params
+from pipeline.config.params import load_params, parse_params
 from pipeline.config.recipes import DistillationRecipe
+from pipeline.config.studies import preset_text
 from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.packs import open_pack, write_pack
 from tests.made_params import PARAMS
@@ -38,8 +39,8 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     return json.loads((folder / "tournament.json").read_text(encoding="utf-8"))["rows"]
 
 
-def test_the_recipes_are_those_of_the_default_study() -> None:
-    dataset = load_params(PARAMS).datasets["emblems"]
+def test_the_recipes_are_those_of_the_preset() -> None:
+    dataset = parse_params(preset_text("tournament")).datasets["tournament"]
     source = dataset.source.model_dump()
     triplets = dataset.teacher.model_dump() | dataset.teacher.loss.model_dump()
     assert source.items() >= FULL.emblems.items()

@@ -243,7 +243,7 @@ def test_an_export_has_an_encoder_in_8_bits_on_demand(study: Path) -> None:
     assert plain.exit_code == 0, plain.output
     assert "8 bits" not in plain.stdout + (folder / "README.md").read_text()
     files = {path.name for path in folder.iterdir()}
-    assert files == {"README.md", "encoder.onnx", "mlflow_model", "parity.json"}
+    assert files == {"README.md", "encoder.onnx", "licences.json", "mlflow_model", "parity.json"}
     both = l2s("export", "--network", STUDENT, "--int8", "--force")
     assert both.exit_code == 0, both.output
     assert "in 8 bits " in both.stdout

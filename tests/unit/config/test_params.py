@@ -295,7 +295,10 @@ def test_comments_and_layout_do_not_matter(tmp_path: Path) -> None:
 def test_a_student_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> None:
     own = STUDENT | {
         "network": {"batch_norm": "frozen"},
-        "distillation": {"loss": {"lambda_ts": 0.25}, "optimisation": {"learning_rate": 0.5}},
+        "distillation": {
+            "loss": {"student_temperature": 0.25},
+            "optimisation": {"learning_rate": 0.5},
+        },
     }
     params = load_params(edited_params(tmp_path, {"students": {"own": own, "plain": STUDENT}}))
     dataset = params.datasets["emblems"]
@@ -304,14 +307,16 @@ def test_a_student_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> N
     network, recipe = params.student_network("own"), params.student_distillation("own")
     assert network.model_dump() == dataset.network.model_dump() | {"batch_norm": "frozen"}
     expected = dataset.distillation.model_dump()
-    expected["loss"]["lambda_ts"] = 0.25
+    expected["loss"]["student_temperature"] = 0.25
     expected["optimisation"]["learning_rate"] = 0.5
     assert recipe.model_dump() == expected
-    assert dataset.distillation.loss.lambda_ts != 0.25  # the data set's own recipe is as it was
+    assert (
+        dataset.distillation.loss.student_temperature != 0.25
+    )  # the data set's own recipe is as it was
 
 
 def test_an_override_may_be_zero(tmp_path: Path) -> None:
-    own = STUDENT | {"distillation": {"loss": {"lambda_ts": 0.0, "lambda_ss": 0}}}
+    own = STUDENT | {"distillation": {"loss": {"kind": "raml", "lambda_ts": 0.0, "lambda_ss": 0}}}
     params = load_params(edited_params(tmp_path, {"students": {"own": own}}))
     recipe = params.student_distillation("own")
     assert (recipe.loss.lambda_ts, recipe.loss.lambda_ss) == (0, 0)

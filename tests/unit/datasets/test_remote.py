@@ -90,7 +90,7 @@ def test_an_interrupted_fetch_keeps_what_it_has(
     with monkeypatch.context() as patched:
         patched.setattr(type(store), "get_file", get_file)
         with pytest.raises(
-            DatasetError, match=r"birds: the store cannot be reached \(Conn"
+            DatasetError, match=r"birds: the store cannot be reached, or refuses \(Conn"
         ) as caught:
             fetch_address(address, tmp_path / "remote")
     assert "SECRET" not in str(caught.value)

@@ -226,7 +226,7 @@ def test_the_factors_scale_the_rate_and_what_weighs_the_loss() -> None:
     factors = {"learning_rate_factor": 2.0, "loss_factor": 0.5}
     assert varied(recipe, factors) == {
         "optimisation": {"learning_rate": 0.006},
-        "loss": {"lambda_ts": 0.35, "lambda_ss": 0.35},
+        "loss": {"student_temperature": 0.5},
     }
 
 
