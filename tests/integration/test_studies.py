@@ -43,14 +43,14 @@ def l2s(folder: Path, *arguments: str, check: bool = True) -> str:
 
 
 def files_of(folder: Path, name: str) -> dict[str, tuple[int, int]]:
-    """The files of a study, each with what changes where it is written anew: all but the table
-    and its figures, which the end of a study writes.
+    """The files of a study, each with what changes where it is written anew: all but the table,
+    its figures and the times of trainings, which the end of a study writes.
     """
     found = [
         p
         for one in FOLDERS
         for p in (folder / one).rglob("*")
-        if name in p.parts and not p.stem.startswith("tradeoff")
+        if name in p.parts and not p.stem.startswith(("tradeoff", "training_seconds"))
     ]
     return {str(p): (p.stat().st_ino, p.stat().st_mtime_ns) for p in found if p.is_file()}
 
