@@ -24,7 +24,7 @@ OBSERVERS = (
     "pipeline.tracking.*",
 )
 # The models of params.yaml, whose values are parameters of the stages: followed, not counted.
-_READING = ("faults", "losses", "origins", "params", "recipes", "sources", "tuning")
+_READING = ("faults", "losses", "origins", "params", "recipes", "sources", "tuning", "yaml_text")
 MODELS = tuple(f"pipeline.config.{name}" for name in _READING)
 
 

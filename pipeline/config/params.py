@@ -5,9 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent
 
 from pipeline.config.faults import ConfigurationError, field_faults, well_formed
 from pipeline.config.losses import least_images
@@ -30,9 +27,8 @@ from pipeline.config.sources import (
     input_fault,
 )
 from pipeline.config.tuning import Tuning, tuning_faults
+from pipeline.config.yaml_text import read_yaml
 from pipeline.paths import TAKEN, DatasetPaths
-
-_MOST_CHARACTERS = 1 << 20
 
 __all__ = ["ConfigurationError", "Params", "load_params", "parse_params"]
 
@@ -160,25 +156,6 @@ def parse_params(text: str, path: Path = Path("params.yaml")) -> Params:
     if faults:
         raise ConfigurationError(path, faults)
     return Params.model_validate(raw)
-
-
-def read_yaml(text: str, path: Path = Path("params.yaml")) -> dict[str, Any]:
-    """The mapping that a text of YAML holds. Raises ConfigurationError; anchors are refused too,
-    since a value that several keys share cannot be changed by the path of one, and endless files.
-    """
-    if len(text) > _MOST_CHARACTERS:
-        raise ConfigurationError(path, [f"is longer than {_MOST_CHARACTERS} characters"])
-    try:
-        aliases = [event for event in YAML().parse(text) if isinstance(event, AliasEvent)]
-        raw = None if aliases else YAML(typ="safe").load(text)
-    except (YAMLError, ValueError) as error:  # such as of 2024-99-99, and of !!int x
-        raise ConfigurationError(path, [f"not YAML: {' '.join(str(error).split())}"]) from None
-    if aliases:
-        line = aliases[0].start_mark.line + 1
-        raise ConfigurationError(path, [f"line {line}: *{aliases[0].anchor}: write the values out"])
-    if not isinstance(raw, dict):
-        raise ConfigurationError(path, ["must hold keys and values at its top level"])
-    return raw
 
 
 def _relation_faults(raw: dict[str, Any]) -> list[str]:

@@ -16,7 +16,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from pipeline.config.params import ConfigurationError, Params, parse_params, read_yaml
+from pipeline.config.params import ConfigurationError, Params, parse_params
+from pipeline.config.yaml_text import read_yaml
 from pipeline.files import write_text
 from pipeline.paths import DatasetPaths
 

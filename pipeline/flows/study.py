@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
-from pipeline.config.params import read_yaml
+from pipeline.config.yaml_text import read_yaml
 from pipeline.flows.graph import StageGraph, read_graph
 from pipeline.flows.lockfile import normalise_lock
 from pipeline.flows.run_state import RunState, last_outcomes, note_outcome, stage_states, workspace
