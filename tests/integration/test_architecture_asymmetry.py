@@ -4,14 +4,12 @@ The stages run in this process, one after the other, on a study of seconds.
 """
 
 import csv
-import shutil
-from contextlib import chdir
 from pathlib import Path
 
 import pytest
 
 from pipeline.models.weights import read_card
-from tests.integration.workspace import ROOT, TINY, run_stages, set_params
+from tests.integration.workspace import run_study
 
 LIGHT = "timm/test_vit"
 STUDENTS = {
@@ -27,21 +25,8 @@ Row = dict[str, str]
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("study")
-    shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
     own = {"students": STUDENTS, "datasets.emblems.source.families": 8}
-    set_params(folder, TINY | own)
-    order = [("code", "study")]
-    order += [(name, "emblems") for name in ("inputs", "prepare", "train_teacher")]
-    order += [("embed_database", "emblems")]
-    of_student = ("tune", "distill", "train_baseline", "evaluate")
-    order += [(name, key) for key in STUDENTS for name in of_student]
-    order += [("evaluate", "emblems"), ("report", "emblems")]
-    with chdir(folder), pytest.MonkeyPatch.context() as settings:
-        settings.setenv("L2S_DEVICE", "cpu")
-        settings.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        run_stages(*order)
-    return folder
+    return run_study(tmp_path_factory.mktemp("study"), own)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """A toy tournament, with trials, two seeds and a pair of one cost, from nothing to its page."""
 
-import shutil
-from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from pipeline.paths import DatasetPaths
 from pipeline.report.report import read_part
 from pipeline.report.tournament import read_queries, read_trials
 from pipeline.tracking.durations import with_training_seconds
-from tests.integration.workspace import ROOT, TINY, run_stages, set_params
+from tests.integration.workspace import run_study
 
 LIGHT = {"backbone": "timm/test_byobnet", "weights": "random", "batch_norm": "live", "dim": 16}
 OF_16 = {"dataset": "emblems", "query_px": 16, "baseline": False}
@@ -37,20 +35,7 @@ PATHS = DatasetPaths("emblems")
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tournament")
-    shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
-    set_params(folder, TINY | SETTINGS)
-    order = [("code", "study")]
-    order += [(name, "emblems") for name in ("inputs", "prepare", "train_teacher")]
-    order += [("embed_database", "emblems")]
-    of_student = ("tune", "distill", "train_baseline", "evaluate")
-    order += [(name, key) for key in STUDENTS for name in of_student]
-    order += [("evaluate", "emblems"), ("report", "emblems")]
-    with chdir(folder), pytest.MonkeyPatch.context() as settings:
-        settings.setenv("L2S_DEVICE", "cpu")
-        settings.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        run_stages(*order)
-    return folder
+    return run_study(tmp_path_factory.mktemp("tournament"), SETTINGS)
 
 
 @pytest.fixture

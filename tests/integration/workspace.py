@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import chdir
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,27 @@ def changed_stages(folder: Path) -> set[str]:
     import json
 
     return set(json.loads(dvc(folder, "status", "--json").stdout))
+
+
+def run_study(folder: Path, changes: dict[str, Any]) -> Path:
+    """A study of emblems as `TINY` with changes, its students among them, in this process."""
+    shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
+    set_params(folder, TINY | changes)
+    order = [("code", "study")]
+    order += [(name, "emblems") for name in ("inputs", "prepare", "train_teacher")]
+    order += [("embed_database", "emblems")]
+    of_student = ("tune", "distill", "train_baseline", "evaluate")
+    order += [(name, key) for key in changes["students"] for name in of_student]
+    order += [("evaluate", "emblems"), ("report", "emblems")]
+    with (
+        chdir(folder),
+        patch.dict(
+            os.environ,
+            {"L2S_DEVICE": "cpu", "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"},
+        ),
+    ):
+        run_stages(*order)
+    return folder
 
 
 def run_stages(*order: tuple[str, str]) -> None:
