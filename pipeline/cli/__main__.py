@@ -262,7 +262,8 @@ def gc(
 
 def _given_path(name: str, given: str, here: Path) -> str:
     """The path of a data set as params.yaml is to hold it; what lies in a store is fetched."""
-    from pipeline.datasets.remote import FOLDER, fetch_address, is_address
+    from pipeline.datasets.object_storage import is_address
+    from pipeline.datasets.remote import FOLDER, fetch_address
 
     if not is_address(given):
         return _given_file("path", Path(given), here)

@@ -134,7 +134,8 @@ def attach(
 def _images(given: str, opened: Workspace) -> Path:
     """Where the images lie on this machine; what is in object storage is fetched."""
     from pipeline.config.attached import PRESET
-    from pipeline.datasets.remote import FOLDER, fetch_address, is_address
+    from pipeline.datasets.object_storage import is_address
+    from pipeline.datasets.remote import FOLDER, fetch_address
 
     if is_address(given):
         return fetch_address(given, FOLDER / PRESET).resolve()

@@ -6,14 +6,17 @@ file or message of this program holds one.
 
 import errno
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.reader import MAX_FILE_BYTES, DatasetError
 
 SCHEMES = ("s3", "gs", "memory")
+# By what stores tell one content of an object from another, the surest first.
+_MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "updated", "created")
 _STORE_FAULTS = (
     ("botocore.exceptions", "BotoCoreError"),
     ("botocore.exceptions", "ClientError"),
@@ -21,6 +24,22 @@ _STORE_FAULTS = (
     ("gcsfs.retry", "HttpError"),
     ("google.auth.exceptions", "GoogleAuthError"),
 )
+
+
+def is_address(text: str) -> bool:
+    """Whether what the user gave is an address, of whichever kind, and no path."""
+    return "://" in text
+
+
+def check_own_address(source: str, address: str) -> None:
+    """As `check_address`, of an address that the user typed, who thereby allows its bucket."""
+    parts = urlsplit(address)
+    check_address(source, address, [f"{parts.scheme}://{parts.netloc}"])
+
+
+def content_mark(told: Mapping[str, Any]) -> str:
+    """What a store `told` of an object's content: as long as it stays, so does the object."""
+    return next((str(told[key]) for key in _MARKS if told.get(key)), "")
 
 
 def check_address(source: str, address: str, allow: Sequence[str]) -> None:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from pipeline.datasets.object_storage import (
-    check_address,
+    check_own_address,
+    content_mark,
+    is_address,
     read_object,
     shown_address,
     store_errors,
@@ -34,7 +35,6 @@ from pipeline.datasets.tars import list_tars
 # `bytes` is 0 where unknown. `stamp`: as long as it is the same the image is, too.
 LISTING = pa.schema([("id", pa.large_string()), ("bytes", pa.int64()), ("stamp", pa.string())])
 ROWS_AT_ONCE = 1 << 14
-_STAMPS = ("ETag", "etag", "mtime", "LastModified", "created")  # what stores tell of an object
 
 
 class _Entry(NamedTuple):
@@ -56,7 +56,7 @@ class PictureSource:
 
     @property
     def is_remote(self) -> bool:
-        return "://" in self.address
+        return is_address(self.address)
 
     def listing(self) -> Iterator[pa.Table]:
         """All images as tables of `LISTING`, in the same order as long as they stay.
@@ -97,10 +97,9 @@ def picture_source(given: str, here: Path, allow: Iterable[str] = ()) -> Picture
 
     Raises DatasetError for an address of no known form, and one that holds a password.
     """
-    if "://" not in given:
+    if not is_address(given):
         return PictureSource(str((here / given).resolve()), tuple(allow))
-    parts = urlsplit(given)
-    check_address("SOURCE", given, [f"{parts.scheme}://{parts.netloc}"])
+    check_own_address("SOURCE", given)
     return PictureSource(given.rstrip("/"))
 
 
@@ -181,7 +180,7 @@ def _store_entries(address: str) -> Callable[[str], Iterable[_Entry]]:
         for one in found:
             name = one["name"].rstrip("/").rpartition("/")[2]
             if one["name"].rstrip("/") != place:
-                stamp = next((str(one[key]) for key in _STAMPS if one.get(key)), "")
+                stamp = content_mark(one)
                 yield _Entry(name, one["type"] == "directory", one.get("size") or 0, stamp)
 
     return entries

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.datasets.archives import MEMBERS
-from pipeline.datasets.object_storage import check_address, store_errors
+from pipeline.datasets.object_storage import check_own_address, content_mark, store_errors
 from pipeline.datasets.reader import IMAGE_SUFFIXES, DatasetError
 from pipeline.files import read_json, replacing, write_json
 from pipeline.progress import track
@@ -20,13 +20,7 @@ from pipeline.progress import track
 FOLDER = Path("remote")  # in the workspace, a folder a data set
 RECORD = ".address.json"  # hidden, so that no source takes it for an image's
 _WANTED = (*IMAGE_SUFFIXES, ".tar", ".parquet", ".arrow", ".feather", ".csv", ".npy", ".txt")
-_MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "updated", "created")
 _AT_ONCE = 8
-
-
-def is_address(text: str) -> bool:
-    """Whether what the user gave is an address, of whichever kind, and no path."""
-    return "://" in text
 
 
 def fetch_address(address: str, folder: Path) -> Path:
@@ -40,8 +34,7 @@ def fetch_address(address: str, folder: Path) -> Path:
     Raises DatasetError for an address of another form, a store that cannot be read, nothing that
     could be used, more than a disk or a data set holds, and a folder with other things in it.
     """
-    parts = urlsplit(address)
-    check_address("the address", address, [f"{parts.scheme}://{parts.netloc}"])
+    check_own_address("the address", address)
     known: dict[str, list[Any]] = {}
     if (folder / RECORD).exists():
         record = read_json(folder / RECORD)
@@ -74,7 +67,7 @@ def fetch_address(address: str, folder: Path) -> Path:
                 pass
     finally:
         write_json(folder / RECORD, {"address": address, "objects": kept})
-    single = folder / parts.path.rpartition("/")[2]
+    single = folder / urlsplit(address).path.rpartition("/")[2]
     return single if list(found) == [single.name] else folder
 
 
@@ -101,8 +94,7 @@ def _listed(address: str) -> tuple[Any, dict[str, tuple[str, int, str]]]:
         name = path.removeprefix(root.rstrip("/")).lstrip("/") or path.rpartition("/")[2]
         is_plain = all(part and part[0] != "." and "\\" not in part for part in name.split("/"))
         if is_plain and Path(name).suffix.lower() in _WANTED:
-            mark = next((str(about[key]) for key in _MARKS if about.get(key)), "")
-            found[name] = (path, int(about["size"]), mark)
+            found[name] = (path, int(about["size"]), content_mark(about))
     if not found or len(found) > MEMBERS:
         raise DatasetError(
             f"{address}: holds {len(found)} images, tables, shards or vectors among {len(listed)} "

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from pipeline.datasets.object_storage import check_address, shown_address, store_errors
+from pipeline.datasets.object_storage import (
+    check_own_address,
+    is_address,
+    shown_address,
+    store_errors,
+)
 from pipeline.files import replacing
 
 _LOCK = ".embed.lock"
@@ -21,10 +25,9 @@ def destination_of(given: str, here: Path) -> "Destination":
 
     Raises DatasetError for an address of no known form, and one that holds a password.
     """
-    if "://" not in given:
+    if not is_address(given):
         return Destination(str((here / given).resolve()))
-    parts = urlsplit(given)
-    check_address("--to", given, [f"{parts.scheme}://{parts.netloc}"])
+    check_own_address("--to", given)
     return Destination(given.rstrip("/"))
 
 
@@ -40,7 +43,7 @@ class Destination:
 
     @property
     def is_remote(self) -> bool:
-        return "://" in self.address
+        return is_address(self.address)
 
     def names(self) -> frozenset[str]:
         """The names of the files that are there."""
