@@ -78,7 +78,9 @@ def _imports(file: Path) -> Iterator[str]:
 
 
 def _named_files(file: Path) -> set[Path]:
-    """Templates and the like beside a file that it names in a string, and those they include."""
+    """Templates and the like that a file names in a string, and those they include: they lie
+    beside it, or at the root of the library.
+    """
     if file.suffix == ".py":
         nodes = (node.value for node in ast.walk(_tree(file)) if isinstance(node, ast.Constant))
         names = {value for value in nodes if isinstance(value, str)}
@@ -86,7 +88,8 @@ def _named_files(file: Path) -> set[Path]:
         text = file.read_text(encoding="utf-8")
         names = set(re.findall(r"\{%-?\s*(?:include|import|extends)\s+[\"']([^\"']+)[\"']", text))
     named = {name for name in names if re.fullmatch(r"[\w.-]+\.[a-z0-9]+", name)}
-    found = {path for name in named if (path := file.with_name(name)).is_file()}
+    places = (folder / name for folder in (file.parent, ROOT / "pipeline") for name in named)
+    found = {place for place in places if place.is_file()}
     return found.union(*(_named_files(path) for path in found if path.suffix != ".py"))
 
 

@@ -14,6 +14,7 @@ from pipeline.evaluation.accuracy import accuracy_of
 from pipeline.report.tradeoff import Row, figures, main_opponent, pareto_front, roles_of
 
 FOLDER = Path(__file__).parent
+LOOK = FOLDER.with_name("look.css")
 LEFT, RIGHT, TOP, BOTTOM = 40, 18, 40, 48
 WIDE = (980, 460)
 LABEL_SPACE = 44  # the least distance of two labels of query sizes
@@ -92,7 +93,7 @@ def draw_tradeoff(rows: Sequence[Row], title: str, cost: str = "gmacs") -> str:
 def environment() -> Environment:
     """The templates of this folder, and how they write numbers."""
     found = Environment(
-        loader=FileSystemLoader(FOLDER),
+        loader=FileSystemLoader([FOLDER, LOOK.parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -26,7 +26,9 @@ from pipeline.search.page.service import SearchService
 
 HOST = "127.0.0.1"
 MAX_RESULTS = 50
-FILES = ("page.html", "page.css", "page.js", "icon.svg")
+HERE = Path(__file__).parent
+PAGES = ("page.html", "page.css", "page.js", "icon.svg")
+FILES = {name: HERE / name for name in PAGES} | {"look.css": HERE.parents[1] / "look.css"}
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -82,7 +84,7 @@ def _add_pages(app: FastAPI, service: SearchService) -> None:
     def file(name: str = "page.html") -> FileResponse:
         if name not in FILES:
             raise HTTPException(404)
-        return FileResponse(Path(__file__).with_name(name))
+        return FileResponse(FILES[name])
 
     @app.get("/api/databases")
     async def databases(request: Request) -> list[dict[str, Any]]:

@@ -26,9 +26,11 @@ def picture_sheet(
     of a row of the database, or raise UnreadableImage.
     """
     template = Path(__file__).with_name("sheet.html.j2").read_text(encoding="utf-8")
+    look = Path(__file__).parents[2].joinpath("look.css").read_text(encoding="utf-8")
     return Template(template, autoescape=True, undefined=StrictUndefined).render(
         queries=queries,
         title=title,
+        look=look,
         query_picture=partial(_thumbnail, read_query),
         row_picture=partial(_thumbnail, read_row),
     )

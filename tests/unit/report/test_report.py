@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 
-from pipeline.report.figure import FOLDER
+from pipeline.report.figure import FOLDER, LOOK
 from pipeline.report.report import (
     EXAMPLE_BYTES,
     REASONS,
@@ -217,7 +217,8 @@ def test_a_page_without_intervals_says_why() -> None:
 
 
 def test_colours_can_be_read_in_light_and_in_dark() -> None:
-    style = (FOLDER / "report.css").read_text(encoding="utf-8")
+    files = (LOOK, FOLDER / "report.css")
+    style = "".join(file.read_text(encoding="utf-8") for file in files)
     schemes = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     light, dark, printed = (dict(re.findall(r"--([\w-]+): (#\w+);", text)) for text in schemes)
     for colours in (light, light | dark, printed):
