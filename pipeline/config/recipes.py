@@ -61,6 +61,7 @@ class DistillationRecipe(Model):
     images_per_epoch: Positive | None
     mixup_alpha: Annotated[float, Field(ge=0, le=4)]  # beyond, draws are rejected for ever
     mixup_partner: Literal["dataset", "batch"]
+    projection: Literal["random", "fitted"]
     optimisation: Optimisation
     augmentation: Augmentation
 

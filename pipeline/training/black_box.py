@@ -6,27 +6,20 @@ from functools import partial
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch import Tensor
 
 from pipeline.config.losses import least_images
 from pipeline.config.recipes import DistillationRecipe
-from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.evaluation.agreement import Search, measure_agreement
-from pipeline.models.embedder import Embedder
 from pipeline.teachers.stored_vectors import StoredVectors, View, open_stored_vectors
 from pipeline.training.distillation import StudentBatch, StudentObjective
 from pipeline.training.job import TrainingJob
 from pipeline.training.named_losses import loss_of
+from pipeline.training.projections import fitted_projection
 from pipeline.training.samplers import seeded_generator
 from pipeline.training.trainings import Training, TrainingData
 from pipeline.views.coupled import Decode, cached_decoder, coupled_views
 
 SEEN_SHARE = 7 / 8  # of the shorter side: what an evaluation view shows of a picture
-FITTED = 5000  # training images, that the projection is fitted to at first
-# Shares of the mean diagonal of X'X, of which the one is taken that does best on left-out images.
-RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-CHOSEN_ON = 1000  # of these images
 CLUSTERED = 50_000  # stored vectors, drawn at random, that centroids are of
 
 
@@ -90,19 +83,12 @@ def vectors_training(job: TrainingJob, recipe: DistillationRecipe, data: Trainin
         group=data.group,
     )
     database = torch.from_numpy(stored.rows[data.val])
-    return Training(objective, stored.dim, database, solve=partial(_fit, stored, data, job))
-
-
-def _fit(stored: StoredVectors, data: TrainingData, job: TrainingJob, network: Embedder) -> None:
-    """Fit the student's projection to the vectors of training images, `FITTED` at the most: before
-    the first step, and again to what its features have become.
-    """
-    order = np.random.default_rng(job.seed).permutation(data.train)
-    rows = np.sort(order[:FITTED])
-    views = EvaluationViews(data.pack, rows, job.size_px)
-    network.eval().to(data.device)
-    features = embed_views(network.pooled, views, data.device)
-    fit_projection(network, features, torch.from_numpy(stored.rows[rows]))
+    return Training(
+        objective,
+        stored.dim,
+        database,
+        begin=fitted_projection(job, data, lambda rows: torch.from_numpy(stored.rows[rows])),
+    )
 
 
 def _clustered(stored: StoredVectors, seed: int, data: TrainingData) -> Tensor:
@@ -111,42 +97,3 @@ def _clustered(stored: StoredVectors, seed: int, data: TrainingData) -> Tensor:
     kept = np.setdiff1d(np.arange(len(stored.rows)), held_out)
     order = np.random.default_rng(seed).permutation(kept)[:CLUSTERED]
     return torch.from_numpy(stored.rows[np.sort(order)])
-
-
-def fit_projection(
-    network: Embedder,
-    features: Float[Tensor, "image feature"],
-    targets: Float[Tensor, "image dim"],
-) -> None:
-    """Set the projection to the ridge regression of the vectors on pooled features, in float64.
-
-    W = (X'X + r I)^-1 X'Y for centred rows, where a random projection would have to be learned
-    first. r is the mean of the diagonal of X'X times the one of `RIDGES` by which images that are
-    left out of the fit find most of what their vectors find, by rank-biased overlap; left out, an
-    image is given y_i - (y_i - f_i) / (1 - h_i), f_i being the fit and h_i its leverage.
-
-    Source: Allen, The Relationship between Variable Selection and Data Augmentation and a Method
-    for Prediction (1974): the closed form of leaving one out.
-    """
-    x, y = features.double(), targets.double()
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    gram = (x - mean_x).T @ (x - mean_x)
-    scales, axes = torch.linalg.eigh(gram)
-    turned, wanted = (x - mean_x) @ axes, y - mean_y
-    towards = turned.T @ wanted
-
-    def left_out(ridge: float) -> Float[Tensor, "image dim"]:
-        damped = scales.clamp(min=0) + ridge * gram.diagonal().mean()
-        leverage = (turned.square() / damped).sum(1) + 1 / len(x)
-        rest = (wanted - turned / damped @ towards) / (1 - leverage).clamp(min=1e-9)[:, None]
-        return normalize(y - rest)[:CHOSEN_ON]
-
-    searches = {str(ridge): Search(left_out(ridge)) for ridge in RIDGES}
-    found = measure_agreement(searches, normalize(y))
-    best = max(RIDGES, key=lambda ridge: found[str(ridge)]["rbo"].mean())
-    damped = scales.clamp(min=0) + best * gram.diagonal().mean()
-    weight = (axes / damped @ towards).T
-    assert isinstance(network.projection, nn.Linear), "a student of stored vectors has one"
-    with torch.no_grad():
-        network.projection.weight.copy_(weight)
-        network.projection.bias.copy_(mean_y - weight @ mean_x)

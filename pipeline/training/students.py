@@ -14,6 +14,7 @@ from pipeline.training.black_box import vectors_training
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.job import TrainingJob, set_up
 from pipeline.training.named_losses import loss_of
+from pipeline.training.projections import fitted_projection
 from pipeline.training.trainings import Training, TrainingData
 from pipeline.views.coupled import cached_decoder
 
@@ -52,4 +53,5 @@ def student_training(job: TrainingJob, data: TrainingData) -> Training:
         device=data.device,
         group=data.group,
     )
-    return Training(objective, card.dim, embed(data.val) if data.group.is_main else None)
+    database = embed(data.val) if data.group.is_main else None
+    return Training(objective, card.dim, database, begin=fitted_projection(job, data, embed))

@@ -60,15 +60,15 @@ class Training:
     """What the network of a job is trained for: an objective, and the `dim` of its embeddings.
 
     database: of the validation images, which the network's queries are ranked against; without it
-    they are ranked against each other. proxies: what the loss itself learns. solve: sets what
-    has a closed form, before the first step and after the last.
+    they are ranked against each other. proxies: what the loss itself learns. begin: sets what
+    has a closed form, before the first step.
     """
 
     objective: Objective
     dim: int
     database: Tensor | None = None
     proxies: Proxies | None = None
-    solve: Callable[[Embedder], None] | None = None
+    begin: Callable[[Embedder], None] | None = None
 
 
 def train_seeds(
@@ -145,8 +145,8 @@ def begun_network(
 ) -> tuple[Embedder, NetworkCard]:
     """The network before its first step, where it computes, and its card."""
     network, card = new_network(job, training.dim)
-    if training.solve is not None:
-        training.solve(network)
+    if training.begin is not None:
+        training.begin(network)
     return set_up(network, job.params.compute, data.device), card
 
 
@@ -160,11 +160,11 @@ def fit(
     on_epoch: Callable[[Row], None],
 ) -> list[Row]:
     """Train the network in place, from the checkpoint in `folder` if there is one; a row an epoch,
-    the validation images scored after each. The last row is of the network as it is left.
+    the validation images scored after each.
     """
     views = EvaluationViews(data.pack, data.val, job.size_px)
     validate = partial(_validate, views, training.database)
-    history = train(
+    return train(
         network,
         training.objective,
         job.schedule,
@@ -175,10 +175,6 @@ def fit(
         group=data.group,
         proxies=training.proxies,
     )
-    if training.solve is not None:
-        training.solve(network)
-        history[-1] |= validate(network)
-    return history
 
 
 def _validate(views: EvaluationViews, database: Tensor | None, network: nn.Module) -> Row:

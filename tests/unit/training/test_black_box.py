@@ -9,16 +9,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from pipeline.datasets.packs import Pack
-from pipeline.evaluation.agreement import Search, measure_agreement
-from pipeline.training.black_box import (
-    RIDGES,
-    StoredVectorsObjective,
-    fit_projection,
-    seen_by_teacher,
-)
+from pipeline.training.black_box import StoredVectorsObjective, seen_by_teacher
 from pipeline.training.loop import train
 from pipeline.training.named_losses import TERMS
 from pipeline.views.coupled import cached_decoder
@@ -95,43 +88,6 @@ def test_a_cropped_view_shows_what_the_evaluation_view_shows(height: int, width:
 def test_a_squashed_view_may_show_all_of_the_image() -> None:
     image = image_tensor_of(48, 80)
     assert seen_by_teacher(lambda _: image, "squashed")(0) is image
-
-
-def ridge_of(x: Tensor, y: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the regression, its penalty being a share of the mean diagonal of X'X."""
-    xc, yc = x - x.mean(0), y - y.mean(0)
-    gram = xc.T @ xc
-    weight = torch.linalg.inv(gram + ridge * torch.eye(len(gram), dtype=torch.float64)) @ xc.T @ yc
-    return weight, y.mean(0) - x.mean(0) @ weight
-
-
-@pytest.mark.parametrize(("noise", "chosen"), [(2.0, 0.01), (8.0, 1.0)])
-def test_the_projection_is_the_ridge_regression_that_does_best_on_left_out_images(
-    noise: float, chosen: float
-) -> None:
-    """Where features say little of the vectors, a fit that follows them closely finds less."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(24, 16, generator=generator).double()
-    y = x @ torch.randn(16, 8, generator=generator).double() + 2
-    y = normalize(y + noise * torch.randn(y.shape, generator=generator))
-    unit = ((x - x.mean(0)).T @ (x - x.mean(0))).diagonal().mean()
-    scores = {}
-    for ridge in RIDGES:  # the plain loop: as many fits as images
-        left_out = []
-        for row in range(len(x)):
-            others = [other for other in range(len(x)) if other != row]
-            weight, bias = ridge_of(x[others], y[others], ridge * unit)
-            left_out.append(x[row] @ weight + bias)
-        search = Search(normalize(torch.stack(left_out)))
-        scores[ridge] = measure_agreement({"it": search}, y)["it"]["rbo"].mean()
-    best = max(scores, key=scores.__getitem__)
-    assert best == chosen
-    network = tiny_embedder(seed=3)
-    fit_projection(network, x.float(), y.float())
-    assert isinstance(network.projection, torch.nn.Linear)
-    weight, bias = ridge_of(x, y, best * unit)
-    torch.testing.assert_close(network.projection.weight.double(), weight.T, rtol=0, atol=1e-5)
-    torch.testing.assert_close(network.projection.bias.double(), bias, rtol=0, atol=1e-5)
 
 
 def image_tensor_of(height: int, width: int) -> Tensor:
