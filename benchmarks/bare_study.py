@@ -98,11 +98,9 @@ REPLACED: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "pipeline.training.tuning": {"tracked_run": unrecorded_run},
     "pipeline.training.untrained": {"tracked_run": unrecorded_run},
     "stages.embed_database": {"write_exact_index": nothing},
-    "stages.evaluate": {
-        "tracked_run": unrecorded_run,
-        "require_store": nothing,
-        "prepare_onnx": nothing,
-    },
+    "pipeline.evaluation.recording": {"tracked_run": unrecorded_run},
+    "pipeline.evaluation.evaluating": {"prepare_onnx": nothing},
+    "stages.evaluate": {"require_store": nothing},
 }
 
 

@@ -44,7 +44,7 @@ def _fit(
 ) -> None:
     order = np.random.default_rng(job.seed).permutation(data.train)
     rows = np.sort(order[:FITTED])
-    pairs = None
+    pairs = torch.empty(0), torch.empty(0)
     if data.group.is_main:
         views = EvaluationViews(data.pack, rows, job.size_px)
         network.eval().to(data.device)
