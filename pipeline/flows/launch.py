@@ -28,7 +28,8 @@ def run_study(
             study.finish()
         elif study.dirty:
             with prefect_server() as server:
-                library = threading.Thread(target=_import_libraries, daemon=True)
+                # No daemon: libraries that are being loaded as Python ends may abort it.
+                library = threading.Thread(target=_import_libraries)
                 library.start()
                 if _start_without(study, lambda: server.is_up() and not library.is_alive()):
                     from pipeline.flows.prefect_flows import run_reported
