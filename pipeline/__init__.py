@@ -14,18 +14,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.ranking import evaluate_retrieval as evaluate_retrieval
-    from pipeline.library import open_database as open_database
-    from pipeline.library import open_encoder as open_encoder
+    from pipeline.library.losses import distillation_loss as distillation_loss
+    from pipeline.library.measuring import evaluate_retrieval as evaluate_retrieval
+    from pipeline.library.opening import open_database as open_database
+    from pipeline.library.opening import open_encoder as open_encoder
     from pipeline.views.coupled import ViewRecipe as ViewRecipe
     from pipeline.views.coupled import coupled_views as coupled_views
 
 _HOMES = {
     "ViewRecipe": "pipeline.views.coupled",
     "coupled_views": "pipeline.views.coupled",
-    "evaluate_retrieval": "pipeline.evaluation.ranking",
-    "open_database": "pipeline.library",
-    "open_encoder": "pipeline.library",
+    "distillation_loss": "pipeline.library.losses",
+    "evaluate_retrieval": "pipeline.library.measuring",
+    "open_database": "pipeline.library.opening",
+    "open_encoder": "pipeline.library.opening",
 }
 __all__ = list(_HOMES)
 

@@ -22,8 +22,9 @@ def picture_sheet(
 ) -> str:
     """The page as HTML: a row a query, itself first, then its results. It loads nothing.
 
-    queries: by `search_file`. read_query, read_row: give the encoded picture of a query's name and
-    of a row of the database, or raise UnreadableImage.
+    queries: as `Searcher.search` gives them; a result with `is_right` is marked as right or wrong.
+    read_query, read_row: give the encoded picture of a query's name and of a row of the database,
+    or raise UnreadableImage.
     """
     template = Path(__file__).with_name("sheet.html.j2").read_text(encoding="utf-8")
     look = Path(__file__).parents[2].joinpath("look.css").read_text(encoding="utf-8")

@@ -3,7 +3,9 @@
 Names are those of the study in the current folder; files may lie anywhere.
 """
 
+import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +20,24 @@ from pipeline.datasets.reader import read_file
 from pipeline.models.encoders import Encoder
 from pipeline.models.encoders import open_encoder as open_network
 from pipeline.models.query_encoder import BATCH_IMAGES, QueryEncoder, square_view
-from pipeline.search.databases import Database, open_image_index, open_study_database
-from pipeline.search.index import index_home
+from pipeline.search.databases import (
+    Database,
+    VectorDatabase,
+    open_image_index,
+    open_study_database,
+)
+from pipeline.search.index import find_index, index_home
 from pipeline.search.search import TEACHER, choose_network, open_query_encoder
+from pipeline.search.upkeep import open_index
 
 Picture = str | Path | bytes | Image.Image
 
 
 @dataclass(frozen=True)
 class PictureEncoder:
-    """Pictures to unit vectors. `size_px`: the side of the view that the network sees."""
+    """Pictures to unit vectors, by the evaluation view: shorter side to 8/7 of `size_px` by
+    antialiased Lanczos, central square. `size_px`: the side of what the network sees.
+    """
 
     encoder: Encoder
 
@@ -78,12 +88,24 @@ def open_encoder(network: str | Path, *, threads: int = 1) -> PictureEncoder:
     return PictureEncoder(open_query_encoder(named, threads))
 
 
-def open_database(name: str) -> Database:
-    """The database of a data set of the study, or an index that `l2s index` made.
+def open_database(name: str | Path) -> Database | VectorDatabase:
+    """What is searched by `search(vector, k)`, by its name or its folder.
 
-    Raises ValueError for one that is not there, or does not fit its teacher any more.
+    name: a data set of the study, whose test images are meant; an index of pictures that
+        `l2s index` made; or the folder of an index of vectors that `l2s index build` made, here or
+        below `indexes`. The last is a `VectorDatabase`, which holds no pictures; of its vectors
+        only the length is compared with a query's. It is closed when nothing refers to it.
+
+    Raises ValueError for one that is not there, is damaged, does not fit its teacher any more, or
+    needs a library that is not installed.
     """
-    return open_image_index(name) if index_home(name).is_dir() else open_study_database(name)
+    found = find_index(str(name), Path(name))
+    if isinstance(found, Path):
+        opened = ExitStack()
+        database = VectorDatabase(found.name, opened.enter_context(open_index(found)))
+        weakref.finalize(database, opened.close)
+        return database
+    return open_image_index(found) if index_home(found).is_dir() else open_study_database(found)
 
 
 def _decoded(picture: Picture, place: int) -> Image.Image:

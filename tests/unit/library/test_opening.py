@@ -1,8 +1,9 @@
-"""What programs open by `from pipeline import ...`."""
+"""What programs open by `from pipeline import ...`: encoders, databases, and the package itself."""
 
 import io
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,13 @@ from PIL import Image
 import pipeline
 from pipeline import open_database, open_encoder
 from pipeline.datasets.packs import open_pack
+from pipeline.datasets.vector_batches import VectorBatch
+from pipeline.datasets.vectors import write_vectors
 from pipeline.models.query_encoder import square_view
 from pipeline.paths import DatasetPaths
 from pipeline.search.search import NamedNetwork, open_network
+from pipeline.search.upkeep import build_index
+from pipeline.search.vector_index import Kind
 from tests.made_study import CPU, STUDENT, make_finished_study
 
 
@@ -106,7 +111,39 @@ def test_names_are_listed_and_others_are_none() -> None:
 
 def test_the_package_alone_loads_nothing() -> None:
     code = (
-        "import sys, pipeline; print([m for m in ('torch', 'numpy', 'faiss') if m in sys.modules])"
+        "import sys; before = set(sys.modules); import pipeline; print(*set(sys.modules) - before)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    loaded = set(done.stdout.split())
+    assert "pipeline" in loaded
+    assert {one for one in loaded if one.startswith("pipeline.")} == set()
+    assert len(loaded) < 30  # of Python itself: importlib, typing and what they need
+
+
+def test_types_are_for_users_too() -> None:
+    assert Path(pipeline.__file__).with_name("py.typed").is_file()
+
+
+@pytest.mark.parametrize(
+    "kind", ["exact", "hnsw", *(["qdrant"] if find_spec("qdrant_client") else [])]
+)
+def test_an_index_of_vectors_is_a_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    vectors = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = [f"birds/{row}.jpg" for row in range(300)]
+    monkeypatch.chdir(tmp_path)
+    write_vectors(Path("vectors"), [VectorBatch(ids, vectors, [""] * 300)])
+    build_index(Path("indexes/all"), Path("vectors"), kind)
+    for name in ("all", "indexes/all", Path("indexes/all").resolve()):
+        database = open_database(name)
+        assert len(database) == 300
+        best, *_ = database.search(vectors[7], 3)
+        assert (best.name, best.class_name, best.rank) == ("birds/7.jpg", "birds", 1)
+        del database  # the folder of Qdrant's local mode is open once at a time
+
+
+def test_what_is_no_index_is_told(study: Path) -> None:
+    with pytest.raises(ValueError, match="must be letters, digits"):
+        open_database(Path("absent/index"))

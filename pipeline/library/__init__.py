@@ -1,0 +1,1 @@
+"""What programs use by `from pipeline import ...`: opening, measuring, losses by name."""

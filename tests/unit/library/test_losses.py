@@ -1,0 +1,74 @@
+"""The losses by name are those of the modules that training uses, and refuse what is not theirs."""
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from pipeline import distillation_loss
+from pipeline.training import losses
+
+BATCH, VIEWS, DIM = 6, 2, 8
+CSD = {"neighbours": 4, "student_temperature": 1.0, "teacher_temperature": 0.1}
+
+
+def views(seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(BATCH, VIEWS, DIM, dtype=torch.float64, generator=generator)
+    return normalize(drawn, dim=2)
+
+
+STUDENT, TEACHER = views(0), views(1)
+
+
+def test_a_loss_that_compares_images_is_the_mean_over_the_numbers_of_view() -> None:
+    found = distillation_loss("csd", STUDENT, TEACHER, **CSD)
+    wanted = sum(losses.csd(STUDENT[:, i], TEACHER[:, i], **CSD) for i in range(VIEWS)) / VIEWS
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
+def test_the_terms_of_a_loss_are_summed_by_their_weights() -> None:
+    found = distillation_loss("raml", STUDENT, TEACHER, lambda_ts=0.6, lambda_ss=0.8)
+    to_teacher, to_student = losses.relational_distillation(STUDENT, TEACHER)
+    absolute = losses.absolute_distillation(STUDENT, TEACHER)
+    wanted = absolute + 0.6 * to_teacher + 0.8 * to_student
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("absolute", {}),
+        ("raml_batch", {"lambda_ts": 1, "lambda_ss": 1}),
+        ("csd", CSD | {"student_temperature": 0.1}),
+        ("d3still", {"neighbours": 4, "alpha": 1, "beta": 1, "gamma": 1}),
+        ("rkd", {"distance_weight": 1, "angle_weight": 1}),
+        ("anchors", {"centroids": TEACHER[:3, 0], "temperature": 0.1, "absolute_weight": 1}),
+    ],
+)
+def test_a_student_that_is_its_teacher_has_no_loss(kind: str, values: dict[str, float]) -> None:
+    assert distillation_loss(kind, TEACHER, TEACHER, **values).item() == pytest.approx(0, abs=1e-9)
+    assert distillation_loss(kind, STUDENT, TEACHER, **values).item() > 1e-3
+
+
+def test_the_gradient_goes_to_the_student() -> None:
+    student = STUDENT.clone().requires_grad_()
+    distillation_loss(
+        "rop", student, TEACHER, neighbours=4, temperature=0.1, rank_weight=0.2
+    ).backward()
+    assert student.grad is not None
+    assert student.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "words"),
+    [
+        ("cds", CSD, "'cds'.*expected tags.*'csd'"),
+        ("csd", {"neighbours": 4}, "csd.student_temperature: Field required"),
+        ("csd", CSD | {"neighbours": 0}, "csd.neighbours: .*greater than or equal to 2"),
+        ("csd", CSD | {"margin": 1}, "csd.margin: Extra inputs are not permitted"),
+        ("csd", CSD | {"neighbours": 7}, "neighbours = 7: must be from 1 to the batch's 6"),
+    ],
+)
+def test_what_is_not_of_the_loss_is_told(kind: str, values: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        distillation_loss(kind, STUDENT, TEACHER, **values)
