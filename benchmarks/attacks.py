@@ -89,7 +89,7 @@ class Page:
 
     def search(self, picture: bytes, database: str = "emblems") -> tuple[int, bytes]:
         asked = urlencode({"database": database, "network": STUDENT})
-        return self.ask("POST", f"/api/search?{asked}", picture)
+        return self.ask("POST", f"/search?{asked}", picture)
 
     def measure(self, attack: Callable[["Page"], str]) -> Result:
         started_s, before_s = time.perf_counter(), cpu_seconds(self.pid)
@@ -237,7 +237,7 @@ def thumbnails(study: Path) -> Result:
 
     def attack(page: Page) -> str:
         asked = [urlencode({"database": "index large", "row": n % 12}) for n in range(36)]
-        addresses = [f"/api/picture?{one}" for one in asked]
+        addresses = [f"/picture?{one}" for one in asked]
         with ThreadPoolExecutor(36) as threads:
             answers = list(threads.map(lambda address: page.ask("GET", address)[0], addresses))
         return f"{answers.count(200)} of 36 answered"
@@ -262,7 +262,7 @@ def slow_bodies(page: Page, held_s: float = 20.0, honest: int = 15) -> str:
     """Five uploads that send a byte now and then, and honest searches meanwhile."""
     picture = picture_file((300, 200), "JPEG")
     asked = urlencode({"database": "emblems", "network": STUDENT})
-    head = f"POST /api/search?{asked} HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\n"
+    head = f"POST /search?{asked} HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\n"
     held = []
     for _ in range(5):
         connection = socket.create_connection(("127.0.0.1", page.port))
@@ -285,7 +285,7 @@ def broken_index(study: Path) -> Result:
     (study / "indexes" / "bad" / "index.json").write_text("{")
 
     def attack(page: Page) -> str:
-        databases = page.ask("GET", "/api/databases")
+        databases = page.ask("GET", "/databases")
         searched = page.search(picture_file((300, 200), "JPEG"), "index good")
         return f"databases {told(databases)}; index good {searched[0]}"
 
@@ -296,9 +296,9 @@ def broken_network(study: Path) -> Result:
     (study / "models/emblems/students" / f"{STUDENT}.safetensors").write_bytes(b"no network")
 
     def attack(page: Page) -> str:
-        databases = page.ask("GET", "/api/databases")
+        databases = page.ask("GET", "/databases")
         asked = urlencode({"database": "emblems", "network": "teacher"})
-        other = page.ask("POST", f"/api/search?{asked}", picture_file((300, 200), "JPEG"))[0]
+        other = page.ask("POST", f"/search?{asked}", picture_file((300, 200), "JPEG"))[0]
         return f"databases {databases[0]}; it {told(page.search(PICTURE))}; the teacher {other}"
 
     return started(study, attack)
@@ -329,7 +329,7 @@ def foreign_file(study: Path) -> Result:
         answers = []
         for row in range(3):
             asked = urlencode({"database": "index theirs", "row": row, "full": "true"})
-            answers.append(told(page.ask("GET", f"/api/picture?{asked}")))
+            answers.append(told(page.ask("GET", f"/picture?{asked}")))
         return "; ".join(answers)
 
     return on_page(attack)(study)

@@ -33,7 +33,7 @@ from benchmarks.attacks import (
     served,
 )
 
-SEARCH = f"/api/search?{urlencode({'database': 'emblems', 'network': STUDENT})}"
+SEARCH = f"/search?{urlencode({'database': 'emblems', 'network': STUDENT})}"
 Hostile = Callable[[Page, threading.Event], object]
 
 

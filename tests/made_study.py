@@ -13,6 +13,7 @@ from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.cells import Bootstrap, RetrievalSetup, evaluate_setups
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import write_json
+from pipeline.models.encoders import open_encoder
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
 from pipeline.paths import DatasetPaths
 from pipeline.search.index import write_exact_index
@@ -39,6 +40,20 @@ def make_finished_study(folder: Path) -> Path:
     os.chdir(folder)
     try:
         _make_files(DatasetPaths("emblems"))
+    finally:
+        os.chdir(before)
+    return folder
+
+
+def make_served_study(folder: Path) -> Path:
+    """The same, with the ONNX of its networks, as an evaluation leaves them for searches."""
+    make_finished_study(folder)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        paths = DatasetPaths("emblems")
+        for network in (paths.teacher, paths.student(STUDENT)):
+            open_encoder(network, threads=1)
     finally:
         os.chdir(before)
     return folder

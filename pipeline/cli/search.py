@@ -105,19 +105,33 @@ def _print_tables(found: dict[str, Any], what: str) -> None:
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8765,
+    host: Annotated[
+        str, typer.Option(help="Listen at this address; off loopback only with a token.")
+    ] = "127.0.0.1",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="A file with the token of all requests; or L2S_TOKEN. No page then."),
+    ] = None,
 ) -> None:
     """Open a page on this machine: drop a picture, see what a network finds, and the teacher.
 
-    It listens on loopback only, and ends with Ctrl-C. MLflow's pages are those of `l2s mlflow`.
+    Other programs ask the same server: POST /search, POST /embed; /openapi.json describes them. It
+    ends with Ctrl-C. MLflow's pages are those of `l2s mlflow`.
     """
     with workspace() as study:
-        from pipeline.search.page.server import HOST, create_app, listen, serve
+        from pipeline.search.page.access import grant_access
+        from pipeline.search.page.server import create_app, listen, serve
         from pipeline.search.page.service import SearchService
 
-        service = SearchService(study.all_params, study.device)
-        if not service.catalogue():
+        access = grant_access(host, token_file and study.path(token_file))
+        service = SearchService(study.all_params)
+        if next(service.catalogue(), None) is None:
             raise ValueError("there is no database to search yet: run `l2s study`")
-        with listen(port) as listener:
-            typer.echo(f"search page  http://{HOST}:{listener.getsockname()[1]}")
+        with listen(port, access) as listener:
+            what = (
+                "search page " if access.token is None else "search, for requests with the token "
+            )
+            at = f"[{host}]" if ":" in host else host
+            typer.echo(f"{what} http://{at}:{listener.getsockname()[1]}")
             typer.echo("Ctrl-C ends it")
-            serve(create_app(service), listener)
+            serve(create_app(service, access), listener)

@@ -1,13 +1,16 @@
 """Whether vectors on disk are those of their network: an image of each shard is embedded anew."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.datasets.vector_batches import VectorsError, batch_of_rows
 from pipeline.embedding.manifest import Shard, open_manifest, output_name
-from pipeline.embedding.shards import Job, ShardEmbedder
+from pipeline.embedding.shards import Job, Number, ShardEmbedder, vectors_digest
+from pipeline.teachers import teacher_card
 
 _TRIED = 4  # images of a shard, until one is as it was
 SAME = 0.999  # cosine: batches, engines and float16 stay above 0.99999
@@ -22,6 +25,18 @@ class GoldenReport:
     checked: int
     passed_over: int
     least_cosine: float
+
+
+def has_embedded(network: Path, vectors: str) -> bool:
+    """Whether vectors are of a network as it is now, by the `network` that their card names."""
+    if not network.exists():
+        return False
+    digests = {
+        vectors_digest(network, number, is_reduced=is_reduced)
+        for number in get_args(Number)
+        for is_reduced in (False, True)
+    }
+    return vectors in digests or vectors == teacher_card(network).get("network")
 
 
 def check_golden(job: Job) -> GoldenReport:

@@ -67,15 +67,18 @@ class Database:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def dim(self) -> int:
+        return int(self.vectors.shape[1])
+
     def search(self, query: Float[np.ndarray, " dim"], k: int) -> list[Hit]:
         """The `k` images most similar to a unit vector, best first; fewer where there are fewer.
 
         Raises ValueError for a vector of another length.
         """
-        dim = self.vectors.shape[1]
-        if query.shape != (dim,):
+        if query.shape != (self.dim,):
             raise ValueError(
-                f"the query has {len(query)} numbers and {self.name} {dim}: they come from "
+                f"the query has {len(query)} numbers and {self.name} {self.dim}: they come from "
                 "different networks; run `l2s study`"
             )
         # An approximate index proposes more than asked for; the best of them by their exact
@@ -115,11 +118,15 @@ class VectorDatabase:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def dim(self) -> int:
+        return self.index.card.dim
+
     def search(self, query: Float[np.ndarray, " dim"], k: int) -> list[Hit]:
         """As `Database.search`; the class of an image is the folder that its id begins with."""
-        if query.shape != (dim := self.index.card.dim,):
+        if query.shape != (self.dim,):
             raise ValueError(
-                f"the query has {len(query)} numbers and {self.name} {dim}: they come from "
+                f"the query has {len(query)} numbers and {self.name} {self.dim}: they come from "
                 "different networks: choose with --network or --dataset"
             )
         found = self.index.search(query[None], k)

@@ -5,15 +5,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from pipeline.config.params import Params
 from pipeline.datasets.decode import UnreadableImage, decode_image
 from pipeline.datasets.reader import read_file
-from pipeline.embedding.shards import Number, vectors_digest
+from pipeline.embedding.golden import has_embedded
 from pipeline.models.encoders import Encoder, open_encoder
 from pipeline.models.query_encoder import least_decoded_px, square_view
 from pipeline.paths import DatasetPaths
@@ -179,6 +180,16 @@ class Answer:
     times_ms: dict[str, float]
 
 
+def embed_view(
+    view: UInt8[np.ndarray, "size size 3"], encoder: Encoder
+) -> Float[np.ndarray, " dim"]:
+    """The unit vector of a picture's view. Raises ValueError where it is not finite."""
+    vector = encoder.embed(view[None])[0]
+    if not np.isfinite(vector).all():
+        raise ValueError("the network gives embeddings that are not finite: train it again")
+    return vector
+
+
 def search_picture(
     picture: Image.Image, encoder: Encoder, database: Database | VectorDatabase, k: int
 ) -> Answer:
@@ -189,9 +200,7 @@ def search_picture(
     marks_s = [time.perf_counter()]
     view = square_view(picture, encoder.size_px)
     marks_s.append(time.perf_counter())
-    vector = encoder.embed(view[None])[0]
-    if not np.isfinite(vector).all():
-        raise ValueError("the network gives embeddings that are not finite: train it again")
+    vector = embed_view(view, encoder)
     marks_s.append(time.perf_counter())
     hits = database.search(vector, k)
     marks_s.append(time.perf_counter())
@@ -233,20 +242,12 @@ class Searcher:
         return found
 
 
-def _check_embedder(index: Path, network: str, named: NamedNetwork) -> None:
+def _check_embedder(index: Path, vectors: str, named: NamedNetwork) -> None:
     """Raise ValueError where vectors are neither of the network nor of its data set's teacher, as
     far as their card says of what they are.
     """
     teacher = DatasetPaths(named.dataset).teacher
-    known = {
-        vectors_digest(path, number, is_reduced=is_reduced)
-        for path in (teacher, named.path)
-        if path.exists()
-        for number in get_args(Number)
-        for is_reduced in (False, True)
-    }
-    stored = teacher_card(teacher).get("network") if teacher.exists() else None
-    if network and network not in {*known, stored}:
+    if vectors and not any(has_embedded(path, vectors) for path in (teacher, named.path)):
         raise ValueError(
             f"{index}: its vectors are neither of {teacher} as it is now nor of {named.key}: "
             "`l2s embed` the pictures anew, or choose with --network or --dataset"

@@ -206,7 +206,10 @@ def qdrant_client(folder: Path, server: str) -> "Iterator[QdrantClient]":
         place, _ = split_server(server)
         client = QdrantClient(url=f"http://{place}", check_compatibility=False)
     else:
-        client = QdrantClient(path=str(folder / "qdrant"))
+        try:
+            client = QdrantClient(path=str(folder / "qdrant"))
+        except RuntimeError as error:  # the local mode knows one process at a time
+            raise ValueError(f"{folder}: another process has it open: try again") from error
     try:
         yield client
     except (ApiException, ResponseHandlingException) as error:

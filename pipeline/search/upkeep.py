@@ -49,13 +49,19 @@ def open_index(folder: Path) -> Iterator[VectorIndex]:
 
 @contextmanager
 def _opened(folder: Path, card: VectorIndexCard) -> Iterator[VectorIndex]:
-    if card.kind == "lancedb":
-        yield LanceIndex(folder, card)
-    elif card.kind == "qdrant":
+    if card.kind == "qdrant":
         with qdrant_client(folder, card.server) as client:
             yield QdrantIndex(client, card)
     else:
-        yield FaissIndex(folder, card)
+        yield hold_index(folder, card)
+
+
+def hold_index(folder: Path, card: VectorIndexCard) -> FaissIndex | LanceIndex:
+    """An index, of another kind than qdrant, that may stay open: others read and write it as well.
+
+    What they write is not seen. Raises ValueError as `open_index`.
+    """
+    return LanceIndex(folder, card) if card.kind == "lancedb" else FaissIndex(folder, card)
 
 
 @dataclass(frozen=True)

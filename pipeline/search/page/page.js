@@ -1,6 +1,7 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
+const TEACHER = "teacher";
 const MAX_UPLOAD_BYTES = 20 * 1024 * 1024;
 let databases = [];
 let picture = null; // the query, a Blob
@@ -31,7 +32,7 @@ async function asked(address, options) {
 }
 
 const pictureAddress = (row, full = false) =>
-  `/api/picture?${new URLSearchParams({ database: byId("database").value, row, full })}`;
+  `/picture?${new URLSearchParams({ database: byId("database").value, row, full })}`;
 
 function fill(select, names) {
   const before = select.value;
@@ -39,14 +40,15 @@ function fill(select, names) {
   if (names.includes(before)) select.value = before;
 }
 
+const chosen = () => databases.find((entry) => entry.name === byId("database").value);
+
 function chooseDatabase() {
-  const chosen = databases.find((entry) => entry.name === byId("database").value);
-  fill(byId("network"), chosen.networks);
+  fill(byId("network"), chosen().networks);
   byId("examples").replaceChildren(
-    ...chosen.examples.map((row) => {
+    ...chosen().examples.map((row) => {
       const image = element("img");
       image.src = pictureAddress(row);
-      image.alt = `picture ${row + 1} of ${chosen.images}`;
+      image.alt = `picture ${row + 1} of ${chosen().images}`;
       const button = element("button", "", image);
       button.type = "button";
       button.addEventListener("click", () => takeExample(row));
@@ -84,14 +86,9 @@ async function search() {
   if (!picture || !byId("count").checkValidity()) return;
   const turn = ++latest;
   say("Searching …");
-  const asking = new URLSearchParams({
-    database: byId("database").value,
-    network: byId("network").value,
-    k: byId("count").value || "10",
-  });
+  const teacher = chosen().networks.includes(TEACHER) ? TEACHER : byId("network").value;
   try {
-    const response = await asked(`/api/search?${asking}`, { method: "POST", body: picture });
-    const answers = await response.json();
+    const answers = await Promise.all([...new Set([byId("network").value, teacher])].map(found));
     if (turn === latest) show(answers);
   } catch (fault) {
     if (turn !== latest) return;
@@ -100,25 +97,36 @@ async function search() {
   }
 }
 
-function show({ network, teacher }) {
-  const alone = network.name === teacher.name;
-  const found = new Set(teacher.hits.map((hit) => hit.row));
-  const shared = new Set(network.hits.map((hit) => hit.row).filter((row) => found.has(row)));
-  fillSection(byId("by-network"), "network-title", network, alone ? new Set() : shared);
-  fillSection(byId("by-teacher"), "teacher-title", teacher, shared);
+async function found(network) {
+  const asking = new URLSearchParams({
+    database: byId("database").value,
+    network,
+    k: byId("count").value || "10",
+  });
+  const response = await asked(`/search?${asking}`, { method: "POST", body: picture });
+  const told = await response.json();
+  return { ...told, ...told.answers[0] };
+}
+
+function show([network, teacher]) {
+  const alone = !teacher;
+  const others = new Set(alone ? [] : teacher.hits.map((hit) => hit.name));
+  const shared = new Set(network.hits.map((hit) => hit.name).filter((name) => others.has(name)));
+  fillSection(byId("by-network"), "network-title", network, shared);
+  if (!alone) fillSection(byId("by-teacher"), "teacher-title", teacher, shared);
   byId("by-teacher").hidden = alone;
   byId("answers").classList.toggle("alone", alone);
   byId("answers").hidden = false;
   say(
     alone
-      ? `${teacher.hits.length} pictures found.`
+      ? `${network.hits.length} pictures found.`
       : `${shared.size} of ${network.hits.length} pictures are found by the teacher too (outlined).`,
   );
 }
 
 function fillSection(section, titleId, answer, shared) {
   const leads = answer.champion_version ? `, champion version ${answer.champion_version}` : "";
-  const title = element("h2", `${answer.name}, at ${answer.query_px} px${leads}`);
+  const title = element("h2", `${answer.network}, at ${answer.query_px} px${leads}`);
   title.id = titleId;
   const steps = Object.entries(answer.times_ms);
   const total = steps.reduce((sum, [, time]) => sum + time, 0);
@@ -128,16 +136,20 @@ function fillSection(section, titleId, answer, shared) {
   }
   const list = element("ol");
   for (const hit of answer.hits) {
-    const image = element("img");
-    image.src = pictureAddress(hit.row);
-    image.alt = hit.name;
-    image.loading = "lazy";
-    const item = element("li", "", image, element("b", `${hit.rank}. ${hit.similarity.toFixed(3)}`));
+    const item = element("li");
+    if (chosen().has_pictures) {
+      const image = element("img");
+      image.src = pictureAddress(hit.row);
+      image.alt = hit.name;
+      image.loading = "lazy";
+      item.append(image);
+    }
+    item.append(element("b", `${hit.rank}. ${hit.similarity.toFixed(3)}`));
     if (hit.class_name && !hit.name.startsWith(`${hit.class_name}/`)) {
       item.append(element("span", hit.class_name));
     }
     item.append(element("span", hit.name));
-    item.classList.toggle("shared", shared.has(hit.row));
+    item.classList.toggle("shared", shared.has(hit.name));
     list.append(item);
   }
   section.replaceChildren(title, times, list);
@@ -163,7 +175,7 @@ function listen() {
 async function start() {
   listen();
   try {
-    const listed = await (await asked("/api/databases")).json();
+    const listed = await (await asked("/databases")).json();
     databases = listed.filter((entry) => !entry.fault);
     const faults = listed.filter((entry) => entry.fault);
     if (faults.length) say(faults.map(({ name, fault }) => `${name}: ${fault}`).join("; "), true);

@@ -1,31 +1,31 @@
-"""The page's server on loopback. Nothing is written to disk; what a request may take is bounded.
+"""The server of the page and of other programs. What a request may take is bounded.
 
-Only requests to a loopback name are answered, so that no web site can reach the page by a name of
-its own that resolves to this machine (DNS rebinding), and only from the page itself.
+Without a token it listens on loopback, and only requests to a loopback name are answered, so that
+no web site can reach it by a name of its own that resolves to this machine (DNS rebinding), and
+only from the page itself.
 """
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from starlette.concurrency import run_in_threadpool
+from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.datasets.decode import UnreadableImage, pixel_count
-from pipeline.search.page import turns
+from pipeline.datasets.decode import UnreadableImage
+from pipeline.search.page.access import Access, Bearers
+from pipeline.search.page.api import routes
 from pipeline.search.page.service import SearchService
 
-HOST = "127.0.0.1"
-MAX_RESULTS = 50
+LOCAL = Access()
 HERE = Path(__file__).parent
 PAGES = ("page.html", "page.css", "page.js", "icon.svg")
 FILES = {name: HERE / name for name in PAGES} | {"look.css": HERE.parents[1] / "look.css"}
@@ -41,20 +41,30 @@ HEADERS = {
 }
 
 
-def create_app(service: SearchService) -> FastAPI:
-    """The application; all its errors are JSON: {"error": what is wrong}."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    hosts = [HOST, "localhost"]
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+def create_app(service: SearchService, access: Access = LOCAL) -> FastAPI:
+    """The application; all its errors are JSON: {"error": what is wrong}.
+
+    With a token it is for programs: a browser could not send one, so that there is no page.
+    """
+    app = FastAPI(title="Search by picture", docs_url=None, redoc_url=None)
+    # The last one added comes first.
+    if access.token is not None:
+        app.add_middleware(Bearers, token=access.token)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=access.names(), www_redirect=False)
     app.add_middleware(Guard)
     for kind in (StarletteHTTPException, RequestValidationError, ValueError, Exception):
         app.add_exception_handler(kind, _described)
-    _add_pages(app, service)
+    if access.token is None:
+        app.include_router(routes(service))
+        _add_page(app)
+    else:
+        told = HTTPBearer(auto_error=False)  # for the description: `Bearers` checks it
+        app.include_router(routes(service), dependencies=[Security(told)])
     return app
 
 
 class Guard:
-    """Answers the page alone, and gives every answer the page's policy."""
+    """Answers no other web site, and gives every answer the page's policy."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -74,40 +84,13 @@ class Guard:
         await app(scope, receive, send_with_policy)
 
 
-def _add_pages(app: FastAPI, service: SearchService) -> None:
-    uploads = turns.Uploads()
-    small, large = turns.Turns(turns.SMALL_WAITING), turns.Turns(turns.LARGE_WAITING)
-    pictures, answers = turns.Turns(turns.PICTURES_WAITING), turns.Answers()
+def _add_page(app: FastAPI) -> None:
+    for name, path in FILES.items():
+        app.add_route("/" if name == "page.html" else f"/{name}", _sends(path))
 
-    @app.get("/")
-    @app.get("/{name}")
-    def file(name: str = "page.html") -> FileResponse:
-        if name not in FILES:
-            raise HTTPException(404)
-        return FileResponse(FILES[name])
 
-    @app.get("/api/databases")
-    async def databases(request: Request) -> list[dict[str, Any]]:
-        return await pictures.run(request, service.catalogue)
-
-    @app.get("/api/picture")
-    async def picture(request: Request, database: str, row: int, full: bool = False) -> Response:
-        read = service.picture if full else service.thumbnail
-        shown = await pictures.run(request, read, database, row)
-        return answers.picture(shown, "application/octet-stream" if full else "image/jpeg")
-
-    @app.post("/api/search")
-    async def search(
-        request: Request,
-        database: str,
-        network: str,
-        k: Annotated[int, Query(ge=1, le=MAX_RESULTS)] = 10,
-    ) -> dict[str, Any]:
-        encoded = await uploads.read(request)
-        pixels = await run_in_threadpool(pixel_count, encoded)
-        is_small = pixels <= turns.SMALL_PIXELS and len(encoded) <= turns.SMALL_BYTES
-        lane = small if is_small else large
-        return await lane.run(request, service.search, encoded, database, network, k)
+def _sends(path: Path) -> Callable[[Request], FileResponse]:
+    return lambda request: FileResponse(path)
 
 
 def _described(request: Request, error: Exception) -> Response:
@@ -130,12 +113,14 @@ def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> 
     return JSONResponse({"error": text}, status, {**(headers or {}), **closing})
 
 
-def listen(port: int) -> socket.socket:
-    """A socket on loopback; port 0 is any free one. Raises ValueError for one that is taken."""
+def listen(port: int, access: Access = LOCAL) -> socket.socket:
+    """A socket at a host; port 0 is any free one. Raises ValueError for one that is taken."""
+    address = access.address()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        return socket.create_server((HOST, port))
+        return socket.create_server((address, port), family=family)
     except OSError as error:
-        raise ValueError(f"port {port}: {error.strerror}; choose another") from None
+        raise ValueError(f"{access.host}, port {port}: {error.strerror}; choose another") from None
 
 
 def serve(app: FastAPI, listener: socket.socket) -> None:

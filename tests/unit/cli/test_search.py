@@ -296,6 +296,10 @@ BAD: dict[str, tuple[list[str], str]] = {
     "page without database": (["ui", "--port", "0"], "no database to search yet"),
     "page port too large": (["ui", "--port", "70000"], "Invalid value for '--port'"),
     "page port in words": (["ui", "--port", "http"], "Invalid value for '--port'"),
+    "page for all without a token": (["ui", "--host", "0.0.0.0"], "so that a token is needed"),  # noqa: S104
+    "page with a weak token": (["ui", "--token-file", "text.jpg"], "16 characters or more"),
+    "page with a token of nowhere": (["ui", "--token-file", "none"], "none"),
+    "page at no address": (["ui", "--host", "300.1.1.1"], "is no address of this machine"),
 }
 
 

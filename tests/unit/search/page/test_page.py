@@ -25,42 +25,19 @@ from fastapi import HTTPException, Request
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from pipeline.config.params import load_params
 from pipeline.search import pictures
 from pipeline.search.index import write_exact_index
 from pipeline.search.indexing import index_folder
-from pipeline.search.page import service, turns
+from pipeline.search.page import turns
+from pipeline.search.page.bodies import Pictures
+from pipeline.search.page.schema import Answers
 from pipeline.search.page.server import create_app, listen
 from pipeline.search.page.service import SearchService
 from pipeline.search.search import NamedNetwork, open_network
 from tests.browser import browser_path, open_page
-from tests.made_study import CPU, STUDENT, make_finished_study, write_test_images
+from tests.made_study import CPU, STUDENT, write_test_images
 
 GOOD = f"database=emblems&network={STUDENT}"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_finished_study(tmp_path_factory.mktemp("made") / "study")
-
-
-@pytest.fixture
-def study(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(made, tmp_path / "study")
-    monkeypatch.chdir(tmp_path / "study")
-    return tmp_path / "study"
-
-
-@pytest.fixture
-def searches(study: Path, monkeypatch: pytest.MonkeyPatch) -> SearchService:
-    monkeypatch.setattr(service, "MAX_UPLOAD_PIXELS", 1_000_000)
-    return SearchService(load_params(), CPU)
-
-
-@pytest.fixture
-def client(searches: SearchService) -> Iterator[TestClient]:
-    with TestClient(create_app(searches), base_url="http://127.0.0.1:8765") as opened:
-        yield opened
 
 
 def encoded(width: int = 40, height: int = 30, form: str = "PNG") -> bytes:
@@ -69,27 +46,30 @@ def encoded(width: int = 40, height: int = 30, form: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def test_results_stand_beside_the_teachers_with_the_time_of_each_step(
-    client: TestClient, searches: SearchService
+@pytest.mark.parametrize(("network", "px"), [(STUDENT, 16), ("teacher", 32)])
+def test_results_come_with_the_time_of_each_step(
+    client: TestClient, searches: SearchService, network: str, px: int
 ) -> None:
-    found = client.post(f"/api/search?{GOOD}&k=3", content=searches.picture("emblems", 4)).json()
-    assert (found["network"]["name"], found["network"]["query_px"]) == (STUDENT, 16)
-    assert (found["teacher"]["name"], found["teacher"]["query_px"]) == ("teacher", 32)
-    for answer in found.values():
-        assert list(answer["times_ms"]) == ["decode", "view", "embed", "search"]
-        assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]
-    assert found["teacher"]["hits"][0]["row"] == 4
-    assert found["teacher"]["hits"][0]["id"] < 2**53  # what JavaScript can tell apart
-    assert found["network"]["champion_version"] is None
+    asked = f"/search?database=emblems&network={network}&k=3"
+    found = client.post(asked, content=searches.picture("emblems", 4)).json()
+    assert (found["network"], found["query_px"], found["champion_version"]) == (network, px, None)
+    (answer,) = found["answers"]
+    assert list(answer["times_ms"]) == ["decode", "view", "embed", "search"]
+    assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]
+    assert answer["hits"][0]["id"] < 2**53  # what JavaScript can tell apart
+    if network == "teacher":
+        assert answer["hits"][0]["row"] == 4
 
 
 def test_the_catalogue_names_databases_networks_and_examples(client: TestClient) -> None:
-    assert client.get("/api/databases").json() == [
+    assert client.get("/databases").json() == [
         {
             "name": "emblems",
             "images": 30,
             "networks": [STUDENT, "teacher"],
+            "has_pictures": True,
             "examples": [0, 3, 7, 11, 15, 18, 22, 26],
+            "fault": None,
         }
     ]
 
@@ -97,10 +77,10 @@ def test_the_catalogue_names_databases_networks_and_examples(client: TestClient)
 def test_pictures_come_by_row_small_or_as_they_are(
     client: TestClient, searches: SearchService
 ) -> None:
-    small = client.get("/api/picture?database=emblems&row=29")
+    small = client.get("/picture?database=emblems&row=29")
     assert small.headers["content-type"] == "image/jpeg"
     assert Image.open(BytesIO(small.content)).size == (40, 40)
-    full = client.get("/api/picture?database=emblems&row=29&full=true")
+    full = client.get("/picture?database=emblems&row=29&full=true")
     assert full.content == searches.picture("emblems", 29)
 
 
@@ -116,9 +96,9 @@ def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
 
 
 def test_a_network_trained_again_is_loaded_again(client: TestClient, study: Path) -> None:
-    assert client.post(f"/api/search?{GOOD}", content=encoded()).status_code == 200
+    assert client.post(f"/search?{GOOD}", content=encoded()).status_code == 200
     (study / f"models/emblems/students/{STUDENT}.safetensors").write_bytes(b"broken")
-    got = client.post(f"/api/search?{GOOD}", content=encoded())
+    got = client.post(f"/search?{GOOD}", content=encoded())
     assert got.status_code == 409
     assert "is not a network" in got.json()["error"]
 
@@ -129,7 +109,7 @@ class Refusal:
 
     status: int
     says: str
-    address: str = f"/api/search?{GOOD}"
+    address: str = f"/search?{GOOD}"
     method: str = "POST"
     content: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
@@ -146,35 +126,31 @@ REFUSALS = {
     "a line of pixels": Refusal(422, "a side over", content=encoded(70_000, 1)),
     "too many bytes": Refusal(413, "more than", content=b"\0" * (turns.MAX_UPLOAD_BYTES + 1)),
     "unknown network": Refusal(
-        404, "no network 'x'", "/api/search?database=emblems&network=x", content=PICTURE
+        404, "no network 'x'", "/search?database=emblems&network=x", content=PICTURE
     ),
     "network of another place": Refusal(
-        404, "no network", "/api/search?database=emblems&network=../../teacher", content=PICTURE
+        404, "no network", "/search?database=emblems&network=../../teacher", content=PICTURE
     ),
     "unknown database": Refusal(
-        404, "no database is called 'x'", "/api/search?database=x&network=teacher", content=PICTURE
+        404, "no database is called 'x'", "/search?database=x&network=teacher", content=PICTURE
     ),
-    "no network": Refusal(422, "network: Field required", "/api/search?database=emblems"),
-    "no results wanted": Refusal(422, "k: ", f"/api/search?{GOOD}&k=0", content=PICTURE),
-    "too many results": Refusal(422, "k: ", f"/api/search?{GOOD}&k=51", content=PICTURE),
-    "no number": Refusal(422, "k: ", f"/api/search?{GOOD}&k=many", content=PICTURE),
-    "row past the end": Refusal(
-        404, "no picture 30", "/api/picture?database=emblems&row=30", "GET"
-    ),
-    "negative row": Refusal(404, "no picture -1", "/api/picture?database=emblems&row=-1", "GET"),
+    "no results wanted": Refusal(422, "k: ", f"/search?{GOOD}&k=0", content=PICTURE),
+    "too many results": Refusal(422, "k: ", f"/search?{GOOD}&k=51", content=PICTURE),
+    "no number": Refusal(422, "k: ", f"/search?{GOOD}&k=many", content=PICTURE),
+    "row past the end": Refusal(404, "no picture 30", "/picture?database=emblems&row=30", "GET"),
+    "negative row": Refusal(404, "no picture -1", "/picture?database=emblems&row=-1", "GET"),
     "a path for a row": Refusal(
-        422, "row: ", "/api/picture?database=emblems&row=../../params.yaml", "GET"
+        422, "row: ", "/picture?database=emblems&row=../../params.yaml", "GET"
     ),
     "a path for a database": Refusal(
-        404, "no database", "/api/picture?database=../../etc&row=0", "GET"
+        404, "no database", "/picture?database=../../etc&row=0", "GET"
     ),
     "a path below the page": Refusal(404, "Not Found", "/page.js/../../service.py", "GET"),
     "an encoded path": Refusal(404, "Not Found", "/%2e%2e/%2e%2e/params.yaml", "GET"),
-    "the interface's description": Refusal(404, "Not Found", "/openapi.json", "GET"),
     "wrong method": Refusal(405, "Method Not Allowed", method="GET"),
     "another host": Refusal(400, "", "/", "GET", headers={"host": "attacker.example"}),
     "another host at our port": Refusal(
-        400, "", "/api/databases", "GET", headers={"host": "attacker.example:8765"}
+        400, "", "/databases", "GET", headers={"host": "attacker.example:8765"}
     ),
     "another site": Refusal(
         403, "not answered", content=PICTURE, headers={"origin": "http://attacker.example"}
@@ -201,7 +177,7 @@ def test_what_is_wrong_gets_a_4xx_and_words(client: TestClient, study: Path, nam
 
 
 def test_the_table_of_refusals_is_whole() -> None:
-    assert len(REFUSALS) == 28
+    assert len(REFUSALS) == 26
 
 
 def test_an_upload_without_a_length_is_cut_off(
@@ -216,7 +192,7 @@ def test_an_upload_without_a_length_is_cut_off(
             sent += 1
             yield b"\0" * 400
 
-    assert client.post(f"/api/search?{GOOD}", content=parts()).status_code == 413
+    assert client.post(f"/search?{GOOD}", content=parts()).status_code == 413
     assert sent > 2
 
 
@@ -225,7 +201,7 @@ def test_a_queue_that_is_full_is_told(
 ) -> None:
     monkeypatch.setattr(turns, "SMALL_WAITING", -1)
     with TestClient(create_app(searches), base_url="http://localhost") as client:
-        got = client.post(f"/api/search?{GOOD}", content=PICTURE)
+        got = client.post(f"/search?{GOOD}", content=PICTURE)
     assert got.status_code == 503
     assert "try again" in got.json()["error"]
     assert got.headers["retry-after"] == str(turns.RETRY_AFTER_S)
@@ -246,7 +222,7 @@ def address(searches: SearchService) -> Iterator[str]:
 
 
 def post(address: str, content: bytes) -> int:
-    return httpx.post(f"{address}/api/search?{GOOD}", content=content, timeout=60).status_code
+    return httpx.post(f"{address}/search?{GOOD}", content=content, timeout=60).status_code
 
 
 def connect(address: str) -> socket.socket:
@@ -259,7 +235,7 @@ def test_slow_uploads_keep_nobody_waiting_and_end(
 ) -> None:
     """Twelve that never end, where five were enough; one more byte now and then does not help."""
     monkeypatch.setattr(turns, "UPLOAD_S", 3)
-    head = f"POST /api/search?{GOOD} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n"
+    head = f"POST /search?{GOOD} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n"
     held = [connect(address) for _ in range(12)]
     for connection in held:
         connection.sendall(head.encode() + b"\xff")
@@ -278,7 +254,7 @@ def test_who_comes_at_once_is_served_in_turn(address: str) -> None:
 
 def test_uploads_together_have_a_bound(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "ARRIVING_BYTES", 100_000)
-    head = f"POST /api/search?{GOOD} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n"
+    head = f"POST /search?{GOOD} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n"
     first, second = connect(address), connect(address)
     for connection in (first, second):
         connection.sendall(head.encode() + b"\xff" * 55_000)
@@ -300,10 +276,10 @@ def test_a_large_picture_does_not_hold_up_the_small_ones(
     is_small_answered = threading.Event()
     search = searches.search
 
-    def wait_if_large(encoded: bytes, *asked: Any) -> dict[str, Any]:
-        if len(encoded) != len(PICTURE):
+    def wait_if_large(sent: Pictures, *asked: Any) -> Answers:
+        if sent[0][1] != PICTURE:
             assert is_small_answered.wait(30)
-        return search(encoded, *asked)
+        return search(sent, *asked)
 
     monkeypatch.setattr(searches, "search", wait_if_large)
     with ThreadPoolExecutor(1) as client:
@@ -319,11 +295,11 @@ def test_who_has_gone_is_not_searched_for(
     begun, may_end, searched = threading.Event(), threading.Event(), []
     search = searches.search
 
-    def count(encoded: bytes, *asked: Any) -> dict[str, Any]:
-        searched.append(encoded)
+    def count(sent: Pictures, *asked: Any) -> Answers:
+        searched.append(sent)
         begun.set()
         assert may_end.wait(30)
-        return search(encoded, *asked)
+        return search(sent, *asked)
 
     monkeypatch.setattr(searches, "search", count)
     with ThreadPoolExecutor(1) as client:
@@ -331,7 +307,7 @@ def test_who_has_gone_is_not_searched_for(
         assert begun.wait(30)
         for _ in range(5):
             with suppress(httpx.TimeoutException):
-                httpx.post(f"{address}/api/search?{GOOD}", content=PICTURE, timeout=0.3)
+                httpx.post(f"{address}/search?{GOOD}", content=PICTURE, timeout=0.3)
         may_end.set()
         assert first.result() == 200
         assert post(address, PICTURE) == 200
@@ -355,18 +331,18 @@ def test_what_is_broken_disables_nothing_else(
         (indexed.parent / name / "index.json").write_bytes(content)
     shutil.copytree(indexed, indexed.parent / "torn")
     (indexed.parent / "torn" / "1" / "images.parquet").write_bytes(b"torn")
-    listed = {entry["name"]: entry for entry in client.get("/api/databases").json()}
-    broken = {name for name, entry in listed.items() if "fault" in entry}
+    listed = {entry["name"]: entry for entry in client.get("/databases").json()}
+    broken = {name for name, entry in listed.items() if entry["fault"]}
     assert broken == {"index cut", "index empty", "index other", "index torn"}
     assert set(listed) - broken == {"emblems", "index mine"}
-    assert client.post(f"/api/search?{GOOD}", content=PICTURE).status_code == 200
-    asked = f"/api/search?database=index mine&network={STUDENT}"
+    assert client.post(f"/search?{GOOD}", content=PICTURE).status_code == 200
+    asked = f"/search?database=index mine&network={STUDENT}"
     assert client.post(asked, content=PICTURE).status_code == 200
-    got = client.post(f"/api/search?database=index cut&network={STUDENT}", content=PICTURE)
+    got = client.post(f"/search?database=index cut&network={STUDENT}", content=PICTURE)
     assert got.status_code == 409
     assert "is not the card of an index" in got.json()["error"]
     (study / f"models/emblems/students/{STUDENT}.safetensors").write_bytes(b"broken")
-    asked = "/api/search?database=index mine&network=teacher"
+    asked = "/search?database=index mine&network=teacher"
     assert client.post(asked, content=PICTURE).status_code == 200
 
 
@@ -399,9 +375,9 @@ def test_no_broken_file_of_an_index_disables_anything_else(
 ) -> None:
     shutil.copytree(indexed, indexed.parent / "torn")
     BROKEN[fault](indexed.parent / "torn")
-    listed = {entry["name"]: entry for entry in client.get("/api/databases").json()}
-    assert {name for name, entry in listed.items() if "fault" in entry} == {"index torn"}
-    got = client.post(f"/api/search?database=index torn&network={STUDENT}", content=PICTURE)
+    listed = {entry["name"]: entry for entry in client.get("/databases").json()}
+    assert {name for name, entry in listed.items() if entry["fault"]} == {"index torn"}
+    got = client.post(f"/search?database=index torn&network={STUDENT}", content=PICTURE)
     assert got.status_code == 409, got.json()
 
 
@@ -413,7 +389,7 @@ def test_an_index_that_knows_other_images_than_its_table_gives_no_results(
         return table.set_column(0, "id", ids)
 
     _table(other)(indexed)
-    got = client.post(f"/api/search?database=index mine&network={STUDENT}", content=PICTURE)
+    got = client.post(f"/search?database=index mine&network={STUDENT}", content=PICTURE)
     assert got.status_code == 409
     assert "knows other images than its table" in got.json()["error"]
 
@@ -432,20 +408,20 @@ def test_a_study_that_is_broken_disables_no_index(
 ) -> None:
     assert indexed.exists()
     (study / file).write_bytes(content)
-    listed = {entry["name"]: entry for entry in client.get("/api/databases").json()}
+    listed = {entry["name"]: entry for entry in client.get("/databases").json()}
     assert file in listed["emblems"]["fault"]
-    assert "fault" not in listed["index mine"]
+    assert listed["index mine"]["fault"] is None
 
 
 def test_a_damaged_champion_disables_its_student_alone(client: TestClient, study: Path) -> None:
     (study / "champions/emblems").mkdir(parents=True)
     (study / "champions/emblems/16px.json").write_text("{")
-    got = client.post(f"/api/search?{GOOD}", content=PICTURE)
+    got = client.post(f"/search?{GOOD}", content=PICTURE)
     assert got.status_code == 409
     assert "16px.json: is damaged" in got.json()["error"]
-    asked = "/api/search?database=emblems&network=teacher"
+    asked = "/search?database=emblems&network=teacher"
     assert client.post(asked, content=PICTURE).status_code == 200
-    assert client.get("/api/databases").json()[0]["networks"] == ["teacher"]
+    assert client.get("/databases").json()[0]["networks"] == ["teacher"]
 
 
 CLAIMS = {
@@ -472,7 +448,7 @@ def test_an_index_shows_only_pictures_of_its_folder(
     rows = table.to_pylist()
     rows[2] |= changes
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
-    asked = f"/api/picture?database=index mine&full={full}&row="
+    asked = f"/picture?database=index mine&full={full}&row="
     assert client.get(f"{asked}1").status_code == 200
     got = client.get(f"{asked}2")
     assert got.status_code == 422
@@ -498,7 +474,7 @@ def test_clients_that_take_no_answer_hold_little_and_not_for_long(
     size_bytes = large.stat().st_size
     monkeypatch.setattr(turns, "ANSWERING_BYTES", 2 * size_bytes)
     monkeypatch.setattr(turns, "ANSWER_S", 4)
-    asked = "/api/picture?database=index%20large&row=0&full=true"
+    asked = "/picture?database=index%20large&row=0&full=true"
     held = [connect(address) for _ in range(2)]
     for connection in held:
         connection.sendall(f"GET {asked} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
@@ -523,7 +499,7 @@ def test_clients_that_take_no_answer_hold_little_and_not_for_long(
 def test_thumbnails_of_large_photographs_are_decoded_small_and_once(
     client: TestClient, indexed: Path, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = [f"/api/picture?database=index mine&row={row % 4}" for row in range(12)]
+    asked = [f"/picture?database=index mine&row={row % 4}" for row in range(12)]
     made, decode = [], pictures.decode_image
 
     def count(content: bytes, name: str, **settings: Any) -> Image.Image:
@@ -547,7 +523,7 @@ def test_faults_of_the_program_have_words(
         monkeypatch.setattr(searches, "search", fail)
         app = create_app(searches)
         with TestClient(app, "http://localhost", raise_server_exceptions=False) as client:
-            got = client.post(f"/api/search?{GOOD}", content=PICTURE)
+            got = client.post(f"/search?{GOOD}", content=PICTURE)
         assert got.status_code == status
         assert says in got.json()["error"]
 
@@ -559,10 +535,10 @@ def test_results_carry_no_nan(client: TestClient, study: Path, number: float, st
     vectors[3:5] = 0
     vectors[3, 0], vectors[4, 0] = number, -number  # one of them is the most similar
     write_exact_index(study / "embeddings/emblems/database.faiss", vectors.numpy())
-    got = client.post(f"/api/search?{GOOD}&k=50", content=PICTURE)
+    got = client.post(f"/search?{GOOD}&k=50", content=PICTURE)
     assert got.status_code == status
     if status == 200:
-        assert [len(found["hits"]) for found in got.json().values()] == [28, 28]
+        assert len(got.json()["answers"][0]["hits"]) == 28
     else:
         assert "not finite" in got.json()["error"]
 

@@ -1,0 +1,153 @@
+"""The databases and networks of a workspace, opened when first asked for, anew when they change."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from fastapi import HTTPException
+
+from pipeline.config.params import Params
+from pipeline.embedding.golden import has_embedded
+from pipeline.models.encoders import Encoder
+from pipeline.paths import DatasetPaths
+from pipeline.search.databases import Database, VectorDatabase, open_database
+from pipeline.search.index import INDEXES, index_home, index_names, require_card
+from pipeline.search.search import (
+    NamedNetwork,
+    leading_network,
+    networks_of,
+    open_query_encoder,
+)
+from pipeline.search.upkeep import hold_index, open_index
+from pipeline.search.vector_index import VectorIndexCard, read_card
+from pipeline.teachers import teacher_card
+
+INDEX = "index "  # what the name of a database begins with that is no study's
+MAX_OPEN = 32  # databases, and networks, those replaced on disk since included
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a database lies, and when it was changed.
+
+    dataset: whose teacher embedded it; None for an index of vectors, which has a `card`. index:
+    its name, where it is one.
+    """
+
+    name: str
+    dataset: str | None
+    index: str | None
+    changed_ns: int
+    card: VectorIndexCard | None = None
+
+
+class Opened:
+    """Several threads may ask. What is broken disables nothing else."""
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        self._network = lru_cache(MAX_OPEN)(_open_network)
+        self._database = lru_cache(MAX_OPEN)(_open_database)
+        self._qdrant = Lock()  # its local mode is open once
+
+    def names(self) -> list[str]:
+        """The databases that are there, whole or not: the study's, then the indexes."""
+        studied = [name for name in self.params.datasets if DatasetPaths(name).index.exists()]
+        indexes = sorted([*index_names(), *index_names(of_vectors=True)])
+        return studied + [f"{INDEX}{name}" for name in indexes]
+
+    def place(self, name: str | None) -> Place:
+        """Of a database, by default the first. Raises HTTPException 404, ValueError for a card
+        that cannot be read.
+        """
+        names = self.names()
+        name = name or next(iter(names), None)
+        if name is None or name not in names:
+            known = ", ".join(names) or "none"
+            raise HTTPException(404, f"no database is called {name!r}; known: {known}")
+        if not name.startswith(INDEX):
+            return Place(name, name, None, DatasetPaths(name).index.stat().st_mtime_ns)
+        index = name.removeprefix(INDEX)
+        if index in index_names(of_vectors=True):
+            return Place(name, None, index, _newest_ns(INDEXES / index), read_card(INDEXES / index))
+        dataset = require_card(index).dataset
+        if dataset not in self.params.datasets:
+            raise HTTPException(404, f"{name} belongs to {dataset}, which is not selected")
+        return Place(name, dataset, index, (index_home(index) / "index.json").stat().st_mtime_ns)
+
+    @contextmanager
+    def database(self, place: Place) -> Iterator[Database | VectorDatabase]:
+        """Raises ValueError for a database that cannot be opened."""
+        if place.card is None or place.card.kind != "qdrant":
+            yield self._database(place)
+            return
+        assert place.index is not None
+        with self._qdrant, open_index(INDEXES / place.index) as index:  # others may write to it
+            yield VectorDatabase(place.name, index)
+
+    def networks(self, place: Place) -> dict[str, NamedNetwork]:
+        """The trained networks that a database can be searched with, a teacher last; those whose
+        champion is damaged are left out.
+
+        Of vectors these are all of a data set whose teacher has embedded them, or the student that
+        has; where nobody knows, all whose embeddings are as long.
+        """
+        found: dict[str, NamedNetwork] = {}
+        for dataset in [place.dataset] if place.dataset else self.params.datasets:
+            for key in networks_of(self.params, dataset):
+                with suppress(ValueError):
+                    named = leading_network(key, dataset)
+                    if named.path.exists() and _fits(place.card, named):
+                        found.setdefault(key, named)
+        return found
+
+    def network(self, place: Place, key: str | None) -> tuple[NamedNetwork, Encoder]:
+        """A network of a database, by default the first. Raises HTTPException 404, ValueError for
+        one that cannot be opened.
+        """
+        known = self.networks(place)
+        key = key or next(iter(known), None)
+        if key is None or key not in known:
+            for dataset in [place.dataset] if place.dataset else self.params.datasets:
+                if key in networks_of(self.params, dataset):
+                    leading_network(key, dataset)  # raises what is wrong with its champion
+            names = ", ".join(known) or "none"
+            raise HTTPException(404, f"{place.name} has no network {key!r}; known: {names}")
+        named = known[key]
+        changed_ns = named.path.stat().st_mtime_ns
+        return named, self._network(named, self.params.threads, changed_ns)
+
+
+def _fits(card: VectorIndexCard | None, named: NamedNetwork) -> bool:
+    """Whether the vectors of an index can be searched with a network."""
+    if card is None:
+        return True
+    if not card.network:
+        return int(teacher_card(named.path)["dim"]) == card.dim
+    teacher = DatasetPaths(named.dataset).teacher
+    return any(has_embedded(path, card.network) for path in (teacher, named.path))
+
+
+def _newest_ns(folder: Path) -> int:
+    """When anything of an index was written last: of LanceDB a version is a new file."""
+    places = (folder, *folder.glob("*"), *folder.glob("*/_versions"))
+    return max(place.stat().st_mtime_ns for place in places)
+
+
+def _open_database(place: Place) -> Database | VectorDatabase:
+    if place.card is not None:
+        assert place.index is not None
+        return VectorDatabase(place.name, hold_index(INDEXES / place.index, place.card))
+    assert place.dataset is not None
+    return open_database(place.dataset, place.index)
+
+
+def _open_network(named: NamedNetwork, threads: int, changed_ns: int) -> Encoder:
+    encoder = open_query_encoder(named, threads)
+    view = np.zeros((1, encoder.size_px, encoder.size_px, 3), np.uint8)
+    encoder.embed(view)  # the first run of a network is slow, and would be timed
+    return encoder
