@@ -3,9 +3,9 @@
 import json
 import os
 import re
-import resource
 import signal
 import socket
+import sys
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -20,7 +20,7 @@ from pipeline.paths import WORK
 Told = TypeVar("Told")
 FOLDER = WORK / "processes"
 # Patience after each signal. SIGINT lets DVC release its locks and a training note its state.
-SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+SIGNALS = (("SIGINT", 10.0), ("SIGTERM", 5.0), ("SIGKILL", 5.0))  # Windows has not all of them
 
 # Of this process and of those that it starts, where they are not set; libraries read most of them
 # when they are imported.
@@ -56,7 +56,11 @@ def memory_fault(error: Exception) -> str | None:
     text = str(error)
     if not isinstance(error, MemoryError) and not NO_MEMORY.search(text):
         return None
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    limit = -1
+    if sys.platform != "win32":
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     limited = "" if limit < 0 else f"; `ulimit -v` allows a process {limit >> 20} MiB: raise it"
     return f"too little memory ({text.strip() or type(error).__name__}){limited}"
 
@@ -130,14 +134,14 @@ def record_group(name: str, pid: int) -> Path:
 
 def end_group(group: int, patience: Callable[[], bool] = lambda: True) -> None:
     """End a process group: SIGINT, then SIGTERM, then SIGKILL. `patience()` False: at once."""
-    for number, seconds in SIGNALS:
-        is_last = number == signal.SIGKILL
+    for name, seconds in SIGNALS:
+        is_last = name == "SIGKILL"
         if not (is_last or patience()):
             continue
         if not group_members(group):
             return
         try:
-            os.killpg(group, number)
+            os.killpg(group, signal.Signals[name])
         except ProcessLookupError:
             return
         until_s = time.monotonic() + seconds

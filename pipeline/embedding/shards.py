@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-import resource
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
@@ -248,4 +249,8 @@ def peak_bytes() -> int:
     if status.exists():  # rusage would count what its parent held when it was started
         said = status.read_text(encoding="ascii", errors="replace")
         return int(said.partition("VmHWM:")[2].split()[0]) << 10
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # not on Windows
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

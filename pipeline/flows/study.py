@@ -42,7 +42,8 @@ class Study:
         self.state, self.stop, self.terminal = state, stop, terminal
         self.targets: list[str] = []
         self._threads, processes = study_shares()
-        cores = len(os.sched_getaffinity(0))
+        is_linux = hasattr(os, "sched_getaffinity")
+        cores = len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1
         self.jobs, self.why_fewer = share_cores(jobs, self._threads * processes, cores)
         self.dirty = graph.dirty(force=fresh)
         runs = last_outcomes()

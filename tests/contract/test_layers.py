@@ -76,3 +76,22 @@ def test_numerical_code_needs_none_of_the_orchestration(package: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "imported\n"
+
+
+def test_the_library_and_the_command_start_without_what_windows_lacks() -> None:
+    program = """
+import signal, sys
+import faiss, pandas, psutil, pyarrow.dataset, torch, torchvision, typer.testing, timm, onnxruntime
+absent = ("resource", "fcntl", "pwd", "grp", "termios", "pty")
+sys.modules.update(dict.fromkeys(absent))
+del signal.SIGKILL, signal.SIGHUP
+import pipeline, pipeline.cli.__main__
+for name in pipeline.__all__:
+    getattr(pipeline, name)
+print(len([one for one in sys.modules if one.startswith("pipeline.")]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 30

@@ -75,7 +75,7 @@ def test_group_has_leader_and_child(groups: list["subprocess.Popen[str]"]) -> No
 def test_deaf_group_is_killed(
     groups: list["subprocess.Popen[str]"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patience = ((signal.SIGINT, 0.2), (signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0))
+    patience = (("SIGINT", 0.2), ("SIGTERM", 0.2), ("SIGKILL", 5.0))
     monkeypatch.setattr(processes, "SIGNALS", patience)
     deaf = "import signal; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]"
     family = start_family(groups, deaf)
