@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: study baseline test check format mlflow ui requirements clean
+.PHONY: study baseline test check format docs mlflow ui requirements clean
 
 study: .venv/installed
 	l2s study
@@ -26,11 +26,17 @@ check: .venv/installed
 	ruff check .
 	mypy
 	lint-imports
+	mkdocs build --quiet --strict
 	pytest --cov --cov-report=term-missing:skip-covered
 
 format: .venv/installed
 	ruff format .
 	ruff check --fix .
+
+# The site of docs/ in .work/site, for index.html in a browser; no network is needed.
+docs: export NO_MKDOCS_2_WARNING=1
+docs: .venv/installed
+	mkdocs build --strict
 
 mlflow: .venv/installed
 	l2s mlflow
