@@ -1,5 +1,6 @@
-"""README and docs say what is there: commands and options, files, and their own length."""
+"""README and docs say what is there: commands and options, files, figures, and their own length."""
 
+import json
 import re
 import shlex
 
@@ -8,7 +9,7 @@ import typer
 from pipeline.cli.__main__ import app
 from tests.contract.dvc_yaml import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
@@ -44,3 +45,22 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
             assert (page.parent / link).exists(), (page.name, link)
             seen += 1
     assert seen > 10
+
+
+def test_the_table_is_of_the_committed_study() -> None:
+    metrics = json.loads((ROOT / "report/emblems/metrics.json").read_text())
+    rows = re.findall(
+        r"^\| (\S+) \| (\w+) \| \d+ \| ([\d.]+) .*?\| ([\d.]+) \|",
+        PAGES[0].read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    held = {(network, role): values for network, role, *values in rows}
+    assert len(held) > 8
+    seen = 0
+    for network, roles in metrics.items():
+        for role, row in roles.items():
+            if (network, role) in held:
+                shown = [f"{100 * row[name]:.1f}" for name in ("map", "recall_at_1")]
+                assert held[network, role] == shown
+                seen += 1
+    assert seen >= 3
