@@ -27,7 +27,9 @@ def relational_distillation(
     """The teacher-student and the student-student term over the ordered pairs of views of an image.
 
     L_ts = mean over images of 1/(P(P-1)) sum_{i != j} (s_i . t_j - t_i . t_j)^2
+
     L_ss = mean over images of 1/(P(P-1)) sum_{i != j} (s_i . s_j - t_i . t_j)^2
+
     One view has no pair: both terms are 0. Raises ValueError for unequal shapes. Source: Suma &
     Tolias, WACV 2023.
     """

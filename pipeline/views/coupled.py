@@ -25,9 +25,15 @@ NEGLIGIBLE = 1 / 512  # share of a picture in a mixture that adds less than half
 class ViewRecipe:
     """How views are drawn; the fields are those of params.yaml.
 
-    `mixup_partner`: "dataset" mixes a view with a random image under the same parameters (as the
-    paper does), "batch" with the view of the same number of another image of the batch.
-    `view_pairs`: "independent" draws crop, flip and colour anew for each size.
+    views: of each image, 1 or more.
+    crop_scale: the least and the largest share of the image's area that a crop shows, in (0, 1].
+    flip_probability: of a mirrored view, from 0 to 1.
+    colour_ranges: how far the factors of brightness, contrast and saturation lie from 1 at most,
+        and the hue from 0, in turns of the colour circle.
+    mixup_alpha: the mixing weight is drawn from Beta(alpha, alpha); 0: no mixing.
+    mixup_partner: "dataset" mixes a view with a random image under the same parameters (as the
+        paper does), "batch" with the view of the same number of another image of the batch.
+    view_pairs: "independent" draws crop, flip and colour anew for each size.
     """
 
     views: int
@@ -75,10 +81,16 @@ def coupled_views(
     """Views of the images `rows` at each size, image by image, values between 0 and 1, on `device`.
 
     Each image has `recipe.views` views. Crop, flip, colour, mixing weight and partner of a view are
-    the same at every size; of independent pairs the last two are. `candidates` are the rows from
-    which mixup draws partners; an image is never its own partner where there is another. All
-    randomness comes from `generator`. `part`: the places in `rows` of the images whose views are
-    made, as they are among those of all.
+    the same at every size; of independent pairs the last two are.
+
+    decode: gives the picture of a row, such as `cached_decoder` of a pack.
+    candidates: the rows from which mixup draws partners, ascending; an image is never its own
+        partner where there is another.
+    sizes_px: sides of the views, the largest first, whose mean colours change by.
+    generator: all randomness comes from it; the same seed gives the same views.
+    part: the places in `rows` of the images whose views are made, as they are among those of all.
+
+    Raises what `decode` raises, such as UnreadableImage.
     """
     own = np.repeat(rows, recipe.views)
     together = [sizes_px] if recipe.view_pairs == "coupled" else [(px,) for px in sizes_px]
