@@ -43,10 +43,13 @@ mlflow: .venv/installed
 
 ui: mlflow  # the name of before, for a release
 
-.venv/installed: pyproject.toml requirements.txt
+.venv/installed: .venv/packages pyproject.toml
+	.venv/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+.venv/packages: requirements.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.txt
-	.venv/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 # Pin what pyproject.toml asks for, by version and hash; what is pinned already stays.
