@@ -66,11 +66,7 @@ def embed(
             is_cpu,
         )
         if check:
-            found = check_golden(job)
-            typer.echo(
-                f"{found.checked} shards checked, {found.passed_over} without an image that is as "
-                f"it was; least cosine {found.least_cosine:.5f}"
-            )
+            typer.echo(check_golden(job))
             return
         report = embed_source(
             job,

@@ -101,12 +101,21 @@ def build(
     server: Annotated[
         str, typer.Option(help="localhost:PORT/COLLECTION of Qdrant; else its local mode.")
     ] = "",
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Embed no image anew to compare it.")
+    ] = False,
 ) -> None:
-    """Make an index of a folder of vectors, as `l2s embed` writes them."""
+    """Make an index of a folder of vectors, as `l2s embed` writes them.
+
+    First it embeds an image of each shard anew: vectors of another network are refused.
+    """
     with errors_in_words():
         from pipeline.search.upkeep import build_index
 
-        built = build_index(to, vectors, kind, number=number, server=server)
+        built = build_index(
+            to, vectors, kind, number=number, server=server, is_checked=not unchecked
+        )
+    typer.echo(built.golden or f"not checked against their network: {built.unchecked}")
     typer.echo(f"{to}: {built.vectors} vectors of {built.card.dim} numbers, {kind}")
     typer.echo(f"search it with: l2s search IMAGE --index {shlex.quote(str(to))}")
 

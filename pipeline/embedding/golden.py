@@ -7,10 +7,19 @@ from typing import get_args
 import numpy as np
 import pyarrow.parquet as pq
 
+from pipeline.datasets.picture_sources import PictureSource
+from pipeline.datasets.reader import DatasetError
 from pipeline.datasets.vector_batches import VectorsError, batch_of_rows
+from pipeline.datasets.vectors import MANIFEST
+from pipeline.embedding.destination import Destination
 from pipeline.embedding.manifest import Shard, open_manifest, output_name
 from pipeline.embedding.shards import Job, Number, ShardEmbedder, vectors_digest
 from pipeline.teachers import teacher_card
+
+
+class UncheckableError(ValueError):
+    """Vectors of which nothing can be embedded anew, in words."""
+
 
 _TRIED = 4  # images of a shard, until one is as it was
 SAME = 0.999  # cosine: batches, engines and float16 stay above 0.99999
@@ -25,6 +34,12 @@ class GoldenReport:
     checked: int
     passed_over: int
     least_cosine: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.checked} shards checked, {self.passed_over} without an image that is as it "
+            f"was; least cosine {self.least_cosine:.5f}"
+        )
 
 
 def has_embedded(network: Path, vectors: str) -> bool:
@@ -68,6 +83,38 @@ def check_golden(job: Job) -> GoldenReport:
                     "another preprocessing"
                 )
     return GoldenReport(checked, passed_over, least)
+
+
+def check_folder(folder: Path) -> GoldenReport:
+    """As `check_golden`, of a folder of vectors on this machine, by what its manifest says of it.
+
+    On the CPU. Raises VectorsError as `check_golden` does, and UncheckableError where nothing was
+    checked: `l2s embed` did not write the folder, the network or the images are not there any more,
+    or they lie in a store, which nobody but the user may name.
+    """
+    destination = Destination(str(folder.resolve()))
+    if MANIFEST not in destination.names():
+        raise UncheckableError(f"`l2s embed` did not write {folder}")
+    with open_manifest(destination) as manifest:
+        origin = manifest.origin
+    file = origin.get("file")
+    if file is None:  # of an earlier version
+        raise UncheckableError(f"{folder} does not say which network embedded it")
+    if not Path(file).is_file():
+        raise UncheckableError(f"{file}, which embedded {folder}, is not there")
+    source = PictureSource(origin["source"])
+    if source.is_remote or origin["allow"]:
+        raise UncheckableError(
+            f"the images lie in a store: `l2s embed SOURCE --to {folder} --check`"
+        )
+    job = Job(source, destination, Path(file), is_reduced=origin["is_reduced"])
+    try:
+        report = check_golden(job)
+    except DatasetError as error:
+        raise UncheckableError(f"the images are not there: {error}") from error
+    if not report.checked:
+        raise UncheckableError(f"no image in {source.address} is as it was")
+    return report
 
 
 def _cosine(opened: ShardEmbedder, shard: Shard, file: str) -> float | None:

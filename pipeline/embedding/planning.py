@@ -22,6 +22,7 @@ from pipeline.embedding.manifest import (
     output_name,
     write_manifest,
 )
+from pipeline.embedding.shards import Job
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,20 @@ class Changes:
     deleted: int = 0
 
 
-def plan(
-    destination: Destination, source: PictureSource, network: str, shard_images: int
-) -> Changes:
+def plan(job: Job, shard_images: int) -> Changes:
     """Bring the manifest of a destination up to the source as it is now.
 
     An image of another size or time of change is read, and has changed if its content is another
     than the embedded one. A shard that is not done yet and lost an image is cut anew.
 
-    network: digest of network and preprocessing. Raises ValueError for a source without images, a
-    destination with other files, and one of another source, network or preprocessing.
+    The manifest says what was embedded, and by which file in which way, so that it can be checked.
+    Raises ValueError for a source without images, a destination with other files, and one of
+    another source, network or preprocessing.
     """
+    destination, source, network = job.destination, job.source, job.digest()
     names = destination.names()
     origin = {"source": source.address, "allow": list(source.allow), "network": network}
+    origin |= {"file": str(job.network), "is_reduced": job.is_reduced}
     if MANIFEST not in names:
         if foreign := sorted(name for name in names if not name.startswith(".")):
             raise ValueError(

@@ -52,7 +52,7 @@ def embed_source(
     """
     digest = job.digest()
     with job.destination.alone():
-        changes = plan(job.destination, job.source, digest, shard_images)
+        changes = plan(job, shard_images)
         tell(
             f"{changes.images} images: {changes.added} new, {changes.changed} changed, "
             f"{changes.deleted} deleted"

@@ -137,10 +137,10 @@ def index_home(name: str) -> Path:
     return INDEXES / name
 
 
-def index_names(*, of_vectors: bool = False) -> list[str]:
-    """The indexes of pictures that are there, or those of vectors."""
+def index_names() -> list[str]:
+    """The indexes of pictures that are there."""
     folders = (path.parent for path in INDEXES.glob("*/index.json"))
-    return sorted(folder.name for folder in folders if is_vector_index(folder) == of_vectors)
+    return sorted(folder.name for folder in folders if not is_vector_index(folder))
 
 
 def find_index(name: str, path: Path) -> str | Path:

@@ -14,6 +14,7 @@ from filelock import FileLock
 from pipeline.datasets.reader import enumerate_names
 from pipeline.datasets.vector_batches import UNIT_TOLERANCE, VectorBatch
 from pipeline.datasets.vectors import Vectors, read_vectors
+from pipeline.embedding.golden import GoldenReport, UncheckableError, check_folder
 from pipeline.files import replacing_folder
 from pipeline.search.faiss_index import FaissIndex
 from pipeline.search.stores import LanceIndex, QdrantIndex, qdrant_client
@@ -66,24 +67,38 @@ def hold_index(folder: Path, card: VectorIndexCard) -> FaissIndex | LanceIndex:
 
 @dataclass(frozen=True)
 class Built:
-    """An index that was built, and how many vectors it took."""
+    """An index that was built, and how many vectors it took.
+
+    golden: how some of them were found to be those of their network; else `unchecked` says why not.
+    """
 
     card: VectorIndexCard
     vectors: int
+    golden: GoldenReport | None
+    unchecked: str = ""
 
 
 def build_index(
-    folder: Path, source: Path, kind: Kind, *, number: Number = "float32", server: str = ""
+    folder: Path,
+    source: Path,
+    kind: Kind,
+    *,
+    number: Number = "float32",
+    server: str = "",
+    is_checked: bool = True,
 ) -> Built:
     """Make the index of a folder of vectors, in the place of one that is there.
 
     number: how the kinds of FAISS keep vectors; float16 takes half the room. server: as in
-    `VectorIndexCard`. Raises ValueError for a folder that is something else, vectors that are not
-    whole, ivfpq of too few, and as `open_index` does; what is there then stays.
+    `VectorIndexCard`. is_checked: an image of each shard is embedded anew first (`check_folder`).
+
+    Raises ValueError for a folder that is something else, vectors that are not whole or not those
+    of their network, ivfpq of too few, and as `open_index` does; what is there then stays.
     """
     vectors = read_vectors(source)
     if folder.exists() and not (folder / CARD).is_file():
         raise ValueError(f"{folder}: is there, and is no index: name another place")
+    golden, unchecked = _checked(source) if is_checked else (None, "as you wish")
     card = VectorIndexCard(
         kind=kind,
         dim=vectors.card.dim,
@@ -101,7 +116,14 @@ def build_index(
                     "delete that one there"
                 )
             count = index.upsert(vectors.batches())
-    return Built(card, count)
+    return Built(card, count, golden, unchecked)
+
+
+def _checked(source: Path) -> tuple[GoldenReport | None, str]:
+    try:
+        return check_folder(source), ""
+    except UncheckableError as reason:
+        return None, str(reason)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pipeline.search.search import (
     open_query_encoder,
 )
 from pipeline.search.upkeep import hold_index, open_index
-from pipeline.search.vector_index import VectorIndexCard, read_card
+from pipeline.search.vector_index import CARD, VectorIndexCard, is_vector_index, read_card
 from pipeline.teachers import teacher_card
 
 INDEX = "index "  # what the name of a database begins with that is no study's
@@ -57,7 +57,7 @@ class Opened:
     def names(self) -> list[str]:
         """The databases that are there, whole or not: the study's, then the indexes."""
         studied = [name for name in self.params.datasets if DatasetPaths(name).index.exists()]
-        indexes = sorted([*index_names(), *index_names(of_vectors=True)])
+        indexes = sorted([*index_names(), *_vector_index_names()])
         return studied + [f"{INDEX}{name}" for name in indexes]
 
     def place(self, name: str | None) -> Place:
@@ -72,7 +72,7 @@ class Opened:
         if not name.startswith(INDEX):
             return Place(name, name, None, DatasetPaths(name).index.stat().st_mtime_ns)
         index = name.removeprefix(INDEX)
-        if index in index_names(of_vectors=True):
+        if is_vector_index(INDEXES / index):
             return Place(name, None, index, _newest_ns(INDEXES / index), read_card(INDEXES / index))
         dataset = require_card(index).dataset
         if dataset not in self.params.datasets:
@@ -130,6 +130,11 @@ def _fits(card: VectorIndexCard | None, named: NamedNetwork) -> bool:
         return int(teacher_card(named.path)["dim"]) == card.dim
     teacher = DatasetPaths(named.dataset).teacher
     return any(has_embedded(path, card.network) for path in (teacher, named.path))
+
+
+def _vector_index_names() -> list[str]:
+    folders = (path.parent for path in INDEXES.glob(f"*/{CARD}"))
+    return [folder.name for folder in folders if is_vector_index(folder)]
 
 
 def _newest_ns(folder: Path) -> int:

@@ -1,0 +1,130 @@
+"""Vectors are held against their network before an index is built, or it is said why not."""
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli.__main__ import app
+from pipeline.datasets.vector_batches import VectorBatch, VectorsError
+from pipeline.datasets.vectors import write_vectors
+from pipeline.embedding import shards
+from pipeline.embedding.golden import UncheckableError, check_folder
+from pipeline.embedding.sharded import embed_source
+from pipeline.models.query_encoder import square_view
+from pipeline.search.upkeep import build_index
+from tests.made_embedding import InProcess, make_job, write_network, write_pictures
+
+embed = partial(embed_source, engine=InProcess, shard_images=4)
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> Path:
+    write_network(tmp_path / "net.safetensors")
+    write_pictures(tmp_path / "images", range(10))
+    embed(make_job(tmp_path))
+    return tmp_path / "vectors"
+
+
+def build(vectors: Path, *options: str) -> tuple[int, str]:
+    place = str(vectors.parent / "index")
+    done = CliRunner().invoke(app, ["index", "build", str(vectors), "--to", place, *options])
+    return done.exit_code, done.output
+
+
+def test_an_index_is_built_of_vectors_that_are_found_to_be_those_of_their_network(
+    vectors: Path,
+) -> None:
+    code, said = build(vectors)
+    assert code == 0, said
+    assert "3 shards checked, 0 without an image that is as it was; least cosine 1.0000" in said
+
+
+def test_no_index_is_built_of_vectors_of_another_network(vectors: Path) -> None:
+    """The file of the network was replaced since, as a training does; what is there stays."""
+    build(vectors)
+    before = (vectors.parent / "index" / "parts.json").read_bytes()
+    write_network(vectors.parent / "net.safetensors", seed=1)
+    code, said = build(vectors)
+    assert code == 2
+    assert "to its stored vector: another network" in said
+    assert (vectors.parent / "index" / "parts.json").read_bytes() == before
+    code, said = build(vectors, "--unchecked")
+    assert code == 0
+    assert "not checked against their network: as you wish" in said
+
+
+def test_no_index_is_built_of_vectors_of_another_preprocessing(
+    vectors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "square_view", lambda *given: square_view(*given)[::-1].copy())
+    with pytest.raises(VectorsError, match="another preprocessing"):
+        build_index(vectors.parent / "index", vectors, "exact")
+    assert not (vectors.parent / "index").exists()
+
+
+def test_one_shard_of_another_network_is_enough(vectors: Path) -> None:
+    file = max(vectors.glob("????????????????????????????????????????.parquet"))
+    table = pq.read_table(file)
+    turned = pa.FixedSizeListArray.from_arrays(table["vector"].combine_chunks().values[::-1], 16)
+    pq.write_table(table.set_column(1, table.schema.field("vector"), turned), file)
+    assert build(vectors)[0] == 2
+
+
+def _change_origin(vectors: Path, **changes: object) -> None:
+    table = pq.read_table(vectors / "manifest.parquet")
+    origin = json.loads(table.schema.metadata[b"origin"]) | changes
+    origin = {key: value for key, value in origin.items() if value is not None}
+    kept = table.replace_schema_metadata({b"origin": json.dumps(origin).encode()})
+    pq.write_table(kept, vectors / "manifest.parquet", row_group_size=1)
+
+
+UNCHECKED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "the network is gone": (lambda v: (v.parent / "net.safetensors").unlink(), "is not there"),
+    "the images are gone": (
+        lambda v: shutil.rmtree(v.parent / "images"),
+        "are not there|as it was",
+    ),
+    "all images have changed": (
+        lambda v: [file.write_bytes(b"") for file in (v.parent / "images").rglob("*.jpg")],
+        "no image in .* is as it was",
+    ),
+    "of an earlier version": (lambda v: _change_origin(v, file=None), "does not say which"),
+    "images in a store": (lambda v: _change_origin(v, source="s3://theirs/x"), "lie in a store"),
+    "a table that names a store": (lambda v: _change_origin(v, allow=["s3://x"]), "in a store"),
+    "no manifest": (lambda v: (v / "manifest.parquet").unlink(), "did not write"),
+}
+
+
+@pytest.mark.parametrize("name", UNCHECKED)
+def test_what_cannot_be_checked_is_said_and_the_index_is_built(vectors: Path, name: str) -> None:
+    spoil, says = UNCHECKED[name]
+    spoil(vectors)
+    with pytest.raises(UncheckableError, match=says):
+        check_folder(vectors)
+    code, said = build(vectors)
+    assert code == 0, said
+    assert "not checked against their network: " in said
+    assert len(UNCHECKED) == 7
+
+
+def test_vectors_from_elsewhere_are_not_checked(tmp_path: Path) -> None:
+    rows = np.eye(16, dtype=np.float32)
+    write_vectors(tmp_path / "v", [VectorBatch([f"{i}" for i in range(16)], rows, [""] * 16)])
+    built = build_index(tmp_path / "index", tmp_path / "v", "exact")
+    assert (built.vectors, built.golden) == (16, None)
+    assert "did not write" in built.unchecked
+
+
+def test_a_reduced_decode_is_checked_by_a_reduced_decode(tmp_path: Path) -> None:
+    write_network(tmp_path / "net.safetensors")
+    write_pictures(tmp_path / "images", range(4))
+    embed(make_job(tmp_path, is_reduced=True))
+    assert check_folder(tmp_path / "vectors").least_cosine > 0.99999
