@@ -57,7 +57,10 @@ class Page:
                 return dict(message["result"])
 
     def value(self, expression: str) -> Any:
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of an expression; of a promise, what it is fulfilled with."""
+        result = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
@@ -99,12 +102,12 @@ class Page:
 
 
 @contextmanager
-def open_page(address: str, profile: Path) -> Iterator[Page]:
-    """The page in a browser of its own, which ends with the block."""
+def open_page(address: str, profile: Path, *flags: str) -> Iterator[Page]:
+    """The page in a browser of its own, with further flags, which ends with the block."""
     browser = browser_path()
     assert browser is not None, "there is no browser"
     process = subprocess.Popen(
-        [browser, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        [browser, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

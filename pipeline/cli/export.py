@@ -24,10 +24,22 @@ def export(
     ] = False,
     index: Annotated[
         str | None,
-        typer.Option(help="The database of --with-database: this index, not the study's."),
+        typer.Option(
+            help="The database of --with-database and --web: this index, not the study's."
+        ),
     ] = None,
+    web: Annotated[
+        bool, typer.Option("--web", help="Also web/, a page that searches in the browser.")
+    ] = False,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(help="ONNX Runtime Web's folder; by default that of node_modules here."),
+    ] = None,
+    pictures: Annotated[
+        int, typer.Option(help="How many small pictures web/ has at most, of some 2 kB.", min=0)
+    ] = 2000,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Also an encoder in 8 bits, encoder_int8.onnx.")
+        bool, typer.Option("--int8", help="Also an encoder in 8 bits, which --web then takes.")
     ] = False,
     newest: Annotated[
         bool, typer.Option("--newest", help="The student trained last, even if a champion leads.")
@@ -40,15 +52,21 @@ def export(
     """
     with workspace() as study:
         from pipeline.export.folder import default_target, export_network
+        from pipeline.export.web.runtime import find_runtime
+        from pipeline.export.web.site import SiteOptions
         from pipeline.search.search import open_for_export
 
-        if index is not None and not with_database:
-            raise ValueError("--index: names the database of --with-database: give both")
+        if index is not None and not (with_database or web):
+            raise ValueError("--index: names the database of --with-database or --web: give one")
+        if runtime is not None and not web:
+            raise ValueError("--runtime: is what --web takes: give both")
+        given = None if runtime is None else study.path(runtime)
+        site = SiteOptions(find_runtime(given, study.here), pictures) if web else None
         trained = open_for_export(study.params_for, network, dataset, index, newest=newest)
         named = trained.named
         target = study.path(output) if output else default_target(named)
         parity = export_network(
-            trained, target, with_database=with_database, force=force, int8=int8
+            trained, target, with_database=with_database, force=force, int8=int8, web=site
         )
     leads = f" (champion, version {named.version})" if named.version else ""
     typer.echo(f"exported {named.key}{leads} to {target}")
@@ -61,5 +79,17 @@ def export(
             f"in 8 bits {parity['int8']['same_first_share']:.1%} of them find the same image "
             f"first, least cosine {parity['int8']['least_cosine']:.4f}"
         )
+    if web:
+        _tell_site(target / "web", parity["web"])
     model = target / "mlflow_model"
     typer.echo(f"serve it with: mlflow models serve -m {model} --env-manager local --port 5001")
+
+
+def _tell_site(folder: Path, site: dict[str, int]) -> None:
+    shares = ", ".join(
+        f"{part} {site[part] / 1e6:.2f} MB" for part in ("network", "runtime", "index", "pictures")
+    )
+    typer.echo(f"page over {site['images']} images: {shares}")
+    if site["unreadable"]:
+        typer.echo(f"{site['unreadable']} pictures cannot be read: shown by their names")
+    typer.echo(f"try it with: python -m http.server --bind 127.0.0.1 -d {folder}")

@@ -1,7 +1,7 @@
 """The model card of an exported query encoder, in Markdown, and the figures that it shows."""
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,12 @@ def model_card(
     described: Mapping[str, Any],
     parity: Mapping[str, Any],
     vectors: Float[np.ndarray, "database dim"] | None,
+    shorter: Sequence[Mapping[str, Any]],
 ) -> str:
     """The card: what it is, how to use it, accuracy with intervals, cost, data, use and limits.
 
     described: by `describe_network`. parity: the content of parity.json. vectors: of the database
-    that goes out with the encoder, if one does.
+    that goes out with the encoder, if one does. shorter: by `shorter_vectors`.
     """
     template = Template(
         Path(__file__).with_name("card.md.j2").read_text(encoding="utf-8"),
@@ -96,7 +97,9 @@ def model_card(
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    return template.render(described, parity=parity, allowed=LARGEST_DIFFERENCE, vectors=vectors)
+    return template.render(
+        described, parity=parity, allowed=LARGEST_DIFFERENCE, vectors=vectors, shorter=shorter
+    )
 
 
 def _are_of(named: NamedNetwork, paths: DatasetPaths) -> bool:

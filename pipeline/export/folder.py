@@ -1,6 +1,7 @@
 """One folder that takes a query encoder into a service: ONNX, MLflow model, card, database."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from pipeline.datasets.packs import Pack, open_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_pictures
 from pipeline.export.card import describe_network, model_card
 from pipeline.export.parity import LARGEST_DIFFERENCE, embedding_parity
 from pipeline.export.quantisation import quantise_onnx
+from pipeline.export.shorter import best_similarities, shorter_vectors
+from pipeline.export.web.site import SiteOptions, write_site
 from pipeline.files import replacing, replacing_folder, write_json, write_text
 from pipeline.models.onnx import write_onnx
 from pipeline.models.query_encoder import QueryEncoder
@@ -30,10 +33,20 @@ CALIBRATION_IMAGES = 128
 INT8 = "encoder_int8.onnx"
 CALIBRATION = "calibration.json"
 LICENCES = "licences.json"
+WEB = "web"
+KNOWN_SHARE = 0.99  # of the study's own pictures that the web page calls similar to something
 CONTENT = (
     *("README.md", "database", "encoder.onnx", INT8, "mlflow_model", "parity.json"),
-    *(CALIBRATION, LICENCES),
+    *(CALIBRATION, LICENCES, WEB),
 )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Test images spread over the database: their rows in it, and PyTorch's embeddings of them."""
+
+    rows: Int[np.ndarray, " image"]
+    vectors: Float[np.ndarray, "image dim"]
 
 
 def export_network(
@@ -43,12 +56,15 @@ def export_network(
     with_database: bool = False,
     force: bool = False,
     int8: bool = False,
+    web: SiteOptions | None = None,
 ) -> dict[str, Any]:
     """Write the folder `target`, whole or not at all; returns what its parity.json holds.
 
     with_database: the vectors of the open database go out too.
     int8: also an encoder in 8 bits, whose scales come from training images. How far it is from
     PyTorch is told, and holds nothing up.
+    web: also a page that searches the open database in a browser, with the encoder in 8 bits where
+    that is written.
 
     Raises ValueError when the network is not evaluated, the folder is there already (unless
     `force`), or the exported encoder does not embed as PyTorch does.
@@ -56,16 +72,23 @@ def export_network(
     _check_target(target, force=force)
     described = describe_network(trained.params, trained.named, trained.encoder)
     database = trained.database if with_database else None
+    probe = _embed_probe(trained)
+    studied = np.asarray(trained.studied.vectors)
     with replacing_folder(target) as folder:
         if database is not None:
             write_database(folder / "database", database)
-        parity = _write_encoders(folder, trained, int8=int8)
+        parity = _write_encoders(folder, trained, probe, int8=int8)
+        if web is not None:
+            encoder = folder / (INT8 if int8 else "encoder.onnx")
+            about = _about(described, trained, probe)
+            parity["web"] = write_site(folder / WEB, trained.database, encoder, about, web)
         write_json(folder / "parity.json", parity)
         write_json(folder / LICENCES, described["licences"])
         if described["calibration"]:
             write_json(folder / CALIBRATION, described["calibration"])
         vectors = None if database is None else database.vectors
-        write_text(folder / "README.md", model_card(described, parity, vectors))
+        shorter = shorter_vectors(probe.vectors, studied, probe.rows)
+        write_text(folder / "README.md", model_card(described, parity, vectors, shorter))
     return parity
 
 
@@ -79,15 +102,9 @@ def _check_target(target: Path, *, force: bool) -> None:
         raise ValueError(f"{target}: is there already: --force replaces it")
 
 
-def _write_encoders(folder: Path, trained: Trained, *, int8: bool) -> dict[str, Any]:
-    """Write the encoders and the MLflow model, and hold them to PyTorch's embeddings.
-
-    These are of test images spread over the database, 200 or all.
-    """
+def _embed_probe(trained: Trained) -> Probe:
+    """200 test images, or all."""
     encoder, studied = trained.encoder, trained.studied
-    onnx = folder / "encoder.onnx"
-    write_onnx(onnx, encoder.network, encoder.size_px)
-    served = save_served_model(folder / "mlflow_model", onnx, studied.vectors.shape[1])
     rows = _spread(len(studied), PARITY_IMAGES)
     by_name = {studied.names[row]: int(row) for row in rows}
     embedded = embed_pictures(
@@ -98,12 +115,36 @@ def _write_encoders(folder: Path, trained: Trained, *, int8: bool) -> dict[str, 
         encoder.device,
     )
     assert not embedded.failures, "a pack holds what has been decoded"
+    return Probe(rows, embedded.vectors)
+
+
+def _about(described: Mapping[str, Any], trained: Trained, probe: Probe) -> dict[str, Any]:
+    """What the web page tells of the network.
+
+    nothing_below: the similarity that the best results of 99 of 100 test images reach, in the
+    database without themselves: below it the page says that there is nothing similar.
+    """
+    best = best_similarities(probe.vectors, np.asarray(trained.studied.vectors), probe.rows)
+    return {
+        "network": trained.named.key,
+        "size_px": trained.encoder.size_px,
+        "nothing_below": float(np.quantile(best, 1 - KNOWN_SHARE)),
+        "licences": described["licences"],
+    }
+
+
+def _write_encoders(folder: Path, trained: Trained, probe: Probe, *, int8: bool) -> dict[str, Any]:
+    """Write the encoders and the MLflow model, and hold them to PyTorch's embeddings."""
+    encoder, studied, rows = trained.encoder, trained.studied, probe.rows
+    onnx = folder / "encoder.onnx"
+    write_onnx(onnx, encoder.network, encoder.size_px)
+    served = save_served_model(folder / "mlflow_model", onnx, studied.vectors.shape[1])
 
     def parity_of(embed: Callable[[Sequence[bytes]], np.ndarray]) -> dict[str, Any]:
         batches = np.array_split(rows, -(-len(rows) // 50))
         shown = track(batches, "embedding with ONNX", len(batches), "batch")
         parts = [embed([studied.read(int(row)) for row in batch]) for batch in shown]
-        return embedding_parity(embedded.vectors, np.concatenate(parts), studied.vectors, rows)
+        return embedding_parity(probe.vectors, np.concatenate(parts), studied.vectors, rows)
 
     parity = parity_of(served)
     if parity["largest_difference"] > LARGEST_DIFFERENCE or parity["other_first_hits"]:

@@ -28,6 +28,7 @@ from pipeline.paths import DatasetPaths
 from pipeline.search.champions import Champion, keep_champion
 from pipeline.search.databases import open_study_database
 from tests.made_study import STUDENT, make_finished_study, write_test_images
+from tests.unit.export.web.site_of_colours import made_runtime
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +251,28 @@ def test_an_export_has_an_encoder_in_8_bits_on_demand(study: Path) -> None:
     assert {path.name for path in folder.iterdir()} == files | {"encoder_int8.onnx"}
 
 
+def test_an_export_has_a_web_page_on_demand(study: Path) -> None:
+    made_runtime(study / "runtime")
+    export = ("export", "--network", STUDENT, "--web", "--runtime", "runtime", "--output", "out")
+    plain = l2s(*export, "--pictures", "5")
+    assert plain.exit_code == 0, plain.output
+    assert "page over 30 images: network " in plain.stdout
+    assert f"python -m http.server --bind 127.0.0.1 -d {study / 'out/web'}" in plain.stdout
+    web = study / "out/web"
+    index = json.loads((web / "index.json").read_text())
+    assert (index["network"], sum(map(len, index["pictures"]))) == (STUDENT, 5)
+    assert 0 < index["nothing_below"] < 1
+    assert (web / "encoder.onnx").read_bytes() == (study / "out/encoder.onnx").read_bytes()
+    card = (study / "out/README.md").read_text()
+    assert "| 16 | 64 | 1.000 | 20 | " in card
+    assert "a page that searches 30 images in the browser" in card
+    assert l2s("index", "photos").exit_code == 0
+    eight = l2s(*export, "--index", "photos", "--int8", "--force")
+    assert eight.exit_code == 0, eight.output
+    assert "page over 6 images: " in eight.stdout
+    assert (web / "encoder.onnx").read_bytes() == (study / "out/encoder_int8.onnx").read_bytes()
+
+
 def make_bad_files(study: Path) -> None:
     (study / "empty").mkdir()
     (study / "text.jpg").write_text("no picture")
@@ -288,6 +311,15 @@ BAD: dict[str, tuple[list[str], str]] = {
     "export for another": (["export", "--network", STUDENT, "--dataset", "cub"], "known: emblems"),
     "export into a file": (["export", "--network", STUDENT, "--output", "text.jpg"], "text.jpg"),
     "export into used": (["export", "--network", STUDENT, "--output", "photos"], "photos"),
+    "page without its runtime": (
+        ["export", "--network", STUDENT, "--web", "--runtime", "photos"],
+        "photos: holds no such files; --web needs ONNX Runtime Web",
+    ),
+    "runtime without a page": (["export", "--network", STUDENT, "--runtime", "photos"], "--web"),
+    "page of no pictures": (
+        ["export", "--network", STUDENT, "--web", "--pictures", "-1"],
+        "Invalid value for '--pictures'",
+    ),
     "recommend without bound": (["recommend"], "--max-drop"),
     "recommend negative": (["recommend", "--max-drop", "-1"], "max-drop"),
     "recommend in words": (["recommend", "--max-gmacs", "few"], "Invalid value for '--max-gmacs'"),
