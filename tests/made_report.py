@@ -102,7 +102,7 @@ def part(
             for place, role in enumerate(roles)
         ]
         asked = []
-        for reason in ("above_naive", "below_teacher", "at_random"):
+        for reason in ("above_naive", "below_naive", "below_teacher", "at_random"):
             for _ in range(queries):
                 first = len(images)
                 labels = [

@@ -142,11 +142,12 @@ def table(dataset: OneStudy = None) -> None:
 def latency(dataset: OneStudy = None) -> None:
     """Time single queries by every network of the table, in turns. Run it alone on the machine.
 
-    The table, tradeoff.csv and `l2s recommend` then have the times, until a network changes; MLflow
-    has the last ones in the run of each row.
+    The table, the page, tradeoff.csv and `l2s recommend` then have the times, until a network
+    changes; MLflow has the last ones in the run of each row.
     """
     with workspace() as opened:
         from pipeline.evaluation.latency import COLUMNS, busy_note, measure_latencies
+        from pipeline.report.pages import write_study_page
         from pipeline.report.tradeoff import read_rows
         from pipeline.teachers.teacher import open_teacher
         from pipeline.tracking.latencies import record_latencies
@@ -159,6 +160,7 @@ def latency(dataset: OneStudy = None) -> None:
         for paths in map(DatasetPaths, names):
             measure_latencies(paths, read_rows(paths, params.cells_of(paths.dataset)), encoder, run)
         _show_tradeoffs(params, names, write=True)
+        write_study_page(params)
         for paths in map(DatasetPaths, names):
             record_latencies(paths, read_rows(paths, params.cells_of(paths.dataset)), COLUMNS)
 

@@ -24,7 +24,9 @@ def recommend(
     max_latency_ms: Annotated[
         float | None, typer.Option(help="Median time of a query, by `l2s latency`.")
     ] = None,
-    max_gmacs: Annotated[float | None, typer.Option(help="Arithmetic of a query.")] = None,
+    max_gmacs: Annotated[
+        float | None, typer.Option(help="Arithmetic of a query, in billions (0.0164: 16.4 MMACs).")
+    ] = None,
     dataset: OneStudy = None,
     roles: Annotated[
         str,
@@ -64,18 +66,18 @@ def recommend(
 def _lines(name: str, answer: dict[str, Any]) -> list[str]:
     """A recommendation as people read it."""
     from pipeline.evaluation.accuracy import accuracy_of
-    from pipeline.report.tradeoff import seeds_text
+    from pipeline.report.tradeoff import macs, seeds_text
 
     row = answer["chosen"] or answer["closest"]
     ms, ratio = row["latency_ms"], row["latency_ratio"]
     of_teacher = "" if ratio is None else f" ({ratio:.2f} of the teacher's)"
     latency = "" if ms is None else f", {ms:.3g} ms{of_teacher}"
-    gmacs = "unknown" if row["gmacs"] is None else f"{row['gmacs']:.3g}"
+    cost = "arithmetic unknown" if row["gmacs"] is None else f"{macs(row['gmacs'])}MACs"
     by = accuracy_of(row)
     return [
         f"{name}: {row['network'] if answer['chosen'] else 'no network'}",
         f"  why: {answer['why']}",
-        f"  {row['network']}: {row['role']}, {row['query_px']} px, {gmacs} GMACs"
+        f"  {row['network']}: {row['role']}, {row['query_px']} px, {cost}"
         f"{latency}, {by.name} {_interval(row, by.column, '%')}, "
         f"{_interval(row, f'{by.column}_drop', 'points')} below the teacher"
         f"{f', mean of seeds: {seeds_text(row)}' if row['seeds'] > 1 else ''}",

@@ -32,9 +32,9 @@ def choose_queries(
     """Rows of queries by the reason for which they are chosen, the most telling first.
 
     above_naive: where the student's accuracy exceeds that of the teacher fed the same small image
-    by most; below_teacher: where it falls short of the teacher's at full size by most; at_random:
-    drawn from the rest. No row stands twice, the first two hold no class twice, and only true gains
-    and losses are in them.
+    by most; below_naive: where it falls short of that by most; below_teacher: likewise of the
+    teacher's at full size; at_random: drawn from the rest. No row stands twice, the others hold no
+    class twice, and only true gains and losses are in them.
 
     accuracy: of each query by role: teacher, asymmetric and, unless the student sees the full size,
         naive; its average precision, without labels its overlap with the teacher's ten nearest.
@@ -45,7 +45,8 @@ def choose_queries(
     student = accuracy["asymmetric"]
     differences = {"below_teacher": accuracy["teacher"] - student}
     if "naive" in accuracy:
-        differences = {"above_naive": student - accuracy["naive"]} | differences
+        over = student - accuracy["naive"]
+        differences = {"above_naive": over, "below_naive": -over} | differences
     taken = set(np.flatnonzero(np.isnan(student)).tolist())
     chosen = {}
     for reason, difference in differences.items():

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.evaluation.accuracy import accuracy_of
-from pipeline.report.tradeoff import Row, figures, main_opponent, pareto_front, roles_of
+from pipeline.report.tradeoff import Row, figures, macs, main_opponent, pareto_front, roles_of
 
 FOLDER = Path(__file__).parent
 LOOK = FOLDER.with_name("look.css")
@@ -19,10 +19,11 @@ LEFT, RIGHT, TOP, BOTTOM = 40, 18, 40, 48
 WIDE = (980, 460)
 LABEL_SPACE = 44  # the least distance of two labels of query sizes
 MOST_TICKS = 7
+DIGITS = ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,))
 # Columns of rows against which the front is drawn, and what they are.
 COSTS = {
-    "gmacs": "GMACs a query",
-    "train_gmacs": "GMACs of the training",
+    "gmacs": "MACs a query",
+    "train_gmacs": "MACs of the training",
     "latency_ratio": "time of a query, the teacher's being 1",
     "training_s": "seconds of the training",
 }
@@ -44,6 +45,7 @@ def draw_panel(rows: Sequence[Row], width: int, height: int, cost: str = "gmacs"
     if cost != "gmacs":
         front = pareto_front(costs, [row[by.column] for row in rows])
         rows = [row | {"pareto": on} for row, on in zip(rows, front, strict=True)]
+    label = macs if cost.endswith("gmacs") else figures
     least, most = min(costs), max(costs)
     pad = max(1.12, (most / least) ** 0.06) if most > least else 3.0
     first, last = least / pad, most * pad
@@ -72,7 +74,7 @@ def draw_panel(rows: Sequence[Row], width: int, height: int, cost: str = "gmacs"
         "cost": COSTS[cost],
         "size": (width, height),
         "edges": (LEFT, right, TOP, bottom),
-        "x_ticks": [(along(math.log10(tick)), f"{tick:g}") for tick in cost_ticks(first, last)],
+        "x_ticks": [(along(math.log10(tick)), label(tick)) for tick in cost_ticks(first, last)],
         "y_ticks": [(y(tick), f"{tick:g}") for tick in ticks],
         "size_ticks": _size_ticks(marks) if cost == "gmacs" else [],
         "marks": marks,
@@ -103,6 +105,7 @@ def environment() -> Environment:
         "percent": lambda value: f"{100 * value:.1f}",
         "signed": lambda value: f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}"),
         "figures": figures,
+        "macs": macs,
     }
     found.filters |= {"opponent": main_opponent, "accuracy": accuracy_of}
     return found
@@ -114,9 +117,9 @@ def scale(first: float, last: float, start: float, end: float) -> Callable[[floa
 
 
 def cost_ticks(first: float, last: float) -> list[float]:
-    """Round values between the two: 1, 2 and 5 of each power of ten, or fewer where many fit."""
+    """Round values between the two, the most of `DIGITS` of each power of ten that have room."""
     powers = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
-    for digits in ((1, 2, 5), (1, 3), (1,)):
+    for digits in DIGITS:
         ticks = [float(f"{digit}e{power}") for power in powers for digit in digits]
         ticks = [tick for tick in ticks if first <= tick <= last]
         if len(ticks) <= MOST_TICKS:

@@ -156,7 +156,7 @@ def recommend(
         why = f"{ground} of {len(within)} within the bounds ({bounds}), of {len(candidates)} in all"
         if teacher["gmacs"] is not None:
             share = figures(100 * best["gmacs"] / teacher["gmacs"], 2)
-            why += f"; {share} % of the teacher's GMACs"
+            why += f"; {share} % of the teacher's arithmetic"
         if best["role"] not in ("teacher", "asymmetric"):
             why += f"; {NEEDS[best['role']]}"
     else:
@@ -209,7 +209,7 @@ def _comparison(row: Row, best: Row) -> str:
     apart = {"no better": ", not told apart by the intervals", "": ", without intervals"}
     cost = "its cost is unknown, "
     if row["gmacs"] is not None and best["gmacs"] is not None:
-        cost = f"{row['gmacs'] / best['gmacs']:.3g} times the GMACs, "
+        cost = f"{row['gmacs'] / best['gmacs']:.3g} times the arithmetic, "
     return (
         f"{cost}{'a' if by is MAP else 'an'} {by.name} {abs(points):.1f} points "
         f"{'higher' if points >= 0 else 'lower'}{apart.get(stands_to_row(row, best), '')}"

@@ -34,7 +34,7 @@ from pipeline.report.figure import (
     environment,
 )
 from pipeline.report.tradeoff import Row
-from pipeline.report.verdict import verdict
+from pipeline.report.verdict import accuracy_kept, verdict
 
 HALF = (560, 380)  # of the figure where several data sets stand side by side
 NARROW = (380, 360)  # of the figure on a phone, in the units of its drawing
@@ -43,6 +43,7 @@ EXAMPLES_EACH = (3, 2, 1)  # of each reason, while there is room
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "pyarrow", "pillow", "faiss-cpu")
 REASONS = {
     "above_naive": "Where the student gains most over the teacher fed the same small image",
+    "below_naive": "Where the teacher fed the same small image does better than the student",
     "below_teacher": "Where the student loses most to the teacher at full size",
     "at_random": "Drawn at random",
 }
@@ -108,6 +109,7 @@ def render_report(
         teacher = next(row for row in rows if row["role"] == "teacher")
         said = {"teacher": teacher, "best": best, "verdict": verdict(part["rows"]), "accuracy": by}
         said["threshold"] = tradeoff.threshold_note(rows)
+        said["kept"] = accuracy_kept(rows, best)
         numbered.append({**part, "rows": rows, **said})
     rows = [row for part in numbered for row in part["rows"]]
     shown, left_out = fit_examples(numbered, EXAMPLE_BYTES)

@@ -15,7 +15,7 @@ from pipeline.evaluation.rivals import compare_with_best, holm
 from pipeline.files import read_json
 from pipeline.paths import DatasetPaths
 from pipeline.report.curves import draw_curves
-from pipeline.report.tradeoff import Row, between, figures
+from pipeline.report.tradeoff import Row, between, macs
 
 SAME_COST = 0.1  # the most that two rows of one cost differ by, a share of the lighter network's
 SAMPLES = 4000  # resamples: a p-value that is corrected for many pairs needs more than an interval
@@ -217,7 +217,7 @@ def cost_answer(pairs: Sequence[Mapping[str, Any]], by: Accuracy) -> str:
         return f"{first} To decide takes {LEAST_CLASSES} test {by.units}."
     points = ", ".join(
         f"{100 * pair['gain']:+.1f} points{between(dict(pair), 'gain', sign='+')} at "
-        f"{figures(pair['architecture']['gmacs'], 2)} GMACs"
+        f"{macs(pair['architecture']['gmacs'])}MACs"
         for pair in pairs
     )
     return f"{first} Resolution over architecture: {points}."

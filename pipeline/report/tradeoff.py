@@ -35,7 +35,7 @@ ROLES = {
 UNTRAINED = ("naive", "adapter")  # roles that need no training; one row each for all of one size
 # Columns on the right.
 NUMBERS = {
-    *("query px", "mAP %", "mAP@R %", "R@1 %", "closed %", "GMACs", "ms (ratio)"),
+    *("query px", "mAP %", "mAP@R %", "R@1 %", "closed %", "MACs", "ms (ratio)"),
     *("overlap@1 %", "overlap@10 %", "self %", "seeds"),
 }
 
@@ -106,7 +106,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def shown_columns(row: Row, *, with_seeds: bool) -> dict[str, str]:
-    """What people compare of a row, in words: percent, GMACs, a star for the Pareto front."""
+    """What people compare of a row, in words: percent, MACs, a star for the Pareto front."""
     accuracy = accuracy_of(row)
     others = {"overlap@1 %": "overlap_at_1", "self %": "self_recall"}
     if accuracy is MAP:
@@ -121,7 +121,7 @@ def shown_columns(row: Row, *, with_seeds: bool) -> dict[str, str]:
         **{name: percent(row, column) for name, column in others.items()},
         "mAP gain" if accuracy is MAP else "gain": gain_text(row),
         "closed %": percent(row, "headroom_closed"),
-        "GMACs": "unknown" if row["gmacs"] is None else f"{row['gmacs']:.4g}",
+        "MACs": "unknown" if row["gmacs"] is None else macs(row["gmacs"]),
         "front": "*" if row["pareto"] else "",
     }
 
@@ -222,6 +222,11 @@ def between(row: Row, column: str, sign: str = "") -> str:
 def figures(value: float, count: int = 3) -> str:
     """A number to `count` significant figures, never with an exponent."""
     return f"{Decimal(f'{value:.{count}g}'):f}"
+
+
+def macs(gmacs: float) -> str:
+    """Multiply-accumulates in millions, or in billions from one on: "7.17 M", "4.09 G"."""
+    return f"{figures(gmacs)} G" if gmacs >= 1 else f"{figures(1000 * gmacs)} M"
 
 
 def percent(row: Row, column: str) -> str:

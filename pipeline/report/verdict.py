@@ -1,6 +1,7 @@
 """What the figures of a study say, in words: which network is better, and what to deploy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.evaluation.accuracy import MAP, OVERLAP, accuracy_of
 from pipeline.report.tradeoff import (
@@ -10,6 +11,7 @@ from pipeline.report.tradeoff import (
     cost_of,
     figures,
     interval_note,
+    macs,
     most_seeds,
 )
 
@@ -41,6 +43,55 @@ def verdict(rows: Sequence[Row]) -> str:
     if told.startswith("every"):
         told = f"E{told[1:]}"
     return (f"{told}. {advice}" if told else advice) + means
+
+
+def accuracy_kept(rows: Sequence[Row], best: Row | None) -> dict[str, Any] | None:
+    """The study in one picture: what of the teacher's accuracy each query size keeps, for what
+    share of its arithmetic. `headline` says it of the `best` student; None where there is none.
+
+    levels: the teacher, then the most accurate student of each size and backbone, dearest first;
+    `shares` by role: of the student, and of what it is compared with, naive and baseline.
+    """
+    if best is None:
+        return None
+    teacher = next(row for row in rows if row["role"] == "teacher")
+    column = accuracy_of(teacher).column
+    whole = teacher[column]
+    found: dict[tuple[str, int], Row] = {}
+    students = [row for row in rows if row["role"] == "asymmetric"]
+    for row in sorted(students, key=lambda row: (-cost_of(row), -row[column])):
+        found.setdefault((row["backbone"], row["query_px"]), row)
+
+    def level(row: Row, shares: dict[str, float]) -> dict[str, Any]:
+        known = teacher["gmacs"] and row["gmacs"]
+        other = row["backbone"] if row["backbone"] != teacher["backbone"] else ""
+        cost = row["gmacs"] / teacher["gmacs"] if known else None
+        about = {one: row[one] for one in ("query_px", "gmacs")}
+        return {**about, "cost": cost, "other": other, "shares": shares}
+
+    def shares_of(row: Row) -> dict[str, float]:
+        shares = {"asymmetric": row[column] / whole}
+        for role in ("baseline", "naive"):
+            if (gain := row.get(f"{column}_over_{role}")) is not None:
+                shares[role] = (row[column] - gain) / whole
+        return shares
+
+    levels = [level(teacher, {"teacher": 1.0})]
+    levels += [level(row, shares_of(row)) for row in found.values()]
+    return {"headline": _headline(level(best, shares_of(best)), column), "levels": levels}
+
+
+def _headline(level: Mapping[str, Any], column: str) -> str:
+    shares = {role: figures(100 * share, 2) for role, share in level["shares"].items()}
+    what = "accuracy" if column == MAP.column else "ten nearest"
+    cost = f"{macs(level['gmacs'])}MACs"
+    if level["cost"] is not None:
+        cost = f"{figures(100 * level['cost'], 2)} % of its arithmetic"
+    kept = (
+        f"A query of {level['query_px']} px keeps {shares['asymmetric']} % of the teacher's {what}"
+    )
+    without = f"; without the method it keeps {shares['naive']} %" if "naive" in shares else ""
+    return f"{kept} for {cost}{without}."
 
 
 def stands(row: Row, opponent: str) -> str:
@@ -118,9 +169,11 @@ def _advice(rows: Sequence[Row], students: Sequence[Row]) -> str:
     best = max(worth, key=lambda row: (row[by.column], -row["gmacs"]))
     said = f"To deploy in the teacher's database: {best['network']}, "
     if teacher["gmacs"] is None:
-        said += f"{figures(best['gmacs'])} GMACs (the teacher's are unknown)"
+        said += f"{macs(best['gmacs'])}MACs (the teacher's are unknown)"
     else:
-        said += f"{figures(100 * best['gmacs'] / teacher['gmacs'], 2)} % of the teacher's GMACs"
+        said += (
+            f"{figures(100 * best['gmacs'] / teacher['gmacs'], 2)} % of the teacher's arithmetic"
+        )
     if by is MAP:
         drop = f"{100 * best['map_drop']:.1f}{between(best, 'map_drop')}"
         said += f", {drop} points of mAP below it"

@@ -75,7 +75,7 @@ def test_the_console_stays_empty_and_no_address_is_asked_for(page: Path, tmp_pat
     log = tmp_path / "net.json"
     elements, console = browse(page, tmp_path, f"--log-net-log={log}")
     assert console == []
-    assert elements.count('class="query"') == 5 * 9
+    assert elements.count('class="query"') == 5 * 12
     assert asked_hosts(log) == set()
     # The same page without its policy and with a foreign picture: the log would have shown it.
     text = re.sub(r"<meta http-equiv=[^>]*>", "", page.read_text(encoding="utf-8"))

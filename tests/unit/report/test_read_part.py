@@ -43,7 +43,7 @@ def test_a_part_holds_rows_facts_and_pictures(paths: DatasetPaths) -> None:
     assert found["rows"][0]["pareto"] is True
     students = [(one["student"], one["query_px"]) for one in found["examples"]]
     assert students == [("made-64", 64), ("null", 32)]
-    assert [len(one["queries"]) for one in found["examples"]] == [9, 9]
+    assert [len(one["queries"]) for one in found["examples"]] == [12, 12]
     assert set(found["images"]) == {"7", "32", "64"}
 
 

@@ -120,12 +120,12 @@ def test_of_equally_cheap_rows_the_more_accurate_and_the_other_way_round() -> No
 def test_every_other_candidate_is_given_a_reason() -> None:
     found = recommend(ROWS, Bounds(max_drop=4.01))
     assert "the cheapest of 2 within the bounds (at most 4.01 points" in found["why"]
-    assert "of 3 in all; 25 % of the teacher's GMACs" in found["why"]
+    assert "of 3 in all; 25 % of the teacher's arithmetic" in found["why"]
     why = {other["network"]: (other["within"], other["why"]) for other in found["alternatives"]}
     assert why == {
         "l": (
             True,
-            "within the bounds: 2 times the GMACs, a mAP 2.0 points higher, "
+            "within the bounds: 2 times the arithmetic, a mAP 2.0 points higher, "
             "not told apart by the intervals",
         ),
         "s": (False, "not within the bounds: its drop may be 9.0 points"),
@@ -192,7 +192,7 @@ def test_bad_questions_are_refused() -> None:
     assert found["chosen"]["network"] == "m"
     within = [one["why"] for one in found["alternatives"] if one["within"]]
     assert within == [
-        "within the bounds: 0.5 times the GMACs, a mAP 5.0 points lower, without intervals"
+        "within the bounds: 0.5 times the arithmetic, a mAP 5.0 points lower, without intervals"
     ]
     json.dumps(found, allow_nan=False)
 
@@ -210,7 +210,7 @@ def test_a_cheaper_row_of_equal_accuracy_is_not_hidden() -> None:
     (naive,) = found["as_good"]  # not the symmetric one, which is less accurate
     assert (naive["role"], naive["gmacs"]) == ("naive", 0.5)
     assert naive["why"] == (
-        "1 times the GMACs, a mAP 0.4 points higher, not told apart by the intervals; "
+        "1 times the arithmetic, a mAP 0.4 points higher, not told apart by the intervals; "
         "needs no training; `l2s export` does not write it"
     )
     assert "s is no better than the teacher fed the same small images" in found["verdict"]
@@ -218,7 +218,7 @@ def test_a_cheaper_row_of_equal_accuracy_is_not_hidden() -> None:
     better = recommend(failed_distillation(0.001, 0.012), Bounds(max_drop=20))
     assert better["as_good"] == []
     worse = recommend(failed_distillation(-0.02, -0.001), Bounds(max_drop=20))["as_good"]
-    assert worse[0]["why"].startswith("1 times the GMACs, a mAP 0.4 points higher; needs no")
+    assert worse[0]["why"].startswith("1 times the arithmetic, a mAP 0.4 points higher; needs no")
 
 
 def test_what_cannot_be_exported_is_named_as_such() -> None:
@@ -233,7 +233,7 @@ def test_what_cannot_be_exported_is_named_as_such() -> None:
 
 def test_a_share_has_no_exponent() -> None:
     dear = [ROWS[0], row("l", "asymmetric", 4.0, 0.01)]
-    assert "; 100 % of the teacher's GMACs" in recommend(dear, Bounds(max_drop=5))["why"]
+    assert "; 100 % of the teacher's arithmetic" in recommend(dear, Bounds(max_drop=5))["why"]
 
 
 @pytest.fixture
@@ -280,7 +280,9 @@ def test_the_command_says_which_and_why() -> None:
     )
     assert "3.0 points (2.0 to 4.0) below the teacher" in told
     assert "not s (asymmetric, 64 px): not within the bounds" in told
-    assert "not s (symmetric, 64 px): 0.5 times the GMACs, a mAP 2.5 points higher, not" in told
+    assert (
+        "not s (symmetric, 64 px): 0.5 times the arithmetic, a mAP 2.5 points higher, not" in told
+    )
     assert told.splitlines()[-1].startswith("  verdict: ")
 
 

@@ -227,9 +227,9 @@ def test_markdown_by_hand(paths: DatasetPaths) -> None:
     assert lines[1] == "| --- | --- | --: | --: | --: | --: | --- | --: | --: | --- |"
     assert lines[5] == (
         "| s | asymmetric | 32 | 40.0 (38.0 to 43.0) | 20.0 | 50.0 "
-        "| +12.3 over naive (+10.0 to +14.9) | 38.0 | 0.001024 |  |"
+        "| +12.3 over naive (+10.0 to +14.9) | 38.0 | 1.02 M |  |"
     )
-    assert lines[4].endswith("|  | 0.009216 | * |")
+    assert lines[4].endswith("|  | 9.22 M | * |")
 
 
 def test_seeds_stand_beside_with_their_range_while_they_are_few(paths: DatasetPaths) -> None:

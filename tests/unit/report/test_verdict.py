@@ -33,7 +33,7 @@ def test_a_student_that_beats_everything_is_to_be_deployed() -> None:
         "points; a is better than that teacher with its embeddings turned (adapter), +8.0 "
         "(+6.0 to +10.0) points; a is better than a network with labels and a database of its own "
         "(baseline), +5.0 (+3.0 to +7.0) points. To deploy in the teacher's database: a, 44 % of "
-        "the teacher's GMACs, 10.0 (9.0 to 11.0) points of mAP below it."
+        "the teacher's arithmetic, 10.0 (9.0 to 11.0) points of mAP below it."
     )
 
 
