@@ -157,6 +157,14 @@ def locked_dependencies() -> dict[str, dict[str, str]]:
     return _locked_files("deps")
 
 
+def tradeoff_tables() -> list[Path]:
+    """results/DATASET/tradeoff.md of the data sets that dvc.lock knows: what another study left
+    lies beside them.
+    """
+    known = {Path(out).parts[:2] for outs in locked_outputs().values() for out in outs}
+    return [one for one in sorted(Path("results").glob("*/tradeoff.md")) if one.parts[:2] in known]
+
+
 def _locked_files(kind: str) -> dict[str, dict[str, str]]:
     return {
         name: {file["path"]: str(file.get("md5", "")) for file in entry.get(kind, [])}

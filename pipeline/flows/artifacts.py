@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from pipeline.flows.study import Study
-from pipeline.paths import locked_outputs
+from pipeline.paths import tradeoff_tables
 
 
 def publish_plan(study: Study) -> None:
@@ -27,16 +26,13 @@ def publish_results(study: Study) -> None:
     ]
     rows += [{"stage": name, "result": "not run"} for name in study.not_run]
     create_table_artifact(table=rows, key="stages", description="How the stages ended")
-    # What another study left lies beside it; dvc.lock knows this study's results alone.
-    known = {Path(out).parts[:2] for outs in locked_outputs().values() for out in outs}
-    for table in sorted(Path("results").glob("*/tradeoff.md")):
+    for table in tradeoff_tables():
         name = table.parent.name
-        if table.parent.parts in known:
-            create_markdown_artifact(
-                markdown=table.read_text(encoding="utf-8"),
-                key=f"tradeoff-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}",
-                description=f"{name}: accuracy and cost of a query",
-            )
+        create_markdown_artifact(
+            markdown=table.read_text(encoding="utf-8"),
+            key=f"tradeoff-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}",
+            description=f"{name}: accuracy and cost of a query",
+        )
 
 
 def publish_retraining(lines: Sequence[str]) -> None:

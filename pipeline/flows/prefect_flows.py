@@ -137,6 +137,7 @@ def cell_flow(stage: str, inputs: list[str], params: str, lock: str, code: str) 
 def _run_as_flow(study: Study) -> State[Any]:
     """Run the rest of a planned study within the flow that runs now; the flow's final state."""
     _begin(study.state)
+    _tag_run(study)
     publish_plan(study)
     with signals_stop(study.stop), _cancellation_stops(study.stop):
         _advance_as_tasks(study)
@@ -158,6 +159,13 @@ def _begin(state: RunState) -> None:
     if (lost := state.previous) and lost.get("flow_run_id"):
         _close_lost_run(UUID(lost["flow_run_id"]), f"its process {lost['pid']} was killed")
     state.note(flow_run_id=str(flow_run.id), prefect=str(PREFECT_API_URL.value()))
+
+
+def _tag_run(study: Study) -> None:
+    """Tag the flow run with the data sets whose stages it runs: a study has no other name."""
+    names = {stage.partition("@")[2] for stage in study.whole.names if stage.startswith("prepare@")}
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(str(flow_run.id)), tags=sorted(names))
 
 
 def _close_lost_run(run_id: UUID, message: str) -> None:
@@ -189,7 +197,8 @@ def _advance_as_tasks(study: Study) -> None:
 
     def submit(stage: str) -> None:
         upstreams = [futures[name] for name in study.scheduler.upstreams[stage] if name in futures]
-        named = stage_task.with_options(name=stage, task_run_name=stage)
+        own = [part for part in stage.split("@") if part]  # what is done, and for which row
+        named = stage_task.with_options(name=stage, task_run_name=stage, tags=own)
         futures[stage] = named.submit(stage, wait_for=upstreams, return_state=False)
 
     for stage in list(study.scheduler.started):  # before Prefect was ready

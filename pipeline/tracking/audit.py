@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.files import write_text
-from pipeline.paths import STUDY, WORK, locked_outputs
+from pipeline.paths import STUDY, WORK, locked_outputs, tradeoff_tables
+from pipeline.tracking.pages import NOTE, NOTE_TAG
 from pipeline.tracking.record import RECORDS, waiting_records
 from pipeline.tracking.store import (
+    Store,
     TrackingError,
     database_mark,
     open_store,
@@ -44,6 +46,14 @@ def _state(locked: Mapping[str, Mapping[str, str]]) -> str:
     return (mark := database_mark()) and f"{tracking_uri()} {mark} {locked} {absent}"
 
 
+def note_results(store: Store) -> None:
+    """Describe the experiment by the tables and verdicts of the present study."""
+    tables = {table.parent.name: table.read_text("utf-8") for table in tradeoff_tables()}
+    note = "\n".join([NOTE, *(f"## {name}\n{text}" for name, text in tables.items())])
+    if store.client.get_experiment(store.experiment_id).tags.get(NOTE_TAG) != note:
+        store.client.set_experiment_tag(store.experiment_id, NOTE_TAG, note)
+
+
 @tracking_errors()
 def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Send what waits, close dead runs, and tag those that led to the results in dvc.lock with
@@ -74,6 +84,7 @@ def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
     tagged = {run.info.run_id for run in store.runs("tags.current = 'yes'")}
     for run_id in current ^ tagged:
         store.client.set_tag(run_id, "current", "yes" if run_id in current else "no")
+    note_results(store)
     found = {
         "completed now, after a killed process or a lost contact": completed,
         "results of which MLflow has no run, as they were made with another record": missing,

@@ -19,6 +19,13 @@ STATE = {
     "selectedColumns": COLUMNS,
     "columnOrder": COLUMNS,
 }
+NOTE_TAG = "mlflow.note.content"  # the experiment's description, in Markdown
+NOTE = """\
+The runs `evaluate@...` are the rows of the tables below, the others trainings with a checkpoint an
+epoch. To compare rows: search `tags.role = 'asymmetric' and tags.current = 'yes'`, choose them,
+press *Compare*, and take a scatter plot of `map` against `gmacs`. The page of the study is
+`report/index.html` in its workspace.
+"""
 VIEW = json.dumps({"name": "current results", "createdAt": 0, "state": json.dumps(STATE)})
 
 

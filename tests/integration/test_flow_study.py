@@ -102,8 +102,14 @@ def test_parallel_leaves_what_serial_leaves(
     assert "6 done" in output
     run_id = flow_run_of(project)
     assert task_states(api, run_id) == dict.fromkeys(ORDER, "Completed")
-    state = ask(api, "flow_runs/filter", flow_runs={"id": {"any_": [run_id]}})[0]["state"]
-    assert state["type"] == "COMPLETED"
+    (flow,) = ask(api, "flow_runs/filter", flow_runs={"id": {"any_": [run_id]}})
+    assert flow["state"]["type"] == "COMPLETED"
+    datasets = {stage.partition("@")[2] for stage in ORDER if stage.startswith("prepare@")}
+    assert set(flow["tags"]) == datasets
+    tasks = ask(api, "task_runs/filter", flow_runs={"id": {"any_": [run_id]}})
+    assert {row["name"]: set(row["tags"]) for row in tasks} == {
+        stage: set(stage.split("@")) for stage in ORDER
+    }
     found = ask(api, "artifacts/filter", flow_runs={"id": {"any_": [run_id]}})
     assert {artifact["key"] for artifact in found} == {"plan", "stages", "tradeoff-a"}
     plan = next(json.loads(row["data"]) for row in found if row["key"] == "plan")

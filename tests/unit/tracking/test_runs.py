@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.processes import is_dead, own_name, start_mark
 from pipeline.tracking.audit import audit_record, record_lines
-from pipeline.tracking.pages import VIEW, VIEW_TAG
+from pipeline.tracking.pages import NOTE_TAG, VIEW, VIEW_TAG
 from pipeline.tracking.record import Record, kept_epochs, waiting_records
 from pipeline.tracking.runs import TrackedRun, tracked_run
 from pipeline.tracking.store import (
@@ -398,6 +398,19 @@ def test_figures_of_an_evaluation_stand_beside_the_settings_of_the_training(stor
     assert logged.data.metrics == {"map": 0.5, "gmacs": 0.1, "seconds": 1.5}
     assert logged.data.params["learning_rate"] == "0.1"
     assert len(store.runs("tags.role = 'asymmetric'")) == 2
+
+
+def test_the_experiment_is_described_by_the_tables_of_the_present_study(store: Store) -> None:
+    for name, verdict in (("birds", "a-64 is better"), ("gone", "of another study")):
+        Path("results", name).mkdir(parents=True)
+        Path("results", name, "tradeoff.md").write_text(verdict, encoding="utf-8")
+    locked = {"stages": {"evaluate@a-64": {"outs": [{"path": "results/birds/cells/a-64.json"}]}}}
+    Path("dvc.lock").write_text(json.dumps(locked), encoding="utf-8")
+    assert record_lines() == []
+    note = store.client.get_experiment(store.experiment_id).tags[NOTE_TAG]
+    assert note.endswith("## birds\na-64 is better")
+    assert "tags.role = 'asymmetric'" in note
+    assert "of another study" not in note
 
 
 def test_the_record_is_looked_at_when_the_lock_changes_or_something_waits(
