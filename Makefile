@@ -21,6 +21,7 @@ baseline: .venv/installed
 test: .venv/installed
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+check: export NO_MKDOCS_2_WARNING=1
 check: .venv/installed
 	ruff format --check .
 	ruff check .
