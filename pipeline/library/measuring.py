@@ -64,13 +64,14 @@ class Evaluation(ranking.RetrievalResult):
         read: the encoded picture of a row, such as the `read` of a database; the page says where a
             file is gone (`UnreadableImage`).
         names: of each row; None: its number.
-        queries: rows to be shown, at least one; None: the six of least average precision.
+        queries: rows, one or more, each shown once; None: the six of least average precision.
         Raises ValueError for a row that is not there, `k` under 1, and names of another number.
         """
         from pipeline.search.page.sheet import picture_sheet
 
         precision = self.query_metrics["average_precision"]
-        rows = [*(np.argsort(precision)[:6].tolist() if queries is None else queries)]
+        chosen = np.argsort(precision)[:6].tolist() if queries is None else map(int, queries)
+        rows = list(dict.fromkeys(chosen))
         if not rows or min(rows) < 0 or max(rows) >= len(precision) or k < 1:
             raise ValueError(
                 f"queries = {rows}, k = {k}: must be rows from 0 to {len(precision) - 1}, and 1 or "

@@ -50,7 +50,7 @@ class PictureEncoder:
 
         Raises ValueError for what is no picture, or is damaged, and for no picture at all.
         """
-        if not pictures or isinstance(pictures, str | bytes):
+        if not pictures or isinstance(pictures, str | bytes | Path | Image.Image):
             raise ValueError(f"pictures = {pictures!r:.60}: must be a list of one or more")
         parts = []
         for start in range(0, len(pictures), BATCH_IMAGES):

@@ -66,6 +66,11 @@ def test_the_worst_queries_are_shown_first_and_names_are_used() -> None:
     assert headings[0] == ("4", "e")
 
 
+def test_a_row_that_is_named_twice_is_shown_once() -> None:
+    result = evaluate_retrieval(VECTORS, VECTORS, NAMES)
+    assert result.show(read, queries=[2, 0, 2]).html.count("<h2>") == 2
+
+
 def test_a_query_without_a_positive_says_so() -> None:
     result = evaluate_retrieval(VECTORS, VECTORS, ["owl", "owl", "jay", "jay", "elk"])
     assert "no other of its class" in result.show(read, queries=[4]).html

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,8 +91,10 @@ def test_what_is_not_there_is_told(study: Path, name: str, words: str) -> None:
         open_encoder(name)
 
 
-@pytest.mark.parametrize("given", [[], "one.jpg", b"bytes"])
-def test_what_is_no_list_of_pictures_is_refused(study: Path, given: list[bytes]) -> None:
+@pytest.mark.parametrize(
+    "given", [[], "one.jpg", b"bytes", Path("one.jpg"), Image.new("RGB", (4, 4))]
+)
+def test_what_is_no_list_of_pictures_is_refused(study: Path, given: Any) -> None:
     with pytest.raises(ValueError, match="must be a list of one or more"):
         open_encoder(STUDENT).encode(given)
 
