@@ -496,7 +496,7 @@ def make_study(folder: Path) -> Path:
     made_study.TEACHER_PX, made_study.STUDENT_PX = 448, 112
     torch.set_num_threads(2)
     np.random.default_rng(0)
-    return made_study.make_finished_study(folder)
+    return made_study.make_served_study(folder)
 
 
 if __name__ == "__main__":

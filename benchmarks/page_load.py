@@ -1,10 +1,10 @@
-"""Many clients of the search page at once, one of ten of them slow or hostile: who is served?
+"""Many clients of the server at once, one of ten of them slow or hostile: who is served?
 
 Each client searches again as soon as it has its answer. Of the others one in turn sends its upload
 byte by byte, a picture of 39 megapixels, one of 65500 x 1, no picture, an upload that never ends,
 or goes away before the answer. On a shared machine the server's CPU seconds a search are the
-steadier figure.
-Run: python -m benchmarks.page_load [--clients 64] [--hostile 0 6]
+steadier figure. A search is that of a student, POST /search; each row has a server of its own.
+Run: python -m benchmarks.page_load [--clients 1 8 32 64] [--hostile 0 0.1]
 """
 
 import argparse
@@ -78,8 +78,13 @@ def hostile_clients() -> list[Hostile]:
     ]
 
 
+COLUMNS = (
+    "clients  hostile  answers/s  answered   p50 s   p95 s   p99 s  CPU ms  peak GiB  other answers"
+)
+
+
 def measure(page: Page, clients: int, hostile: int, seconds: float) -> str:
-    """What the honest ones of the clients see."""
+    """What the honest ones of the clients see, as a row of the table."""
     picture = picture_file((300, 200), "JPEG")
     done, answers, times_s = threading.Event(), Counter[int](), list[float]()
 
@@ -110,24 +115,25 @@ def measure(page: Page, clients: int, hostile: int, seconds: float) -> str:
     others = {status: count for status, count in answers.items() if status != 200}
     answered = answers[200] / max(1, answers.total())
     return (
-        f"{clients - hostile:3} honest, {hostile} hostile: {answers[200] / seconds:6.1f} answers/s "
-        f"({answered:.1%} of requests; others {others}); "
-        f"p50 {p50:.2f} s, p95 {p95:.2f} s, p99 {p99:.2f} s; "
-        f"{1000 * cpu_s / max(1, answers[200]):.0f} ms of CPU an answer; "
-        f"peak {peak_bytes(page.pid) / GIB:.2f} GiB"
+        f"{clients:7}  {hostile:7}  {answers[200] / seconds:9.1f}  {answered:8.1%}  {p50:6.3f}  "
+        f"{p95:6.3f}  {p99:6.3f}  {1000 * cpu_s / max(1, answers[200]):6.1f}  "
+        f"{peak_bytes(page.pid) / GIB:8.2f}  {others or ''}"
     )
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--hostile", type=int, nargs="+", default=[0, 6], help="of the clients")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 64])
+    parser.add_argument("--hostile", type=float, nargs="+", default=[0, 0.1], help="share of them")
     parser.add_argument("--seconds", type=float, default=20)
     given = parser.parse_args(arguments)
-    with TemporaryDirectory() as passing, served(make_study(Path(passing, "study"))) as page:
-        page.search(picture_file((300, 200), "JPEG"))
-        for hostile in given.hostile:
-            print(measure(page, given.clients, hostile, given.seconds), flush=True)
+    print(COLUMNS)
+    with TemporaryDirectory() as passing:
+        study = make_study(Path(passing, "study"))
+        for hostile, clients in itertools.product(given.hostile, given.clients):
+            with served(study) as page:
+                page.search(picture_file((300, 200), "JPEG"))
+                print(measure(page, clients, int(hostile * clients), given.seconds), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,21 @@
 """Indexes of many vectors: accuracy, latency, bytes and memory of each kind, and where it loses.
 
 The vectors are unit ones, class centres plus noise; the student's are the teacher's plus noise.
-`l2s index build`, `l2s audit` and single queries are each done in a process of its own. Memory is
-the most that the process held: in all, and without pages of files, which the system takes back.
+`l2s index build`, `l2s audit` and single queries are each done in a process of its own; then one
+client asks `l2s ui` for the same queries, POST /search with a vector, over one connection. Memory
+is the most that the process held: in all, and without pages of files, which the system takes back.
 Run: python -m benchmarks.vector_search [--vectors 1000000] [--kinds exact hnsw ivfpq]
 With --stores LanceDB and Qdrant (local mode) follow on 10,000 vectors: upsert, delete, and their
 searches equal to the exact one. 10^7 vectors take 2.6 GB as float16, and as much again an index.
 """
 
 import argparse
+import http.client
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
@@ -21,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.attacks import make_study, peak_bytes, served
 from benchmarks.evaluation import MIB, measure, resident_bytes
 from benchmarks.indexes import members, unit
 from pipeline.datasets.vector_batches import VectorBatch
@@ -67,12 +70,40 @@ def single(given: argparse.Namespace) -> dict[str, float]:
 
 
 def timed(index: VectorIndex, queries: np.ndarray) -> list[float]:
+    return timed_calls(lambda query: index.search(query[None], 10), queries)
+
+
+def timed_calls(search: Callable[[np.ndarray], object], queries: np.ndarray) -> list[float]:
     times_ms = []
     for query in queries:
         started_s = time.perf_counter()
-        index.search(query[None], 10)
+        search(query)
         times_ms.append(1000 * (time.perf_counter() - started_s))
     return times_ms[WARMING:]
+
+
+def over_http(given: argparse.Namespace) -> dict[str, float]:
+    """The same, asked of `l2s ui`, whose peak memory this is as well."""
+    _, drawn = sample_rows(read_vectors(given.folder / STUDENT).batches(), SINGLE + WARMING, 2)
+    with TemporaryDirectory() as passing:
+        study = make_study(Path(passing, "study"))
+        (study / "indexes").mkdir(exist_ok=True)
+        (study / "indexes" / "many").symlink_to((given.folder / given.kinds[0]).resolve())
+        with served(study) as page:
+            connection = http.client.HTTPConnection("127.0.0.1", page.port)
+
+            def ask(query: np.ndarray) -> None:
+                body = json.dumps({"vectors": [query.tolist()]})
+                headers = {"Content-Type": "application/json"}
+                connection.request("POST", "/search?database=index%20many", body, headers)
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status == 200
+
+            times_ms = timed_calls(ask, drawn.vectors)
+            peak = peak_bytes(page.pid)
+    percentiles = {f"p{share}_ms": float(np.percentile(times_ms, share)) for share in (50, 99)}
+    return percentiles | {"server_mib": peak / MIB}
 
 
 def audit(given: argparse.Namespace) -> dict[str, float]:
@@ -86,7 +117,7 @@ def audit(given: argparse.Namespace) -> dict[str, float]:
     return {name: one.mean for name, one in told.items()} | ends
 
 
-STEPS = {"build": build, "single": single, "audit": audit}
+STEPS = {"build": build, "single": single, "http": over_http, "audit": audit}
 
 
 def in_a_process(step: str, kind: str, given: argparse.Namespace) -> dict[str, float]:
@@ -127,9 +158,15 @@ def report(kind: str, given: argparse.Namespace) -> None:
         flush=True,
     )
     one = in_a_process("single", kind, given)
+    asked = in_a_process("http", kind, given)
     print(
-        f"  a query: median {one['p50_ms']:.2f} ms, 99 % within {one['p99_ms']:.2f} ms", flush=True
+        f"  a query: median {one['p50_ms']:.2f} ms, 99 % within {one['p99_ms']:.2f} ms; over HTTP "
+        f"{asked['p50_ms']:.2f} and {asked['p99_ms']:.2f} ms, the server holding "
+        f"{asked['server_mib']:.0f} MiB, mapped files included",
+        flush=True,
     )
+    if not given.sample:
+        return
     lost = in_a_process("audit", kind, given)
     names = ("student", "quantisation", "approximation")
     parts = " + ".join(
@@ -185,7 +222,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--per-class", type=int, default=100, help="vectors around each centre")
     parser.add_argument("--noise", type=float, default=1.0, help="its length; a centre's is 1")
     parser.add_argument("--student-noise", type=float, default=0.5)
-    parser.add_argument("--sample", type=int, default=1000, help="queries of the audit")
+    parser.add_argument("--sample", type=int, default=1000, help="queries of the audit; 0: none")
     parser.add_argument("--kinds", nargs="+", default=["exact", "hnsw", "ivfpq"])
     parser.add_argument("--stores", action="store_true", help="LanceDB and Qdrant on 10,000")
     parser.add_argument("--folder", type=Path, help="keep the vectors here; else a passing one")

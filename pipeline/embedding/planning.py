@@ -47,8 +47,13 @@ def plan(job: Job, shard_images: int) -> Changes:
     """
     destination, source, network = job.destination, job.source, job.digest()
     names = destination.names()
-    origin = {"source": source.address, "allow": list(source.allow), "network": network}
-    origin |= {"file": str(job.network), "is_reduced": job.is_reduced}
+    origin = {
+        "source": source.address,
+        "allow": list(source.allow),
+        "network": network,
+        "file": str(job.network),
+        "is_reduced": job.is_reduced,
+    }
     if MANIFEST not in names:
         if foreign := sorted(name for name in names if not name.startswith(".")):
             raise ValueError(
