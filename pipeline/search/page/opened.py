@@ -7,17 +7,20 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
 from fastapi import HTTPException
+from PIL import Image
 
 from pipeline.config.params import Params
+from pipeline.datasets.decode import decode_image, encode_jpeg
 from pipeline.embedding.golden import has_embedded
 from pipeline.models.encoders import Encoder
+from pipeline.models.query_encoder import square_view
 from pipeline.paths import DatasetPaths
 from pipeline.search.databases import Database, VectorDatabase, open_database
 from pipeline.search.index import INDEXES, index_home, index_names, require_card
 from pipeline.search.search import (
     NamedNetwork,
+    embed_view,
     leading_network,
     networks_of,
     open_query_encoder,
@@ -153,6 +156,7 @@ def _open_database(place: Place) -> Database | VectorDatabase:
 
 def _open_network(named: NamedNetwork, threads: int, changed_ns: int) -> Encoder:
     encoder = open_query_encoder(named, threads)
-    view = np.zeros((1, encoder.size_px, encoder.size_px, 3), np.uint8)
-    encoder.embed(view)  # the first run of a network is slow, and would be timed
+    # The first run of a decoder and of a network is slow, and would be timed.
+    picture = decode_image(encode_jpeg(Image.new("RGB", (8, 8)), quality=85), "an empty picture")
+    embed_view(square_view(picture, encoder.size_px), encoder)
     return encoder

@@ -17,6 +17,14 @@ class Fault(_Answer):
     error: str
 
 
+class Example(_Answer):
+    """A picture of a database."""
+
+    row: int
+    name: str
+    class_name: str
+
+
 class Entry(_Answer):
     """A database that can be searched, or what is wrong with it."""
 
@@ -26,7 +34,7 @@ class Entry(_Answer):
         list[str], Field(description="That its vectors can be searched with; the first if none is.")
     ] = []
     has_pictures: Annotated[bool, Field(description="An index of vectors has none.")] = False
-    examples: Annotated[list[int], Field(description="Some rows of it.")] = []
+    examples: list[Example] = []
     fault: str | None = None
 
 
@@ -55,4 +63,14 @@ class Answers(_Answer):
     network: Annotated[str | None, Field(description="None where vectors were sent.")]
     champion_version: str | None
     query_px: int | None
+    gmacs: Annotated[
+        float | None, Field(description="10^9 multiply-accumulates of a query, where evaluated.")
+    ]
+    threshold: Annotated[
+        float | None,
+        Field(
+            description="What 1 % of the false matches in the database reach by the network's "
+            "similarity; what is below it is not similar. None where it is not calibrated."
+        ),
+    ]
     answers: list[Found]

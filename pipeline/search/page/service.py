@@ -13,8 +13,9 @@ from pipeline.datasets.decode import UnreadableImage, decode_image
 from pipeline.models.query_encoder import square_view
 from pipeline.search.databases import Database, VectorDatabase
 from pipeline.search.page.bodies import Pictures, read_vectors
-from pipeline.search.page.opened import Opened, Place
-from pipeline.search.page.schema import Answers, Embeddings, Entry, Found
+from pipeline.search.page.figures import false_match_score, own_threshold, query_gmacs
+from pipeline.search.page.opened import MAX_OPEN, Opened, Place
+from pipeline.search.page.schema import Answers, Embeddings, Entry, Example, Found
 from pipeline.search.pictures import thumbnail
 from pipeline.search.search import embed_view, search_picture
 
@@ -36,6 +37,7 @@ class SearchService:
     def __init__(self, params: Params) -> None:
         self.opened = Opened(params)
         self._thumbnail = lru_cache(THUMBNAILS_KEPT)(self._shown)
+        self._score = lru_cache(MAX_OPEN)(self._false_match_score)
 
     def catalogue(self) -> Iterator[Entry]:
         """What can be searched; of a database that is broken, what is wrong. One of a data set that
@@ -52,14 +54,19 @@ class SearchService:
                 yield Entry(name=name, fault=str(error))
 
     def _entry(self, place: Place, database: Database | VectorDatabase) -> Entry:
-        images, has_pictures = len(database), isinstance(database, Database)
-        examples = sorted({i * images // EXAMPLES for i in range(EXAMPLES)})
+        examples = []
+        if isinstance(database, Database):
+            names, classes = database.names, database.class_names
+            examples = [
+                Example(row=row, name=names[row], class_name=classes[row])
+                for row in sorted({i * len(database) // EXAMPLES for i in range(EXAMPLES)})
+            ]
         return Entry(
             name=place.name,
-            images=images,
+            images=len(database),
             networks=list(self.opened.networks(place)),
-            has_pictures=has_pictures,
-            examples=examples if has_pictures else [],
+            has_pictures=isinstance(database, Database),
+            examples=examples,
         )
 
     def picture(self, database: str, row: int) -> bytes:
@@ -86,6 +93,11 @@ class SearchService:
                 raise HTTPException(404, message)
             return thumbnail(database.read(row), THUMBNAIL_PX, f"picture {row}")
 
+    def _false_match_score(self, place: Place) -> float | None:
+        with self.opened.database(place) as database:
+            assert isinstance(database, Database)
+            return false_match_score(database)
+
     def search(
         self, pictures: Pictures, database: str | None, network: str | None, k: int
     ) -> Answers:
@@ -94,6 +106,7 @@ class SearchService:
         named, encoder = self.opened.network(place, network)
         answers = []
         with self.opened.database(place) as opened:
+            score = self._score(place) if isinstance(opened, Database) else None
             for name, picture, decode_ms in _decoded(pictures):
                 found = search_picture(picture, encoder, opened, k)
                 times_ms = {"decode": decode_ms, **found.times_ms}
@@ -103,6 +116,8 @@ class SearchService:
             network=named.key,
             champion_version=named.version,
             query_px=encoder.size_px,
+            gmacs=query_gmacs(named),
+            threshold=own_threshold(named, score),
             answers=answers,
         )
 
@@ -121,6 +136,8 @@ class SearchService:
             network=None,
             champion_version=None,
             query_px=None,
+            gmacs=None,
+            threshold=None,
             answers=answers,
         )
 

@@ -1,15 +1,18 @@
 """A study that is served: its files, the service of it, and a client that asks in this process."""
 
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from pipeline.config.params import load_params
 from pipeline.search.page import service
-from pipeline.search.page.server import create_app
+from pipeline.search.page.server import create_app, listen
 from pipeline.search.page.service import SearchService
 from tests.made_study import make_served_study
 
@@ -36,3 +39,17 @@ def searches(study: Path, monkeypatch: pytest.MonkeyPatch) -> SearchService:
 def client(searches: SearchService) -> Iterator[TestClient]:
     with TestClient(create_app(searches), base_url="http://127.0.0.1:8765") as opened:
         yield opened
+
+
+@pytest.fixture
+def address(searches: SearchService) -> Iterator[str]:
+    """The page, served by a thread of this process."""
+    with listen(0) as listener:
+        served = uvicorn.Server(uvicorn.Config(create_app(searches), log_level="critical"))
+        thread = threading.Thread(target=served.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not served.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        served.should_exit = True
+        thread.join()

@@ -20,21 +20,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import uvicorn
 from fastapi import HTTPException, Request
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from pipeline.datasets.packs import open_pack
+from pipeline.paths import DatasetPaths
 from pipeline.search import pictures
 from pipeline.search.index import write_exact_index
 from pipeline.search.indexing import index_folder
 from pipeline.search.page import turns
 from pipeline.search.page.bodies import Pictures
 from pipeline.search.page.schema import Answers
-from pipeline.search.page.server import create_app, listen
+from pipeline.search.page.server import create_app
 from pipeline.search.page.service import SearchService
 from pipeline.search.search import NamedNetwork, open_network
-from tests.browser import browser_path, open_page
 from tests.made_study import CPU, STUDENT, write_test_images
 
 GOOD = f"database=emblems&network={STUDENT}"
@@ -62,13 +62,22 @@ def test_results_come_with_the_time_of_each_step(
 
 
 def test_the_catalogue_names_databases_networks_and_examples(client: TestClient) -> None:
+    study_pack = open_pack(DatasetPaths("emblems").pack)
+    test = study_pack.rows("test")
+    rows = [
+        (row, int(test[row]), study_pack.class_of(int(test[row])))
+        for row in (0, 3, 7, 11, 15, 18, 22, 26)
+    ]
     assert client.get("/databases").json() == [
         {
             "name": "emblems",
             "images": 30,
             "networks": [STUDENT, "teacher"],
             "has_pictures": True,
-            "examples": [0, 3, 7, 11, 15, 18, 22, 26],
+            "examples": [
+                {"row": row, "name": study_pack.names[place], "class_name": name}
+                for row, place, name in rows
+            ],
             "fault": None,
         }
     ]
@@ -205,20 +214,6 @@ def test_a_queue_that_is_full_is_told(
     assert got.status_code == 503
     assert "try again" in got.json()["error"]
     assert got.headers["retry-after"] == str(turns.RETRY_AFTER_S)
-
-
-@pytest.fixture
-def address(searches: SearchService) -> Iterator[str]:
-    """The page, served by a thread of this process."""
-    with listen(0) as listener:
-        served = uvicorn.Server(uvicorn.Config(create_app(searches), log_level="critical"))
-        thread = threading.Thread(target=served.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not served.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        served.should_exit = True
-        thread.join()
 
 
 def post(address: str, content: bytes) -> int:
@@ -541,41 +536,6 @@ def test_results_carry_no_nan(client: TestClient, study: Path, number: float, st
         assert len(got.json()["answers"][0]["hits"]) == 28
     else:
         assert "not finite" in got.json()["error"]
-
-
-@pytest.mark.skipif(browser_path() is None, reason="no Chromium on this machine")
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_in_a_real_browser(address: str, searches: SearchService, tmp_path: Path) -> None:
-    picture = tmp_path / "picture.jpg"
-    picture.write_bytes(searches.picture("emblems", 4))
-    (tmp_path / "text.jpg").write_bytes(b"text")
-    found = "document.querySelectorAll('#by-{} li').length"
-    told = "document.getElementById('status').textContent"
-    with open_page(address, tmp_path / "profile") as page:
-        page.resize(1280, 900)
-        page.wait_for("document.querySelectorAll('#examples img').length === 8")
-        page.choose_file("#file", picture)
-        assert page.wait_for(found.format("teacher")) == 10
-        assert page.value(found.format("network")) == 10
-        assert "of 10 pictures are found by the teacher too" in page.value(told)
-        light = page.value("getComputedStyle(document.body).backgroundColor")
-        page.resize(390, 844, dark=True)
-        assert page.value("getComputedStyle(document.body).backgroundColor") != light
-        assert page.value("document.documentElement.scrollWidth <= innerWidth")
-        page.screenshot(tmp_path / "phone.png")
-        assert np.asarray(Image.open(tmp_path / "phone.png")).std() > 10
-        # By keyboard: from the number of results to the first example.
-        page.value("document.getElementById('count').focus()")
-        page.press("Tab")
-        assert page.value("document.activeElement.tagName") == "BUTTON"
-        page.value("document.getElementById('answers').hidden = true")
-        page.press("Enter")
-        page.wait_for("!document.getElementById('answers').hidden")
-        assert page.faults == []
-        page.choose_file("#file", tmp_path / "text.jpg")
-        page.wait_for("document.getElementById('status').classList.contains('fault')")
-        assert "is not an image" in page.value(told)
-        assert page.value("document.getElementById('answers').hidden")
 
 
 def test_who_goes_leaves_the_queue_at_once_and_no_turn_is_lost() -> None:

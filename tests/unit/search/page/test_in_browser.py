@@ -1,0 +1,143 @@
+"""The search page as a real browser shows it: on a screen, on a phone, by keyboard."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.files import write_json
+from pipeline.paths import DatasetPaths
+from pipeline.search.page.service import SearchService
+from tests.browser import Page, browser_path, open_page
+from tests.made_study import STUDENT
+
+pytestmark = [
+    pytest.mark.skipif(browser_path() is None, reason="no Chromium on this machine"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+DONE = "/searched|not|cannot|empty/.test(document.getElementById('status').textContent)"
+TOLD = "document.getElementById('status').textContent"
+
+
+@pytest.fixture
+def page(address: str, tmp_path: Path) -> Iterator[Page]:
+    with open_page(address, tmp_path / "profile") as opened:
+        opened.resize(1280, 900)
+        opened.wait_for("document.querySelectorAll('#examples img').length === 8")
+        yield opened
+
+
+@pytest.fixture
+def picture(searches: SearchService, tmp_path: Path) -> Path:
+    (tmp_path / "picture.jpg").write_bytes(searches.picture("emblems", 4))
+    return tmp_path / "picture.jpg"
+
+
+def count(page: Page, selector: str) -> int:
+    return int(page.value(f"document.querySelectorAll({json.dumps(selector)}).length"))
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    found = page.value(
+        f"[...document.querySelectorAll({json.dumps(selector)})].map(one => one.textContent)"
+    )
+    return list(found)
+
+
+def test_a_query_with_what_both_networks_saw_and_found_and_cost(
+    page: Page, picture: Path, tmp_path: Path
+) -> None:
+    page.choose_files("#file", picture)
+    page.wait_for(DONE)
+    assert texts(page, "h3") == [f"{STUDENT}, at 16 px", "teacher, at 32 px"]
+    assert count(page, "section:nth-child(1) li") == count(page, "section:nth-child(2) li") == 10
+    captions = texts(page, ".seen figcaption")
+    assert captions == ["the query", f"what {STUDENT} saw, 16 px", "what teacher saw, 32 px"]
+    sizes = page.value("[...document.querySelectorAll('.small img')].map(i => i.naturalWidth)")
+    assert sizes == [16, 32]
+    style = "getComputedStyle(document.querySelector('.small img')).imageRendering"
+    assert page.value(style) == "pixelated"
+    assert texts(page, ".costs dt") == ["time, without decoding", "arithmetic", "its view as PNG"]
+    widths = page.value(
+        "[...document.querySelectorAll('.costs dl:nth-child(2) .bar')].map(b => b.offsetWidth)"
+    )
+    assert widths[0] == pytest.approx(widths[1] / 4, rel=0.2)  # 16 and 32 px, one backbone
+    assert count(page, ".mark") == 0  # its class is unknown
+    light = page.value("getComputedStyle(document.body).backgroundColor")
+    page.resize(390, 844, dark=True)
+    assert page.value("getComputedStyle(document.body).backgroundColor") != light
+    assert page.value("document.documentElement.scrollWidth <= innerWidth")
+    page.screenshot(tmp_path / "phone.png")
+    assert np.asarray(Image.open(tmp_path / "phone.png")).std() > 10
+    assert page.faults == []
+
+
+def test_by_keyboard_a_picture_of_the_database_is_taken_whose_class_is_known(page: Page) -> None:
+    page.value("document.getElementById('count').focus()")
+    page.press("Tab")
+    page.press("ArrowRight")
+    page.press("ArrowRight")
+    page.press("ArrowLeft")
+    image = "document.activeElement.querySelector('img')"
+    first = page.value("document.querySelectorAll('#examples img')[1].alt")
+    assert page.value(f"{image}.alt") == first
+    page.press("Enter")
+    page.wait_for(DONE)
+    marks = texts(page, ".mark")
+    assert {"✓ right", "✗ wrong", "= the query itself"} == set(marks)
+    name = first.removeprefix("search with ")
+    classes = {name.rpartition("/")[0]}
+    for item in page.value(
+        "[...document.querySelectorAll('li')].map(i => [i.querySelector('.mark').textContent,"
+        " i.querySelector('img').alt.slice(12)])"
+    ):
+        mark, hit = item
+        if hit == name:
+            assert mark == "= the query itself"
+        else:
+            assert (mark == "✓ right") == (hit.rpartition("/")[0] in classes)
+    # A hit is a query, too: to the second one, and on.
+    page.value("document.querySelector('ol button').focus()")
+    page.press("ArrowRight")
+    hit = page.value(f"{image}.alt").removeprefix("search with ")
+    page.press("Enter")
+    page.wait_for(f"document.querySelector('h2').textContent === {json.dumps(hit)}")
+    page.wait_for(DONE)
+    assert page.value("document.querySelectorAll('#examples [tabindex=\"0\"]').length") == 1
+    assert page.faults == []
+
+
+def test_several_pictures_are_rows_and_a_damaged_one_disables_no_other(
+    page: Page, picture: Path, searches: SearchService, tmp_path: Path
+) -> None:
+    (tmp_path / "text.jpg").write_bytes(b"text")
+    (tmp_path / "other.jpg").write_bytes(searches.picture("emblems", 20))
+    page.choose_files("#file", picture, tmp_path / "text.jpg", tmp_path / "other.jpg")
+    page.wait_for(DONE)
+    assert texts(page, "h2") == ["picture.jpg", "text.jpg", "other.jpg"]
+    assert count(page, "article:nth-child(1) li") == count(page, "article:nth-child(3) li") == 20
+    assert count(page, "article:nth-child(2) li") == 0
+    assert "is not an image" in texts(page, "article:nth-child(2) .fault")[0]
+    assert "is not an image" in page.value(TOLD)
+    assert page.value("document.getElementById('status').classList.contains('fault')")
+
+
+def test_nothing_similar_is_said_only_where_it_is_calibrated(
+    page: Page, picture: Path, study: Path
+) -> None:
+    """A calibration by which no score of the student reaches the teacher's threshold."""
+    page.choose_files("#file", picture)
+    page.wait_for(DONE)
+    assert count(page, ".nothing") == 0
+    written = DatasetPaths("emblems").calibration(STUDENT)
+    never = {"student": [-1.0, 1.0 - 1e-9, 1.0], "teacher": [-1.0, -1.0, 1.0]}
+    write_json(study / written, never | {"images": 9, "pairs": 72})
+    page.choose_files("#file", picture)
+    page.wait_for("!!document.querySelector('.nothing')")
+    page.wait_for(DONE)
+    (said,) = texts(page, ".nothing")
+    assert said.startswith("Nothing similar: the best has ")
+    assert texts(page, "section:nth-child(1) .weak span").count("below the threshold") == 10
