@@ -118,9 +118,13 @@ def listen(port: int, access: Access = LOCAL) -> socket.socket:
     address = access.address()
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        return socket.create_server((address, port), family=family)
+        listener = socket.create_server((address, port), family=family)
     except OSError as error:
         raise ValueError(f"{access.host}, port {port}: {error.strerror}; choose another") from None
+    # Inherited by connections. Else the body of an answer waits 40 ms for the receipt of its head
+    # on a connection that is kept: asyncio sees to it only where a socket names its protocol.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def serve(app: FastAPI, listener: socket.socket) -> None:

@@ -1,5 +1,6 @@
 """Who may ask the server: tokens, names of hosts, and what is refused before it listens."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,3 +119,13 @@ def test_a_host_of_nowhere_is_told() -> None:
         grant_access("300.1.2.3", None)
     with pytest.raises(ValueError, match=r"192\.0\.2\.7, port 0: "):
         listen(0, Access("192.0.2.7", TOKEN))
+
+
+def test_no_answer_waits_for_the_receipt_of_its_head() -> None:
+    """Nagle's algorithm and delayed acknowledgements: 40 ms of each answer on a kept connection."""
+    with (
+        listen(0) as listener,
+        socket.create_connection(listener.getsockname(), timeout=10),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
