@@ -50,12 +50,16 @@ async function unpacked(bytes) {
 async function openIndex() {
   const index = JSON.parse(new TextDecoder().decode(await loaded("index.json", "index")));
   const count = index.names.length;
+  byId("licence").textContent = index.licences.data;
+  byId("about").textContent =
+    `${index.network} sees ${index.size_px} × ${index.size_px} pixels of a picture and finds the most similar of ` +
+    `${count.toLocaleString("en")}. Everything happens in this browser: no picture leaves it.`;
   const vectors = await loaded("vectors.bin", "index");
   return { index, steps: new Float32Array(vectors, 0, count), numbers: new Int8Array(vectors, 4 * count) };
 }
 
 /** A function from the pixels of a view, red, green, blue, to a promise of its unit vector. */
-async function openNetwork(sizePx) {
+async function openNetwork() {
   const [ort, program, network] = await Promise.all([
     import("./runtime/ort.js"),
     loaded("runtime/ort.wasm.gz", "runtime").then(unpacked),
@@ -64,21 +68,17 @@ async function openNetwork(sizePx) {
   ort.env.wasm.numThreads = 1; // several need headers that static servers do not send
   ort.env.wasm.wasmBinary = program;
   const session = await ort.InferenceSession.create(new Uint8Array(network), { executionProviders: ["wasm"] });
-  const embed = async (view) => {
+  return async (view) => {
+    const sizePx = Math.sqrt(view.length / 3);
     const image = new ort.Tensor("uint8", view, [1, sizePx, sizePx, 3]);
     return (await session.run({ image })).embedding.data;
   };
-  await embed(new Uint8Array(sizePx * sizePx * 3)); // the first run is slow
-  return embed;
 }
 
 async function openAll() {
-  const opened = await openIndex();
-  const { index } = opened;
-  byId("about").textContent =
-    `${index.network} sees ${index.size_px} × ${index.size_px} pixels of a picture and finds the most similar of ` +
-    `${index.names.length.toLocaleString("en")}. Everything happens in this browser: no picture leaves it.`;
-  return { ...opened, embed: await openNetwork(index.size_px) };
+  const [opened, embed] = await Promise.all([openIndex(), openNetwork()]);
+  await embed(new Uint8Array(opened.index.size_px ** 2 * 3)); // the first run is slow
+  return { ...opened, embed };
 }
 
 /** The pixels of a picture, upright and on white, or of what the camera shows. */
@@ -171,10 +171,13 @@ function hitElement(index, { row, similarity }, rank) {
   const className = index.classes[index.class_of[row]];
   const place = element("div", name);
   place.className = "no-picture";
-  pictureOf(row).then((blob) => blob && place.replaceWith(imageOf(blob, name)), () => {});
+  pictureOf(row).then(
+    (blob) => blob && place.replaceWith(imageOf(blob, name)),
+    () => {}, // the name stays
+  );
   const item = element("li", "", place, element("b", `${rank}. ${similarity.toFixed(3)}`));
-  if (className && !name.startsWith(`${className}/`)) item.append(element("span", className));
-  item.append(element("span", name));
+  if (className) item.append(element("span", className));
+  item.append(element("span", name.startsWith(`${className}/`) ? name.slice(className.length + 1) : name));
   return item;
 }
 
@@ -216,9 +219,13 @@ function take(blob) {
   if (preview.src) URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(blob);
   preview.alt = blob.name ? `the query, ${blob.name}` : "the query";
-  preview.hidden = false;
-  byId("hint").hidden = true;
+  showPreview(true);
   search(blob);
+}
+
+function showPreview(isShown) {
+  byId("preview").hidden = !isShown;
+  byId("hint").hidden = isShown;
 }
 
 async function offerExamples() {
@@ -263,6 +270,7 @@ async function turnCamera(isOn) {
 function listen() {
   const drop = byId("drop");
   byId("query").addEventListener("submit", (event) => event.preventDefault());
+  byId("preview").addEventListener("error", () => showPreview(false));
   byId("file").addEventListener("change", (event) => take(event.target.files[0]));
   document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
   for (const name of ["dragenter", "dragover"]) {
@@ -275,7 +283,10 @@ function listen() {
   if (navigator.mediaDevices?.getUserMedia) {
     byId("camera-on").addEventListener("click", () => turnCamera(true));
     byId("camera-off").addEventListener("click", () => turnCamera(false));
-    byId("shoot").addEventListener("click", () => search(byId("video")));
+    byId("shoot").addEventListener("click", () => {
+      showPreview(false);
+      search(byId("video"));
+    });
   } else {
     byId("camera").textContent = "A browser gives the camera to https:// and http://localhost only.";
   }

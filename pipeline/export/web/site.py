@@ -51,8 +51,11 @@ def write_site(
 
     All images are searched. Where they are more than `options.pictures`, so many of them, at equal
     distances, have a picture; the others are shown by their names, as are those whose file is gone.
-    Returns how many bytes each part has, and how many pictures could not be read.
+    Returns the number of images, how many bytes each part has, and how many pictures could not be
+    read. Raises ValueError for a database without images.
     """
+    if not len(database):
+        raise ValueError(f"{database.name}: holds no image, and a page would have nothing to find")
     folder.mkdir()
     for file in FILES:
         shutil.copyfile(file, folder / file.name)
@@ -67,7 +70,6 @@ def write_site(
     places = {name: place for place, name in enumerate(classes)}
     index = {
         **about,
-        "dim": int(database.vectors.shape[1]),
         "names": list(database.names),
         "classes": classes,
         "class_of": [places[name] for name in database.class_names],

@@ -13,7 +13,12 @@ from pipeline.search.databases import Database
 COLOURS = {"red": (200, 30, 40), "green": (30, 190, 60), "blue": (40, 50, 210)}
 PER_COLOUR = 20
 SIZE_PX = 16
-ABOUT = {"network": "colours-16", "size_px": SIZE_PX, "nothing_below": 0.9, "licences": {}}
+ABOUT = {
+    "network": "colours-16",
+    "size_px": SIZE_PX,
+    "nothing_below": 0.9,
+    "licences": {"data": "CC0"},
+}
 # In place of ONNX Runtime Web: the mean colour of the view, as a unit vector.
 MEAN_COLOUR = """
 export const env = { wasm: {} };

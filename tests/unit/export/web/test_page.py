@@ -29,7 +29,8 @@ from tests.unit.export.web.site_of_colours import COLOURS, colour_database, writ
 pytestmark = pytest.mark.skipif(browser_path() is None, reason="there is no browser")
 
 TOLD = "document.getElementById('status').textContent"
-CLASSES = "[...document.querySelectorAll('#hits li span')].map((s) => s.textContent.split('/')[0])"
+CLASSES = "[...document.querySelectorAll('#hits span:first-of-type')].map((s) => s.textContent)"
+FILES = "[...document.querySelectorAll('#hits span:last-of-type')].map((s) => s.textContent)"
 PICTURES = "document.querySelectorAll('#hits img').length"
 FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 RUNTIME = "ONNX Runtime Web is not installed: NODE_PATH names the node_modules that hold it"
@@ -176,10 +177,15 @@ def test_a_picture_finds_its_like(page: Page, tmp_path: Path) -> None:
     told = choose(page, tmp_path / "green.png", Image.new("RGB", (100, 80), COLOURS["green"]))
     assert re.fullmatch(r"12 of 60 pictures, in \d+ ms\.", told)
     assert page.value(CLASSES) == ["green"] * 12
+    numbers, steps = eight_bits(colour_database().vectors)
+    similarity = (numbers * steps[:, None]) @ (np.array(COLOURS["green"]) / 200)
+    expected = np.argsort(-similarity, kind="stable")[:12]
+    assert page.value(FILES) == [f"{row}.jpg" for row in expected]
     assert page.wait_for(f"{PICTURES} === 12")
     names = page.value("document.getElementById('times').innerText").split()[::3]
     assert names == ["decode", "resize", "network", "search", "total"]
     assert page.value("document.getElementById('view').width") == 16
+    assert "Licence of the pictures: CC0." in page.value("document.body.innerText")
     page.resize(390, 844, dark=True)
     assert page.value("document.documentElement.scrollWidth <= innerWidth")
     page.resize(1280, 900)
@@ -200,6 +206,7 @@ def test_nothing_similar_is_told(page: Page, tmp_path: Path) -> None:
 def test_what_is_no_picture_is_told_and_the_next_is_answered(page: Page, tmp_path: Path) -> None:
     assert "no picture that the browser can read" in choose(page, tmp_path / "a.jpg", b"text")
     assert page.value("document.getElementById('answer').hidden")
+    page.wait_for("document.getElementById('preview').hidden")
     assert "12 of 60" in choose(page, tmp_path / "b.png", Image.new("RGB", (9, 9), "blue"))
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_the_folder_holds_all_that_the_page_names(written: tuple[Path, dict[str,
     page = (folder / "index.html").read_text() + (folder / "app.js").read_text()
     named = re.findall(r'(?:href|src)="([^"]+)"', page)
     named += re.findall(r'(?:loaded|import)\("([^"]+)"', page)
-    assert len(named) == 12
+    assert len(named) == 14
     assert all((folder / name).is_file() for name in named)
     assert not re.findall(r"https?://(?!localhost)\w", page)  # of elsewhere nothing is loaded
     assert named.index("look.css") < named.index("page.css") < named.index("app.css")
@@ -50,7 +51,7 @@ def test_the_index_tells_what_is_in_a_row(written: tuple[Path, dict[str, int]]) 
     folder, told = written
     database = colour_database()
     index = json.loads((folder / "index.json").read_text())
-    assert (index["network"], index["size_px"], index["dim"]) == ("colours-16", 16, 3)
+    assert (index["network"], index["size_px"]) == ("colours-16", 16)
     assert index["names"] == database.names
     assert [index["classes"][place] for place in index["class_of"]] == database.class_names
     assert index["classes"] == sorted(COLOURS)
@@ -98,6 +99,13 @@ def test_pictures_are_bounded_and_lie_in_files_of_a_bounded_size(
 def test_no_pictures_at_all(tmp_path: Path) -> None:
     assert write_colour_site(tmp_path, colour_database(), pictures=0)["pictures"] == 0
     assert pictures_of(tmp_path / "web") == {}
+
+
+def test_a_database_without_images_is_refused(tmp_path: Path) -> None:
+    empty = replace(colour_database(), ids=np.empty(0, np.int64))
+    with pytest.raises(ValueError, match="colours: holds no image"):
+        write_colour_site(tmp_path, empty)
+    assert not (tmp_path / "web").exists()
 
 
 def test_where_the_runtime_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
