@@ -20,8 +20,9 @@ from pipeline.search.databases import Database
 HERE = Path(__file__).parent
 PIPELINE = HERE.parents[1]
 PAGE = PIPELINE / "search/page"  # whose look this page has, too
+SCRIPTS = ("app.js", "folder.js", "nearest.js", "view.js")
 FILES = (
-    *(HERE / name for name in ("index.html", "app.css", "app.js", "view.js", "nearest.js")),
+    *(HERE / name for name in ("index.html", "app.css", *SCRIPTS)),
     *(PIPELINE / "look.css", PAGE / "page.css", PAGE / "icon.svg"),
 )
 PICTURE_PX = 128  # the longer side

@@ -27,8 +27,8 @@ from pipeline.models.weights import load_network, save_network
 from pipeline.paths import DatasetPaths
 from pipeline.search.champions import Champion, keep_champion
 from pipeline.search.databases import open_study_database
+from tests.made_site import made_runtime
 from tests.made_study import STUDENT, make_finished_study, write_test_images
-from tests.unit.export.web.site_of_colours import made_runtime
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The page of the web export in a real browser: its arithmetic, and what it shows and says."""
 
 import base64
+import gzip
 import re
 import shutil
 import threading
@@ -23,8 +24,8 @@ from pipeline.models.query_encoder import QueryEncoder, square_view
 from pipeline.search.databases import open_study_database
 from pipeline.search.search import open_for_export
 from tests.browser import Page, browser_path, open_page
+from tests.made_site import COLOURS, colour_database, write_colour_site
 from tests.made_study import STUDENT, STUDENT_PX, make_finished_study
-from tests.unit.export.web.site_of_colours import COLOURS, colour_database, write_colour_site
 
 pytestmark = pytest.mark.skipif(browser_path() is None, reason="there is no browser")
 
@@ -160,6 +161,14 @@ def test_the_search_is_exact(page: Page) -> None:
         assert [hit["row"] for hit in hits] == order[:count].tolist()
         found = [hit["similarity"] for hit in hits]
         np.testing.assert_allclose(found, exact[order[:count]], atol=1e-9)
+
+
+def test_what_a_server_has_unpacked_is_taken_as_it_is(page: Page) -> None:
+    program = b"\0asm and more"
+    for sent in (gzip.compress(program), program):
+        given = encoded(np.frombuffer(sent, np.uint8), "Uint8Array")
+        page.value(f"unpacked({given}.buffer).then((bytes) => {{ window.got = bytes; }})")
+        assert bytes_of(page, "new Uint8Array(got)") == program
 
 
 def choose(page: Page, file: Path, picture: Image.Image | bytes) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.export.web import site
 from pipeline.export.web.runtime import PACKAGE, PROGRAM, find_runtime
-from tests.unit.export.web.site_of_colours import (
+from tests.made_site import (
     COLOURS,
     MEAN_COLOUR,
     colour_database,
@@ -31,10 +31,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, i
 
 def test_the_folder_holds_all_that_the_page_names(written: tuple[Path, dict[str, int]]) -> None:
     folder, told = written
-    page = (folder / "index.html").read_text() + (folder / "app.js").read_text()
+    page = "".join((folder / name).read_text() for name in ("index.html", *site.SCRIPTS))
     named = re.findall(r'(?:href|src)="([^"]+)"', page)
     named += re.findall(r'(?:loaded|import)\("([^"]+)"', page)
-    assert len(named) == 14
+    assert len(named) == 15
     assert all((folder / name).is_file() for name in named)
     assert not re.findall(r"https?://(?!localhost)\w", page)  # of elsewhere nothing is loaded
     assert named.index("look.css") < named.index("page.css") < named.index("app.css")
