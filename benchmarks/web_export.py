@@ -6,7 +6,7 @@ made in Python, how far the vectors are off. Files: the same images from their f
 filtered by the browser: how many of the ten nearest are those that Python finds in whole vectors.
 First result: from the start of the navigation to results on the page for a picture that is asked
 for at once, the least of five; cold with an empty profile, warm on the second visit. Speed: the two
-networks in turns on one page, milliseconds an image; on a shared machine the least is the steadiest.
+networks in turns on one page, milliseconds an image; the least is the steadiest.
 Run in the folder of a study:
     python -m benchmarks.web_export --network emblems-48 --runtime node_modules/onnxruntime-web/dist
 """
