@@ -5,7 +5,7 @@
 
 const PRECISION_BITS = 22; // of a weight
 const HALF = 1 << (PRECISION_BITS - 1);
-const GAP = 3; // a picture stays at least so many times larger than what Lanczos makes of it
+const GAP = 6; // a picture stays at least so many times larger than what Lanczos makes of it
 
 /** `sizePx` x `sizePx` pixels, red, green, blue, of an ImageData, whose alpha is not looked at. */
 function squareView(picture, sizePx) {

@@ -118,19 +118,19 @@ def test_the_view_is_pillows_to_the_byte(page: Page, width: int, height: int, si
     np.testing.assert_array_equal(view_in_browser(page, pixels, size_px), expected)
 
 
-@pytest.mark.parametrize(("width", "height"), [(640, 480), (603, 401)])
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (903, 701)])
 def test_a_large_picture_is_reduced_as_pillow_would(page: Page, width: int, height: int) -> None:
     pixels = soft(width, height)
     image, short_px = Image.fromarray(pixels), 37
     long_px = round(width * short_px / height)
     left, top = round((long_px - 32) / 2), round((short_px - 32) / 2)
-    resized = image.resize((long_px, short_px), Image.Resampling.LANCZOS, reducing_gap=3)
+    resized = image.resize((long_px, short_px), Image.Resampling.LANCZOS, reducing_gap=6)
     expected = np.array(resized.crop((left, top, left + 32, top + 32))).astype(int)
     view = view_in_browser(page, pixels, 32).astype(int)
     assert np.abs(view - expected).max() <= 1
     off = np.abs(view - square_view(image, 32))  # which reduces nothing
-    assert off.max() <= 4
-    assert off.mean() < 1
+    assert off.max() <= 3
+    assert off.mean() < 0.5
 
 
 @pytest.mark.parametrize(("width", "height"), [(90, 250), (400, 60), (60, 400)])
