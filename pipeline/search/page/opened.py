@@ -19,6 +19,7 @@ from pipeline.paths import DatasetPaths
 from pipeline.search.databases import Database, VectorDatabase, open_database
 from pipeline.search.index import INDEXES, index_home, index_names, require_card
 from pipeline.search.search import (
+    TEACHER,
     NamedNetwork,
     embed_view,
     leading_network,
@@ -28,6 +29,7 @@ from pipeline.search.search import (
 from pipeline.search.upkeep import hold_index, open_index
 from pipeline.search.vector_index import CARD, VectorIndexCard, is_vector_index, read_card
 from pipeline.teachers import teacher_card
+from pipeline.teachers.stored_vectors import KIND as STORED
 
 INDEX = "index "  # what the name of a database begins with that is no study's
 MAX_OPEN = 32  # databases, and networks, those replaced on disk since included
@@ -94,7 +96,7 @@ class Opened:
 
     def networks(self, place: Place) -> dict[str, NamedNetwork]:
         """The trained networks that a database can be searched with, a teacher last; those whose
-        champion is damaged are left out.
+        champion is damaged are left out, and teachers of which only vectors are known.
 
         Of vectors these are all of a data set whose teacher has embedded them, or the student that
         has; where nobody knows, all whose embeddings are as long.
@@ -104,7 +106,7 @@ class Opened:
             for key in networks_of(self.params, dataset):
                 with suppress(ValueError):
                     named = leading_network(key, dataset)
-                    if named.path.exists() and _fits(place.card, named):
+                    if named.path.exists() and _embeds(named) and _fits(place.card, named):
                         found.setdefault(key, named)
         return found
 
@@ -123,6 +125,13 @@ class Opened:
         named = known[key]
         changed_ns = named.path.stat().st_mtime_ns
         return named, self._network(named, self.params.threads, changed_ns)
+
+
+def _embeds(named: NamedNetwork) -> bool:
+    """Whether a network can embed pictures; of a damaged one, what opens it says what is wrong."""
+    with suppress(ValueError):
+        return named.key != TEACHER or teacher_card(named.path)["kind"] != STORED
+    return True
 
 
 def _fits(card: VectorIndexCard | None, named: NamedNetwork) -> bool:

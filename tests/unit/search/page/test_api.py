@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from safetensors.numpy import save_file
 
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import write_vectors
@@ -282,3 +283,15 @@ def test_the_answer_is_that_of_the_command_line(
         picture = Image.open(BytesIO(pictures[0])).convert("RGB")
         hits = [asdict(hit) for hit in search_picture(picture, encoder, database, 10).hits]
     assert client.post(STUDENTS, content=pictures[0]).json()["answers"][0]["hits"] == hits
+
+
+def test_a_teacher_of_stored_vectors_is_offered_to_nobody(client: TestClient) -> None:
+    card = {"kind": "vectors", "dim": 16, "images": 60, "size_px": 32, "view": "cropped"}
+    rows = {"vectors": np.zeros((60, 16), np.float32)}
+    save_file(rows, DatasetPaths("emblems").teacher, metadata={"card": json.dumps(card)})
+    assert client.get("/databases").json()[0]["networks"] == [STUDENT]
+    DatasetPaths("emblems").teacher.write_bytes(b"broken")
+    assert client.get("/databases").json()[0]["networks"] == [STUDENT, "teacher"]
+    got = client.post("/embed?network=teacher", content=b"")
+    assert got.status_code == 409
+    assert "is no teacher of this program" in got.json()["error"]
