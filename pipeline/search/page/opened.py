@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
+import faiss
 from fastapi import HTTPException
 from PIL import Image
 
@@ -87,6 +88,8 @@ class Opened:
     @contextmanager
     def database(self, place: Place) -> Iterator[Database | VectorDatabase]:
         """Raises ValueError for a database that cannot be opened."""
+        # Of this thread. A single query is not shared among threads, but wakes and awaits them.
+        faiss.omp_set_num_threads(self.params.threads)
         if place.card is None or place.card.kind != "qdrant":
             yield self._database(place)
             return

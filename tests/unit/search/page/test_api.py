@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import faiss
 import httpx
 import jsonschema
 import numpy as np
@@ -20,7 +21,7 @@ from pipeline.embedding.shards import vectors_digest
 from pipeline.library import open_encoder
 from pipeline.models.query_encoder import square_view
 from pipeline.paths import DatasetPaths
-from pipeline.search.page import bodies, turns
+from pipeline.search.page import bodies, service, turns
 from pipeline.search.page.server import create_app
 from pipeline.search.page.service import SearchService
 from pipeline.search.search import search_picture
@@ -295,3 +296,18 @@ def test_a_teacher_of_stored_vectors_is_offered_to_nobody(client: TestClient) ->
     got = client.post("/embed?network=teacher", content=b"")
     assert got.status_code == 409
     assert "is no teacher of this program" in got.json()["error"]
+
+
+def test_a_query_wakes_no_threads_that_params_do_not_give(
+    client: TestClient, searches: SearchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def search(*given: Any) -> Any:
+        seen.append(faiss.omp_get_max_threads())
+        return search_picture(*given)
+
+    monkeypatch.setattr(service, "search_picture", search)
+    content = searches.picture("emblems", 4)
+    assert [client.post("/search", content=content).status_code for _ in range(3)] == [200] * 3
+    assert seen == [searches.opened.params.threads] * 3 == [1] * 3
