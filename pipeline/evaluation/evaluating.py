@@ -107,7 +107,7 @@ def _calibrate(
     assert own.network is not None, "it is a student's"
     network_px = own.network, own.card.size_px
     calibration = calibrate_network(cell.pack, share, network_px, opened, cell.device)
-    content = None if calibration is None else calibration.content()
+    content = {} if calibration is None else calibration.content()
     write_json(DatasetPaths(cell.dataset).calibration(cell.student), content)
     if calibration is None:
         return {}

@@ -45,8 +45,8 @@ def describe_network(params: Params, named: NamedNetwork, network: TorchEncoder)
     if not cell.exists():
         raise ValueError(f"{named.key} is not evaluated yet ({cell}): run `l2s study`")
     if _are_of(named, paths):
-        found = paths.calibration(named.key)
-        rows, calibration = read_json(cell), read_json(found) if found.exists() else None
+        rows, found = read_json(cell), paths.calibration(named.key)
+        calibration = read_json(found) if found.exists() else None  # empty: no image validates
     else:
         rows, calibration = _evaluate(params, named, network, paths)
     role = "asymmetric" if "asymmetric" in rows else TEACHER

@@ -61,7 +61,7 @@ def own_threshold(named: NamedNetwork, score: float | None) -> float | None:
     trained, champion = paths.student(named.key), named.champion
     if champion and not (trained.exists() and known_md5(trained) == champion.md5):
         return None
-    if (found := _read(paths.calibration(named.key))) is None:
+    if not (found := _read(paths.calibration(named.key))):  # empty: no image validates
         return None
     return float(np.interp(score, found["teacher"], found["student"]))
 

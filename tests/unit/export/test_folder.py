@@ -20,7 +20,9 @@ from pipeline.config.params import load_params
 from pipeline.export import folder
 from pipeline.export.folder import default_target, export_network, write_database
 from pipeline.export.parity import LARGEST_DIFFERENCE, embedding_parity
+from pipeline.files import write_json
 from pipeline.models.query_encoder import DECODE_MARGIN, QueryEncoder, least_decoded_px, square_view
+from pipeline.paths import DatasetPaths
 from pipeline.search.databases import open_study_database
 from pipeline.search.search import NamedNetwork, open_for_export
 from pipeline.tracking.served_package import load_served_model
@@ -86,6 +88,19 @@ def test_parity_by_hand() -> None:
     assert (parity["ties"], parity["other_first_hits"]) == (1, 0)
     broken = np.full_like(reference, np.nan)
     assert embedding_parity(reference, broken, database, own_row)["largest_difference"] == np.inf
+
+
+def test_a_student_that_no_image_validates_is_exported_without_calibration(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(made, study)
+    monkeypatch.chdir(study)
+    write_json(DatasetPaths("emblems").calibration(STUDENT), {})  # as the evaluation leaves it
+    params = load_params()
+    export_network(open_for_export(lambda *_: params, STUDENT, None), tmp_path / "x")
+    assert (tmp_path / "x/encoder.onnx").exists()
+    assert not (tmp_path / "x/calibration.json").exists()
 
 
 @pytest.mark.parametrize("off_by", [2 * LARGEST_DIFFERENCE, np.nan])
