@@ -115,6 +115,11 @@ def with_latencies(paths: DatasetPaths, rows: Sequence[Row]) -> list[dict[str, A
     return [{**row, **found.get(network_of(paths, row), dict.fromkeys(COLUMNS))} for row in rows]
 
 
+def without_latencies(row: Row) -> dict[str, Any]:
+    """The row without `COLUMNS`."""
+    return {column: value for column, value in row.items() if column not in COLUMNS}
+
+
 def latency_note(paths: DatasetPaths, rows: Sequence[Row]) -> str:
     """How the latencies of the rows were measured, and why they, or those of some, are missing."""
     run = read_latencies(paths)

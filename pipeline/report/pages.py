@@ -37,7 +37,8 @@ def write_study_page(params: Params) -> None:
         if all(DatasetPaths(name).report_part(cell).exists() for cell in params.cells_of(name)):
             part = _part(params, name)
             parts[name] = part | {"rows": with_latencies(DatasetPaths(name), part["rows"])}
-    write_text(STUDY_PAGE, _page(params, parts))
+    if parts:
+        write_text(STUDY_PAGE, _page(params, parts))
 
 
 def _part(params: Params, name: str) -> dict[str, Any]:

@@ -59,12 +59,17 @@ def write_image_index(
     lists of an inverted file, 128 at most, at vectors of one byte for four numbers. threads: with
     one, equal vectors give equal files. Raises ValueError for ivfpq on fewer than 256 vectors.
     """
-    faiss.omp_set_num_threads(threads)
+    use_threads(threads)
     structure = empty_structure(vectors, kind)
     index = faiss.IndexIDMap(structure)  # IndexIDMap2 builds a table of all ids when it is opened
     index.add_with_ids(vectors, ids)
     with replacing(path) as temporary:
         faiss.write_index(index, str(temporary))
+
+
+def use_threads(threads: int) -> None:
+    """Of FAISS, in what this thread does from now on."""
+    faiss.omp_set_num_threads(threads)
 
 
 def empty_structure(vectors: Float[np.ndarray, "database dim"], kind: IndexKind) -> Any:

@@ -95,9 +95,9 @@ def test_every_row_has_the_cost_of_its_training(
     teacher = ("teacher", "teacher")
     assert costs[teacher] == pytest.approx(3 * gmacs[teacher] * table["views"].sum())
     assert {costs[row["network"], row["role"]] for row in rows if row["role"] == "naive"} == {None}
-    assert (PATHS.results / "tradeoff_train_gmacs.svg").read_text().count("GMACs of the training")
+    assert (PATHS.results / "tradeoff_train_gmacs.svg").read_text().count("MACs of the training")
     page = (study / "report/index.html").read_text(encoding="utf-8")
-    assert page.count("GMACs of the training, log scale") == 2
+    assert page.count("MACs of the training, log scale") == 2
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{study}/mlflow.db")
     timed = with_training_seconds(PATHS, rows)
     for row in timed:

@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
-import faiss
 from fastapi import HTTPException
 from PIL import Image
 
@@ -18,7 +17,7 @@ from pipeline.models.encoders import Encoder
 from pipeline.models.query_encoder import square_view
 from pipeline.paths import DatasetPaths
 from pipeline.search.databases import Database, VectorDatabase, open_database
-from pipeline.search.index import INDEXES, index_home, index_names, require_card
+from pipeline.search.index import INDEXES, index_home, index_names, require_card, use_threads
 from pipeline.search.search import (
     TEACHER,
     NamedNetwork,
@@ -89,7 +88,7 @@ class Opened:
     def database(self, place: Place) -> Iterator[Database | VectorDatabase]:
         """Raises ValueError for a database that cannot be opened."""
         # Of this thread. A single query is not shared among threads, but wakes and awaits them.
-        faiss.omp_set_num_threads(self.params.threads)
+        use_threads(self.params.threads)
         if place.card is None or place.card.kind != "qdrant":
             yield self._database(place)
             return

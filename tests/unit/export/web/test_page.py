@@ -178,7 +178,7 @@ def choose(page: Page, file: Path, picture: Image.Image | bytes) -> str:
     else:
         picture.save(file, exif=picture.getexif())
     page.value("say('')")
-    page.choose_file("#file", file)
+    page.choose_files("#file", file)
     return str(page.wait_for(f"!['', 'Searching …'].includes({TOLD}) && {TOLD}"))
 
 

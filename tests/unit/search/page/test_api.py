@@ -15,10 +15,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from safetensors.numpy import save_file
 
+from pipeline import open_encoder
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import write_vectors
 from pipeline.embedding.shards import vectors_digest
-from pipeline.library import open_encoder
 from pipeline.models.query_encoder import square_view
 from pipeline.paths import DatasetPaths
 from pipeline.search.page import bodies, service, turns
