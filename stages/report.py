@@ -20,7 +20,7 @@ def report(name: str) -> None:
     """Beside the outputs of the stage it writes report/index.html, the page of the whole study."""
     params, paths = load_params(), DatasetPaths(name)
     part = write_page(params, name)
-    write_study_page(params)
+    write_study_page(params, {name: part})
     metrics: dict[str, Any] = {}
     for row in part["rows"]:
         if row["role"] in HEADLINES:

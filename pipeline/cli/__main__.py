@@ -160,7 +160,7 @@ def latency(dataset: OneStudy = None) -> None:
         for paths in map(DatasetPaths, names):
             measure_latencies(paths, read_rows(paths, params.cells_of(paths.dataset)), encoder, run)
         _show_tradeoffs(params, names, write=True)
-        write_study_page(params)
+        write_study_page(params, {})
         for paths in map(DatasetPaths, names):
             record_latencies(paths, read_rows(paths, params.cells_of(paths.dataset)), COLUMNS)
 

@@ -28,14 +28,16 @@ def write_page(params: Params, name: str) -> dict[str, Any]:
     return part
 
 
-def write_study_page(params: Params) -> None:
+def write_study_page(params: Params, known: Mapping[str, dict[str, Any]]) -> None:
     """Write report/index.html, the page of all active data sets that have results, with the times
     of queries where `l2s latency` has measured them. It is no output of a stage.
+
+    known: what `write_page` gave for data sets, which is not computed again.
     """
     parts = {}
     for name in params.datasets:
         if all(DatasetPaths(name).report_part(cell).exists() for cell in params.cells_of(name)):
-            part = _part(params, name)
+            part = known[name] if name in known else _part(params, name)
             parts[name] = part | {"rows": with_latencies(DatasetPaths(name), part["rows"])}
     if parts:
         write_text(STUDY_PAGE, _page(params, parts))
