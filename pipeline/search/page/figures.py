@@ -1,13 +1,12 @@
 """What is known of a network from the evaluation of its study, without PyTorch: cost, threshold."""
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.files import known_md5
+from pipeline.files import known_md5, read_json
 from pipeline.paths import DatasetPaths
 from pipeline.search.databases import Database
 from pipeline.search.search import TEACHER, NamedNetwork
@@ -66,10 +65,10 @@ def own_threshold(named: NamedNetwork, score: float | None) -> float | None:
     return float(np.interp(score, found["teacher"], found["student"]))
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> dict[str, Any] | None:
     """The JSON of a file; None where there is none, as before an evaluation, or a damaged one: what
     is told beside a result must not disable it.
     """
     with suppress(OSError, ValueError):
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     return None
