@@ -21,10 +21,8 @@ def embedding_parity(
     `other_first_hits` are not.
     """
     rows = np.arange(len(reference))
-    similarity = reference @ database.T
-    other_similarity = other @ database.T
-    for scores in (similarity, other_similarity):
-        scores[rows, own_row] = -np.inf
+    similarity = similarities_to_others(reference, database, own_row)
+    other_similarity = similarities_to_others(other, database, own_row)
     first, other_first = similarity.argmax(1), other_similarity.argmax(1)
     behind = similarity[rows, first] - similarity[rows, other_first]
     differs = first != other_first
@@ -36,3 +34,14 @@ def embedding_parity(
         "ties": int((differs & (behind <= TIE)).sum()),
         "other_first_hits": int((differs & (behind > TIE)).sum()),
     }
+
+
+def similarities_to_others(
+    queries: Float[np.ndarray, "query dim"],
+    database: Float[np.ndarray, "database dim"],
+    own_row: Int[np.ndarray, " query"],
+) -> Float[np.ndarray, "query database"]:
+    """Inner products, that of a query and its own row being minus infinity."""
+    similarity = queries @ database.T
+    similarity[np.arange(len(queries)), own_row] = -np.inf
+    return similarity

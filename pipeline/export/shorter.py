@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Int8
 
+from pipeline.export.parity import similarities_to_others
+
 DIVISORS = (1, 2, 4, 8)  # of the numbers of a vector
 NEAREST = 10
 LEAST_DIM = 4
@@ -82,7 +84,7 @@ def best_similarities(
     own_row: Int[np.ndarray, " query"],
 ) -> Float[np.ndarray, " query"]:
     """The similarity of each query's best result, its own row left out."""
-    return _similarities(queries, database, own_row).max(axis=1)
+    return similarities_to_others(queries, database, own_row).max(axis=1)
 
 
 def _dims(dim: int) -> Iterator[int]:
@@ -101,17 +103,6 @@ def _nearest(
     own_row: Int[np.ndarray, " query"],
 ) -> Int[np.ndarray, "query rank"]:
     """The ten nearest rows of each query, or all others, in no order."""
-    similarity = _similarities(queries, database, own_row)
+    similarity = similarities_to_others(queries, database, own_row)
     count = min(NEAREST, len(database) - 1)
     return np.argpartition(-similarity, count - 1, axis=1)[:, :count]
-
-
-def _similarities(
-    queries: Float[np.ndarray, "query dim"],
-    database: Float[np.ndarray, "database dim"],
-    own_row: Int[np.ndarray, " query"],
-) -> Float[np.ndarray, "query database"]:
-    """Inner products, that of a query and its own row being minus infinity."""
-    similarity = queries @ database.T
-    similarity[np.arange(len(queries)), own_row] = -np.inf
-    return similarity
