@@ -1,11 +1,13 @@
 """How the projection of a student begins: fitted to its teacher, where it need not be learned."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -13,13 +15,14 @@ from pipeline.config.recipes import DistillationRecipe
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.agreement import Search, measure_agreement
 from pipeline.models.embedder import Embedder
+from pipeline.training.centroids import cluster_centroids
 from pipeline.training.job import TrainingJob
 from pipeline.training.trainings import TrainingData
 
 FITTED = 5000  # training images, at most, that a projection is fitted to
-# Shares of the mean diagonal of X'X, of which the one is taken that does best on left-out images.
-RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-CHOSEN_ON = 1000  # of these images
+RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the mean diagonal of X'X
+CLUSTERS, FOLDS = 20, 5  # of the teacher's vectors; a fold leaves out every fifth cluster
+CHOSEN_ON = 1000  # images, at most, whose searches choose
 
 
 def fitted_projection(
@@ -59,37 +62,61 @@ def fit_projection(
     features: Float[Tensor, "image feature"],
     targets: Float[Tensor, "image dim"],
 ) -> None:
-    """Set the projection to the ridge regression of the vectors on pooled features, in float64.
+    """Set the projection to a ridge regression of the vectors on pooled features, in float64.
 
-    W = (X'X + r I)^-1 X'Y for centred rows, where a random projection would have to be learned
-    first. r is the mean of the diagonal of X'X times the one of `RIDGES` by which images that are
-    left out of the fit find most of what their vectors find, by rank-biased overlap; left out, an
-    image is given y_i - (y_i - f_i) / (1 - h_i), f_i being the fit and h_i its leverage.
+    W = P + (X'X + r I)^-1 X'(Y - XP) for centred rows, where a random projection would have to be
+    learned first. It shrinks towards P: nothing, or the features as they are, where they have the
+    teacher's dimension: a student that is the teacher's own network knows of other classes what
+    few images cannot teach it. P, and r of `RIDGES`, are those whose fits find most of what the
+    vectors find, by rank-biased overlap, for images of clusters that they have not seen: what is
+    searched for later is of other classes, and an image's neighbours would tell too much of it.
 
-    Source: Allen, The Relationship between Variable Selection and Data Augmentation and a Method
-    for Prediction (1974): the closed form of leaving one out.
+    Raises ValueError where the vectors form one cluster.
     """
     x, y = features.double(), targets.double()
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    gram = (x - mean_x).T @ (x - mean_x)
-    scales, axes = torch.linalg.eigh(gram)
-    turned, wanted = (x - mean_x) @ axes, y - mean_y
-    towards = turned.T @ wanted
-
-    def left_out(ridge: float) -> Float[Tensor, "image dim"]:
-        damped = scales.clamp(min=0) + ridge * gram.diagonal().mean()
-        leverage = (turned.square() / damped).sum(1) + 1 / len(x)
-        rest = (wanted - turned / damped @ towards) / (1 - leverage).clamp(min=1e-9)[:, None]
-        return normalize(y - rest)[:CHOSEN_ON]
-
-    searches = {str(ridge): Search(left_out(ridge)) for ridge in RIDGES}
-    found = measure_agreement(searches, normalize(y))
-    best = max(RIDGES, key=lambda ridge: found[str(ridge)]["rbo"].mean())
-    damped = scales.clamp(min=0) + best * gram.diagonal().mean()
-    weight = (axes / damped @ towards).T
+    folds = _folds(targets)
+    priors = (0.0, 1.0) if x.shape[1] == y.shape[1] else (0.0,)
+    left_out = {(p, r): torch.empty_like(y) for p in priors for r in RIDGES}
+    for fold in folds.unique():
+        out = folds == fold
+        for chosen, (weight, bias) in _regressions(x[~out], y[~out], priors):
+            left_out[chosen][out] = x[out] @ weight + bias
+    shown = slice(None, None, math.ceil(len(x) / CHOSEN_ON))
+    searches = {str(key): Search(normalize(rows[shown])) for key, rows in left_out.items()}
+    found = measure_agreement(searches, normalize(y[shown]))
+    best = max(left_out, key=lambda key: found[str(key)]["rbo"].mean())
+    weight, bias = dict(_regressions(x, y, priors))[best]
     assert isinstance(network.projection, nn.Linear), (
         "a student that does not start from its teacher has one"
     )
     with torch.no_grad():
-        network.projection.weight.copy_(weight)
-        network.projection.bias.copy_(mean_y - weight @ mean_x)
+        network.projection.weight.copy_(weight.T)
+        network.projection.bias.copy_(bias)
+
+
+def _folds(targets: Float[Tensor, "image dim"]) -> Int[Tensor, " image"]:
+    """The fold that leaves each image out: images of a cluster are left out together."""
+    centroids = cluster_centroids(targets, min(CLUSTERS, len(targets)), seed=0)
+    clusters = (targets @ centroids.mT).argmax(1).unique(return_inverse=True)[1]
+    if not clusters.any():
+        raise ValueError(
+            "distillation.projection = fitted: the teacher's vectors of the training images "
+            "form one cluster, from which nothing can be left out; take random"
+        )
+    return clusters % FOLDS
+
+
+def _regressions(
+    x: Float[Tensor, "image feature"], y: Float[Tensor, "image dim"], priors: Iterable[float]
+) -> Iterator[tuple[tuple[float, float], tuple[Tensor, Tensor]]]:
+    """Weight and bias of the regression for each prior, a share of the identity, and ridge."""
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    gram = (x - mean_x).T @ (x - mean_x)
+    scales, axes = torch.linalg.eigh(gram)
+    towards = axes.T @ ((x - mean_x).T @ (y - mean_y))
+    for prior, ridge in product(priors, RIDGES):
+        added = ridge * gram.diagonal().mean()
+        # (G + rI)^-1 (X'Y + r P) is P + (G + rI)^-1 X'(Y - XP).
+        wanted = towards + added * prior * axes.T if prior else towards
+        weight = axes @ (wanted / (scales.clamp(min=0) + added)[:, None])
+        yield (prior, ridge), (weight, mean_y - mean_x @ weight)

@@ -1,5 +1,6 @@
 """A student's own projection begins random, or fitted to the teacher's vectors."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,16 @@ from torch.nn.functional import normalize
 from pipeline.config.params import load_params
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.agreement import Search, measure_agreement
+from pipeline.training.centroids import cluster_centroids
 from pipeline.training.job import TrainingJob
 from pipeline.training.process_group import ALONE
-from pipeline.training.projections import RIDGES, fit_projection, fitted_projection
+from pipeline.training.projections import (
+    CLUSTERS,
+    FOLDS,
+    RIDGES,
+    fit_projection,
+    fitted_projection,
+)
 from pipeline.training.trainings import TrainingData
 from tests.made_params import edited_params
 from tests.made_training import CPU, made_pack, tiny_embedder
@@ -52,38 +60,60 @@ def test_a_projection_is_fitted_where_the_recipe_says_so_and_it_is_not_the_teach
     assert after > 0.9 > before
 
 
-def ridge_of(x: Tensor, y: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the regression, its penalty being a share of the mean diagonal of X'X."""
+def ridge_of(x: Tensor, y: Tensor, prior: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the regression that shrinks towards `prior`."""
     xc, yc = x - x.mean(0), y - y.mean(0)
     gram = xc.T @ xc
-    weight = torch.linalg.inv(gram + ridge * torch.eye(len(gram), dtype=torch.float64)) @ xc.T @ yc
+    penalty = ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+    weight = prior + torch.linalg.inv(gram + penalty) @ xc.T @ (yc - xc @ prior)
     return weight, y.mean(0) - x.mean(0) @ weight
 
 
-@pytest.mark.parametrize(("noise", "chosen"), [(2.0, 0.01), (8.0, 1.0)])
-def test_the_projection_is_the_ridge_regression_that_does_best_on_left_out_images(
-    noise: float, chosen: float
+@pytest.mark.parametrize(
+    ("dim", "noise", "chosen"),
+    [
+        (8, 0.1, (0.0, 0.01)),  # another dimension
+        (8, 1.0, (0.0, 0.1)),  # features that say little of the vectors: a close fit finds less
+        (16, 0.1, (0.0, 0.01)),  # the same dimension, but other axes
+        (16, 0.0, (1.0, 30.0)),  # the teacher's own features, disturbed: shrunk towards them
+    ],
+)
+def test_the_projection_is_the_regression_that_finds_most_in_clusters_it_has_not_seen(
+    dim: int, noise: float, chosen: tuple[float, float]
 ) -> None:
-    """Where features say little of the vectors, a fit that follows them closely finds less."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(24, 16, generator=generator).double()
-    y = x @ torch.randn(16, 8, generator=generator).double() + 2
-    y = normalize(y + noise * torch.randn(y.shape, generator=generator))
-    unit = ((x - x.mean(0)).T @ (x - x.mean(0))).diagonal().mean()
+    centres = 3 * torch.randn(8, 16, generator=generator)
+    spread = torch.randn(40, 16, generator=generator)
+    x = normalize(centres.repeat_interleave(5, 0) + spread).double()
+    y = x + 0.1 * torch.randn(x.shape, generator=generator)
+    if noise:
+        y = x @ torch.randn(16, dim, generator=generator).double()
+        y += noise * torch.randn(y.shape, generator=generator)
+    y = normalize(y)
+    centroids = cluster_centroids(y, CLUSTERS, 0)
+    clusters = (y @ centroids.T).argmax(1).tolist()
+    folds = [sorted(set(clusters)).index(cluster) % FOLDS for cluster in clusters]
     scores = {}
-    for ridge in RIDGES:  # the plain loop: as many fits as images
-        left_out = []
-        for row in range(len(x)):
-            others = [other for other in range(len(x)) if other != row]
-            weight, bias = ridge_of(x[others], y[others], ridge * unit)
-            left_out.append(x[row] @ weight + bias)
-        search = Search(normalize(torch.stack(left_out)))
-        scores[ridge] = measure_agreement({"it": search}, y)["it"]["rbo"].mean()
+    for prior, ridge in product((0.0, 1.0) if dim == 16 else (0.0,), RIDGES):
+        left_out = torch.empty_like(y)
+        for row in range(len(x)):  # the plain loop: as many fits as images
+            others = [other for other in range(len(x)) if folds[other] != folds[row]]
+            weight, bias = ridge_of(
+                x[others], y[others], prior * torch.eye(16, dim).double(), ridge
+            )
+            left_out[row] = x[row] @ weight + bias
+        search = Search(normalize(left_out))
+        scores[prior, ridge] = measure_agreement({"it": search}, y)["it"]["rbo"].mean()
     best = max(scores, key=scores.__getitem__)
     assert best == chosen
-    network = tiny_embedder(seed=3)
-    fit_projection(network, x.float(), y.float())
+    network = tiny_embedder(seed=3, dim=dim)
+    fit_projection(network, x, y)
     assert isinstance(network.projection, torch.nn.Linear)
-    weight, bias = ridge_of(x, y, best * unit)
+    weight, bias = ridge_of(x, y, best[0] * torch.eye(16, dim).double(), best[1])
     torch.testing.assert_close(network.projection.weight.double(), weight.T, rtol=0, atol=1e-5)
     torch.testing.assert_close(network.projection.bias.double(), bias, rtol=0, atol=1e-5)
+
+
+def test_vectors_of_one_cluster_cannot_be_fitted_to() -> None:
+    with pytest.raises(ValueError, match="form one cluster"):
+        fit_projection(tiny_embedder(seed=3), torch.randn(4, 16), torch.ones(4, 8))
