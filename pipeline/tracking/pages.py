@@ -12,19 +12,44 @@ VIEW_TAG = "mlflow.sharedViewState.current"
 COMPARED = ("map", "recall_at_1", "overlap_at_10", "gmacs")
 COLUMNS = [f"metrics.`{name}`" for name in (*COMPARED, "latency_ms")]
 COLUMNS += ["tags.`role`", "tags.`query_px`"]
+SECTION = "accuracy for cost"  # of the same page's charts: x and y of each
+CHARTS = (("gmacs", "map"), ("gmacs", "recall_at_1"), ("gmacs", "overlap_at_10"))
 STATE = {
     "searchFilter": "tags.current = 'yes' and tags.dvc_stage LIKE 'evaluate@%'",
     "orderByKey": COLUMNS[0],
     "orderByAsc": False,
     "selectedColumns": COLUMNS,
     "columnOrder": COLUMNS,
+    "runsHiddenMode": "SHOWALL",
+    "compareRunCharts": [
+        {
+            "type": "SCATTER",
+            "uuid": f"{x}-{y}",
+            "metricSectionId": SECTION,
+            "deleted": False,
+            "isGenerated": False,
+            "xaxis": {"key": x, "type": "METRIC"},
+            "yaxis": {"key": y, "type": "METRIC"},
+            "runsCountToCompare": 100,
+        }
+        for x, y in CHARTS
+    ],
+    "compareRunSections": [
+        {
+            "uuid": SECTION,
+            "name": SECTION,
+            "display": True,
+            "isReordered": False,
+            "deleted": False,
+            "isGenerated": False,
+        }
+    ],
 }
 NOTE_TAG = "mlflow.note.content"  # the experiment's description, in Markdown
 NOTE = """\
 The runs `evaluate@...` are the rows of the tables below, the others trainings with a checkpoint an
-epoch. To compare rows: search `tags.role = 'asymmetric' and tags.current = 'yes'`, choose them,
-press *Compare*, and take a scatter plot of `map` against `gmacs`. The page of the study is
-`report/index.html` in its workspace.
+epoch. The view *current results* has a row for each, with its accuracy, and charts of accuracy for
+what a query costs. The page of the study is `report/index.html` in its workspace.
 """
 VIEW = json.dumps({"name": "current results", "createdAt": 0, "state": json.dumps(STATE)})
 
@@ -36,8 +61,7 @@ def show_pages(uri: str, experiment_id: str, port: int, say: Callable[[str], Non
     """
     is_served = uri.startswith(("http://", "https://"))
     server = uri.rstrip("/") if is_served else f"http://127.0.0.1:{port}"
-    view = f"workflowType=machine_learning&viewStateShareKey={VIEW_TAG.rpartition('.')[2]}"
-    message = f"MLflow's pages: {server}/#/experiments/{experiment_id}/runs?{view}"
+    message = f"MLflow's pages: {results_address(server, experiment_id)}"
     if is_served:
         say(message)
         return
@@ -54,6 +78,12 @@ def show_pages(uri: str, experiment_id: str, port: int, say: Callable[[str], Non
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     os.execv(command[0], command)  # noqa: S606  (signals then reach MLflow itself)
+
+
+def results_address(server: str, experiment_id: str) -> str:
+    """Where a server of MLflow shows the current results, as charts beside the rows."""
+    view = f"viewStateShareKey={VIEW_TAG.rpartition('.')[2]}&compareRunsMode=CHART"
+    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&{view}"
 
 
 def answers(url: str, patience_s: float = 2) -> bool:
