@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +35,7 @@ from pipeline.embedding.sharded import embed_source
 from pipeline.embedding.shards import Job, ShardEmbedder, prepare_graph
 from pipeline.models.weights import NetworkCard, build_embedder, save_network
 from pipeline.processes import prepare_process
+from pipeline.search.upkeep import build_index
 
 ENGINES = {"local": LocalEngine, "ray": RayEngine}
 SIDE_PX, DIM, WORKERS = 112, 128, 2
@@ -124,44 +126,48 @@ def work_s(home: Path, images: int, sampled: int = 512) -> float:
 
 
 def same(first: Path, second: Path) -> bool:
-    """Whether two folders have the same visible files with the same bytes."""
-    names = [
-        {one.name for one in folder.iterdir() if not one.name.startswith(".")}
+    """Whether two folders have the same visible files with the same bytes; their vectors' own
+    folder, which the card of an index names, may be another.
+    """
+    held = [
+        {
+            one.name: one.read_bytes().replace(folder.name.removesuffix("-index").encode(), b"")
+            for one in folder.iterdir()
+            if not one.name.startswith(".")
+        }
         for folder in (first, second)
     ]
-    return names[0] == names[1] and all(
-        (first / name).read_bytes() == (second / name).read_bytes() for name in names[0]
-    )
+    return held[0] == held[1]
 
 
 def kill_rounds(home: Path, images: int, engine: str, kills: int) -> None:
     """Kill processes of runs that go on where the last one was, and compare."""
     drawn = random.Random(0)  # noqa: S311  # no secret
-    shutil.rmtree(home / "killed", ignore_errors=True)
-    shutil.rmtree(home / "whole", ignore_errors=True)
-    whole = start(home, images, "local", "whole", KILLED_SHARD)
-    assert whole.wait() == 0
-    struck: dict[str, int] = {}
-    for _ in range(kills):
+    for name in ("whole", "killed", "whole-index", "killed-index"):
+        shutil.rmtree(home / name, ignore_errors=True)
+    started_s = time.monotonic()
+    whole = start(home, images, engine, "whole", KILLED_SHARD)
+    told = whole.communicate()[1]
+    assert whole.returncode == 0, told
+    whole_s, shards = time.monotonic() - started_s, len(list((home / "whole").glob("*.parquet")))
+    struck: Counter[str] = Counter()
+    while struck.total() < kills:
         process = start(home, images, engine, "killed", KILLED_SHARD)
-        done = len(list((home / "killed").glob("*.parquet")))
-        # Amid the work, or, now and then, at any moment before.
-        while drawn.random() > 0.02 and process.poll() is None:
-            if len(list((home / "killed").glob("*.parquet"))) > done + 1:
-                break
-            time.sleep(PERIOD_S)
+        time.sleep(drawn.uniform(0.2, 1) * whole_s)
         processes = tree(process)
         if not processes or process.poll() is not None:
+            shutil.rmtree(home / "killed-index", ignore_errors=True)  # to be built once more
             continue
-        target = drawn.choice(processes[-WORKERS:] if drawn.random() < 0.6 else processes)
+        target = drawn.choice(processes[-WORKERS:] if drawn.random() < 0.5 else processes)
         number = drawn.choice([signal.SIGKILL, signal.SIGTERM])
+        done = len(list((home / "killed").glob("*.parquet")))
+        phase = "indexing" if done == shards else f"embedding ({done} of {shards})"
         try:
-            is_coordinator = target.pid == process.pid
+            name = "coordinator" if target.pid == process.pid else Path(target.cmdline()[0]).name
             target.send_signal(number)
         except psutil.NoSuchProcess:
             continue
-        what = f"{'coordinator' if is_coordinator else 'other'} {number.name}"
-        struck[what] = struck.get(what, 0) + 1
+        struck[f"{phase}: {name} {number.name}"] += 1
         process.communicate()
         _, alive = psutil.wait_procs(processes, timeout=20)
         left = [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
@@ -169,15 +175,20 @@ def kill_rounds(home: Path, images: int, engine: str, kills: int) -> None:
     last = start(home, images, engine, "killed", KILLED_SHARD)
     told = last.communicate()[1]
     assert last.returncode == 0, told
-    print(f"{engine}: kills {struck}; same bytes: {same(home / 'whole', home / 'killed')}")
+    is_same = [same(home / f"whole{part}", home / f"killed{part}") for part in ("", "-index")]
+    print(f"{engine}: same vectors {is_same[0]}, same index {is_same[1]}, after kills of")
+    print("\n".join(f"  {count} x {what}" for what, count in sorted(struck.items())), flush=True)
 
 
 def run() -> None:
-    """What `start` starts."""
+    """What `start` starts; runs that are killed build an index too, if there is none."""
     prepare_process()
     home, images, engine, destination, shard = sys.argv[1:]
     job = job_of(Path(home), int(images), destination)
     embed_source(job, engine=ENGINES[engine], workers=WORKERS, shard_images=int(shard))
+    index = Path(home, f"{destination}-index")
+    if int(shard) == KILLED_SHARD and not index.exists():
+        build_index(index, Path(home, destination), "ivfpq")
 
 
 def main() -> None:
