@@ -36,8 +36,11 @@ def export(
         typer.Option(help="ONNX Runtime Web's folder; by default that of node_modules here."),
     ] = None,
     pictures: Annotated[
-        int, typer.Option(help="How many small pictures web/ has at most, of some 2 kB.", min=0)
-    ] = 2000,
+        int | None,
+        typer.Option(
+            help="How many small pictures web/ has at most, of some 2 kB; by default 2000.", min=0
+        ),
+    ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Also an encoder in 8 bits, which --web then takes.")
     ] = False,
@@ -53,15 +56,20 @@ def export(
     with workspace() as study:
         from pipeline.export.folder import default_target, export_network
         from pipeline.export.web.runtime import find_runtime
-        from pipeline.export.web.site import SiteOptions
+        from pipeline.export.web.site import PICTURES, SiteOptions
         from pipeline.search.search import open_for_export
 
         if index is not None and not (with_database or web):
             raise ValueError("--index: names the database of --with-database or --web: give one")
-        if runtime is not None and not web:
-            raise ValueError("--runtime: is what --web takes: give both")
+        for option, value in (("--runtime", runtime), ("--pictures", pictures)):
+            if value is not None and not web:
+                raise ValueError(f"{option}: is what --web takes: give both")
         given = None if runtime is None else study.path(runtime)
-        site = SiteOptions(find_runtime(given, study.here), pictures) if web else None
+        site = (
+            SiteOptions(find_runtime(given, study.here), PICTURES if pictures is None else pictures)
+            if web
+            else None
+        )
         trained = open_for_export(study.params_for, network, dataset, index, newest=newest)
         named = trained.named
         target = study.path(output) if output else default_target(named)

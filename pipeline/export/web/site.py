@@ -27,6 +27,7 @@ FILES = (
 )
 PICTURE_PX = 128  # the longer side
 PICTURE_QUALITY = 75  # of WebP
+PICTURES = 2000  # shown by default, at most
 PACK_BYTES = 1 << 20  # of a file of pictures, which is loaded as one
 
 

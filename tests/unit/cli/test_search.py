@@ -316,6 +316,7 @@ BAD: dict[str, tuple[list[str], str]] = {
         "photos: holds no such files; --web needs ONNX Runtime Web",
     ),
     "runtime without a page": (["export", "--network", STUDENT, "--runtime", "photos"], "--web"),
+    "pictures without a page": (["export", "--network", STUDENT, "--pictures", "9"], "--web"),
     "page of no pictures": (
         ["export", "--network", STUDENT, "--web", "--pictures", "-1"],
         "Invalid value for '--pictures'",
