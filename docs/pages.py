@@ -18,6 +18,7 @@ from mkdocs.utils import get_relative_url
 ROOT = Path(__file__).parents[1]
 HOMES = {"index.md": "README.md", "changes.md": "CHANGELOG.md", "log.md": "LOG.md"}
 WORKER = "https://unpkg.com/iframe-worker/shim"  # what the theme would load; ours stands in for it
+UNNAMED, NAMED = 'role="dialog"', 'role="dialog" aria-label="Search"'  # the theme's search
 NOTEBOOK = "docs/tour.ipynb"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
@@ -50,6 +51,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    output = output.replace(UNNAMED, NAMED)
     return output.replace(WORKER, get_relative_url("file_worker.js", page.url))
 
 
