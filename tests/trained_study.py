@@ -1,4 +1,4 @@
-"""A small study of real trainings that is killed: its start, its weights, its record."""
+"""A small study of real trainings, with trials and two seeds, that is killed: start and record."""
 
 import shutil
 import signal
@@ -11,6 +11,8 @@ from tests.integration.workspace import dvc, environment, make_workspace, set_pa
 from tests.killed_studies import Subject
 
 LONGER = {
+    "seeds": [0, 1],
+    "tuning.trials": 2,
     "datasets.emblems.teacher.optimisation.epochs": 6,
     "datasets.emblems.distillation.optimisation.epochs": 6,
     "students": {
