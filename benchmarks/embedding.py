@@ -172,6 +172,8 @@ def kill_rounds(home: Path, images: int, engine: str, kills: int) -> None:
         _, alive = psutil.wait_procs(processes, timeout=20)
         left = [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
         assert not left, left
+        if done == shards and drawn.random() < 0.5:
+            shutil.rmtree(home / "killed")  # so that as many fall on the embedding
     last = start(home, images, engine, "killed", KILLED_SHARD)
     told = last.communicate()[1]
     assert last.returncode == 0, told
