@@ -6,7 +6,7 @@ they were in. Images are compared with a new listing as Arrow columns, tens of b
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -34,7 +34,8 @@ _ORIGIN = b"origin"
 
 @dataclass(frozen=True)
 class Shard:
-    """Some images that are embedded as one; `digest` is of their ids, sizes and stamps when cut.
+    """Some images that are embedded as one; `digest` is of their ids, sizes and stamps when cut,
+    and another one than that of any earlier shard.
 
     gone: of each image whether its row no longer holds.
     """
@@ -112,20 +113,28 @@ def write_manifest(
                 writer.write_table(pa.Table.from_pylist([asdict(shard)], schema=schema))
 
 
-def cut(tables: Iterable[pa.Table], images: int) -> Iterator[Shard]:
-    """Listed images (`LISTING`) in shards of so many, the last one of what is left."""
+def cut(
+    tables: Iterable[pa.Table], images: int, taken: Collection[str] = frozenset()
+) -> Iterator[Shard]:
+    """Listed images (`LISTING`) in shards of so many, the last one of what is left.
+
+    taken: the digests of earlier shards. Images that were away and are back as they were make a
+    file of their own: the tombstones of the first one stay.
+    """
     waiting = pa.table({})
     for table in tables:
         waiting = pa.concat_tables([waiting, table]) if len(waiting) else table
         while len(waiting) >= images:
-            yield _shard(waiting.slice(0, images))
+            yield _shard(waiting.slice(0, images), taken)
             waiting = waiting.slice(images)
     if len(waiting):
-        yield _shard(waiting)
+        yield _shard(waiting, taken)
 
 
-def _shard(rows: pa.Table) -> Shard:
+def _shard(rows: pa.Table, taken: Collection[str]) -> Shard:
     listed = rows.to_pydict()
     ids, sizes, stamps = listed["id"], listed["bytes"], listed["stamp"]
     digest = hashlib.sha256(json.dumps([ids, sizes, stamps]).encode()).hexdigest()
+    while digest in taken:
+        digest = hashlib.sha256(digest.encode()).hexdigest()
     return Shard(digest, ids, sizes, stamps, [False] * len(ids))

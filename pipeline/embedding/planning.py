@@ -80,7 +80,7 @@ def plan(job: Job, shard_images: int) -> Changes:
         if is_new.any() or gone.any() or moved.any():
             rows = listing.filter(pa.array(is_new))
             shards = _renewed(earlier, known, gone, dropped)
-            later = cut([rows], shard_images)
+            later = cut([rows], shard_images, known.digests)
             write_manifest(destination, (s for part in (shards, later) for s in part), origin)
     deleted = int((known.alive & (known.match < 0)).sum())
     added = len(listing) - int((known.alive & (known.match >= 0)).sum())
@@ -124,7 +124,8 @@ class _Known:
     """The images of a manifest, each with its place in a listing, as columns.
 
     shard: the number of its shard. alive: its row holds. match: its row in the listing, or -1.
-    moved: it is there with another size or stamp. done: of each shard, whether it is embedded.
+    moved: it is there with another size or stamp. digests: of the shards. done: of each shard,
+    whether it is embedded.
     """
 
     def __init__(
@@ -151,7 +152,8 @@ class _Known:
         self.moved: Bool[np.ndarray, " image"] = differs & (self.match >= 0)
         self.resized: Bool[np.ndarray, " image"] = resized & self.moved
         self.stamps = stamps
-        digests = (summary.digest for summary in earlier.summaries())
+        digests = [summary.digest for summary in earlier.summaries()]
+        self.digests = frozenset(digests)
         self.outputs = [output_name(digest, network) for digest in digests]
         self.done = np.array([name in names for name in self.outputs])
 

@@ -202,6 +202,22 @@ def test_an_image_that_comes_back_as_it_was_has_one_row(job: Job) -> None:
     check_equal(job)
 
 
+def test_a_whole_shard_that_was_away_and_is_back_as_it_was_has_its_rows(job: Job) -> None:
+    """As the folder of a day on a disk that was not there: same names, sizes and times."""
+    embed(job)
+    day, away = images_of(job) / "day", images_of(job).with_name("away")
+    day.mkdir()
+    (day / "a.jpg").write_bytes(picture(70))
+    for at in range(3):
+        assert embed(job).changes == Changes(11, 1)
+        check_equal(job)
+        day.rename(away)
+        assert embed(job).changes == Changes(10, 0, 0, 1)
+        check_equal(job)
+        away.rename(day)
+        assert read_vectors(Path(job.destination.address)).card.tombstones == at + 1
+
+
 def test_a_shard_that_was_not_done_is_cut_anew_without_what_has_gone(job: Job) -> None:
     with pytest.raises(StoppedError):
         embed(job, engine=StopsAfterOne)
