@@ -56,10 +56,10 @@ class Progress:
         elapsed_s = self.told_s - self.started_s
         rate = (self.done - self.first) / max(elapsed_s, 1e-9)
         left = self.total - self.done
-        rest = f", {left / rate:.0f} s left" if left and rate else ""
+        rest = f", {time_text(left / rate)} left" if left and rate else ""
         notes = f", {self.notes}" if self.notes else ""
         counts = f"{self.done}/{self.total} {self.unit}, {rate_text(rate, self.unit)}"
-        sys.stderr.write(f"{self.name}: {counts}, {elapsed_s:.0f} s{rest}{notes}\n")
+        sys.stderr.write(f"{self.name}: {counts}, {time_text(elapsed_s)}{rest}{notes}\n")
         sys.stderr.flush()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -74,6 +74,18 @@ def rate_text(rate: float, unit: str) -> str:
     if 0 < rate < 1:
         return f"{1 / rate:.1f} s/{unit}"
     return f"{rate:.1f} {unit}/s"
+
+
+def time_text(seconds: float) -> str:
+    """A time in seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def count_text(count: int, what: str) -> str:
+    """So many of `what`, whose plural has an s more: "1 image", "2 images"."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def track(items: Iterable[Item], name: str, total: int, unit: str = "it") -> Iterator[Item]:

@@ -55,6 +55,7 @@ def embed(
         from pipeline.embedding.ray_engine import RayEngine
         from pipeline.embedding.sharded import embed_source
         from pipeline.embedding.shards import Job
+        from pipeline.progress import count_text
 
         is_cpu = study.device.type == "cpu"
         job = Job(
@@ -74,11 +75,12 @@ def embed(
             workers=workers or (os.cpu_count() or 1 if is_cpu else 1),
             tell=lambda line: typer.echo(line, err=True),
         )
-    typer.echo(f"{report.embedded} images embedded in {report.shards} shards: {to}")
+    embedded = count_text(report.embedded, "image")
+    typer.echo(f"{embedded} embedded in {count_text(report.shards, 'shard')}: {to}")
     if report.unreadable:
         typer.echo(
-            f"warning: {report.unreadable} images cannot be read: they and the reasons stand in "
-            f"{to.rstrip('/')}/unreadable.parquet",
+            f"warning: {count_text(report.unreadable, 'image')} cannot be read: listed, with the "
+            f"reasons, in {to.rstrip('/')}/unreadable.parquet",
             err=True,
         )
 

@@ -14,6 +14,7 @@ from pipeline.datasets.vectors import MANIFEST
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.manifest import Shard, open_manifest, output_name
 from pipeline.embedding.shards import Job, Number, ShardEmbedder, vectors_digest
+from pipeline.progress import count_text
 from pipeline.teachers import teacher_card
 
 
@@ -37,8 +38,8 @@ class GoldenReport:
 
     def __str__(self) -> str:
         return (
-            f"{self.checked} shards checked, {self.passed_over} without an image that is as it "
-            f"was; least cosine {self.least_cosine:.5f}"
+            f"{count_text(self.checked, 'shard')} checked, {self.passed_over} without an image "
+            f"that is as it was; least cosine {self.least_cosine:.5f}"
         )
 
 

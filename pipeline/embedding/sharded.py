@@ -11,7 +11,7 @@ from pipeline.embedding.local import LocalEngine
 from pipeline.embedding.manifest import SHARD_IMAGES, ShardSummary, open_manifest, output_name
 from pipeline.embedding.planning import Changes, plan
 from pipeline.embedding.shards import Job, Sample, ShardReport, peak_bytes, prepare_graph
-from pipeline.progress import Progress
+from pipeline.progress import Progress, count_text, time_text
 
 SAMPLED = 64  # images, for the estimate
 _ROW_BYTES = 96  # of an id and a hash
@@ -54,8 +54,8 @@ def embed_source(
     with job.destination.alone():
         changes = plan(job, shard_images)
         tell(
-            f"{changes.images} images: {changes.added} new, {changes.changed} changed, "
-            f"{changes.deleted} deleted"
+            f"{count_text(changes.images, 'image')}: {changes.added} new, "
+            f"{changes.changed} changed, {changes.deleted} deleted"
         )
         prepare_graph(job)
         names = job.destination.names()
@@ -87,12 +87,14 @@ def estimate(
     read = f", {size_text(read_bytes)} to read" if read_bytes else ""
     number_bytes = 2 if job.number == "float16" else 4
     written = images * (job.dim * number_bytes + _ROW_BYTES)
-    yield f"to embed: {images} images in {len(pending)} shards{read}, {size_text(written)} to write"
+    what = f"{count_text(images, 'image')} in {count_text(len(pending), 'shard')}"
+    yield f"to embed: {what}{read}, {size_text(written)} to write"
+    workers = min(workers, len(pending))
     time_s = images * sample.image_s / workers
     memory = workers * sample.memory_bytes + peak_bytes()
     yield (
         f"estimate: {time_text(time_s)} ({1000 * sample.image_s:.3g} ms an image and worker, "
-        f"{workers} workers), {size_text(memory)} of memory"
+        f"{count_text(workers, 'worker')}), {size_text(memory)} of memory"
     )
 
 
@@ -103,10 +105,3 @@ def size_text(count: float) -> str:
             return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} bytes"
         count /= 1024
     return f"{count:.3g} TiB"
-
-
-def time_text(seconds: float) -> str:
-    """A time in seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

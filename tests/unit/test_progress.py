@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pipeline import progress
-from pipeline.progress import LINE_INTERVAL_S, Progress, rate_text, track
+from pipeline.progress import LINE_INTERVAL_S, Progress, count_text, rate_text, track
 
 
 class Clock:
@@ -51,6 +51,21 @@ def test_work_of_an_earlier_process_counts_as_done_but_not_as_speed(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "training: 80/100 it, 2.0 it/s, 10 s, 10 s left"
     assert lines[-1] == "training: 100/100 it, 2.0 it/s, 20 s"
+
+
+def test_long_times_are_in_minutes_and_hours(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress("embedding", total=10_000_000, unit="image") as shown:
+        clock.now_s += 600
+        shown.advance(60_000)
+    (line, _) = capsys.readouterr().err.splitlines()
+    assert line == "embedding: 60000/10000000 image, 100.0 image/s, 10 min, 27.6 h left"
+
+
+def test_counts_have_their_number() -> None:
+    counts = [count_text(number, "image") for number in range(3)]
+    assert counts == ["0 images", "1 image", "2 images"]
 
 
 def test_notes_are_shown(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,19 +31,19 @@ def embed(*arguments: str) -> Result:
 
 def test_embeds_tells_what_is_unreadable_goes_on_and_checks(folder: Path) -> None:
     (folder / "pictures" / "broken.jpg").write_bytes(b"no picture")
-    given = ("pictures", "--to", "v", "--network", "net.safetensors", "--workers", "1")
+    given = ("pictures", "--to", "v", "--network", "net.safetensors", "--workers", "2")
     result = embed(*given)
     assert result.exit_code == 0, result.output
-    assert "7 images: 7 new, 0 changed, 0 deleted\nto embed: 7 images in 1 shards" in result.stderr
-    assert "\nestimate: " in result.stderr
-    assert result.stdout == "7 images embedded in 1 shards: v\n"
+    assert "7 images: 7 new, 0 changed, 0 deleted\nto embed: 7 images in 1 shard, " in result.stderr
+    assert " ms an image and worker, 1 worker), " in result.stderr
+    assert result.stdout == "7 images embedded in 1 shard: v\n"
     assert result.stderr.endswith(
-        "warning: 1 images cannot be read: they and the reasons stand in v/unreadable.parquet\n"
+        "warning: 1 image cannot be read: listed, with the reasons, in v/unreadable.parquet\n"
     )
     (batch,) = read_vectors(folder / "v").batches()
     assert len(batch.ids) == 6
     write_pictures(folder / "pictures", [6])
-    assert embed(*given).stdout == "1 images embedded in 1 shards: v\n"
+    assert embed(*given).stdout == "1 image embedded in 1 shard: v\n"
     checked = embed(*given, "--check")
     assert checked.stdout.startswith("2 shards checked, 0 without an image that is as it was; ")
 

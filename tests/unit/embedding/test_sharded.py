@@ -100,7 +100,7 @@ def test_holds_the_networks_vectors_and_the_hashes_of_the_files(job: Job) -> Non
     assert (card.dim, card.network, card.tombstones) == (DIM, job.digest(), 0)
     assert told[0] == "10 images: 10 new, 0 changed, 0 deleted"
     assert told[1].startswith("to embed: 10 images in 3 shards, ")
-    assert " workers), " in told[2]
+    assert " ms an image and worker, 1 worker), " in told[2]
     assert not list(folder.glob(".*.part"))
 
 
