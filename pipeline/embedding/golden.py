@@ -59,10 +59,13 @@ def check_golden(job: Job) -> GoldenReport:
     """Embed an image of each shard anew and hold it against its stored vector.
 
     By PyTorch, from the network's file. Raises VectorsError for a cosine under `SAME`: another
-    network, or another preprocessing.
+    network, or another preprocessing; and for a destination without a manifest.
     """
-    opened = ShardEmbedder(job, by_graph=False)
     names = job.destination.names()
+    if MANIFEST not in names:
+        address = job.destination.address
+        raise VectorsError(f"{address}: holds no {MANIFEST}: `l2s embed` did not write it")
+    opened = ShardEmbedder(job, by_graph=False)
     checked = passed_over = 0
     least = 1.0
     with open_manifest(job.destination) as manifest:

@@ -67,6 +67,13 @@ def test_refuses_in_words(folder: Path, arguments: tuple[str, ...], words: str) 
     assert not (folder / "v" / "card.json").exists()
 
 
+def test_there_is_nothing_to_check_where_nothing_was_embedded(folder: Path) -> None:
+    result = embed("pictures", "--to", "v", "--network", "net.safetensors", "--check")
+    assert result.exit_code == 2
+    assert "v: holds no manifest.parquet: `l2s embed` did not write it" in result.stderr
+    assert not (folder / "v").exists()
+
+
 def test_ray_that_is_not_installed_is_told_with_its_command(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
