@@ -162,18 +162,38 @@ def remove(
 def list_indexes(
     folder: Annotated[Path, typer.Argument(help="An index, or where some lie.")] = Path("indexes"),
 ) -> None:
-    """List the indexes in a folder, of pictures and of vectors."""
-    with errors_in_words():
-        from pipeline.search import index as of_pictures
-        from pipeline.search.upkeep import all_indexes, open_index
-        from pipeline.search.vector_index import is_vector_index
+    """List the indexes in a folder, of pictures and of vectors.
 
-        for place in all_indexes(folder):
-            if is_vector_index(place):
-                with open_index(place) as index:
-                    typer.echo(f"{place}  {index.card.kind}  {len(index)} x {index.card.dim}")
-            elif card := of_pictures.read_card(place):
-                typer.echo(f"{place}  pictures of {card.dataset}, {card.kind}  {card.images}")
+    Exit code 0: all can be opened; 1: some cannot, which are named.
+    """
+    with errors_in_words():
+        from pipeline.search.upkeep import all_indexes
+
+        faults = 0
+        for place in (places := all_indexes(folder)):
+            try:
+                typer.echo(f"{place}  {_summary(place)}")
+            except ValueError as fault:
+                typer.echo(f"error: {printable(str(fault))}", err=True)
+                faults += 1
+        if not places:
+            typer.echo(f"no index lies in {folder}", err=True)
+    if faults:
+        raise typer.Exit(1)
+
+
+def _summary(place: Path) -> str:
+    """Kind and size of an index. Raises ValueError for one that cannot be opened."""
+    from pipeline.search import index as of_pictures
+    from pipeline.search.upkeep import open_index
+    from pipeline.search.vector_index import is_vector_index
+
+    if is_vector_index(place):
+        with open_index(place) as index:
+            return f"{index.card.kind}  {len(index)} x {index.card.dim}"
+    if (card := of_pictures.read_card(place)) is None:
+        raise ValueError(f"{place}: has gone")
+    return f"pictures of {card.dataset}, {card.kind}  {card.images}"
 
 
 @app.command()

@@ -11,7 +11,7 @@ from pipeline.datasets.packs import open_pack
 from pipeline.datasets.vectors import MANIFEST, read_vectors
 from pipeline.search.index import INDEXES, index_home, index_names, read_content, require_card
 from pipeline.search.upkeep import index_folders, open_index
-from pipeline.search.vector_index import VectorIndexCard, is_vector_index
+from pipeline.search.vector_index import VectorIndexCard
 
 IN_PLACE = {
     "lancedb": "earlier versions of its table, until LanceDB's optimize() clears them away",
@@ -30,21 +30,39 @@ def find_copies(folder: Path, card: VectorIndexCard, ids: Sequence[str]) -> Iter
         yield f"{folder}: {own}"
     for source in map(Path, card.sources):
         if source.exists():
-            yield from _in_vectors(source, wanted)
+            yield from _searched(f"vectors {source}", _in_vectors(source, wanted))
     known = chain(index_folders(folder.parent), index_folders(INDEXES))
     for place in sorted({one.resolve() for one in known} - {folder.resolve()}):
-        if is_vector_index(place):
-            with open_index(place) as index:
-                held = sum(len(rows.ids) for rows in index.rows(ids))
-            yield from _told(f"index {place}", held, f"`l2s index remove {place} ID`")
+        yield from _searched(f"index {place}", _in_index(place, ids))
     for name in index_names():
-        if not is_vector_index(index_home(name)):
-            images, _ = read_content(index_home(name), require_card(name))
-            held = len(wanted & {*images["name"].to_pylist()})
-            yield from _told(f"index {name} of pictures", held, "index their folder with --rebuild")
+        yield from _searched(f"index {name} of pictures", _in_pictures(name, wanted))
     for pack in sorted(Path("data").glob("*/pack.arrow")):
-        held = len(wanted & {*open_pack(pack).names})
-        yield from _told(f"{pack}, of a study", held, "`l2s study` makes it anew of its images")
+        yield from _searched(f"{pack}, of a study", _in_pack(pack, wanted))
+
+
+def _searched(place: str, lines: Iterator[str]) -> Iterator[str]:
+    """The lines; of a place that is broken that it is: what was removed is removed."""
+    try:
+        yield from lines
+    except ValueError as fault:
+        yield f"{place}: nobody knows: {fault}"
+
+
+def _in_index(place: Path, ids: Sequence[str]) -> Iterator[str]:
+    with open_index(place) as index:
+        held = sum(len(rows.ids) for rows in index.rows(ids))
+    yield from _told(f"index {place}", held, f"`l2s index remove {place} ID`")
+
+
+def _in_pictures(name: str, wanted: frozenset[str]) -> Iterator[str]:
+    images, _ = read_content(index_home(name), require_card(name))
+    held = len(wanted & {*images["name"].to_pylist()})
+    yield from _told(f"index {name} of pictures", held, "index their folder with --rebuild")
+
+
+def _in_pack(pack: Path, wanted: frozenset[str]) -> Iterator[str]:
+    held = len(wanted & {*open_pack(pack).names})
+    yield from _told(f"{pack}, of a study", held, "`l2s study` makes it anew of its images")
 
 
 def _in_vectors(source: Path, wanted: frozenset[str]) -> Iterator[str]:

@@ -282,6 +282,23 @@ def test_removal_says_where_copies_remain(
     assert "holds none of unknown" in l2s("index", "remove", "i", "unknown", code=2)
 
 
+def test_a_broken_index_hides_no_other(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "broken", "c"):
+        build_index(Path("indexes", name), source, "exact")
+    Path("indexes/broken/part-0.vectors").write_bytes(b"")
+    said = l2s("index", "list", code=1)
+    assert "indexes/a  exact  600 x 16\n" in said
+    assert "error: indexes/broken: is damaged: build it anew" in said
+    assert "indexes/c  exact  600 x 16\n" in said
+    assert "no index lies in nowhere" in l2s("index", "list", "nowhere")
+    said = l2s("index", "remove", "indexes/a", IDS[0])
+    assert f"remains  index {tmp_path}/indexes/broken: nobody knows: " in said
+    assert f"remains  index {tmp_path}/indexes/c: 1 (" in said
+
+
 def test_ids_to_remove_may_come_as_a_list(tmp_path: Path, source: Path) -> None:
     build_index(tmp_path / "i", source, "exact")
     command = ["index", "remove", str(tmp_path / "i"), "-"]
