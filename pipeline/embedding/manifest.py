@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
     ]
 )
 _ORIGIN = b"origin"
+FORMAT = 1  # of the manifest; one that does not say is of this one
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,16 @@ class Manifest:
     """
 
     def __init__(self, file: pq.ParquetFile, address: str) -> None:
-        """Raises VectorsError for a file that is no manifest."""
+        """Raises VectorsError for a file that is no manifest, and one of another version."""
         try:
             self.origin: dict[str, Any] = json.loads(file.schema_arrow.metadata[_ORIGIN])
         except (LookupError, TypeError, ValueError) as error:
             raise VectorsError(f"{address}/{MANIFEST}: is no manifest of `l2s embed`") from error
+        if (given := self.origin.get("format", FORMAT)) != FORMAT:
+            raise VectorsError(
+                f"{address}/{MANIFEST}: is of format {given}, and this version reads {FORMAT}: "
+                "embed into a new folder"
+            )
         self.file = file
 
     def __len__(self) -> int:
@@ -105,7 +111,7 @@ def write_manifest(
     destination: Destination, shards: Iterable[Shard], origin: Mapping[str, Any]
 ) -> None:
     """Replace the manifest of a destination by shards, which are taken one at a time."""
-    metadata = {_ORIGIN: json.dumps(origin, sort_keys=True).encode()}
+    metadata = {_ORIGIN: json.dumps({**origin, "format": FORMAT}, sort_keys=True).encode()}
     with destination.replacing(MANIFEST) as temporary:
         schema = SCHEMA.with_metadata(metadata)
         with pq.ParquetWriter(temporary, schema, write_statistics=False) as writer:

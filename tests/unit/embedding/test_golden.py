@@ -16,7 +16,9 @@ from pipeline.cli.__main__ import app
 from pipeline.datasets.vector_batches import VectorBatch, VectorsError
 from pipeline.datasets.vectors import write_vectors
 from pipeline.embedding import shards
+from pipeline.embedding.destination import Destination
 from pipeline.embedding.golden import UncheckableError, check_folder
+from pipeline.embedding.manifest import open_manifest
 from pipeline.embedding.sharded import embed_source
 from pipeline.models.query_encoder import square_view
 from pipeline.search.upkeep import build_index
@@ -84,6 +86,18 @@ def _change_origin(vectors: Path, **changes: object) -> None:
     origin = {key: value for key, value in origin.items() if value is not None}
     kept = table.replace_schema_metadata({b"origin": json.dumps(origin).encode()})
     pq.write_table(kept, vectors / "manifest.parquet", row_group_size=1)
+
+
+def test_a_manifest_to_come_is_refused(vectors: Path) -> None:
+    with open_manifest(Destination(str(vectors))) as manifest:
+        assert manifest.origin["format"] == 1
+    _change_origin(vectors, format=2)
+    said = r"manifest\.parquet: is of format 2, and this version reads 1: embed into a new folder"
+    with pytest.raises(VectorsError, match=said):
+        embed(make_job(vectors.parent))
+    assert build(vectors)[0] == 2
+    _change_origin(vectors, format=None)  # of an earlier version
+    assert embed(make_job(vectors.parent)).embedded == 0
 
 
 UNCHECKED: dict[str, tuple[Callable[[Path], object], str]] = {
