@@ -146,15 +146,16 @@ def remove(
 ) -> None:
     """Take images out of an index, and say where copies of them remain."""
     with errors_in_words():
-        from pipeline.search.copies import find_copies
+        from pipeline.search.copies import contents_of, find_copies
         from pipeline.search.upkeep import remove_vectors
         from pipeline.search.vector_index import read_card
 
         listed = [line.rstrip("\r\n") for line in sys.stdin] if "-" in ids else []
         wanted = list(dict.fromkeys([*(one for one in ids if one != "-"), *filter(None, listed)]))
+        held = contents_of(index, wanted)
         removed = remove_vectors(index, wanted)
         typer.echo(f"{index}: {removed} of {len(wanted)} removed; searches find them no more")
-        for line in find_copies(index, read_card(index), wanted):
+        for line in find_copies(index, read_card(index), wanted, held):
             typer.echo(f"remains  {printable(line)}")
 
 

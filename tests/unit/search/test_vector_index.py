@@ -282,6 +282,41 @@ def test_removal_says_where_copies_remain(
     assert "holds none of unknown" in l2s("index", "remove", "i", "unknown", code=2)
 
 
+@pytest.mark.parametrize("kind", ["exact", *KINDS[3:]])
+@pytest.mark.parametrize("content", ["", "hash"])
+def test_removal_finds_the_same_picture_under_other_ids(
+    tmp_path: Path, kind: Kind, content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        *batches(["a", "b", "c"], VECTORS[[0, 0, 0]], content),
+        *batches(["d"], VECTORS[1:2]),
+    ]
+    write_vectors(tmp_path / "vectors", rows)
+    build_index(Path("i"), tmp_path / "vectors", kind)
+    said = l2s("index", "remove", "i", "a")
+    assert "remains  index i: 2 (the same picture under other ids: b, c)\n" in said
+    assert f"vectors {tmp_path}/vectors: 2 (the same picture under other ids: b, c)\n" in said
+    assert "the same picture" not in l2s("index", "remove", "i", "d")
+
+
+def test_removal_looks_into_exports(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build_index(Path("i"), source, "exact")
+    for name in ("table", "page", "neither", "other"):
+        Path("exports", name, "web").mkdir(parents=True)
+    for name in ("table", "other"):
+        rows = pa.table({"name": [IDS[0] if name == "table" else IDS[1]]})
+        pq.write_table(rows, Path("exports", name, "database.parquet"))
+    write_json(Path("exports/page/web/index.json"), {"names": [IDS[0]]})
+    said = l2s("index", "remove", "i", IDS[0])
+    assert said.count("remains  export ") == 2
+    assert "remains  export exports/page: 1 (export it anew)\n" in said
+    assert "remains  export exports/table: 1 (export it anew)\n" in said
+
+
 def test_a_broken_index_hides_no_other(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
