@@ -3,7 +3,7 @@
 index.json names the generation in force; the files of a generation lie in a folder of its number.
 A new one is written beside it, then index.json is replaced: a reader sees the old or the new.
 
-    index.json                     generation, data set, teacher, kind, counts
+    index.json                     version, generation, data set, teacher, kind, counts
     GENERATION/images.parquet      id, name, class_name, sha256, folder; ascending ids
     GENERATION/vectors.npy         teacher embeddings, row by row as in images.parquet
     GENERATION/index.faiss         made of the vectors; answers with ids
@@ -126,13 +126,17 @@ def read_vectors(path: Path) -> Float[np.ndarray, "database dim"]:
 
 @dataclass(frozen=True)
 class IndexCard:
-    """What an index is. `teacher_sha256` is that of the teacher's file, which embedded it all."""
+    """What an index is. `teacher_sha256` is that of the teacher's file, which embedded it all.
+
+    version: of the form of the index; a card without one is of the first.
+    """
 
     generation: int
     dataset: str
     teacher_sha256: str
     kind: IndexKind
     images: int
+    version: Literal[1] = 1
 
 
 def index_home(name: str) -> Path:
@@ -176,7 +180,9 @@ def read_card(home: Path) -> IndexCard | None:
     except FileNotFoundError:
         return None
     except ValueError as error:  # pydantic's too
-        raise ValueError(f"{path}: is not the card of an index; delete the folder") from error
+        raise ValueError(
+            f"{path}: is not the card of an index of this version; delete the folder"
+        ) from error
 
 
 def require_card(name: str) -> IndexCard:

@@ -338,10 +338,13 @@ def test_the_card_of_an_index_is_checked(study: Path) -> None:
         json.dumps(good),
         json.dumps(good | {"images": 1, "kind": "other"}),
         json.dumps(good | {"images": 1, "generation": "../.."}),
+        json.dumps(good | {"images": 1, "version": 2}),
     ):
         (home / "index.json").write_text(bad)
         with pytest.raises(ValueError, match="is not the card of an index"):
             require_card("a")
+    (home / "index.json").write_text(json.dumps(good | {"images": 1}))  # of the first version
+    assert require_card("a").version == 1
     for name in ("", "..", "a/b", ".hidden", "a\n"):
         with pytest.raises(ValueError, match="must be letters"):
             require_card(name)
