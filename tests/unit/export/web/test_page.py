@@ -31,6 +31,11 @@ pytestmark = pytest.mark.skipif(browser_path() is None, reason="there is no brow
 
 TOLD = "document.getElementById('status').textContent"
 CLASSES = "[...document.querySelectorAll('#hits span:first-of-type')].map((s) => s.textContent)"
+GAPS = """(selector) => Math.min(...[...document.querySelectorAll(selector)].map((one) => {
+  const next = one.closest('li, div').nextElementSibling?.getBoundingClientRect();
+  const edge = one.getBoundingClientRect();
+  return next && next.top < edge.bottom && next.left > edge.left ? next.left - edge.right : 99;
+}))"""  # of neighbours in a line, in px, the least
 FILES = "[...document.querySelectorAll('#hits span:last-of-type')].map((s) => s.textContent)"
 PICTURES = "document.querySelectorAll('#hits img').length"
 FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
@@ -197,6 +202,8 @@ def test_a_picture_finds_its_like(page: Page, tmp_path: Path) -> None:
     assert "Licence of the pictures: CC0." in page.value("document.body.innerText")
     page.resize(390, 844, dark=True)
     assert page.value("document.documentElement.scrollWidth <= innerWidth")
+    for boxes in ("#hits img", "#times div"):  # each beside the next, not over or against it
+        assert page.value(f"({GAPS})('{boxes}')") >= 8
     page.resize(1280, 900)
 
 
