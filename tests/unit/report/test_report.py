@@ -4,6 +4,9 @@ import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
 
 from pipeline.report.figure import FOLDER, LOOK
 from pipeline.report.report import (
@@ -126,6 +129,22 @@ def test_every_reference_within_the_page_is_met() -> None:
     ]
     assert len(wanted) > 100
     assert {word.removeprefix("#") for word in wanted} <= set(identities)
+
+
+@pytest.mark.parametrize("names", [["made"], ["made", "other"]])
+def test_headings_skip_no_level_and_landmarks_have_names_of_their_own(names: list[str]) -> None:
+    page = Page(page_of([part(name) for name in names]))
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert len(levels) > 10
+    assert levels[0] == 1
+    assert all(later <= level + 1 for level, later in pairwise(levels))
+    landmarks = [
+        str(attributes.get("aria-labelledby") or attributes.get("aria-label"))
+        for tag, attributes in page.elements
+        if tag in ("section", "nav") or attributes.get("role") == "region"
+    ]
+    assert len(landmarks) > 5
+    assert max(Counter(landmarks).values()) == 1
 
 
 EVIL = "<script>alert('x')</script>&\"'{{ 7 * 7 }}"
