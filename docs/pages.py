@@ -20,6 +20,7 @@ HOMES = {"index.md": "README.md", "changes.md": "CHANGELOG.md", "log.md": "LOG.m
 WORKER = "https://unpkg.com/iframe-worker/shim"  # what the theme would load; ours stands in for it
 UNNAMED, NAMED = 'role="dialog"', 'role="dialog" aria-label="Search"'  # the theme's search
 NOTEBOOK = "docs/tour.ipynb"
+TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -48,6 +49,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"{picture}[{text}]({to}{anchor})"
 
     return LINK.sub(linked, markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Tables in a frame that is scrolled by keyboard, too; the theme does so for code."""
+    return TABLE.sub(r'<div class="wide" tabindex="0">\g<0></div>', html)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

@@ -64,6 +64,15 @@ def test_lists_and_tables_are_rendered_as_such(site: Path) -> None:
             assert not re.search(r"^(\||- |\d\. )", paragraph, re.MULTILINE), (path.name, paragraph)
 
 
+def test_a_table_is_scrolled_by_keyboard(site: Path) -> None:
+    seen = 0
+    for path in site.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert text.count("<table>") == text.count('<div class="wide" tabindex="0"><table>')
+        seen += text.count("<table>")
+    assert seen > 10
+
+
 @pytest.mark.skipif(browser_path() is None, reason="no browser")
 def test_the_search_works_from_the_disk(site: Path, tmp_path: Path) -> None:
     with open_page((site / "api/library.html").as_uri(), tmp_path) as page:
