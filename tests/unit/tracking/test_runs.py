@@ -409,7 +409,8 @@ def test_the_experiment_is_described_by_the_tables_of_the_present_study(store: S
     assert record_lines() == []
     note = store.client.get_experiment(store.experiment_id).tags[NOTE_TAG]
     assert note.endswith("## birds\na-64 is better")
-    assert "tags.role = 'asymmetric'" in note
+    assert "The view *current results*" in note
+    assert json.loads(VIEW)["name"] == "current results"
     assert "of another study" not in note
 
 
