@@ -178,6 +178,9 @@ def test_a_teacher_whose_cost_nobody_knows(made: dict[str, Any]) -> None:
     assert "for 16.4 MMACs" in page
     assert ">unknown</td>" in page
     assert draw_tradeoff(rows, "pictures").count('<g class="mark') == len(rows) - 1
+    timed = draw_tradeoff([row | {"training_s": 8.0} for row in rows], "pictures", "training_s")
+    assert timed.count("; cost unknown") == 1
+    assert timed.count('<g class="mark') == len(rows)
     answer = recommend([row | LATENCIES for row in rows], Bounds(min_overlap=0.5))
     assert answer["chosen"]["network"] == "pictures-1"
     assert "of the teacher's arithmetic" not in answer["why"]
