@@ -74,6 +74,17 @@ class OnnxNetwork:
         parts = [self._session.run([self.card.output], {self._input: one})[0] for one in batches]
         return normalize(torch.from_numpy(np.concatenate(parts)).float()).to(images.device)
 
+    def takes(self, size_px: int) -> bool:
+        """Whether it embeds images of `size_px`, tried where its input does not say: a graph may
+        declare any size and hold position embeddings of one.
+        """
+        if self.card.fixed_px is not None:
+            return self.card.fixed_px == size_px
+        try:
+            return self(torch.zeros(1, 3, size_px, size_px)).shape == (1, self.card.dim)
+        except _refusals():
+            return False
+
     def cost(self, size_px: int) -> dict[str, float | None]:
         """What one image of `size_px` costs, as `onnx_cost` counts it."""
         return onnx_cost(self._content, size_px)

@@ -38,7 +38,7 @@ class Teacher:
 
     def takes(self, size_px: int) -> bool:
         """Whether it embeds images of `size_px` as well as of its own size."""
-        return isinstance(self.card, NetworkCard) or self.card.fixed_px in (None, size_px)
+        return isinstance(self.network, Embedder) or self.network.takes(size_px)
 
     def __call__(
         self, images: Float[Tensor, "batch channel height width"]

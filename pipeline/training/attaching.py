@@ -45,7 +45,7 @@ def teacher_on_trial(params: Params, name: str, device: torch.device) -> Subject
             save_onnx_teacher(Path(folder, "teacher"), *read)
             onnx, card = open_onnx_teacher(Path(folder, "teacher"))
         way = Preprocessing(size_px, card.mean, card.std)
-        return Subject(onnx, way, device, lambda px: card.fixed_px in (None, px))
+        return Subject(onnx, way, device, onnx.takes)
     network, made = new_network(TrainingJob(params, "teacher", name, params.seeds[0]), None)
     network = network.eval().requires_grad_(False).to(device)
     mean, std = (_colour(values) for values in (network.mean, network.std))

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from torch.nn.functional import conv2d, normalize
 
 from pipeline.evaluation.cost import query_cost
@@ -88,6 +88,18 @@ def test_the_order_of_channels_the_layout_and_the_range(tmp_path: Path, kind: in
         found, expected, atol=2e-3 if kind == TensorProto.FLOAT16 else 1e-6, rtol=0
     )
     assert (teacher.card.fixed_px, teacher.takes(8), teacher.takes(SIZE_PX)) == (16, False, True)
+
+
+def test_a_file_that_says_it_takes_any_size_and_does_not_is_found_out(tmp_path: Path) -> None:
+    """As exports of transformers do, whose position embeddings are of one size."""
+    model = averaging_model()
+    place = numpy_helper.from_array(np.ones((1, 3, SIZE_PX, SIZE_PX), np.float32), "place")
+    model.graph.initializer.append(place)
+    model.graph.node[0].input[0] = "placed"
+    model.graph.node.insert(0, helper.make_node("Add", ["pixels", "place"], ["placed"]))
+    teacher = opened(tmp_path, model)
+    assert teacher.card.fixed_px is None
+    assert (teacher.takes(8), teacher.takes(SIZE_PX)) == (False, True)
 
 
 def test_one_image_at_a_time(tmp_path: Path) -> None:
