@@ -63,7 +63,7 @@ def attach(
         from pipeline.datasets.vectors import write_vectors
         from pipeline.embedding.preflight import compare_with_stored
         from pipeline.models.packaged_weights import PACKAGES
-        from pipeline.models.requirements import network_faults
+        from pipeline.models.requirements import check_downloads, network_faults
         from pipeline.training.attaching import (
             estimate,
             native_px,
@@ -90,6 +90,7 @@ def attach(
         check_own_images(params)
         if faults := network_faults(params):
             raise ConfigurationError(Path("params.yaml"), faults)
+        check_downloads(params)
         source = params.datasets[PRESET].source
         assert isinstance(source, OwnSource), "attached_values gives no other"
         reader = list_own_images(Path(params.inputs[PRESET]), source)

@@ -18,6 +18,7 @@ from pipeline.config.params import load_params
 from pipeline.datasets.emblems import render_emblems
 from pipeline.datasets.vectors import read_vectors
 from pipeline.embedding.preprocessing import Preprocessing, network_input
+from pipeline.models import requirements
 from pipeline.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.models.weights import build_embedder
 from tests.integration.workspace import ROOT
@@ -99,6 +100,18 @@ def test_a_size_that_the_student_cannot_take_is_refused_before_anything_is_writt
     done = attach("--teacher", "timm/test_vit", *RANDOM, "--query-px", "24")
     assert done.exit_code == 2
     assert "students.images-24.query_px = 24: must be a multiple of 16" in done.output
+    assert (folder / "params.yaml").read_bytes() == before
+
+
+def test_weights_that_cannot_be_had_are_told_with_their_key(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (folder / "params.yaml").read_bytes()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(requirements, "_download", lambda name, keys: f"{keys[0]}: not {name}")
+    done = attach("--teacher", NETWORK)
+    assert done.exit_code == 2, done.output
+    assert f"datasets.images.network.weights: not {NETWORK}" in " ".join(done.output.split())
     assert (folder / "params.yaml").read_bytes() == before
 
 
