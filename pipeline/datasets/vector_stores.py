@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from pipeline.datasets.object_storage import shown_address
 from pipeline.datasets.vector_batches import (
     ROWS_AT_ONCE,
     Findings,
@@ -62,9 +63,8 @@ def open_store(address: str) -> VectorStore:
     place, columns = _parsed(address)
     scheme, sign, rest = place.partition("://")
     if sign and scheme not in _MODULES:
-        raise VectorsError(
-            f"{address}: must be a file, or begin with {' or '.join(f'{s}://' for s in _MODULES)}"
-        )
+        kinds = " or ".join(f"{one}://" for one in _MODULES)
+        raise VectorsError(f"{shown_address(address)}: must be a file, or begin with {kinds}")
     if sign:
         if find_spec(_MODULES[scheme]) is None:
             raise VectorsError(
@@ -165,8 +165,9 @@ def _qdrant_batches(
         return
     if place.rpartition(":")[0] not in LOOPBACK:
         raise VectorsError(
-            f"{address}: must be a folder of this machine, or localhost:PORT; a server elsewhere "
-            "is read from its own machine, into a Parquet file"
+            f"{shown_address(address)}: must be a folder of this machine, or localhost:PORT, "
+            "without a name or password; a server elsewhere is read from its own machine, into a "
+            "Parquet file"
         )
     yield from _scrolled(
         QdrantClient(url=f"http://{place}", check_compatibility=False), address, name, columns

@@ -145,6 +145,17 @@ def test_qdrant_local_mode_is_read_and_left_as_it_is(tmp_path: Path, name: str |
     assert content_of(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    "address", ["https://key:SECRET@host/v.npy", "qdrant://key:SECRET@localhost:6333/pictures"]
+)
+def test_an_address_is_told_without_its_password(address: str) -> None:
+    with pytest.raises(
+        VectorsError, match=r"://(host/v\.npy|localhost:6333/pictures): must"
+    ) as told:
+        found_in(address)
+    assert "SECRET" not in str(told.value)
+
+
 @QDRANT
 def test_a_qdrant_server_elsewhere_or_silent() -> None:
     with pytest.raises(VectorsError, match="a folder of this machine, or localhost:PORT"):
