@@ -18,6 +18,7 @@ from pipeline.embedding.preflight import FITS, SAME, Subject, compare_with_store
 from pipeline.embedding.preprocessing import SUSPECTS, Preprocessing, Suspect, network_input
 from pipeline.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.models.weights import build_embedder
+from pipeline.training.attaching import native_px
 from pipeline.views.evaluation import evaluation_view
 from tests.icc_profiles import rgb_profile
 
@@ -142,6 +143,19 @@ def test_each_suspect_is_detected_and_named(suspect: Suspect) -> None:
         assert found.lines()[-1].startswith(f"what fits: {suspect.words}: mean cosine ")
     assert found.differences == (suspect.words,)
     assert found.explained > 0.999
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_small_patch14_dinov2.lvd142m",
+        "vit_small_patch16_dinov3.lvd1689m",
+        "vit_so400m_patch14_siglip_378.webli",
+        "vit_pe_core_large_patch14_336.fb",
+    ],
+)
+def test_the_own_sizes_of_foundation_models_are_suspects(name: str) -> None:
+    assert native_px(f"timm/{name}") in {one.changes.get("size_px") for one in SUSPECTS}
 
 
 def test_two_differences_together_are_named() -> None:
