@@ -46,7 +46,7 @@ def list_tars(folder: Path) -> DatasetReader:
                     raise DatasetError(f"{folder}: the key {key} has images in {where}")
                 found[key] = (shard, *place)
             elif ending == "cls":
-                classes[key] = _read(shard, *place, limit=_CLASS_BYTES).decode("utf-8").strip()
+                classes[key] = _class_name(shard, member, *place)
             else:
                 passed_over.append(member)
         if len(found) > MEMBERS:
@@ -71,6 +71,13 @@ def _key(member: str) -> tuple[str, str]:
     folder, slash, name = member.rpartition("/")
     stem, _, ending = name.partition(".")
     return f"{folder}{slash}{stem}", ending.lower()
+
+
+def _class_name(shard: Path, member: str, offset: int, size_bytes: int) -> str:
+    try:
+        return _read(shard, offset, size_bytes, limit=_CLASS_BYTES).decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{shard}: {member}: is no name of a class in UTF-8") from error
 
 
 def _reader(places: dict[str, Place]) -> Callable[[str], bytes]:

@@ -75,6 +75,9 @@ def test_faults_in_words(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", {"1.jpg": b"", "2.jpg": b"", "2.cls": b"x"})
     with pytest.raises(DatasetError, match=r"without a member \.cls, which others have: 1$"):
         listed(tmp_path)
+    write_shard(tmp_path / "a.tar", {"1.jpg": b"", "1.cls": b"caf\xe9"})
+    with pytest.raises(DatasetError, match=r"a\.tar: 1\.cls: is no name of a class in UTF-8"):
+        listed(tmp_path)
     write_shard(tmp_path / "a.tar", {"1.jpg": b""})
     write_shard(tmp_path / "b.tar", {"1.png": b""})
     with pytest.raises(DatasetError, match=r"the key 1 has images in a\.tar and b\.tar"):
