@@ -22,7 +22,10 @@ def attach(
     ],
     vectors: Annotated[
         str | None,
-        typer.Option(help="Stored: .parquet, .npy, lancedb://FOLDER/TABLE, qdrant://PLACE/NAME."),
+        typer.Option(
+            help="Stored: .parquet, .npy, lancedb://FOLDER/TABLE, qdrant://PLACE/NAME; by default "
+            "the column `vector` of a Parquet table of images, if it has one."
+        ),
     ] = None,
     query_px: Annotated[
         list[int] | None, typer.Option(min=1, help="Of the queries; may be repeated.")
@@ -58,6 +61,7 @@ def attach(
         from pipeline.config.studies import preset_text, select_studies, set_values
         from pipeline.datasets.own_checks import check_own_images
         from pipeline.datasets.own_images import list_own_images
+        from pipeline.datasets.parquet import read_columns
         from pipeline.datasets.vector_batches import Findings, vectors_of
         from pipeline.datasets.vector_stores import open_store
         from pipeline.datasets.vectors import write_vectors
@@ -72,8 +76,6 @@ def attach(
         )
 
         opened.require_rest("attach")
-        if teacher == "none" and vectors is None:
-            raise ValueError("--teacher none: the stored vectors must be named: --vectors")
         place = opened.path(Path(teacher)).resolve()
         is_named = teacher == "none" or is_network(teacher)
         is_file = not is_named and (teacher.endswith(".onnx") or any(place.glob("*.onnx")))
@@ -85,6 +87,11 @@ def attach(
             teacher_px or (native_px(teacher) if is_network(teacher) else 224),
             "pretrained" if is_network(teacher) and teacher not in PACKAGES else "package",
         )
+        table = given.images if given.images.is_file() else None
+        if not vectors and table and table.suffix == ".parquet" and "vector" in read_columns(table):
+            vectors = str(table)
+        if teacher == "none" and vectors is None:
+            raise ValueError("--teacher none: the stored vectors must be named: --vectors")
         values: dict[str, Any] = attached_values(given) | dict(map(read_setting, settings or []))
         params = parse_params(set_values(preset_text(PRESET), values))
         check_own_images(params)

@@ -81,6 +81,21 @@ def test_a_plan_compares_and_estimates_and_changes_nothing(
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+def test_a_table_of_images_brings_its_own_vectors(folder: Path, pictures: dict[str, bytes]) -> None:
+    write_vectors_of(pictures, folder / "v.parquet")
+    columns = {"id": list(pictures), "image": list(pictures.values())}
+    vectors = pq.read_table(folder / "v.parquet")["vector"]
+    pq.write_table(pa.table({**columns, "vector": vectors}), folder / "t.parquet")
+    done = attach("--images", "t.parquet", "--teacher", NETWORK, *RANDOM, "--plan")
+    assert done.exit_code == 0, done.output
+    assert "mean cosine to their stored vectors 1.0000" in done.output
+    own = ("network.backbone=timm/test_resnet", "distillation.loss.centroids=8")
+    options = [word for value in own for word in ("-S", f"datasets.images.{value}")]
+    done = attach("--images", "t.parquet", "--teacher", "none", *RANDOM, *options, "--plan")
+    assert done.exit_code == 0, done.output
+    assert f"{len(pictures)} vectors of " in done.output
+
+
 def test_vectors_of_another_model_are_refused(folder: Path, pictures: dict[str, bytes]) -> None:
     dim = build_embedder(NETWORK, None, weights="random", seed=0, pooling="native").channels
     vectors = np.random.default_rng(0).normal(size=(len(pictures), dim)).tolist()
