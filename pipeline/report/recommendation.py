@@ -141,7 +141,7 @@ def recommend(
     if not candidates:
         raise ValueError(f"{dataset} has no row of role {', '.join(roles)}")
     if bounds.max_latency_ms is not None and all(row["latency_ms"] is None for row in candidates):
-        raise ValueError(f"--max-latency-ms: none of {dataset} fits these networks; {REMEDY}")
+        raise ValueError(f"--max-latency-ms: no time of {dataset} is of these networks; {REMEDY}")
 
     def order(row: Row) -> tuple[Any, ...]:
         excess = sum(excess for excess, _ in bounds.broken(row))

@@ -15,6 +15,7 @@ from pipeline.paths import DatasetPaths
 from pipeline.search.index import (
     file_sha256,
     index_home,
+    index_names,
     read_content,
     read_index,
     read_vectors,
@@ -167,7 +168,11 @@ def open_study_database(dataset: str) -> Database:
     paths = DatasetPaths(dataset)
     missing = [str(p) for p in (paths.pack, paths.index, paths.database) if not p.exists()]
     if missing:
-        raise ValueError(f"{dataset} has no database yet ({missing[0]}): run `l2s study`")
+        there = sorted(one.parent.name for one in Path().glob(str(DatasetPaths("*").index)))
+        known = ", ".join([*there, *index_names()]) or "none"
+        raise ValueError(
+            f"{dataset} has no database yet ({missing[0]}): run `l2s study`; known: {known}"
+        )
     pack = open_pack(paths.pack)
     test = pack.rows("test")
     index = read_index(paths.index)

@@ -48,9 +48,8 @@ STATE = {
 NOTE_TAG = "mlflow.note.content"  # the experiment's description, in Markdown
 NOTE = """\
 The runs `evaluate@...` are the rows of the tables below, the others trainings with a checkpoint an
-epoch. The view *current results* has a row for each, with its accuracy, and charts of accuracy for
-what a query costs. The page of the study is `report/index.html` in its workspace.
-"""
+epoch. The view [current results]({address}) has a row for each, with its accuracy, and charts of
+accuracy for what a query costs. The page of the study is `report/index.html` in its workspace."""
 VIEW = json.dumps({"name": "current results", "createdAt": 0, "state": json.dumps(STATE)})
 
 

@@ -403,13 +403,14 @@ def test_figures_of_an_evaluation_stand_beside_the_settings_of_the_training(stor
 def test_the_experiment_is_described_by_the_tables_of_the_present_study(store: Store) -> None:
     for name, verdict in (("birds", "a-64 is better"), ("gone", "of another study")):
         Path("results", name).mkdir(parents=True)
-        Path("results", name, "tradeoff.md").write_text(verdict, encoding="utf-8")
+        Path("results", name, "tradeoff.md").write_text(f"| a |\n\n{verdict}\n", encoding="utf-8")
     locked = {"stages": {"evaluate@a-64": {"outs": [{"path": "results/birds/cells/a-64.json"}]}}}
     Path("dvc.lock").write_text(json.dumps(locked), encoding="utf-8")
     assert record_lines() == []
     note = store.client.get_experiment(store.experiment_id).tags[NOTE_TAG]
-    assert note.endswith("## birds\na-64 is better")
-    assert "The view *current results*" in note
+    assert note.startswith("**birds**: a-64 is better\n\n")  # all that MLflow shows at first
+    assert note.endswith("## birds\n| a |\n\na-64 is better")
+    assert f"[current results](./#/experiments/{store.experiment_id}/runs?" in note
     assert json.loads(VIEW)["name"] == "current results"
     assert "of another study" not in note
 

@@ -110,7 +110,7 @@ def test_by_keyboard_a_picture_of_the_database_is_taken_whose_class_is_known(pag
     assert page.faults == []
 
 
-def test_several_pictures_are_rows_and_a_damaged_one_disables_no_other(
+def test_several_pictures_stand_side_by_side_and_a_damaged_one_disables_no_other(
     page: Page, picture: Path, searches: SearchService, tmp_path: Path
 ) -> None:
     (tmp_path / "text.jpg").write_bytes(b"text")
@@ -118,6 +118,12 @@ def test_several_pictures_are_rows_and_a_damaged_one_disables_no_other(
     page.choose_files("#file", picture, tmp_path / "text.jpg", tmp_path / "other.jpg")
     page.wait_for(DONE)
     assert texts(page, "h2") == ["picture.jpg", "text.jpg", "other.jpg"]
+    lefts = "new Set([...document.querySelectorAll('article')].map(a => a.offsetLeft)).size"
+    page.resize(1280, 900)
+    assert page.value(lefts) == 2
+    page.resize(390, 844)
+    assert page.value(lefts) == 1
+    assert page.value("document.documentElement.scrollWidth <= innerWidth")
     assert count(page, "article:nth-child(1) li") == count(page, "article:nth-child(3) li") == 20
     assert count(page, "article:nth-child(2) li") == 0
     assert "is not an image" in texts(page, "article:nth-child(2) .fault")[0]
