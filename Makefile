@@ -1,11 +1,13 @@
-# The two commands of a newcomer: `make study` and `make test`. Each makes the environment first.
+# The two commands of a newcomer: `make study` and `make test`. Each makes the environment first; `make env` makes it alone.
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: study baseline test check format docs mlflow ui requirements clean
+.PHONY: study env baseline test check format docs mlflow ui requirements clean
 
 study: .venv/installed
 	l2s study
+
+env: .venv/installed
 
 # The default study of the last commit in a fresh clone; what of it is committed is brought here.
 baseline: export PYTHONPATH := $(CURDIR)/.work/baseline
