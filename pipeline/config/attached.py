@@ -102,7 +102,7 @@ def _file_teacher(given: Attachment, own: str) -> dict[str, Any]:
             "absolute_weight": 1.0,
         },
         # All views of an image have one vector: one view of four times as many images teaches more,
-        # and bears a higher rate than the preset's. The head begins fitted, and is fitted again.
+        # and bears a higher rate than the preset's. The head begins fitted.
         f"{distillation}.views": 1,
         f"{distillation}.images_per_batch": 16,
         f"{distillation}.optimisation.epochs": 24,
