@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.processes import own_name
 from pipeline.tracking.record import Record
 from pipeline.tracking.store import Store, TrackingError, open_store, tracking_errors
-from pipeline.tracking.sync import sync, sync_waiting
+from pipeline.tracking.sync import sending, sync, sync_waiting
 
 RETRY_S = 15.0  # after contact was lost, at least; and ten times as long as the last try took
 
@@ -75,7 +75,8 @@ class TrackedRun:
         """Close the run; what could not be sent is named, and waits for a later contact."""
         self.record.status = status
         self._retry_at_s = 0.0
-        self._send()
+        with sending():  # a record that has ended is sent by whoever finds it
+            self._send()
         if self._trouble:
             sys.stderr.write(
                 f"MLflow could not be reached ({self._trouble}): the record of this run waits in "

@@ -98,6 +98,11 @@ def _make_current(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
         store.client.set_tag(run.info.run_id, "current", "no")
 
 
+def sending() -> FileLock:
+    """What is held while a record that has ended is sent, so that it is sent once."""
+    return FileLock(RECORDS / "sending.lock")
+
+
 def sync_waiting(store: Store) -> list[str]:
     """Send the records that dead or finished processes left on disk, and mark as KILLED the runs of
     dead processes that left none; the names of the runs.
@@ -105,7 +110,7 @@ def sync_waiting(store: Store) -> list[str]:
     A record that the store refuses stays, and is named: it must not stand in the way of others.
     """
     sent = []
-    with FileLock(RECORDS / "sending.lock"):
+    with sending():
         for record in waiting_records():
             if record.status == RUNNING:
                 record.status = "KILLED"

@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,7 +27,7 @@ from pipeline.tracking.store import (
     open_store,
     require_store,
 )
-from pipeline.tracking.sync import FIRST_SEED
+from pipeline.tracking.sync import FIRST_SEED, sync, sync_waiting
 from tests.made_runs import training
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own
@@ -398,6 +399,25 @@ def test_figures_of_an_evaluation_stand_beside_the_settings_of_the_training(stor
     assert logged.data.metrics == {"map": 0.5, "gmacs": 0.1, "seconds": 1.5}
     assert logged.data.params["learning_rate"] == "0.1"
     assert len(store.runs("tags.role = 'asymmetric'")) == 2
+
+
+def test_an_ending_run_is_not_sent_by_another_process_as_well(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    other = Thread(target=lambda: sent.extend(sync_waiting(store)))
+
+    def slow_sync(record: Record, own: Store) -> tuple[str, int]:
+        other.start()
+        other.join(2)
+        return sync(record, own)
+
+    monkeypatch.setattr("pipeline.tracking.runs.sync", slow_sync)
+    with start(needs_store=False) as run:
+        run.log_results({"map": 0.5})
+    other.join()
+    assert sent == waiting_records() == []
+    assert len(store.runs("")) == 1
 
 
 def test_the_experiment_is_described_by_the_tables_of_the_present_study(store: Store) -> None:
