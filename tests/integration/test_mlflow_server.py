@@ -14,6 +14,7 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 
 from pipeline.tracking import runs
+from pipeline.tracking.pages import CHARTS
 from pipeline.tracking.runs import tracked_run
 from pipeline.tracking.store import TrackingError, open_store, require_store
 from tests.browser import browser_path, open_page
@@ -220,13 +221,25 @@ def test_pages_answer_when_their_address_is_named(pages: str) -> None:
 
 
 @pytest.mark.skipif(not browser_path(), reason="no Chromium on this machine")
-def test_the_page_is_a_flat_table_of_the_current_results(pages: str) -> None:
+def test_the_page_opens_on_charts_of_accuracy_for_cost(pages: str) -> None:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
+        open_page(pages, Path(profile)) as page,
+    ):
+        page.resize(1920, 1000)
+        page.wait_for("document.querySelector('.scatterlayer') !== null")
+        shown = page.value("document.body.innerText")
+    assert all(f"{x} vs. {y}" in shown for x, y in CHARTS)
+
+
+def test_its_table_is_flat_and_of_the_current_results(pages: str) -> None:
+    table = pages.replace("&compareRunsMode=CHART", "")
     cells = "[...document.querySelectorAll('[role=gridcell][col-id=\"metrics.`map`\"]')]"
     heads = "[...document.querySelectorAll('.ag-header-cell')]"
     last = "document.querySelector('.ag-header-cell[col-id=\"tags.`query_px`\"]')"
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
-        open_page(pages, Path(profile)) as page,
+        open_page(table, Path(profile)) as page,
     ):
         page.resize(1920, 1000)
         page.wait_for(f"{cells}.length > 0 && {last} !== null")
