@@ -65,11 +65,8 @@ def export(
             if value is not None and not web:
                 raise ValueError(f"{option}: is what --web takes: give both")
         given = None if runtime is None else study.path(runtime)
-        site = (
-            SiteOptions(find_runtime(given, study.here), PICTURES if pictures is None else pictures)
-            if web
-            else None
-        )
+        shown = PICTURES if pictures is None else pictures
+        site = SiteOptions(find_runtime(given, study.here), shown) if web else None
         trained = open_for_export(study.params_for, network, dataset, index, newest=newest)
         named = trained.named
         target = study.path(output) if output else default_target(named)
