@@ -126,6 +126,11 @@ def weights_digest(key: str) -> Path:
     return Path("data", "weights", f"{key}.txt")
 
 
+def vectors_digest(dataset: str) -> Path:
+    """The digest of the folder at `vectors.DATASET` of params.yaml."""
+    return Path("data", "weights", "vectors", f"{dataset}.txt")
+
+
 def archives_folder() -> Path | None:
     """The user's folder of published archives, if L2S_ARCHIVES names one."""
     named = os.environ.get("L2S_ARCHIVES")

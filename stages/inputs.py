@@ -12,7 +12,7 @@ from pipeline.files import file_md5, unreadable_files, write_json, write_text
 from pipeline.models.licences import UNKNOWN
 from pipeline.models.packaged_weights import packaged_file
 from pipeline.models.requirements import check_networks
-from pipeline.paths import DatasetPaths, weights_digest
+from pipeline.paths import DatasetPaths, vectors_digest, weights_digest
 from pipeline.teachers.checks import teacher_faults
 from stages import run_stage
 
@@ -26,7 +26,7 @@ def inputs(name: str) -> None:
     params = load_params()
     absent = [
         f"{section}.{key} = {given!r}: there is no such file or folder"
-        for section in ("inputs", "weights")
+        for section in ("inputs", "weights", "vectors")
         for key, given in getattr(params, section).items()
         if not Path(given).exists()
     ]
@@ -36,6 +36,12 @@ def inputs(name: str) -> None:
     write_json(DatasetPaths(name).source, _describe(params.datasets[name]))
     for row in params.cells_of(name):
         write_text(DatasetPaths(name).initial(row), _initial(params, name, row))
+    database = (
+        vectors_digest(name).read_text(encoding="utf-8")
+        if name in params.vectors
+        else "the teacher's\n"
+    )
+    write_text(DatasetPaths(name).initial("database"), database)
 
 
 def _initial(params: Params, name: str, row: str) -> str:
@@ -45,7 +51,9 @@ def _initial(params: Params, name: str, row: str) -> str:
     is_file = network.weights == "file"
     if network.weights == "teacher":  # a baseline then starts where the teacher did
         return f"teacher, from {_initial(params, name, 'teacher')}"
-    if is_teacher and isinstance(params.datasets[name].teacher, OnnxTeacher | VectorsTeacher):
+    if is_teacher and isinstance(params.datasets[name].teacher, VectorsTeacher):
+        return vectors_digest(name).read_text(encoding="utf-8")
+    if is_teacher and isinstance(params.datasets[name].teacher, OnnxTeacher):
         is_file = True  # the teacher itself
     elif network.weights == "package":
         return f"{file_md5(packaged_file(network.backbone))}\n"

@@ -80,16 +80,18 @@ def attach(
         is_named = teacher == "none" or is_network(teacher)
         is_file = not is_named and (teacher.endswith(".onnx") or any(place.glob("*.onnx")))
         file = str(place) if is_file else teacher
+        pictures_at = _images(images, opened)
+        is_table = pictures_at.suffix == ".parquet" and pictures_at.is_file()
+        if not vectors and is_table and "vector" in read_columns(pictures_at):
+            vectors = str(pictures_at)
         given = Attachment(
-            _images(images, opened),
+            pictures_at,
             file,
             tuple(query_px or [112]),
             teacher_px or (native_px(teacher) if is_network(teacher) else 224),
             "pretrained" if is_network(teacher) and teacher not in PACKAGES else "package",
+            vectors is not None,
         )
-        table = given.images if given.images.is_file() else None
-        if not vectors and table and table.suffix == ".parquet" and "vector" in read_columns(table):
-            vectors = str(table)
         if teacher == "none" and vectors is None:
             raise ValueError("--teacher none: the stored vectors must be named: --vectors")
         values: dict[str, Any] = attached_values(given) | dict(map(read_setting, settings or []))
@@ -106,13 +108,8 @@ def attach(
         subject, stored = teacher_on_trial(params, PRESET, opened.device), Findings()
         if vectors is not None:
             store = open_store(_vectors(vectors, opened.here))
-            if getattr(params.datasets[PRESET].teacher, "whitening", None) is not None:
-                raise ValueError(
-                    f"datasets.{PRESET}.teacher.whitening: must be empty with --vectors: "
-                    "whitened vectors are not the stored ones"
-                )
+            vectors_of([i.name for i in reader.images], store.batches(stored), store.address)
             if subject is None:
-                vectors_of([i.name for i in reader.images], store.batches(stored), store.address)
                 typer.echo("\n".join(stored.lines()))
                 least = stored.rows - len(reader.images) * 3 // 5
                 loss = params.datasets[PRESET].distillation.loss
@@ -126,12 +123,11 @@ def attach(
                 found = compare_with_stored(subject, pictures, store)
                 typer.echo("\n".join(found.lines()))
                 found.require(force=force)
-                stored = found.stored
         coming = estimate(params, PRESET, pictures, len(reader.images), stored, subject)
         typer.echo(f"estimate: {coming}")
         if plan:
             return
-        if vectors is not None and subject is None:
+        if vectors is not None:
             write_vectors(VECTORS, store.rows(), network=store.network)
         select_studies(Path("params.yaml"), [PRESET], values, original=True)
     typer.echo(f"active: {PRESET}; `l2s study` goes on with it if it is stopped")

@@ -22,8 +22,9 @@ _ONNX = {
 class Attachment:
     """What is attached. `images`: a folder of images or of tar shards, or a table.
 
-    teacher: timm/NAME or torchvision/NAME, a file *.onnx, or none, where `vectors` are all that is
-    known. weights: what the network starts from, the teacher's or that of other students.
+    teacher: timm/NAME or torchvision/NAME, a file *.onnx, or none, where the stored vectors are all
+    that is known. weights: what the network starts from, the teacher's or that of other students.
+    has_vectors: whether vectors are stored, which are the database then.
     """
 
     images: Path
@@ -31,6 +32,7 @@ class Attachment:
     query_px: tuple[int, ...]
     teacher_px: int
     weights: Literal["package", "pretrained"]
+    has_vectors: bool
 
 
 def is_network(teacher: str) -> bool:
@@ -52,6 +54,8 @@ def attached_values(given: Attachment) -> dict[str, Any]:
     }
     if source:
         values[f"{own}.source"] = source
+    if given.has_vectors:
+        values[f"vectors.{PRESET}"] = str(VECTORS)
     if is_network(given.teacher):
         values[f"{own}.network.backbone"] = given.teacher
         values[f"{own}.network.pooling"] = "native"
@@ -93,7 +97,6 @@ def _file_teacher(given: Attachment, own: str) -> dict[str, Any]:
     distillation = f"{own}.distillation"
     look = f"{distillation}.augmentation"
     return {
-        f"weights.{PRESET}": str(VECTORS),
         f"{own}.teacher": {"kind": "vectors", "view": "cropped"},
         f"{distillation}.loss": {
             "kind": "anchors",

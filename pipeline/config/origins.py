@@ -1,14 +1,16 @@
 """Faults of what networks start from, and of teachers that are files."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from pipeline.config import LIBRARY_WEIGHTS
 from pipeline.config.recipes import (
     DistillationRecipe,
+    FrozenTeacher,
     Network,
     OnnxTeacher,
     TeacherRecipe,
+    TrainedTeacher,
     VectorsTeacher,
 )
 
@@ -40,15 +42,27 @@ def weights_faults(
 
 
 def teacher_faults(
-    name: str, teacher: TeacherRecipe, network: Network, *, given: bool
+    name: str,
+    teacher: TeacherRecipe,
+    network: Network,
+    weights: Container[str],
+    vectors: Container[str],
 ) -> list[str]:
-    """Faults of a data set's teacher towards its entry of `weights`, which is there if `given`."""
-    if not isinstance(teacher, OnnxTeacher | VectorsTeacher):
-        return []
+    """Faults of a data set's teacher towards the entries that `weights` and `vectors` have."""
     kind, faults = f"datasets.{name}.teacher.kind = {teacher.kind!r}", []
-    if not given:
-        what = "file" if isinstance(teacher, OnnxTeacher) else "vectors"
-        faults.append(f"weights.{name}: is missing with {kind}: must be the path of its {what}")
+    if isinstance(teacher, VectorsTeacher) and name not in vectors:
+        faults.append(f"vectors.{name}: is missing with {kind}: must be the folder of its vectors")
+    if isinstance(teacher, TrainedTeacher) and name in vectors:
+        faults.append(f"vectors.{name}: {kind} has not made them: must be frozen, onnx or vectors")
+    if isinstance(teacher, FrozenTeacher) and teacher.whitening and name in vectors:
+        faults.append(
+            f"datasets.{name}.teacher.whitening = {teacher.whitening}: must be empty with "
+            f"vectors.{name}: whitened vectors are not the stored ones"
+        )
+    if not isinstance(teacher, OnnxTeacher):
+        return faults
+    if name not in weights:
+        faults.append(f"weights.{name}: is missing with {kind}: must be the path of its file")
     if network.weights == "file":
         faults.append(
             f"datasets.{name}.network.weights = 'file': weights.{name} is the teacher's with "

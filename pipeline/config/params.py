@@ -78,6 +78,7 @@ class Params(Model):
     compute: Compute
     inputs: dict[Name, str]
     weights: dict[Name, str]
+    vectors: dict[Name, str]
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
     students: Annotated[dict[Name, Student], Field(min_length=1)]
     tuning: Tuning
@@ -160,16 +161,17 @@ def parse_params(text: str, path: Path = Path("params.yaml")) -> Params:
 
 def _relation_faults(raw: dict[str, Any]) -> list[str]:
     """Faults between entries that are well formed by themselves."""
-    inputs, files, known, rows = (
+    inputs, files, stored, known, rows = (
         raw[name] if isinstance(raw.get(name), dict) else {}
-        for name in ("inputs", "weights", "datasets", "students")
+        for name in ("inputs", "weights", "vectors", "datasets", "students")
     )
     datasets, students = well_formed(known, Dataset), well_formed(rows, Student)
     seeds = raw.get("seeds")
     compute = well_formed({"compute": raw.get("compute")}, Compute)
     faults = [
-        f"inputs.{name}: no such data set; known: {', '.join(known)}"
-        for name in inputs
+        f"{section}.{name}: no such data set; known: {', '.join(known)}"
+        for section, given in (("inputs", inputs), ("vectors", stored))
+        for name in given
         if name not in known
     ]
     faults += [
@@ -186,7 +188,7 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
         faults.append(f"seeds = {seeds}: must differ from each other")
     for name, dataset in datasets.items():
         faults += weights_faults(f"datasets.{name}", dataset.network.model_dump(), name, files)
-        faults += teacher_faults(name, dataset.teacher, dataset.network, given=name in files)
+        faults += teacher_faults(name, dataset.teacher, dataset.network, files, stored)
         if fault := input_fault(name, dataset.source, given=name in inputs):
             faults.append(fault)
         faults += emblems_faults(name, dataset.source, dataset.validation_share)
@@ -258,8 +260,8 @@ def _student_faults(
         allowed = ", ".join(known)
         return [f"{own}.dataset = {student.dataset!r}: no such data set; known: {allowed}"]
     faults = []
-    if key == "teacher" or key in known:
-        faults.append(f"{own}: this name is taken by a teacher or a data set")
+    if key in ("teacher", "database") or key in known:
+        faults.append(f"{own}: this name is taken by a teacher, a database or a data set")
     dataset = datasets.get(student.dataset)
     if dataset is None:
         return faults

@@ -22,7 +22,8 @@ from pipeline.files import write_text
 from pipeline.paths import DatasetPaths
 
 SAVED = Path("studies")  # beside params.yaml: edited studies that are not active now
-_SECTIONS = ("inputs", "weights", "datasets", "students")  # whose entries belong to one study each
+# Whose entries belong to one study each.
+_SECTIONS = ("inputs", "weights", "vectors", "datasets", "students")
 Block = tuple[str, str, list[str]]  # section, entry ("" for the section's own lines), lines
 
 
@@ -128,7 +129,7 @@ def set_values(text: str, settings: Mapping[str, Any]) -> str:
         for step in above:
             place = place.get(step) if isinstance(place, dict) else None
         if not isinstance(place, dict) or (
-            last not in place and above not in (["inputs"], ["weights"])
+            last not in place and above not in (["inputs"], ["weights"], ["vectors"])
         ):
             raise ValueError(f"{key}: there is no such key in params.yaml")
         if isinstance(place, CommentedMap) and not place:
@@ -211,6 +212,7 @@ def _entries(values: Mapping[str, Any], name: str) -> list[Any]:
     return [
         _section(values, "inputs").get(name),
         {key: one for key, one in weights if key in (name, *students)},
+        _section(values, "vectors").get(name),
         _section(values, "datasets").get(name),
         students,
     ]

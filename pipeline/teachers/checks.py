@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.config.params import Params
-from pipeline.config.recipes import OnnxTeacher, VectorsTeacher
+from pipeline.config.recipes import OnnxTeacher
 
 
 def teacher_faults(params: Params) -> Iterator[str]:
-    """What keeps the teachers at `weights` from being used; files that are missing are told by
-    others.
+    """What keeps teachers at `weights`, and stored vectors, from being used; files that are missing
+    are told by others.
     """
     for name, dataset in params.datasets.items():
         given = Path(params.weights.get(name, ""))
@@ -21,8 +21,9 @@ def teacher_faults(params: Params) -> Iterator[str]:
                 read_onnx_teacher(given, size_px=dataset.teacher_px, **wanted)
             except ValueError as error:
                 yield f"weights.{name}: {error}"
-        if isinstance(dataset.teacher, VectorsTeacher) and given.exists():
-            yield from (f"weights.{name}: {fault}" for fault in _store_faults(str(given)))
+    for name, folder in params.vectors.items():
+        if Path(folder).exists():
+            yield from (f"vectors.{name}: {fault}" for fault in _store_faults(folder))
 
 
 def _store_faults(address: str) -> Iterator[str]:

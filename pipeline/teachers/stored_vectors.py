@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,24 +66,18 @@ def write_stored_vectors(
     The store is read twice; memory holds the vectors of `names` and one batch. What the vectors
     looked like comes back. Raises VectorsError for images without a vector, and as `checked` does.
     """
-    findings = Findings()
-    own = vectors_of(names, store.batches(findings), store.address)
+    own, findings = _read(names, store)
     shape = findings.rows, findings.dim
     card = StoredVectorsCard(KIND, shape[1], len(names), size_px, view, store.network)
     tensor = {"dtype": "F32", "shape": shape, "data_offsets": (0, 4 * shape[0] * shape[1])}
     head = {"__metadata__": {"card": json.dumps(asdict(card), sort_keys=True)}, _TENSOR: tensor}
     header = json.dumps(head).encode()
     header += b" " * (-len(header) % 8)
-    known, written = frozenset(map(id_key, names)), len(names)
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         file.write(own.astype("<f4").tobytes())
-        for batch in store.batches():
-            others = [place for place, one in enumerate(batch.ids) if id_key(one) not in known]
-            file.write(batch.vectors[others].astype("<f4").tobytes())
-            written += len(others)
-        if written != findings.rows:
-            raise VectorsError(f"{store.address}: has changed while it was read: try again")
+        for others in _others(names, store, findings.rows - len(names)):
+            file.write(others.astype("<f4").tobytes())
     return findings
 
 
@@ -105,22 +99,47 @@ def open_stored_vectors(path: Path) -> StoredVectors:
 
 
 def write_database(
-    path: Path, teacher: StoredVectors, test: np.ndarray, *, with_others: bool
+    path: Path, names: Sequence[str], store: VectorStore, *, with_others: bool
 ) -> Float[np.ndarray, "row dim"]:
-    """Write the vectors of the rows `test` of the pack as a .npy file, and behind them all others.
+    """Write the vectors of the images `names` as a .npy file, and behind them all others.
 
-    They come back mapped from the file.
+    They come back mapped from the file. Reads and raises as `write_stored_vectors` does.
     """
-    others = np.setdiff1d(np.arange(len(teacher.rows) if with_others else 0), test)
-    order = np.concatenate([test, others])
-    block = 1 << 16
+    own, findings = _read(names, store)
+    rows = findings.rows if with_others else len(own)
     with replacing(path) as temporary:
         written = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.float32, shape=(len(order), teacher.dim)
+            temporary, mode="w+", dtype=np.float32, shape=(rows, findings.dim)
         )
-        for start in range(0, len(order), block):
-            written[start : start + block] = teacher.rows[order[start : start + block]]
+        written[: len(own)] = own
+        place = len(own)
+        for others in _others(names, store, rows - len(own)) if with_others else ():
+            written[place : place + len(others)] = others
+            place += len(others)
         written.flush()
         del written
     mapped: np.ndarray = np.load(path, mmap_mode="r")
     return mapped
+
+
+def _read(
+    names: Sequence[str], store: VectorStore
+) -> tuple[Float[np.ndarray, "image dim"], Findings]:
+    """The vectors of the images `names`, and what all of the store look like."""
+    findings = Findings()
+    return vectors_of(names, store.batches(findings), store.address), findings
+
+
+def _others(
+    names: Sequence[str], store: VectorStore, count: int
+) -> Iterator[Float[np.ndarray, "row dim"]]:
+    """The vectors of all other images, batch by batch; VectorsError if they are not `count`."""
+    known, left = frozenset(map(id_key, names)), count
+    for batch in store.batches():
+        others = [place for place, one in enumerate(batch.ids) if id_key(one) not in known]
+        left -= len(others)
+        if left < 0:
+            break
+        yield batch.vectors[others]
+    if left:
+        raise VectorsError(f"{store.address}: has changed while it was read: try again")

@@ -50,7 +50,7 @@ def take_teacher(name: str) -> None:
                 read = read_onnx_teacher(given, size_px=job.size_px, **wanted)
                 save_onnx_teacher(job.output, *read)
             case VectorsTeacher() as recipe:
-                names, store = open_pack(job.paths.pack).names, open_store(params.weights[name])
+                names, store = open_pack(job.paths.pack).names, open_store(params.vectors[name])
                 found = write_stored_vectors(
                     job.output, names, store, size_px=job.size_px, view=recipe.view
                 )

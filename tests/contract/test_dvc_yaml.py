@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from pipeline.code_digests import code_digests
-from pipeline.paths import DatasetPaths, code_file, further_seeds, history_path, weights_digest
+from pipeline.paths import (
+    DatasetPaths,
+    code_file,
+    further_seeds,
+    history_path,
+    vectors_digest,
+    weights_digest,
+)
 from tests.contract.dvc_yaml import DVC, ROOT, STAGES, stage_module
 
 D, K = DatasetPaths("made"), "made-32"
@@ -26,6 +33,7 @@ OUTPUTS = ("data/", "models/", "embeddings/", "results/", "report/")
 OUTS = {
     "code": [code_file("x").parent, weights_digest("code")],
     "hash_weights": [weights_digest("made")],
+    "hash_vectors": [vectors_digest("made")],
     "inputs": [D.source, D.initial("x").parent],
     "hash_inputs": [D.given],
     "prepare": [D.pack, D.pack_summary],
@@ -40,11 +48,12 @@ OUTS = {
 DATA = {
     "code": [],
     "hash_weights": [],
+    "hash_vectors": [],
     "inputs": [weights_digest("x").parent],
     "hash_inputs": [D.source],
     "prepare": [D.source.parent],
     "train_teacher": [D.pack, D.initial("teacher")],
-    "embed_database": [D.pack, *TEACHERS],
+    "embed_database": [D.pack, *TEACHERS, D.initial("database")],
     "tune": [D.pack, D.teacher, D.initial(K)],
     "distill": [D.pack, *TEACHERS, D.initial(K), D.tuning(K)],
     "train_baseline": [D.pack, D.initial(K), D.tuning(K)],

@@ -58,7 +58,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset["distillation"] |= {"loss": LOSS, "mixup_alpha": 0.0, "augmentation": SLIGHT}
     dataset["distillation"]["optimisation"]["epochs"] = 20
     params["datasets"]["own"] = dataset
-    params["inputs"], params["weights"] = {"own": "images"}, {"own": "vectors"}
+    params["inputs"], params["vectors"] = {"own": "images"}, {"own": "vectors"}
     params["students"] = {STUDENT: {"dataset": "own", "query_px": 16}}
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:
         yaml.dump(params, file)
@@ -69,7 +69,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     order = np.random.default_rng(1).permutation(len(ids))  # no store has our order
     batch = VectorBatch([ids[row] for row in order], vectors[order], [""] * len(ids))
     write_vectors(folder / "vectors", [batch])
-    order_of_stages = [("code", "study"), ("hash_weights", "own"), ("inputs", "own")]
+    order_of_stages = [("code", "study"), ("hash_vectors", "own"), ("inputs", "own")]
     order_of_stages += [("hash_inputs", "own"), ("prepare", "own"), ("train_teacher", "own")]
     order_of_stages += [("embed_database", "own"), ("tune", STUDENT), ("distill", STUDENT)]
     order_of_stages += [("train_baseline", STUDENT), ("evaluate", STUDENT)]

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.packs import open_pack
+from pipeline.datasets.vector_batches import VectorBatch
+from pipeline.datasets.vectors import write_vectors
 from pipeline.evaluation.calibration import Calibration
 from tests.integration.workspace import changed_stages, dvc, run, set_params
 from tests.own_images import NAME, STUDENT
@@ -161,3 +163,31 @@ def test_all_seeds_of_students_share_a_teacher_that_nobody_trains(study: Path) -
     assert low <= float(student["overlap_at_10"]) <= high
     assert rows["naive"]["overlap_at_10_seed_low"] == ""
     assert "Figures are means of 2 seeds." in (study / "report/index.html").read_text()
+
+
+def test_stored_vectors_beside_the_teacher_are_all_searched_and_nothing_is_trained(
+    study: Path,
+) -> None:
+    pack, before = open_pack(study / f"data/{NAME}/pack.arrow"), rows_of(study)
+    test = pack.rows("test")
+    own = np.load(study / f"embeddings/{NAME}/database.npy")
+    others = np.random.default_rng(0).normal(size=(70, own.shape[1])).astype(np.float32)
+    train = [pack.names[row] for row in pack.rows("train")]
+    ids = [f"elsewhere-{number}" for number in range(40)] + train + [pack.names[i] for i in test]
+    rows = np.concatenate([others, own])
+    write_vectors(study / "stored", [VectorBatch(ids, rows, [""] * len(ids))])
+    networks = list((study / "models").rglob("*.safetensors"))
+    trained = [file.stat().st_mtime_ns for file in networks]
+    set_params(study, {f"vectors.{NAME}": "stored"})
+    dvc(study, "repro")
+    assert [file.stat().st_mtime_ns for file in networks] == trained
+    database = np.load(study / f"embeddings/{NAME}/database.npy")
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    np.testing.assert_allclose(database, np.concatenate([own, others]), atol=1e-3)  # float16
+    after = rows_of(study)
+    assert set(after) == set(before) - {"symmetric"}  # some vectors have no image here
+    assert float(after["teacher"]["overlap_at_10"]) == 1
+    assert after["asymmetric"]["overlap_at_10"] != before["asymmetric"]["overlap_at_10"]
+    set_params(study, {"vectors": {}})
+    dvc(study, "repro")
+    assert rows_of(study) == before

@@ -154,7 +154,7 @@ def test_vectors_alone_become_a_study_that_is_run(
     assert dataset.teacher_px == 32
     assert {key: one.query_px for key, one in params.students.items()} == {"images-16": 16}
     assert params.inputs == {"images": str(folder / "pictures")}
-    assert params.weights == {"images": "vectors/images"}
+    assert (params.weights, params.vectors) == ({}, {"images": "vectors/images"})
     (found,) = read_vectors(folder / "vectors/images").batches()
     assert found.ids == list(pictures)
 
@@ -173,7 +173,7 @@ def test_a_network_becomes_a_frozen_teacher_whose_students_start_from_it(
 
 
 def test_an_onnx_file_is_compared_by_how_it_wants_its_images(
-    folder: Path, pictures: dict[str, bytes]
+    folder: Path, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its vectors were made with the channels turned round; -S says so then."""
     file = write_model(folder / "theirs.onnx", averaging_model())
@@ -187,12 +187,19 @@ def test_an_onnx_file_is_compared_by_how_it_wants_its_images(
     pq.write_table(
         pa.table({"id": list(pictures), "vector": vectors.tolist()}), folder / "v.parquet"
     )
-    options = ("--teacher", str(file), "--vectors", "v.parquet", "--plan", "--force")
-    done = attach(*options)
+    options = ("--teacher", str(file), "--vectors", "v.parquet")
+    done = attach(*options, "--plan", "--force")
     assert done.exit_code == 0, done.output
     assert "what fits: " in done.output
+    monkeypatch.setattr(os, "execv", lambda *_: None)
     done = attach(*options, "-S", "datasets.images.teacher.channels=bgr")
     assert "mean cosine to their stored vectors 1.0000" in done.output, done.output
+    params = load_params()  # what is stored is the database that is searched
+    assert (params.weights, params.vectors) == ({"images": str(file)}, {"images": "vectors/images"})
+    (found,) = read_vectors(folder / "vectors/images").batches()
+    np.testing.assert_allclose(
+        found.vectors, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), atol=1e-3
+    )  # float16
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_every_kind_of_teacher_is_read_with_its_own_keys(tmp_path: Path) -> None
         ({TEACHER: {"kind": "frozen"}}, False),
         ({TEACHER: {"kind": "frozen", "whitening": 64, "whitening_images": 100}}, False),
         (GIVEN, False),
-        ({TEACHER: {"kind": "vectors", "view": "cropped"}, "weights.emblems": "v"}, False),
+        ({TEACHER: {"kind": "vectors", "view": "cropped"}, "vectors.emblems": "v"}, False),
     ):
         params = loaded(tmp_path, changes)
         assert params.datasets["emblems"].teacher.kind == changes.get(TEACHER, {}).get(
@@ -60,12 +60,24 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "vectors that are not named": (
         {TEACHER: {"kind": "vectors", "view": "cropped"}},
-        f"weights.emblems: is missing with {TEACHER}.kind = 'vectors': must be the path of its vec",
+        f"vectors.emblems: is missing with {TEACHER}.kind = 'vectors': must be the folder of its",
+    ),
+    "stored vectors of a teacher that is yet to be trained": (
+        {"vectors.emblems": "v"},
+        f"vectors.emblems: {TEACHER}.kind = 'trained' has not made them: must be frozen, onnx or ",
+    ),
+    "stored vectors of no data set": (
+        {"vectors.other": "v"},
+        "vectors.other: no such data set; known: emblems",
+    ),
+    "whitened vectors beside stored ones": (
+        {TEACHER: {"kind": "frozen", "whitening": 8}, "vectors.emblems": "v"},
+        f"{TEACHER}.whitening = 8: must be empty with vectors.emblems: whitened vectors are not",
     ),
     "mixtures, of which no vector is stored": (
         {
             TEACHER: {"kind": "vectors", "view": "cropped"},
-            "weights.emblems": "v",
+            "vectors.emblems": "v",
             "datasets.emblems.distillation.mixup_alpha": 0.2,
         },
         "datasets.emblems.distillation.mixup_alpha = 0.2: must be 0 with teacher.kind = 'vectors'",

@@ -9,7 +9,7 @@ from pipeline.config.studies import preset_text, set_values
 from pipeline.models.licences import data_licence, weights_licences
 
 KEY, OWN = "images-64", "datasets.images"
-VECTORS = {f"{OWN}.teacher": {"kind": "vectors", "view": "cropped"}, "weights.images": "vectors"}
+VECTORS = {f"{OWN}.teacher": {"kind": "vectors", "view": "cropped"}, "vectors.images": "vectors"}
 ALONE = {f"{OWN}.distillation.mixup_alpha": 0.0, f"students.{KEY}.network": {}}
 
 

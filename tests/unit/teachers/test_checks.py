@@ -15,7 +15,7 @@ from tests.made_params import edited_params
 def params_with(folder: Path, vectors: Path) -> Params:
     changes = {
         "datasets.emblems.teacher": {"kind": "vectors", "view": "cropped"},
-        "weights.emblems": str(vectors),
+        "vectors.emblems": str(vectors),
         "students": {"own": {"dataset": "emblems", "query_px": 64}},
     }
     return load_params(edited_params(folder, changes))
@@ -32,7 +32,7 @@ def params_with(folder: Path, vectors: Path) -> Params:
 def test_faults_of_stored_vectors(tmp_path: Path, columns: dict[str, object], words: str) -> None:
     pq.write_table(pa.table(columns), tmp_path / "v.parquet")
     (fault,) = teacher_faults(params_with(tmp_path, tmp_path / "v.parquet"))
-    assert fault.startswith("weights.emblems: ")
+    assert fault.startswith("vectors.emblems: ")
     assert words in fault
 
 

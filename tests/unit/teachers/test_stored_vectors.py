@@ -28,7 +28,6 @@ def batches() -> Iterator[VectorBatch]:
 
 STORE = VectorStore("here", batches, "n1")
 NAMES = ["7.jpg", "1.jpg", "11.jpg", "4.jpg"]
-TEST = np.array([1, 3])
 OTHERS = [0, 2, 3, 5, 6, 8, 9, 10]
 
 
@@ -44,13 +43,11 @@ def test_the_packs_images_come_first_in_its_order(tmp_path: Path) -> None:
 
 
 def test_the_database_is_all_vectors_those_of_the_test_first(tmp_path: Path) -> None:
-    path = tmp_path / "teacher.safetensors"
-    write_stored_vectors(path, NAMES, STORE, size_px=224, view="cropped")
-    teacher = open_stored_vectors(path)
-    written = write_database(tmp_path / "database.npy", teacher, TEST, with_others=True)
-    np.testing.assert_allclose(written, UNIT[[1, 4, 7, 11, *OTHERS]], atol=1e-6)
-    np.testing.assert_array_equal(np.load(tmp_path / "database.npy"), written)
-    alone = write_database(tmp_path / "database.npy", teacher, TEST, with_others=False)
+    path, test = tmp_path / "database.npy", ["1.jpg", "4.jpg"]
+    written = write_database(path, test, STORE, with_others=True)
+    np.testing.assert_allclose(written, UNIT[[1, 4, 0, 2, 3, *range(5, 12)]], atol=1e-6)
+    np.testing.assert_array_equal(np.load(path), written)
+    alone = write_database(path, test, STORE, with_others=False)
     np.testing.assert_allclose(alone, UNIT[[1, 4]], atol=1e-6)
 
 
@@ -70,11 +67,14 @@ def test_images_without_a_vector_leave_no_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_store_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
-    calls = iter([list(batches()), list(batches())[:2]])
-    store = VectorStore("here", lambda: iter(next(calls)))
+@pytest.mark.parametrize(("first", "second"), [(3, 2), (2, 3)])
+def test_a_store_that_changes_meanwhile_is_refused(tmp_path: Path, first: int, second: int) -> None:
+    calls = iter([list(batches())[:first], list(batches())[:second]] * 2)
+    store, names = VectorStore("here", lambda: iter(next(calls))), ["7.jpg", "1.jpg"]
     with pytest.raises(VectorsError, match="has changed while it was read"):
-        write_stored_vectors(tmp_path / "t.safetensors", NAMES, store, size_px=8, view="cropped")
+        write_stored_vectors(tmp_path / "t.safetensors", names, store, size_px=8, view="cropped")
+    with pytest.raises(VectorsError, match="has changed while it was read"):
+        write_database(tmp_path / "database.npy", names, store, with_others=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -49,7 +49,7 @@ def test_an_estimate_grows_with_images_epochs_and_stored_vectors() -> None:
             "datasets.images.network.backbone": "timm/test_resnet",
             "datasets.images.network.weights": "random",
             "datasets.images.teacher": {"kind": "vectors", "view": "cropped"},
-            "weights.images": "v",
+            "vectors.images": "v",
             "inputs.images": "i",
             "datasets.images.distillation.mixup_alpha": 0.0,
             "datasets.images.distillation.optimisation.epochs": epochs,
