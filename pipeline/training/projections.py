@@ -85,7 +85,7 @@ def fit_projection(
     searches = {str(key): Search(normalize(rows[shown])) for key, rows in left_out.items()}
     found = measure_agreement(searches, normalize(y[shown]))
     best = max(left_out, key=lambda key: found[str(key)]["rbo"].mean())
-    weight, bias = dict(_regressions(x, y, priors))[best]
+    _, (weight, bias) = next(_regressions(x, y, best[:1], best[1:]))
     assert isinstance(network.projection, nn.Linear), (
         "a student that does not start from its teacher has one"
     )
@@ -107,14 +107,17 @@ def _folds(targets: Float[Tensor, "image dim"]) -> Int[Tensor, " image"]:
 
 
 def _regressions(
-    x: Float[Tensor, "image feature"], y: Float[Tensor, "image dim"], priors: Iterable[float]
+    x: Float[Tensor, "image feature"],
+    y: Float[Tensor, "image dim"],
+    priors: Iterable[float],
+    ridges: Iterable[float] = RIDGES,
 ) -> Iterator[tuple[tuple[float, float], tuple[Tensor, Tensor]]]:
     """Weight and bias of the regression for each prior, a share of the identity, and ridge."""
     mean_x, mean_y = x.mean(0), y.mean(0)
     gram = (x - mean_x).T @ (x - mean_x)
     scales, axes = torch.linalg.eigh(gram)
     towards = axes.T @ ((x - mean_x).T @ (y - mean_y))
-    for prior, ridge in product(priors, RIDGES):
+    for prior, ridge in product(priors, ridges):
         added = ridge * gram.diagonal().mean()
         # (G + rI)^-1 (X'Y + r P) is P + (G + rI)^-1 X'(Y - XP).
         wanted = towards + added * prior * axes.T if prior else towards
