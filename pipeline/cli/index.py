@@ -31,6 +31,7 @@ app = typer.Typer(
 
 Index = Annotated[Path, typer.Argument(metavar="INDEX", help="The folder of the index.")]
 Source = Annotated[Path, typer.Argument(metavar="VECTORS", help="A folder of vectors.")]
+Unchecked = Annotated[bool, typer.Option("--unchecked", help="Embed no image anew to compare it.")]
 
 
 @app.command()
@@ -101,9 +102,7 @@ def build(
     server: Annotated[
         str, typer.Option(help="localhost:PORT/COLLECTION of Qdrant; else its local mode.")
     ] = "",
-    unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Embed no image anew to compare it.")
-    ] = False,
+    unchecked: Unchecked = False,
 ) -> None:
     """Make an index of a folder of vectors, as `l2s embed` writes them.
 
@@ -115,21 +114,25 @@ def build(
         built = build_index(
             to, vectors, kind, number=number, server=server, is_checked=not unchecked
         )
-    typer.echo(built.golden or f"not checked against their network: {built.unchecked}")
+    typer.echo(built.golden)
     typer.echo(f"{to}: {built.vectors} vectors of {built.card.dim} numbers, {kind}")
     typer.echo(f"search it with: l2s search IMAGE --index {shlex.quote(str(to))}")
 
 
 @app.command()
-def add(index: Index, vectors: Source) -> None:
+def add(index: Index, vectors: Source, unchecked: Unchecked = False) -> None:
     """Bring an index in step with a folder of vectors: what is new, changed, or deleted there.
 
-    Vectors of other ids stay in the index. What it holds already is not written again.
+    First it embeds an image of each shard that has new or changed ones anew: vectors of another
+    network are refused. Vectors of other ids stay in the index. What it holds already is not
+    written again.
     """
     with errors_in_words():
         from pipeline.search.upkeep import add_vectors
 
-        change = add_vectors(index, vectors)
+        change = add_vectors(index, vectors, is_checked=not unchecked)
+    if change.golden:
+        typer.echo(change.golden)
     typer.echo(
         f"{index}: {change.added} added, {change.replaced} replaced, {change.removed} removed, "
         f"{change.unchanged} unchanged"

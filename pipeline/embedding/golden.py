@@ -1,5 +1,6 @@
 """Whether vectors on disk are those of their network: an image of each shard is embedded anew."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -55,10 +56,13 @@ def has_embedded(network: Path, vectors: str) -> bool:
     return vectors in digests or vectors == teacher_card(network).get("network")
 
 
-def check_golden(job: Job) -> GoldenReport:
+def check_golden(
+    job: Job, is_meant: Callable[[Sequence[str]], bool] = lambda _: True
+) -> GoldenReport:
     """Embed an image of each shard anew and hold it against its stored vector.
 
-    By PyTorch, from the network's file. Raises VectorsError for a cosine under `SAME`: another
+    By PyTorch, from the network's file. is_meant: whether a shard is, by the ids of its images that
+    are not gone; others are not counted. Raises VectorsError for a cosine under `SAME`: another
     network, or another preprocessing; and for a destination without a manifest.
     """
     names = job.destination.names()
@@ -73,7 +77,8 @@ def check_golden(job: Job) -> GoldenReport:
         for number in range(len(manifest)):
             shard = manifest[number]
             file = output_name(shard.digest, network)
-            if file not in names:
+            held = [one for one, gone in zip(shard.ids, shard.gone, strict=True) if not gone]
+            if file not in names or not is_meant(held):
                 continue
             cosine = _cosine(opened, shard, file)
             if cosine is None:
@@ -89,7 +94,9 @@ def check_golden(job: Job) -> GoldenReport:
     return GoldenReport(checked, passed_over, least)
 
 
-def check_folder(folder: Path) -> GoldenReport:
+def check_folder(
+    folder: Path, is_meant: Callable[[Sequence[str]], bool] = lambda _: True
+) -> GoldenReport:
     """As `check_golden`, of a folder of vectors on this machine, by what its manifest says of it.
 
     On the CPU. Raises VectorsError as `check_golden` does, and UncheckableError where nothing was
@@ -113,7 +120,7 @@ def check_folder(folder: Path) -> GoldenReport:
         )
     job = Job(source, destination, Path(file), is_reduced=origin["is_reduced"])
     try:
-        report = check_golden(job)
+        report = check_golden(job, is_meant)
     except DatasetError as error:
         raise UncheckableError(f"the images are not there: {error}") from error
     if not report.checked:

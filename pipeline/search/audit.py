@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from pipeline.datasets.vector_batches import vectors_of
 from pipeline.datasets.vectors import Vectors
 from pipeline.evaluation.confidence import Interval, bootstrap_interval
+from pipeline.search.upkeep import hashes
 from pipeline.search.vector_index import VectorIndex, exact_neighbours, sample_rows
 
 PARTS = ("student", "quantisation", "approximation")
@@ -117,11 +118,6 @@ class Counted:
         for batch in self.vectors.batches():
             self.rows += len(batch.ids)
             yield hashes(batch.ids), batch.vectors
-
-
-def hashes(ids: Sequence[str]) -> Int[np.ndarray, " id"]:
-    """64 bits for each id, the same for equal ones in one process, and never -1."""
-    return np.fromiter(map(hash, ids), np.int64, len(ids))
 
 
 def _others(

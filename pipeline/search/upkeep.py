@@ -3,18 +3,19 @@
 They depend on no study: an index is a folder, and what it holds are vectors by their ids.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
+from jaxtyping import Int
 
 from pipeline.datasets.reader import enumerate_names
 from pipeline.datasets.vector_batches import UNIT_TOLERANCE, VectorBatch
 from pipeline.datasets.vectors import Vectors, read_vectors
-from pipeline.embedding.golden import GoldenReport, UncheckableError, check_folder
+from pipeline.embedding.golden import UncheckableError, check_folder
 from pipeline.files import replacing_folder
 from pipeline.search.faiss_index import FaissIndex
 from pipeline.search.stores import LanceIndex, QdrantIndex, qdrant_client
@@ -36,6 +37,8 @@ from pipeline.search.vector_index import (
 ROWS_AT_ONCE = 1 << 16
 ASKED = 200  # of its own vectors, when an index is verified
 LEAST_FOUND = 0.95  # of these, by an approximate search
+_NOT = "not checked against their network"
+UNCHECKED = f"{_NOT}: as you wish"
 
 
 @contextmanager
@@ -69,13 +72,13 @@ def hold_index(folder: Path, card: VectorIndexCard) -> FaissIndex | LanceIndex:
 class Built:
     """An index that was built, and how many vectors it took.
 
-    golden: how some of them were found to be those of their network; else `unchecked` says why not.
+    golden: how some of them were found to be those of their network, in words, or why none was
+    checked.
     """
 
     card: VectorIndexCard
     vectors: int
-    golden: GoldenReport | None
-    unchecked: str = ""
+    golden: str
 
 
 def build_index(
@@ -98,7 +101,7 @@ def build_index(
     vectors = read_vectors(source)
     if folder.exists() and not (folder / CARD).is_file():
         raise ValueError(f"{folder}: is there, and is no index: name another place")
-    golden, unchecked = _checked(source) if is_checked else (None, "as you wish")
+    golden = _check(source) if is_checked else UNCHECKED
     card = VectorIndexCard(
         kind=kind,
         dim=vectors.card.dim,
@@ -116,31 +119,38 @@ def build_index(
                     "delete that one there"
                 )
             count = index.upsert(vectors.batches())
-    return Built(card, count, golden, unchecked)
+    return Built(card, count, golden)
 
 
-def _checked(source: Path) -> tuple[GoldenReport | None, str]:
+def _check(source: Path, is_meant: Callable[[Sequence[str]], bool] = lambda _: True) -> str:
     try:
-        return check_folder(source), ""
+        return str(check_folder(source, is_meant))
     except UncheckableError as reason:
-        return None, str(reason)
+        return f"{_NOT}: {reason}"
 
 
 @dataclass(frozen=True)
 class Change:
-    """What was put into an index and taken out of it."""
+    """What was put into an index and taken out of it.
+
+    golden: as in `Built`, of what was put in; empty where that is nothing.
+    """
 
     added: int
     replaced: int
     removed: int
     unchanged: int
+    golden: str = ""
 
 
-def add_vectors(folder: Path, source: Path) -> Change:
+def add_vectors(folder: Path, source: Path, *, is_checked: bool = True) -> Change:
     """Bring an index in step with a folder of vectors: what it lacks, or holds of other content,
     is put in, and what is deleted there is taken out. Other ids stay.
 
-    Raises ValueError for vectors of another network, and as `open_index` does.
+    is_checked: of each shard with such vectors an image is embedded anew first (`check_folder`).
+
+    Raises ValueError for vectors of another network, which leave the index as it was, and as
+    `open_index` does.
     """
     vectors = read_vectors(source)
     with _writing(folder), open_index(folder) as index:
@@ -151,13 +161,28 @@ def add_vectors(folder: Path, source: Path) -> Change:
                 f"those of {folder} of {_told(card.network, card.dim)}: they cannot be compared; "
                 "build another index"
             )
-        step = Step(index, vectors)
-        index.upsert(step.lacking())
+        step, golden = Step(index, vectors), ""
+        fresh = [hashes(batch.ids) for batch in step.lacking()]
+        if fresh:
+            known = np.sort(np.concatenate(fresh))
+            golden = _check(source, lambda ids: _any_in(ids, known)) if is_checked else UNCHECKED
+            index.upsert(Step(index, vectors).lacking())
         removed = index.delete(sorted(step.gone))
         if (place := str(source.resolve())) not in card.sources:
             card.model_copy(update={"sources": (*card.sources, place)}).write(folder)
     unchanged = step.rows - step.absent - step.changed
-    return Change(step.absent, step.changed, removed, unchanged)
+    return Change(step.absent, step.changed, removed, unchanged, golden)
+
+
+def hashes(ids: Sequence[str]) -> Int[np.ndarray, " id"]:
+    """64 bits for each id, the same for equal ones in one process, and never -1."""
+    return np.fromiter(map(hash, ids), np.int64, len(ids))
+
+
+def _any_in(ids: Sequence[str], known: Int[np.ndarray, " id"]) -> bool:
+    """Whether one of the ids is among these, whose hashes ascend."""
+    asked = hashes(ids)
+    return bool((known[np.searchsorted(known, asked).clip(max=len(known) - 1)] == asked).any())
 
 
 def remove_vectors(folder: Path, ids: Sequence[str]) -> int:

@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 from pipeline.cli.__main__ import app
 from pipeline.datasets.vector_batches import VectorBatch, VectorsError
 from pipeline.datasets.vectors import write_vectors
-from pipeline.embedding import shards
+from pipeline.embedding import golden, shards
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.golden import UncheckableError, check_folder
 from pipeline.embedding.manifest import open_manifest
 from pipeline.embedding.sharded import embed_source
 from pipeline.models.query_encoder import square_view
-from pipeline.search.upkeep import build_index
-from tests.made_embedding import InProcess, make_job, write_network, write_pictures
+from pipeline.search.upkeep import build_index, open_index
+from tests.made_embedding import InProcess, make_job, picture, write_network, write_pictures
 
 embed = partial(embed_source, engine=InProcess, shard_images=4)
 
@@ -80,6 +80,71 @@ def test_one_shard_of_another_network_is_enough(vectors: Path) -> None:
     assert build(vectors)[0] == 2
 
 
+def add(vectors: Path, *options: str) -> tuple[int, str]:
+    place = str(vectors.parent / "index")
+    done = CliRunner().invoke(app, ["index", "add", place, str(vectors), *options])
+    return done.exit_code, done.output
+
+
+def test_only_shards_that_are_new_to_an_index_are_checked_before_they_are_added(
+    vectors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(vectors)
+    write_pictures(vectors.parent / "images", range(10, 16))
+    embed(make_job(vectors.parent))
+    code, said = add(vectors)
+    assert code == 0, said
+    assert said.startswith("2 shards checked, 0 without an image that is as it was; least cosine 1")
+    assert "6 added, 0 replaced, 0 removed, 10 unchanged" in said
+    opened: list[object] = []
+    monkeypatch.setattr(golden, "ShardEmbedder", opened.append)  # a network takes seconds to open
+    assert add(vectors) == (
+        0,
+        f"{vectors.parent / 'index'}: 0 added, 0 replaced, 0 removed, 16 unchanged\n",
+    )
+    assert opened == []
+
+
+def test_a_changed_image_is_checked_in_its_new_shard_alone(vectors: Path) -> None:
+    build(vectors)
+    (vectors.parent / "images" / "0" / "0000.jpg").write_bytes(picture(77))
+    embed(make_job(vectors.parent))
+    code, said = add(vectors)
+    assert said.startswith("1 shard checked, 0 without")
+    assert "0 added, 1 replaced, 0 removed, 9 unchanged" in said
+    assert code == 0
+
+
+@pytest.mark.parametrize("kind", ["exact", "lancedb"])  # the latter keeps each block by itself
+def test_no_shard_of_another_network_is_added(vectors: Path, kind: str) -> None:
+    if kind == "lancedb":
+        pytest.importorskip("lancedb")
+    build(vectors, "--kind", kind)
+    write_pictures(vectors.parent / "images", range(10, 16))
+    embed(make_job(vectors.parent))
+    write_network(vectors.parent / "net.safetensors", seed=1)
+    code, said = add(vectors)
+    assert code == 2
+    assert "to its stored vector: another network" in said
+    with open_index(vectors.parent / "index") as index:
+        assert len(index) == 10
+    code, said = add(vectors, "--unchecked")
+    assert code == 0, said
+    assert said.startswith("not checked against their network: as you wish\n")
+    assert "6 added" in said
+
+
+def test_no_shard_of_another_preprocessing_is_added(
+    vectors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(vectors)
+    write_pictures(vectors.parent / "images", range(10, 12))
+    embed(make_job(vectors.parent))
+    monkeypatch.setattr(shards, "square_view", lambda *given: square_view(*given)[::-1].copy())
+    code, said = add(vectors)
+    assert (code, "another preprocessing" in said) == (2, True)
+
+
 def _change_origin(vectors: Path, **changes: object) -> None:
     table = pq.read_table(vectors / "manifest.parquet")
     origin = json.loads(table.schema.metadata[b"origin"]) | changes
@@ -133,8 +198,8 @@ def test_vectors_from_elsewhere_are_not_checked(tmp_path: Path) -> None:
     rows = np.eye(16, dtype=np.float32)
     write_vectors(tmp_path / "v", [VectorBatch([f"{i}" for i in range(16)], rows, [""] * 16)])
     built = build_index(tmp_path / "index", tmp_path / "v", "exact")
-    assert (built.vectors, built.golden) == (16, None)
-    assert "did not write" in built.unchecked
+    assert built.vectors == 16
+    assert built.golden.startswith("not checked against their network: `l2s embed` did not write")
 
 
 def test_a_reduced_decode_is_checked_by_a_reduced_decode(tmp_path: Path) -> None:
