@@ -18,9 +18,11 @@ app = typer.Typer()
 @app.command()
 def audit(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="The folder of the index.")],
-    vectors: Annotated[Path, typer.Option(help="The teacher's vectors, of the same images.")],
+    vectors: Annotated[
+        str, typer.Option(help="The teacher's vectors, of the same images; or s3://BUCKET/NAME.")
+    ],
     queries: Annotated[
-        Path | None, typer.Option(help="A student's vectors of some of them; else the teacher's.")
+        str | None, typer.Option(help="A student's vectors of some of them; else the teacher's.")
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="Queries that are drawn.")] = 1000,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Neighbours of each.")] = 10,
@@ -31,15 +33,16 @@ def audit(
     approximation. The parts add up to the loss.
     """
     with errors_in_words():
-        from pipeline.datasets.vectors import read_vectors
+        from pipeline.embedding.destination import destination_of
+        from pipeline.embedding.remote_vectors import open_vectors
         from pipeline.search.audit import audit_index
         from pipeline.search.upkeep import open_index
 
+        here = Path.cwd()
         with open_index(index) as opened:
-            student = read_vectors(queries) if queries else None
-            found = audit_index(
-                opened, read_vectors(vectors), student, sample=sample, k=k, seed=seed
-            )
+            teacher = open_vectors(destination_of(vectors, here, "--vectors"))
+            student = open_vectors(destination_of(queries, here, "--queries")) if queries else None
+            found = audit_index(opened, teacher, student, sample=sample, k=k, seed=seed)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
         return

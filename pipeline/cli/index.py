@@ -30,7 +30,9 @@ app = typer.Typer(
 )
 
 Index = Annotated[Path, typer.Argument(metavar="INDEX", help="The folder of the index.")]
-Source = Annotated[Path, typer.Argument(metavar="VECTORS", help="A folder of vectors.")]
+Source = Annotated[
+    str, typer.Argument(metavar="VECTORS", help="A folder of vectors, or s3://BUCKET/NAME.")
+]
 Unchecked = Annotated[bool, typer.Option("--unchecked", help="Embed no image anew to compare it.")]
 
 
@@ -90,7 +92,7 @@ def pictures(
 @app.command()
 def build(
     vectors: Source,
-    to: Annotated[Path, typer.Option(help="The folder of the index; it is made, or replaced.")],
+    to: Annotated[str, typer.Option(help="The folder of the index; it is made, or replaced.")],
     kind: Annotated[
         Literal["exact", "hnsw", "ivfpq", "lancedb", "qdrant"],
         typer.Option(help="exact, hnsw (fast), ivfpq (small); lancedb, qdrant."),
@@ -109,14 +111,20 @@ def build(
     First it embeds an image of each shard anew: vectors of another network are refused.
     """
     with errors_in_words():
+        from pipeline.datasets.object_storage import is_address, shown_address
         from pipeline.search.upkeep import build_index
 
+        if is_address(to):
+            raise ValueError(
+                f"--to {shown_address(to)}: an index is a folder of this machine; VECTORS may lie "
+                "in a store"
+            )
         built = build_index(
-            to, vectors, kind, number=number, server=server, is_checked=not unchecked
+            Path(to), vectors, kind, number=number, server=server, is_checked=not unchecked
         )
     typer.echo(built.golden)
     typer.echo(f"{to}: {built.vectors} vectors of {built.card.dim} numbers, {kind}")
-    typer.echo(f"search it with: l2s search IMAGE --index {shlex.quote(str(to))}")
+    typer.echo(f"search it with: l2s search IMAGE --index {shlex.quote(to)}")
 
 
 @app.command()
@@ -201,19 +209,28 @@ def _summary(place: Path) -> str:
 
 
 @app.command()
-def verify(index: Index) -> None:
+def verify(
+    index: Index,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="s3://BUCKET of its vectors; may be repeated.")
+    ] = None,
+) -> None:
     """Check an index: files, counts, its own vectors found, in step with what it was built from.
 
     Exit code 0: it is sound; 1: it is not.
     """
     with errors_in_words():
+        from pipeline.datasets.object_storage import shown_address
         from pipeline.search.upkeep import verify_index
 
-        found = verify_index(index)
+        found = verify_index(index, allow or ())
     typer.echo(
         f"{index}: {found.card.kind}, format {found.card.format}, {found.vectors} vectors, "
         f"{found.found} of {found.asked} searched ones found"
     )
+    for place in found.unread:
+        said = f"not compared with {printable(shown_address(place))}: --allow names its bucket"
+        typer.echo(said, err=True)
     for fault in found.faults:
         typer.echo(f"error: {printable(fault)}", err=True)
     if found.faults:

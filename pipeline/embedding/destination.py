@@ -1,34 +1,50 @@
-"""The folder that vectors are written to: on a disk, or in a store by an fsspec address."""
+"""The folder of vectors, written to and read from: on a disk, or in a store by an address."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
 from pipeline.datasets.object_storage import (
+    check_address,
     check_own_address,
     is_address,
     shown_address,
     store_errors,
 )
+from pipeline.datasets.reader import DatasetError
 from pipeline.files import replacing
 
 _LOCK = ".embed.lock"
 
 
-def destination_of(given: str, here: Path) -> "Destination":
-    """What a user names: an address, or a path that refers to the folder `here`.
+def destination_of(given: str, here: Path, option: str = "--to") -> "Destination":
+    """What a user names by an option: an address, or a path that refers to the folder `here`.
 
     Raises DatasetError for an address of no known form, and one that holds a password.
     """
     if not is_address(given):
         return Destination(str((here / given).resolve()))
-    check_own_address("--to", given)
+    check_own_address(option, given)
     return Destination(given.rstrip("/"))
+
+
+def may_open(named: str, allow: Sequence[str]) -> bool:
+    """Whether to open what a file names, not the user: a path, or an address under one of `allow`,
+    SCHEME://BUCKET each.
+    """
+    if not is_address(named):
+        return True
+    try:
+        check_address("", named, allow)
+    except DatasetError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -41,9 +57,18 @@ class Destination:
 
     address: str
 
+    def __str__(self) -> str:
+        return self.address
+
     @property
     def is_remote(self) -> bool:
         return is_address(self.address)
+
+    @property
+    def bucket(self) -> str:
+        """SCHEME://BUCKET of an address."""
+        parts = urlsplit(self.address)
+        return f"{parts.scheme}://{parts.netloc}"
 
     def names(self) -> frozenset[str]:
         """The names of the files that are there."""
@@ -87,6 +112,22 @@ class Destination:
         store, root = self._store()
         with store_errors(shown_address(self.address)), store.open(f"{root}/{name}", "rb") as file:
             yield file
+
+    @contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """A file on this machine's disk, of a store a copy for as long as the block runs.
+
+        Raises FileNotFoundError.
+        """
+        if not self.is_remote:
+            yield Path(self.address, name)
+            return
+        store, root = self._store()
+        with TemporaryDirectory() as folder:
+            copy = Path(folder, name)
+            with store_errors(shown_address(self.address)):
+                store.get_file(f"{root}/{name}", str(copy))
+            yield copy
 
     def read(self, name: str) -> bytes:
         """All of a file. Raises FileNotFoundError."""

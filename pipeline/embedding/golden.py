@@ -12,7 +12,7 @@ from pipeline.datasets.picture_sources import PictureSource
 from pipeline.datasets.reader import DatasetError
 from pipeline.datasets.vector_batches import VectorsError, batch_of_rows
 from pipeline.datasets.vectors import MANIFEST
-from pipeline.embedding.destination import Destination
+from pipeline.embedding.destination import Destination, may_open
 from pipeline.embedding.manifest import Shard, open_manifest, output_name
 from pipeline.embedding.shards import Job, Number, ShardEmbedder, vectors_digest
 from pipeline.progress import count_text
@@ -95,28 +95,27 @@ def check_golden(
 
 
 def check_folder(
-    folder: Path, is_meant: Callable[[Sequence[str]], bool] = lambda _: True
+    destination: Destination, is_meant: Callable[[Sequence[str]], bool] = lambda _: True
 ) -> GoldenReport:
-    """As `check_golden`, of a folder of vectors on this machine, by what its manifest says of it.
+    """As `check_golden`, of a folder of vectors, by what its manifest says of it.
 
     On the CPU. Raises VectorsError as `check_golden` does, and UncheckableError where nothing was
     checked: `l2s embed` did not write the folder, the network or the images are not there any more,
-    or they lie in a store, which nobody but the user may name.
+    or they lie in a store, which nobody but the user may name: in another bucket than the vectors.
     """
-    destination = Destination(str(folder.resolve()))
     if MANIFEST not in destination.names():
-        raise UncheckableError(f"`l2s embed` did not write {folder}")
+        raise UncheckableError(f"`l2s embed` did not write {destination}")
     with open_manifest(destination) as manifest:
         origin = manifest.origin
     file = origin.get("file")
     if file is None:  # of an earlier version
-        raise UncheckableError(f"{folder} does not say which network embedded it")
+        raise UncheckableError(f"{destination} does not say which network embedded it")
     if not Path(file).is_file():
-        raise UncheckableError(f"{file}, which embedded {folder}, is not there")
+        raise UncheckableError(f"{file}, which embedded {destination}, is not there")
     source = PictureSource(origin["source"])
-    if source.is_remote or origin["allow"]:
+    if origin["allow"] or not may_open(source.address, [destination.bucket]):
         raise UncheckableError(
-            f"the images lie in a store: `l2s embed SOURCE --to {folder} --check`"
+            f"the images lie in a store: `l2s embed SOURCE --to {destination} --check`"
         )
     job = Job(source, destination, Path(file), is_reduced=origin["is_reduced"])
     try:

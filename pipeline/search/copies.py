@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from pipeline.datasets.object_storage import is_address, shown_address
 from pipeline.datasets.packs import open_pack
 from pipeline.datasets.reader import enumerate_names
 from pipeline.datasets.vector_batches import VectorBatch
@@ -44,8 +45,11 @@ def find_copies(
         yield f"{folder}: {own}"
     with open_index(folder) as index:
         yield from _under_other_ids(f"index {folder}", _same(index.rows(), held))
-    for source in map(Path, card.sources):
-        if source.exists():
+    for one in card.sources:
+        if is_address(one):
+            again = "embed again without the picture, or `l2s index add` brings it back"
+            yield f"vectors {shown_address(one)}: nobody knows, a store is not asked: {again}"
+        elif (source := Path(one)).exists():
             yield from _searched(f"vectors {source}", _in_vectors(source, wanted, held))
     known = chain(index_folders(folder.parent), index_folders(INDEXES))
     for place in sorted({one.resolve() for one in known} - {folder.resolve()}):

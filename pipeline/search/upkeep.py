@@ -3,21 +3,22 @@
 They depend on no study: an index is a folder, and what it holds are vectors by their ids.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from jaxtyping import Int
 
 from pipeline.datasets.reader import enumerate_names
-from pipeline.datasets.vector_batches import UNIT_TOLERANCE, VectorBatch
-from pipeline.datasets.vectors import Vectors, read_vectors
+from pipeline.datasets.vector_batches import UNIT_TOLERANCE
+from pipeline.embedding.destination import Destination, destination_of, may_open
 from pipeline.embedding.golden import UncheckableError, check_folder
+from pipeline.embedding.remote_vectors import open_vectors
 from pipeline.files import replacing_folder
 from pipeline.search.faiss_index import FaissIndex
+from pipeline.search.step import Step, any_in, hashes
 from pipeline.search.stores import LanceIndex, QdrantIndex, qdrant_client
 from pipeline.search.vector_index import (
     CARD,
@@ -26,15 +27,11 @@ from pipeline.search.vector_index import (
     Number,
     VectorIndex,
     VectorIndexCard,
-    chosen,
-    contents,
     is_vector_index,
-    joined,
     read_card,
     sample_rows,
 )
 
-ROWS_AT_ONCE = 1 << 16
 ASKED = 200  # of its own vectors, when an index is verified
 LEAST_FOUND = 0.95  # of these, by an approximate search
 _NOT = "not checked against their network"
@@ -83,7 +80,7 @@ class Built:
 
 def build_index(
     folder: Path,
-    source: Path,
+    source: str | Path,
     kind: Kind,
     *,
     number: Number = "float32",
@@ -92,23 +89,25 @@ def build_index(
 ) -> Built:
     """Make the index of a folder of vectors, in the place of one that is there.
 
-    number: how the kinds of FAISS keep vectors; float16 takes half the room. server: as in
-    `VectorIndexCard`. is_checked: an image of each shard is embedded anew first (`check_folder`).
+    source: a path, or an address of object storage, which is read file by file. number: how the
+    kinds of FAISS keep vectors; float16 takes half the room. server: as in `VectorIndexCard`.
+    is_checked: an image of each shard is embedded anew first (`check_folder`).
 
     Raises ValueError for a folder that is something else, vectors that are not whole or not those
     of their network, ivfpq of too few, and as `open_index` does; what is there then stays.
     """
-    vectors = read_vectors(source)
+    place = destination_of(str(source), Path.cwd(), "VECTORS")
+    vectors = open_vectors(place)
     if folder.exists() and not (folder / CARD).is_file():
         raise ValueError(f"{folder}: is there, and is no index: name another place")
-    golden = _check(source) if is_checked else UNCHECKED
+    golden = _check(place) if is_checked else UNCHECKED
     card = VectorIndexCard(
         kind=kind,
         dim=vectors.card.dim,
         network=vectors.card.network,
         number=number,
         server=server,
-        sources=(str(source.resolve()),),
+        sources=(place.address,),
     )
     with _writing(folder), replacing_folder(folder) as new:
         card.write(new)
@@ -122,9 +121,9 @@ def build_index(
     return Built(card, count, golden)
 
 
-def _check(source: Path, is_meant: Callable[[Sequence[str]], bool] = lambda _: True) -> str:
+def _check(place: Destination, is_meant: Callable[[Sequence[str]], bool] = lambda _: True) -> str:
     try:
-        return str(check_folder(source, is_meant))
+        return str(check_folder(place, is_meant))
     except UncheckableError as reason:
         return f"{_NOT}: {reason}"
 
@@ -143,21 +142,23 @@ class Change:
     golden: str = ""
 
 
-def add_vectors(folder: Path, source: Path, *, is_checked: bool = True) -> Change:
+def add_vectors(folder: Path, source: str | Path, *, is_checked: bool = True) -> Change:
     """Bring an index in step with a folder of vectors: what it lacks, or holds of other content,
     is put in, and what is deleted there is taken out. Other ids stay.
 
-    is_checked: of each shard with such vectors an image is embedded anew first (`check_folder`).
+    source: as of `build_index`. is_checked: of each shard with such vectors an image is embedded
+    anew first (`check_folder`).
 
     Raises ValueError for vectors of another network, which leave the index as it was, and as
     `open_index` does.
     """
-    vectors = read_vectors(source)
+    place = destination_of(str(source), Path.cwd(), "VECTORS")
+    vectors = open_vectors(place)
     with _writing(folder), open_index(folder) as index:
         card = index.card
         if (card.dim, card.network) != (vectors.card.dim, vectors.card.network):
             raise ValueError(
-                f"{source}: its vectors are of {_told(vectors.card.network, vectors.card.dim)}, "
+                f"{place}: its vectors are of {_told(vectors.card.network, vectors.card.dim)}, "
                 f"those of {folder} of {_told(card.network, card.dim)}: they cannot be compared; "
                 "build another index"
             )
@@ -165,24 +166,13 @@ def add_vectors(folder: Path, source: Path, *, is_checked: bool = True) -> Chang
         fresh = [hashes(batch.ids) for batch in step.lacking()]
         if fresh:
             known = np.sort(np.concatenate(fresh))
-            golden = _check(source, lambda ids: _any_in(ids, known)) if is_checked else UNCHECKED
+            golden = _check(place, lambda ids: any_in(ids, known)) if is_checked else UNCHECKED
             index.upsert(Step(index, vectors).lacking())
         removed = index.delete(sorted(step.gone))
-        if (place := str(source.resolve())) not in card.sources:
-            card.model_copy(update={"sources": (*card.sources, place)}).write(folder)
+        if place.address not in card.sources:
+            card.model_copy(update={"sources": (*card.sources, place.address)}).write(folder)
     unchanged = step.rows - step.absent - step.changed
     return Change(step.absent, step.changed, removed, unchanged, golden)
-
-
-def hashes(ids: Sequence[str]) -> Int[np.ndarray, " id"]:
-    """64 bits for each id, the same for equal ones in one process, and never -1."""
-    return np.fromiter(map(hash, ids), np.int64, len(ids))
-
-
-def _any_in(ids: Sequence[str], known: Int[np.ndarray, " id"]) -> bool:
-    """Whether one of the ids is among these, whose hashes ascend."""
-    asked = hashes(ids)
-    return bool((known[np.searchsorted(known, asked).clip(max=len(known) - 1)] == asked).any())
 
 
 def remove_vectors(folder: Path, ids: Sequence[str]) -> int:
@@ -201,66 +191,31 @@ def _told(network: str, dim: int) -> str:
     return f"{dim} numbers by the network {network[:12] or 'that nobody knows'}"
 
 
-class Step:
-    """How far an index is in step with vectors: what `lacking` has counted when it is through.
-
-    gone: the ids that are deleted in the vectors.
-    """
-
-    def __init__(self, index: VectorIndex, vectors: Vectors) -> None:
-        self.index, self.vectors = index, vectors
-        self.rows = self.absent = self.changed = 0
-        self.gone = set().union(*vectors.tombstones().values())
-
-    def lacking(self) -> Iterator[VectorBatch]:
-        """The vectors that the index lacks, or holds with other content, in blocks."""
-        for batch in regrouped(self.vectors.batches(), ROWS_AT_ONCE):
-            held: dict[str, str] = {}
-            for found in self.index.rows(batch.ids):
-                held |= zip(found.ids, found.content, strict=True)
-            said = contents(batch)
-            new = [place for place, one in enumerate(batch.ids) if held.get(one) != said[place]]
-            changed = sum(batch.ids[place] in held for place in new)
-            self.rows += len(batch.ids)
-            self.changed += changed
-            self.absent += len(new) - changed
-            self.gone.difference_update(batch.ids)  # an image that has changed has another row
-            if new:
-                yield chosen(VectorBatch(batch.ids, batch.vectors, said), np.array(new))
-
-
-def regrouped(batches: Iterable[VectorBatch], rows: int) -> Iterator[VectorBatch]:
-    """The same rows in batches of `rows` or a little more, the last of fewer."""
-    held: list[VectorBatch] = []
-    for batch in batches:
-        held.append(batch)
-        if sum(len(one.ids) for one in held) >= rows:
-            yield joined(held)
-            held = []
-    if held:
-        yield joined(held)
-
-
 @dataclass(frozen=True)
 class Verified:
-    """What an index was found to be. faults: in words, none where it is sound."""
+    """What an index was found to be. faults: in words, none where it is sound.
+
+    unread: sources in a store, which were not compared.
+    """
 
     card: VectorIndexCard
     vectors: int
     asked: int
     found: int
     faults: list[str]
+    unread: list[str]
 
 
-def verify_index(folder: Path) -> Verified:
+def verify_index(folder: Path, allow: Sequence[str] = ()) -> Verified:
     """Compare an index with its digests and its sources, and search some of its own vectors.
 
-    A source that is no longer there is no fault: nothing depends on it. Raises ValueError as
-    `open_index` does.
+    allow: SCHEME://BUCKET of the stores whose sources may be read. A source that is no longer there
+    is no fault: nothing depends on it. Raises ValueError as `open_index` does.
     """
     faults: list[str] = []
     with open_index(folder) as index:
         card = index.card
+        unread = [source for source in card.sources if not may_open(source, allow)]
         if isinstance(index, FaissIndex):
             faults += index.damage()
         count, own = sample_rows(index.rows(), ASKED, seed=0)
@@ -269,10 +224,10 @@ def verify_index(folder: Path) -> Verified:
         found = sum(best[0] > 1 - UNIT_TOLERANCE for best in near.similarities if best)
         if found < len(own.ids) * (LEAST_FOUND if card.kind in ("hnsw", "ivfpq") else 1):
             faults.append(f"{len(own.ids) - found} of {len(own.ids)} of its vectors are not found")
-        for source in map(Path, card.sources):
-            if not source.exists():
+        for source in (Destination(one) for one in card.sources if one not in unread):
+            if not source.names():
                 continue
-            step = Step(index, read_vectors(source))
+            step = Step(index, open_vectors(source))
             for _ in step.lacking():
                 pass
             deleted = sum(len(rows.ids) for rows in index.rows(sorted(step.gone)))
@@ -282,7 +237,7 @@ def verify_index(folder: Path) -> Verified:
                     f"there, {step.changed} have changed, {deleted} are deleted there: "
                     f"`l2s index add {folder} {source}`"
                 )
-    return Verified(card, count, len(own.ids), found, faults)
+    return Verified(card, count, len(own.ids), found, faults, unread)
 
 
 def index_folders(folder: Path) -> list[Path]:

@@ -28,7 +28,7 @@ class VectorIndexCard(BaseModel):
 
     network: of `VectorsCard`, of all its vectors. number: how FAISS's kinds keep them. server: of
     Qdrant, HOST:PORT/COLLECTION; empty for its local mode, in the folder. sources: the folders of
-    vectors that it was built from.
+    vectors, or their addresses without a secret, that it was built from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

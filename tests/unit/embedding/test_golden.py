@@ -187,7 +187,7 @@ def test_what_cannot_be_checked_is_said_and_the_index_is_built(vectors: Path, na
     spoil, says = UNCHECKED[name]
     spoil(vectors)
     with pytest.raises(UncheckableError, match=says):
-        check_folder(vectors)
+        check_folder(Destination(str(vectors)))
     code, said = build(vectors)
     assert code == 0, said
     assert "not checked against their network: " in said
@@ -206,4 +206,4 @@ def test_a_reduced_decode_is_checked_by_a_reduced_decode(tmp_path: Path) -> None
     write_network(tmp_path / "net.safetensors")
     write_pictures(tmp_path / "images", range(4))
     embed(make_job(tmp_path, is_reduced=True))
-    assert check_folder(tmp_path / "vectors").least_cosine > 0.99999
+    assert check_folder(Destination(str(tmp_path / "vectors"))).least_cosine > 0.99999

@@ -19,7 +19,8 @@ from pipeline.datasets.vectors import read_vectors, write_vectors
 from pipeline.files import write_json, write_text
 from pipeline.search import faiss_index, upkeep
 from pipeline.search.index import IndexCard, find_index, index_names, require_card
-from pipeline.search.upkeep import add_vectors, build_index, open_index, regrouped, verify_index
+from pipeline.search.step import regrouped
+from pipeline.search.upkeep import add_vectors, build_index, open_index, verify_index
 from pipeline.search.vector_index import CARD, Kind, contents, exact_neighbours
 
 KINDS = [

@@ -1,0 +1,63 @@
+"""How far an index is in step with vectors: which of their rows it lacks, or holds otherwise."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from pipeline.datasets.vector_batches import VectorBatch
+from pipeline.embedding.remote_vectors import OpenVectors
+from pipeline.search.vector_index import VectorIndex, chosen, contents, joined
+
+ROWS_AT_ONCE = 1 << 16
+
+
+class Step:
+    """How far an index is in step with vectors: what `lacking` has counted when it is through.
+
+    gone: the ids that are deleted in the vectors.
+    """
+
+    def __init__(self, index: VectorIndex, vectors: OpenVectors) -> None:
+        self.index, self.vectors = index, vectors
+        self.rows = self.absent = self.changed = 0
+        self.gone = set().union(*vectors.tombstones().values())
+
+    def lacking(self) -> Iterator[VectorBatch]:
+        """The vectors that the index lacks, or holds with other content, in blocks."""
+        for batch in regrouped(self.vectors.batches(), ROWS_AT_ONCE):
+            held: dict[str, str] = {}
+            for found in self.index.rows(batch.ids):
+                held |= zip(found.ids, found.content, strict=True)
+            said = contents(batch)
+            new = [place for place, one in enumerate(batch.ids) if held.get(one) != said[place]]
+            changed = sum(batch.ids[place] in held for place in new)
+            self.rows += len(batch.ids)
+            self.changed += changed
+            self.absent += len(new) - changed
+            self.gone.difference_update(batch.ids)  # an image that has changed has another row
+            if new:
+                yield chosen(VectorBatch(batch.ids, batch.vectors, said), np.array(new))
+
+
+def regrouped(batches: Iterable[VectorBatch], rows: int) -> Iterator[VectorBatch]:
+    """The same rows in batches of `rows` or a little more, the last of fewer."""
+    held: list[VectorBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(len(one.ids) for one in held) >= rows:
+            yield joined(held)
+            held = []
+    if held:
+        yield joined(held)
+
+
+def hashes(ids: Sequence[str]) -> Int[np.ndarray, " id"]:
+    """64 bits for each id, the same for equal ones in one process, and never -1."""
+    return np.fromiter(map(hash, ids), np.int64, len(ids))
+
+
+def any_in(ids: Sequence[str], known: Int[np.ndarray, " id"]) -> bool:
+    """Whether one of the ids is among these, whose hashes ascend."""
+    asked = hashes(ids)
+    return bool((known[np.searchsorted(known, asked).clip(max=len(known) - 1)] == asked).any())
