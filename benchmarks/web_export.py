@@ -27,10 +27,10 @@ import numpy as np
 
 from pipeline.config.params import load_params
 from pipeline.export.folder import INT8, export_network
+from pipeline.export.trained import Trained, open_for_export
 from pipeline.export.web.runtime import find_runtime
 from pipeline.export.web.site import SiteOptions
 from pipeline.models.query_encoder import QueryEncoder
-from pipeline.search.search import Trained, open_for_export
 from tests.browser import Page, open_page
 
 IMAGES = 200

@@ -87,11 +87,8 @@ def embed(
 
 def _network(given: str, dataset: str | None, study: Workspace) -> Path:
     """The file of a network. Raises ValueError for one that is not there."""
-    from pipeline.search.search import choose_network
+    from pipeline.search.search import choose_network, named_file
 
-    if not given.endswith(".safetensors"):
-        return choose_network(study.params_for(dataset, given), given, dataset).trained().resolve()
-    file = study.path(Path(given)).resolve()
-    if not file.is_file():
-        raise ValueError(f"--network {given}: there is no such file")
-    return file
+    named = named_file(given, study.here)
+    named = named or choose_network(study.params_for(dataset, given), given, dataset)
+    return named.trained().resolve()

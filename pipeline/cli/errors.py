@@ -93,10 +93,14 @@ class Workspace:
 
 
 @contextmanager
-def workspace() -> Iterator[Workspace]:
-    """The body of a command: in the folder of the study, with errors in words."""
+def workspace(*, is_needed: bool = True) -> Iterator[Workspace]:
+    """The body of a command: in the folder of the study, with errors in words.
+
+    is_needed: else the command stays in the current folder, where there is no study.
+    """
     with errors_in_words():
-        yield Workspace(enter_workspace())
+        stays = not is_needed and find_workspace() is None
+        yield Workspace(Path.cwd() if stays else enter_workspace())
 
 
 @contextmanager
@@ -144,23 +148,31 @@ def end_flow(
         raise typer.Exit(exit_code_of(outcomes.values()) or 1)
 
 
+def find_workspace() -> Path | None:
+    """The folder of the study, this one or the nearest above that holds its files; None without."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").exists() and (folder / "dvc.yaml").exists():
+            return folder
+    return None
+
+
 def enter_workspace() -> Path:
-    """Go to the folder of the study, this one or the nearest above that holds its files.
+    """Go to the folder of the study (`find_workspace`).
 
     Returns the folder where the command was given, which relative paths of the user refer to.
     """
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "params.yaml").exists() and (folder / "dvc.yaml").exists():
-            from pipeline.config.layout import require_own_layout
+    if (folder := find_workspace()) is None:
+        raise ValueError(
+            f"no params.yaml and dvc.yaml in {here} or above it: `l2s init FOLDER` lays them out"
+        )
+    from pipeline.config.layout import require_own_layout
 
-            os.chdir(folder)
-            require_own_layout()
-            _refuse_first_version()
-            return here
-    raise ValueError(
-        f"no params.yaml and dvc.yaml in {here} or above it: `l2s init FOLDER` lays them out"
-    )
+    os.chdir(folder)
+    require_own_layout()
+    _refuse_first_version()
+    return here
 
 
 def _refuse_first_version() -> None:

@@ -55,9 +55,9 @@ def export(
     """
     with workspace() as study:
         from pipeline.export.folder import default_target, export_network
+        from pipeline.export.trained import open_for_export
         from pipeline.export.web.runtime import find_runtime
         from pipeline.export.web.site import PICTURES, SiteOptions
-        from pipeline.search.search import open_for_export
 
         if index is not None and not (with_database or web):
             raise ValueError("--index: names the database of --with-database or --web: give one")

@@ -5,13 +5,14 @@ Indexes of vectors depend on no study, and need no workspace: an index is a fold
 
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli.errors import errors_in_words, printable, workspace
+from pipeline.cli.errors import errors_in_words, find_workspace, printable, workspace
 
 
 class PicturesFirst(TyperGroup):
@@ -122,9 +123,34 @@ def build(
         built = build_index(
             Path(to), vectors, kind, number=number, server=server, is_checked=not unchecked
         )
+        options = _search_options(built.card.network, built.network)
     typer.echo(built.golden)
     typer.echo(f"{to}: {built.vectors} vectors of {built.card.dim} numbers, {kind}")
-    typer.echo(f"search it with: l2s search IMAGE --index {shlex.quote(to)}")
+    typer.echo(f"search it with: {shlex.join(['l2s', 'search', 'IMAGE', '--index', to, *options])}")
+    if options[1:] == ["FILE"]:
+        typer.echo("FILE: of the network that embedded the vectors")
+
+
+def _search_options(vectors: str, network: Path | None) -> list[str]:
+    """What a search needs to be told beside the index: by whose networks, or by which file.
+
+    vectors: the digest on their card. network: the file that embedded them, where that is known.
+    """
+    from pipeline.embedding.golden import has_embedded
+    from pipeline.paths import DatasetPaths
+
+    def fits(file: Path) -> bool:
+        with suppress(ValueError):  # a damaged one has embedded nothing
+            return has_embedded(file, vectors)
+        return False
+
+    if not vectors:
+        return []
+    study = find_workspace()
+    for teacher in sorted(study.glob(str(DatasetPaths("*").teacher))) if study else ():
+        if fits(teacher):
+            return ["--dataset", teacher.parent.name]
+    return ["--network", str(network) if network and fits(network) else "FILE"]
 
 
 @app.command()

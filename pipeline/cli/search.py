@@ -20,7 +20,10 @@ def search(
     ],
     network: Annotated[
         str | None,
-        typer.Option(help="A key of params.students, or teacher; by default the first student."),
+        typer.Option(
+            help="A key of params.students, teacher, or for an index of vectors a network's file. "
+            "By default the first student."
+        ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Results a picture.")] = 10,
     dataset: Annotated[
@@ -43,13 +46,16 @@ def search(
 
     Exit code 0: all were searched; 1: some could not be read; 2: none could, or a wrong usage.
     """
-    with workspace() as study:
+    is_file = network is not None and network.endswith(".safetensors")
+    with workspace(is_needed=not is_file) as study:
         from pipeline.search.index import find_index
         from pipeline.search.search import open_searcher
 
         here = study.here
         place = None if index is None else find_index(index, study.path(Path(index)))
-        with open_searcher(study.params_for, network, dataset, place, newest=newest) as searcher:
+        with open_searcher(
+            study.params_for, network, dataset, place, here=here, newest=newest
+        ) as searcher:
             named, database = searcher.named, searcher.database
             listed = sys.stdin if "-" in images else ()
             queries = searcher.search(images, here, listed, k, reduced_decode=reduced_decode)
@@ -112,6 +118,10 @@ def ui(
         Path | None,
         typer.Option(help="A file with the token of all requests; or L2S_TOKEN. No page then."),
     ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(help="A network's file, for the indexes of vectors that it embedded, too."),
+    ] = None,
 ) -> None:
     """Open a page on this machine: drop a picture, see what a network finds, and the teacher.
 
@@ -122,9 +132,15 @@ def ui(
         from pipeline.search.page.access import grant_access
         from pipeline.search.page.server import create_app, listen, serve
         from pipeline.search.page.service import SearchService
+        from pipeline.search.search import named_file
 
         access = grant_access(host, token_file and study.path(token_file))
-        service = SearchService(study.all_params)
+        file = named_file(network, study.here)
+        if network and file is None:
+            raise ValueError(
+                f"--network {network}: must be a file, NAME.safetensors; the study's are there"
+            )
+        service = SearchService(study.all_params, file)
         if next(service.catalogue(), None) is None:
             raise ValueError("there is no database to search yet: run `l2s study`")
         with listen(port, access) as listener:

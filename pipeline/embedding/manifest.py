@@ -9,6 +9,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -105,6 +106,15 @@ def open_manifest(destination: Destination) -> Iterator[Manifest]:
             reason = " ".join(str(error).split())
             raise VectorsError(f"{destination.address}/{MANIFEST}: {reason}") from error
         yield Manifest(file, destination.address)
+
+
+def noted_network(destination: Destination) -> Path | None:
+    """The file of the network that embedded vectors; None where nobody says, or it is not there."""
+    if MANIFEST not in destination.names():
+        return None
+    with open_manifest(destination) as manifest:
+        file = manifest.origin.get("file")
+    return Path(file) if file and Path(file).is_file() else None
 
 
 def write_manifest(

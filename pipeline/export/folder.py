@@ -18,6 +18,7 @@ from pipeline.export.card import describe_network, model_card
 from pipeline.export.parity import LARGEST_DIFFERENCE, embedding_parity
 from pipeline.export.quantisation import quantise_onnx
 from pipeline.export.shorter import best_similarities, shorter_vectors
+from pipeline.export.trained import Trained
 from pipeline.export.web.site import SiteOptions, write_site
 from pipeline.files import replacing, replacing_folder, write_json, write_text
 from pipeline.models.onnx import write_onnx
@@ -25,7 +26,7 @@ from pipeline.models.query_encoder import QueryEncoder
 from pipeline.paths import DatasetPaths
 from pipeline.progress import track
 from pipeline.search.databases import Database, image_id
-from pipeline.search.search import TEACHER, NamedNetwork, Trained
+from pipeline.search.search import TEACHER, NamedNetwork
 from pipeline.tracking.served_package import save_served_model
 
 PARITY_IMAGES = 200

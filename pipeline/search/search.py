@@ -15,20 +15,16 @@ from pipeline.config.params import Params
 from pipeline.datasets.decode import UnreadableImage, decode_image
 from pipeline.datasets.reader import read_file
 from pipeline.embedding.golden import has_embedded
+from pipeline.files import expand_home
 from pipeline.models.encoders import Encoder, open_encoder
 from pipeline.models.query_encoder import least_decoded_px, square_view
 from pipeline.paths import DatasetPaths
 from pipeline.search.champions import Champion, kept_champion
-from pipeline.search.databases import (
-    Database,
-    Hit,
-    VectorDatabase,
-    open_database,
-    open_study_database,
-)
+from pipeline.search.databases import Database, Hit, VectorDatabase, open_database
 from pipeline.search.index import require_card
 from pipeline.search.pictures import name_pictures
 from pipeline.search.upkeep import open_index
+from pipeline.search.vector_index import VectorIndexCard
 from pipeline.teachers import teacher_card
 
 if TYPE_CHECKING:
@@ -42,17 +38,21 @@ TEACHER = "teacher"
 
 @dataclass(frozen=True)
 class NamedNetwork:
-    """A key of params.students or `teacher`, and the data set that it belongs to.
+    """A key of params.students or `teacher`, and the data set that it belongs to; or a file.
 
-    `champion`: the version of the student that leads, where one does and is meant.
+    champion: the version of the student that leads, where one does and is meant. file: of a network
+    that is named by it, which no data set is known of.
     """
 
     key: str
     dataset: str
     champion: Champion | None = None
+    file: Path | None = None
 
     @property
     def path(self) -> Path:
+        if self.file is not None:
+            return self.file
         paths = DatasetPaths(self.dataset)
         if self.champion is not None:
             return self.champion.path
@@ -63,11 +63,32 @@ class NamedNetwork:
         """That of the champion that it is, if it is one."""
         return self.champion.version if self.champion else None
 
+    def fits(self, card: VectorIndexCard) -> bool:
+        """Whether vectors are its own or those of its data set's teacher, as it is now, as far as
+        their card says of what they are. Raises ValueError for a damaged file.
+        """
+        teacher = [] if self.file else [DatasetPaths(self.dataset).teacher]
+        return not card.network or any(
+            has_embedded(path, card.network) for path in (*teacher, self.path)
+        )
+
     def trained(self) -> Path:
         """Its file. Raises ValueError when it is not there."""
         if not self.path.exists():
             raise ValueError(f"{self.key} is not trained yet ({self.path}): run `l2s study`")
         return self.path
+
+
+def named_file(network: str | None, here: Path) -> NamedNetwork | None:
+    """The network that a user names by its file, NAME.safetensors, which refers to the folder
+    `here`; None for what names none. Raises ValueError for a file that is not there.
+    """
+    if network is None or not network.endswith(".safetensors"):
+        return None
+    file = (here / expand_home(Path(network), here)).resolve()
+    if not file.is_file():
+        raise ValueError(f"--network {network}: there is no such file")
+    return NamedNetwork(file.name, "", file=file)
 
 
 def choose_network(
@@ -113,7 +134,7 @@ def open_network(named: NamedNetwork, device: "torch.device") -> "TorchEncoder |
     from pipeline.models.torch_encoder import open_torch_encoder
     from pipeline.teachers.teacher import open_teacher
 
-    opened = open_teacher if named.key == TEACHER else open_torch_encoder
+    opened = open_teacher if named.key == TEACHER or named.file else open_torch_encoder
     return opened(named.trained(), device)
 
 
@@ -121,45 +142,7 @@ def open_network(named: NamedNetwork, device: "torch.device") -> "TorchEncoder |
 ParamsFor = Callable[[str | None, str | None], Params]
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A network under PyTorch, the database of its study, and that which was asked for; all open,
-    with the parameters of their study.
-    """
-
-    params: Params
-    named: NamedNetwork
-    encoder: "TorchEncoder"
-    studied: Database
-    database: Database
-
-
-def open_for_export(
-    params_for: ParamsFor,
-    network: str | None,
-    dataset: str | None,
-    index: str | None = None,
-    *,
-    newest: bool = False,
-) -> Trained:
-    """Open the network as `choose_network` finds it, on the CPU, the database of its data set, and
-    the index, if one is named.
-
-    Raises ValueError for names that are not there or do not agree, and files that cannot be read.
-    """
-    import torch
-
-    from pipeline.models.torch_encoder import open_torch_encoder
-
-    params, named = _choose(params_for, network, dataset, index, newest=newest)
-    torch.set_num_threads(params.threads)
-    encoder = open_torch_encoder(named.trained(), torch.device("cpu"))
-    studied = open_study_database(named.dataset)
-    database = studied if index is None else open_database(named.dataset, index)
-    return Trained(params, named, encoder, studied, database)
-
-
-def _choose(
+def choose_with_params(
     params_for: ParamsFor,
     network: str | None,
     dataset: str | None,
@@ -167,6 +150,7 @@ def _choose(
     *,
     newest: bool,
 ) -> tuple[Params, NamedNetwork]:
+    """As `choose_network`, by default for the data set of an index of pictures."""
     owner = dataset or (require_card(index).dataset if index is not None else None)
     params = params_for(owner, network)
     return params, choose_network(params, network, owner, newest=newest)
@@ -242,15 +226,21 @@ class Searcher:
         return found
 
 
-def _check_embedder(index: Path, vectors: str, named: NamedNetwork) -> None:
-    """Raise ValueError where vectors are neither of the network nor of its data set's teacher, as
-    far as their card says of what they are.
-    """
-    teacher = DatasetPaths(named.dataset).teacher
-    if vectors and not any(has_embedded(path, vectors) for path in (teacher, named.path)):
+def _check_embedder(index: Path, card: VectorIndexCard, named: NamedNetwork) -> None:
+    """Raise ValueError where a network's vectors are not of the length or the space of an index."""
+    if (dim := int(teacher_card(named.path)["dim"])) != card.dim:
         raise ValueError(
-            f"{index}: its vectors are neither of {teacher} as it is now nor of {named.key}: "
-            "`l2s embed` the pictures anew, or choose with --network or --dataset"
+            f"{index}: its vectors have {card.dim} numbers, and those of {named.key} {dim}: they "
+            "come from different networks: choose with --network or --dataset"
+        )
+    if not named.fits(card):
+        teacher = DatasetPaths(named.dataset).teacher
+        neither = f"neither of {teacher} as it is now nor of {named.key}"
+        what = f"not of {named.key} as it is now" if named.file else neither
+        raise ValueError(
+            f"{index}: its vectors are {what}: "
+            "`l2s embed` the pictures anew, or choose with --network (a student by its key) or "
+            "--dataset"
         )
 
 
@@ -261,22 +251,35 @@ def open_searcher(
     dataset: str | None,
     index: str | Path | None,
     *,
+    here: Path = Path(),
     newest: bool = False,
 ) -> Iterator[Searcher]:
     """Open the network as `choose_network` finds it, and the database of the data set or the index:
     one of pictures by its name, one of vectors by its folder.
 
+    here: what a network's file refers to; of such a network an index of vectors is searched, and no
+    study is needed.
+
     Raises ValueError for names that are not there or do not agree, and files that cannot be read.
     """
-    named_index = None if isinstance(index, Path) else index
-    params, named = _choose(params_for, network, dataset, named_index, newest=newest)
-    encoder = open_query_encoder(named, params.threads)
+    if named := named_file(network, here):
+        if dataset is not None or not isinstance(index, Path):
+            raise ValueError(
+                f"--network {network}: a file searches an index of vectors: name its folder with "
+                "--index, and no --dataset"
+            )
+        threads = 1  # as `l2s embed` computes
+    else:
+        pictures = None if isinstance(index, Path) else index
+        params, named = choose_with_params(params_for, network, dataset, pictures, newest=newest)
+        threads = params.threads
+    encoder = open_query_encoder(named, threads)
     if isinstance(index, Path):
         with open_index(index) as opened:
-            _check_embedder(index, opened.card.network, named)
+            _check_embedder(index, opened.card, named)
             yield Searcher(named, encoder, VectorDatabase(index.name, opened))
     else:
-        yield Searcher(named, encoder, open_database(named.dataset, named_index))
+        yield Searcher(named, encoder, open_database(named.dataset, index))
 
 
 def open_query_encoder(named: NamedNetwork, threads: int) -> Encoder:
@@ -284,7 +287,7 @@ def open_query_encoder(named: NamedNetwork, threads: int) -> Encoder:
     is not there, cannot be read, or embeds nothing.
     """
     path = named.trained()
-    if named.key == TEACHER and teacher_card(path)["kind"] != "network":
+    if (named.key == TEACHER or named.file) and teacher_card(path)["kind"] != "network":
         from pipeline.devices import resolve_device
 
         return open_network(named, resolve_device(threads))

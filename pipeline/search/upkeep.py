@@ -15,6 +15,7 @@ from pipeline.datasets.reader import enumerate_names
 from pipeline.datasets.vector_batches import UNIT_TOLERANCE
 from pipeline.embedding.destination import Destination, destination_of, may_open
 from pipeline.embedding.golden import UncheckableError, check_folder
+from pipeline.embedding.manifest import noted_network
 from pipeline.embedding.remote_vectors import open_vectors
 from pipeline.files import replacing_folder
 from pipeline.search.faiss_index import FaissIndex
@@ -70,12 +71,13 @@ class Built:
     """An index that was built, and how many vectors it took.
 
     golden: how some of them were found to be those of their network, in words, or why none was
-    checked.
+    checked. network: the file of this network, where that is known.
     """
 
     card: VectorIndexCard
     vectors: int
     golden: str
+    network: Path | None
 
 
 def build_index(
@@ -100,7 +102,7 @@ def build_index(
     vectors = open_vectors(place)
     if folder.exists() and not (folder / CARD).is_file():
         raise ValueError(f"{folder}: is there, and is no index: name another place")
-    golden = _check(place) if is_checked else UNCHECKED
+    golden, network = _check(place) if is_checked else UNCHECKED, noted_network(place)
     card = VectorIndexCard(
         kind=kind,
         dim=vectors.card.dim,
@@ -118,7 +120,7 @@ def build_index(
                     "delete that one there"
                 )
             count = index.upsert(vectors.batches())
-    return Built(card, count, golden)
+    return Built(card, count, golden, network)
 
 
 def _check(place: Destination, is_meant: Callable[[Sequence[str]], bool] = lambda _: True) -> str:

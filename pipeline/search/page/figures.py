@@ -22,6 +22,8 @@ def query_gmacs(named: NamedNetwork) -> float | None:
     What is evaluated is the student trained last: a champion costs as much where its backbone and
     size are the same.
     """
+    if named.file:
+        return None
     role = TEACHER if named.key == TEACHER else "asymmetric"
     row = (_read(DatasetPaths(named.dataset).cell(named.key)) or {}).get(role)
     card = teacher_card(named.path)

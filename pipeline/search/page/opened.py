@@ -12,7 +12,6 @@ from PIL import Image
 
 from pipeline.config.params import Params
 from pipeline.datasets.decode import decode_image, encode_jpeg
-from pipeline.embedding.golden import has_embedded
 from pipeline.models.encoders import Encoder
 from pipeline.models.query_encoder import square_view
 from pipeline.paths import DatasetPaths
@@ -53,8 +52,9 @@ class Place:
 class Opened:
     """Several threads may ask. What is broken disables nothing else."""
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
+    def __init__(self, params: Params, file: NamedNetwork | None = None) -> None:
+        """file: a network for the indexes whose vectors are its own, or of nobody known."""
+        self.params, self.file = params, file
         self._network = lru_cache(MAX_OPEN)(_open_network)
         self._database = lru_cache(MAX_OPEN)(_open_database)
         self._qdrant = Lock()  # its local mode is open once
@@ -110,6 +110,8 @@ class Opened:
                     named = leading_network(key, dataset)
                     if named.path.exists() and _embeds(named) and _fits(place.card, named):
                         found.setdefault(key, named)
+        if (file := self.file) and place.card and file.path.exists() and _fits(place.card, file):
+            found[file.key] = file
         return found
 
     def network(self, place: Place, key: str | None) -> tuple[NamedNetwork, Encoder]:
@@ -140,10 +142,7 @@ def _fits(card: VectorIndexCard | None, named: NamedNetwork) -> bool:
     """Whether the vectors of an index can be searched with a network."""
     if card is None:
         return True
-    if not card.network:
-        return int(teacher_card(named.path)["dim"]) == card.dim
-    teacher = DatasetPaths(named.dataset).teacher
-    return any(has_embedded(path, card.network) for path in (teacher, named.path))
+    return int(teacher_card(named.path)["dim"]) == card.dim and named.fits(card)
 
 
 def _vector_index_names() -> list[str]:

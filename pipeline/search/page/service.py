@@ -17,7 +17,7 @@ from pipeline.search.page.figures import false_match_score, own_threshold, query
 from pipeline.search.page.opened import MAX_OPEN, Opened, Place
 from pipeline.search.page.schema import Answers, Embeddings, Entry, Example, Found
 from pipeline.search.pictures import thumbnail
-from pipeline.search.search import embed_view, search_picture
+from pipeline.search.search import NamedNetwork, embed_view, search_picture
 
 EXAMPLES = 8
 THUMBNAIL_PX = 192
@@ -34,8 +34,9 @@ class SearchService:
     several pictures one that cannot be read refuses all.
     """
 
-    def __init__(self, params: Params) -> None:
-        self.opened = Opened(params)
+    def __init__(self, params: Params, file: NamedNetwork | None = None) -> None:
+        """file: as of `Opened`."""
+        self.opened = Opened(params, file)
         self._thumbnail = lru_cache(THUMBNAILS_KEPT)(self._shown)
         self._score = lru_cache(MAX_OPEN)(self._false_match_score)
 

@@ -1,5 +1,7 @@
 """`l2s embed`: what it says and writes, and what it refuses in words."""
 
+import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli.__main__ import app
 from pipeline.datasets.vectors import read_vectors
+from pipeline.models.weights import NetworkCard, build_embedder, save_network
 from tests.integration.workspace import ROOT
 from tests.made_embedding import write_network, write_pictures
 
@@ -46,6 +49,70 @@ def test_embeds_tells_what_is_unreadable_goes_on_and_checks(folder: Path) -> Non
     assert embed(*given).stdout == "1 image embedded in 1 shard: v\n"
     checked = embed(*given, "--check")
     assert checked.stdout.startswith("2 shards checked, 0 without an image that is as it was; ")
+
+
+def built(folder: Path, *arguments: str) -> list[str]:
+    """The command that `l2s index build` tells, of vectors by net.safetensors."""
+    vectors = str(folder / "v")
+    if not (folder / "v").exists():
+        done = embed("pictures", "--to", "v", "--network", "net.safetensors", "--workers", "1")
+        assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(app, ["index", "build", vectors, "--to", "my index", *arguments])
+    assert done.exit_code == 0, done.output
+    _, told = done.stdout.split("search it with: ")
+    return shlex.split(told.partition("\n")[0])
+
+
+@pytest.mark.parametrize("is_in_a_study", [True, False])
+def test_the_told_command_searches_by_the_network_that_embedded(
+    folder: Path, is_in_a_study: bool
+) -> None:
+    told = built(folder)
+    assert told[:5] == ["l2s", "search", "IMAGE", "--index", "my index"]
+    assert told[5:] == ["--network", str(folder / "net.safetensors")]
+    if not is_in_a_study:
+        (folder / "params.yaml").unlink()
+    image = "pictures/0/0000.jpg"
+    done = CliRunner().invoke(app, ["search", image, *told[3:], "-k", "2", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["network"], found["query_px"]) == ("net.safetensors", 24)
+    assert found["queries"][0]["results"][0]["name"] == "0/0000.jpg"
+    assert found["queries"][0]["results"][0]["similarity"] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_network_that_embedded_other_vectors_is_refused(folder: Path) -> None:
+    built(folder)
+    write_network(folder / "other.safetensors", seed=1)
+    longer = build_embedder("timm/test_resnet", 8, weights="random", seed=0)
+    card = NetworkCard("timm/test_resnet", 8, 24)
+    save_network(folder / "short.safetensors", longer, card)
+    for name, words in {
+        "other.safetensors": "its vectors are not of other.safetensors as it is now",
+        "short.safetensors": "vectors have 16 numbers, and those of short.safetensors 8: they come",
+        "none.safetensors": "--network none.safetensors: there is no such file",
+    }.items():
+        given = ["search", "pictures/0/0000.jpg", "--index", "my index", "--network", name]
+        done = CliRunner().invoke(app, given)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert words in done.stderr
+    for others in (["--index", "nowhere"], [], ["--index", "my index", "--dataset", "emblems"]):
+        given = ["search", "pictures/0/0000.jpg", "--network", "net.safetensors", *others]
+        done = CliRunner().invoke(app, given)
+        assert done.exit_code == 2
+        assert "a file searches an index of vectors: name its folder with --index" in done.stderr
+
+
+def test_what_is_told_names_no_network_that_does_not_fit(folder: Path) -> None:
+    built(folder)
+    write_network(folder / "net.safetensors", seed=1)
+    assert built(folder, "--unchecked")[5:] == ["--network", "FILE"]
+    teacher = folder / "models" / "birds" / "teacher.safetensors"
+    teacher.parent.mkdir(parents=True)
+    teacher.write_bytes(b"damaged")
+    assert built(folder, "--unchecked")[5:] == ["--network", "FILE"]
+    write_network(teacher)
+    assert built(folder, "--unchecked")[5:] == ["--dataset", "birds"]
 
 
 @pytest.mark.parametrize(

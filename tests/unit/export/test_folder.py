@@ -20,11 +20,12 @@ from pipeline.config.params import load_params
 from pipeline.export import folder
 from pipeline.export.folder import default_target, export_network, write_database
 from pipeline.export.parity import LARGEST_DIFFERENCE, embedding_parity
+from pipeline.export.trained import open_for_export
 from pipeline.files import write_json
 from pipeline.models.query_encoder import DECODE_MARGIN, QueryEncoder, least_decoded_px, square_view
 from pipeline.paths import DatasetPaths
 from pipeline.search.databases import open_study_database
-from pipeline.search.search import NamedNetwork, open_for_export
+from pipeline.search.search import NamedNetwork
 from pipeline.tracking.served_package import load_served_model
 from pipeline.views.evaluation import evaluation_view
 from tests.made_study import DIM, STUDENT, STUDENT_PX, make_finished_study

@@ -18,11 +18,11 @@ from PIL import Image
 from pipeline.config.params import load_params
 from pipeline.export.folder import export_network
 from pipeline.export.shorter import eight_bits
+from pipeline.export.trained import open_for_export
 from pipeline.export.web.runtime import find_runtime
 from pipeline.export.web.site import SiteOptions
 from pipeline.models.query_encoder import QueryEncoder, square_view
 from pipeline.search.databases import open_study_database
-from pipeline.search.search import open_for_export
 from tests.browser import Page, browser_path, open_page
 from tests.made_site import COLOURS, colour_database, write_colour_site
 from tests.made_study import STUDENT, STUDENT_PX, make_finished_study

@@ -1,6 +1,7 @@
 """The server for other programs: forms, vectors, every kind of index, and what describes it."""
 
 import json
+import shutil
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -16,15 +17,17 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from pipeline import open_encoder
+from pipeline.config.params import load_params
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import write_vectors
 from pipeline.embedding.shards import vectors_digest
 from pipeline.models.query_encoder import square_view
+from pipeline.models.weights import NetworkCard, build_embedder, save_network
 from pipeline.paths import DatasetPaths
 from pipeline.search.page import bodies, service, turns
 from pipeline.search.page.server import create_app
 from pipeline.search.page.service import SearchService
-from pipeline.search.search import search_picture
+from pipeline.search.search import named_file, search_picture
 from pipeline.search.upkeep import build_index, remove_vectors
 from tests.made_study import STUDENT
 
@@ -236,6 +239,34 @@ def test_vectors_of_another_network_are_searched_by_vectors_alone(
     assert "has no network" in got.json()["error"]
     sent = {"vectors": [GOOD]}
     assert client.post("/search?database=index mine", json=sent).status_code == 200
+
+
+def test_a_network_of_no_study_searches_the_vectors_that_it_embedded(
+    study: Path, vectors: Path, searches: SearchService
+) -> None:
+    shutil.copy(DatasetPaths("emblems").teacher, "own.safetensors")
+    network = build_embedder("timm/test_resnet", 16, weights="random", seed=7)
+    save_network(Path("other.safetensors"), network, NetworkCard("timm/test_resnet", 16, 32))
+    build_index(Path("indexes", "mine"), vectors, "exact")
+    picture = searches.picture("emblems", 4)
+    for name, networks in {
+        "own.safetensors": [STUDENT, "teacher", "own.safetensors"],
+        "other.safetensors": [STUDENT, "teacher"],
+    }.items():
+        service = SearchService(load_params(), named_file(name, study))
+        listed = {one.name: one.networks for one in service.catalogue()}
+        assert listed["index mine"] == networks
+        assert listed["emblems"] == [STUDENT, "teacher"]
+    with TestClient(create_app(service), base_url="http://127.0.0.1:8765") as client:
+        asked = "/search?database=index mine&network=own.safetensors&k=1"
+        assert client.post(asked, content=picture).status_code == 404
+    service = SearchService(load_params(), named_file("own.safetensors", study))
+    with TestClient(create_app(service), base_url="http://127.0.0.1:8765") as client:
+        answer = client.post(asked, content=picture).json()
+        assert (answer["network"], answer["gmacs"]) == ("own.safetensors", None)
+        assert answer["answers"][0]["hits"][0]["name"] == "class 4/4.jpg"
+        Path("own.safetensors").unlink()
+        assert client.post(asked, content=picture).status_code == 404
 
 
 def test_the_description_is_true(client: TestClient, pictures: list[bytes]) -> None:
