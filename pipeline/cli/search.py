@@ -138,7 +138,7 @@ def ui(
         file = named_file(network, study.here)
         if network and file is None:
             raise ValueError(
-                f"--network {network}: must be a file, NAME.safetensors; the study's are there"
+                f"--network {network}: must be a file, NAME.safetensors; the page has the study's"
             )
         service = SearchService(study.all_params, file)
         if next(service.catalogue(), None) is None:

@@ -238,9 +238,8 @@ def _check_embedder(index: Path, card: VectorIndexCard, named: NamedNetwork) -> 
         neither = f"neither of {teacher} as it is now nor of {named.key}"
         what = f"not of {named.key} as it is now" if named.file else neither
         raise ValueError(
-            f"{index}: its vectors are {what}: "
-            "`l2s embed` the pictures anew, or choose with --network (a student by its key) or "
-            "--dataset"
+            f"{index}: its vectors are {what}: `l2s embed` the pictures anew, or choose with "
+            "--network (a student's key, or the file that embedded them) or --dataset"
         )
 
 

@@ -332,6 +332,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     "page for all without a token": (["ui", "--host", "0.0.0.0"], "so that a token is needed"),  # noqa: S104
     "page with a weak token": (["ui", "--token-file", "text.jpg"], "16 characters or more"),
     "page with a token of nowhere": (["ui", "--token-file", "none"], "none"),
+    "page of a key": (["ui", "--network", "teacher"], "must be a file, NAME.safetensors; the page"),
+    "page of no file": (["ui", "--network", "no.safetensors"], "there is no such file"),
     "page at no address": (["ui", "--host", "300.1.1.1"], "is no address of this machine"),
 }
 
