@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -34,6 +35,8 @@ def loopback_bucket(monkeypatch: pytest.MonkeyPatch, content: Mapping[str, bytes
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("no_proxy", "*")
     S3FileSystem.clear_instance_cache()  # those of a server before it
+    reset = Request(f"http://127.0.0.1:{port}/moto-api/reset", method="POST")
+    urlopen(reset).close()  # noqa: S310  # objects outlive a server, within a process
     client = boto3.client("s3")
     client.create_bucket(Bucket="photos")
     for name, one in content.items():
