@@ -34,14 +34,13 @@ def audit(
     """
     with errors_in_words():
         from pipeline.embedding.destination import destination_of
-        from pipeline.embedding.remote_vectors import open_vectors
         from pipeline.search.audit import audit_index
         from pipeline.search.upkeep import open_index
 
         here = Path.cwd()
         with open_index(index) as opened:
-            teacher = open_vectors(destination_of(vectors, here, "--vectors"))
-            student = open_vectors(destination_of(queries, here, "--queries")) if queries else None
+            teacher = destination_of(vectors, here, "--vectors").vectors()
+            student = destination_of(queries, here, "--queries").vectors() if queries else None
             found = audit_index(opened, teacher, student, sample=sample, k=k, seed=seed)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))

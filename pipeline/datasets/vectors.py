@@ -12,7 +12,8 @@ up to date by the files that it lacks and the tombstones that it lacks. The card
 Lists beside the vectors (`LISTS`) may be there or not.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -61,56 +62,86 @@ class VectorsCard(BaseModel):
 
 @dataclass(frozen=True)
 class Vectors:
-    """The open folder of vectors; `batches` reads it anew each time."""
+    """The open folder of vectors, wherever it lies; `batches` reads it anew each time.
 
-    folder: Path
+    folder: as messages name it. files: the names of those that hold vectors. fetched: gives the
+    path of a file for as long as a block runs; of a store a file at a time is on the disk.
+    """
+
+    folder: str
     card: VectorsCard
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
+    fetched: Callable[[str], AbstractContextManager[Path]]
 
     def tombstones(self) -> dict[str, frozenset[str]]:
         """By the name of a file the ids of its rows that no longer hold. Raises VectorsError."""
-        return read_tombstones(self.folder / TOMBSTONES) if self.card.tombstones else {}
+        if not self.card.tombstones:
+            return {}
+        with self._file(TOMBSTONES) as file:
+            return _read_tombstones(file)
 
     def batches(self) -> Iterator[VectorBatch]:
         """The rows that are not deleted, in order, unit vectors in float32. Raises VectorsError."""
         gone = self.tombstones()
         kept = (
             batch
-            for file in self.files
-            for batch in without_ids(
-                parquet_batches(file, "id", "vector"), gone.get(file.name, frozenset())
-            )
+            for name in self.files
+            for batch in without_ids(self._rows(name), gone.get(name, frozenset()))
         )
-        for batch in checked(kept, str(self.folder), Findings()):
-            if batch.vectors.shape[1] != self.card.dim:
-                length = batch.vectors.shape[1]
+        for batch in checked(kept, self.folder, Findings()):
+            if (length := batch.vectors.shape[1]) != self.card.dim:
                 raise VectorsError(
                     f"{self.folder}: its vectors have {length} numbers, {CARD} says {self.card.dim}"
                 )
             yield batch
 
+    def _rows(self, name: str) -> Iterator[VectorBatch]:
+        with self._file(name) as file:
+            yield from parquet_batches(file, "id", "vector")
+
+    @contextmanager
+    def _file(self, name: str) -> Iterator[Path]:
+        """A file, or a copy of it; what is wrong with it is said of the file."""
+        with self.fetched(name) as copy:
+            try:
+                yield copy
+            except VectorsError as error:
+                said = str(error).replace(str(copy), f"{self.folder}/{name}")
+                raise VectorsError(said) from error
+
 
 def read_vectors(folder: Path) -> Vectors:
-    """Open a folder of vectors.
+    """Open a folder of vectors. Raises VectorsError as `open_folder` does."""
+    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    return open_folder(str(folder), names, lambda name: nullcontext(folder / name))
+
+
+def open_folder(
+    folder: str, names: Iterable[str], fetched: Callable[[str], AbstractContextManager[Path]]
+) -> Vectors:
+    """Open what holds files of these names: `Vectors` says the rest.
 
     Raises VectorsError for a folder that has no such card, or no Parquet file.
     """
-    card = folder / CARD
-    if not card.is_file():
-        raise VectorsError(f"{card}: there is no such file: {folder} is no folder of vectors")
+    names = set(names)
+    if CARD not in names:
+        raise VectorsError(
+            f"{folder}/{CARD}: there is no such file: {folder} is no folder of vectors"
+        )
     try:
-        found = VectorsCard.model_validate_json(card.read_bytes())
+        with fetched(CARD) as card:
+            found = VectorsCard.model_validate_json(card.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "all"
-        raise VectorsError(f"{card}: {place}: {first['msg']}") from error
-    files = tuple(sorted(file for file in folder.glob("*.parquet") if file.name not in LISTS))
+        raise VectorsError(f"{folder}/{CARD}: {place}: {first['msg']}") from error
+    files = tuple(sorted(name for name in names if name.endswith(".parquet") and name not in LISTS))
     if not files:
         raise VectorsError(f"{folder}: holds no .parquet file")
-    return Vectors(folder, found, files)
+    return Vectors(folder, found, files, fetched)
 
 
-def read_tombstones(file: Path) -> dict[str, frozenset[str]]:
+def _read_tombstones(file: Path) -> dict[str, frozenset[str]]:
     """By the name of a file of vectors the ids of its rows that no longer hold.
 
     Raises VectorsError for what is no such list.

@@ -18,6 +18,7 @@ from pipeline.datasets.object_storage import (
     store_errors,
 )
 from pipeline.datasets.reader import DatasetError
+from pipeline.datasets.vectors import Vectors, open_folder
 from pipeline.files import replacing
 
 _LOCK = ".embed.lock"
@@ -128,6 +129,10 @@ class Destination:
             with store_errors(shown_address(self.address)):
                 store.get_file(f"{root}/{name}", str(copy))
             yield copy
+
+    def vectors(self) -> Vectors:
+        """What `l2s embed` has put here, opened. Raises VectorsError as `open_folder` does."""
+        return open_folder(str(self), self.names(), self.fetched)
 
     def read(self, name: str) -> bytes:
         """All of a file. Raises FileNotFoundError."""

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pipeline.datasets.vector_batches import vectors_of
-from pipeline.embedding.remote_vectors import OpenVectors
+from pipeline.datasets.vectors import Vectors
 from pipeline.evaluation.confidence import Interval, bootstrap_interval
 from pipeline.search.step import hashes
 from pipeline.search.vector_index import VectorIndex, exact_neighbours, sample_rows
@@ -47,8 +47,8 @@ class Audit:
 
 def audit_index(
     index: VectorIndex,
-    teacher: OpenVectors,
-    student: OpenVectors | None = None,
+    teacher: Vectors,
+    student: Vectors | None = None,
     *,
     sample: int = 1000,
     k: int = 10,
@@ -111,7 +111,7 @@ def audit_index(
 class Counted:
     """Vectors in blocks, numbered by the hashes of their ids; `rows` counts them."""
 
-    def __init__(self, vectors: OpenVectors) -> None:
+    def __init__(self, vectors: Vectors) -> None:
         self.vectors, self.rows = vectors, 0
 
     def blocks(self) -> Iterator[tuple[Int[np.ndarray, " row"], Float[np.ndarray, "row dim"]]]:

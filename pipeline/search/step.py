@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pipeline.datasets.vector_batches import VectorBatch
-from pipeline.embedding.remote_vectors import OpenVectors
+from pipeline.datasets.vectors import Vectors
 from pipeline.search.vector_index import VectorIndex, chosen, contents, joined
 
 ROWS_AT_ONCE = 1 << 16
@@ -18,7 +18,7 @@ class Step:
     gone: the ids that are deleted in the vectors.
     """
 
-    def __init__(self, index: VectorIndex, vectors: OpenVectors) -> None:
+    def __init__(self, index: VectorIndex, vectors: Vectors) -> None:
         self.index, self.vectors = index, vectors
         self.rows = self.absent = self.changed = 0
         self.gone = set().union(*vectors.tombstones().values())

@@ -16,7 +16,6 @@ from pipeline.datasets.vector_batches import UNIT_TOLERANCE
 from pipeline.embedding.destination import Destination, destination_of, may_open
 from pipeline.embedding.golden import UncheckableError, check_folder
 from pipeline.embedding.manifest import noted_network
-from pipeline.embedding.remote_vectors import open_vectors
 from pipeline.files import replacing_folder
 from pipeline.search.faiss_index import FaissIndex
 from pipeline.search.step import Step, any_in, hashes
@@ -99,7 +98,7 @@ def build_index(
     of their network, ivfpq of too few, and as `open_index` does; what is there then stays.
     """
     place = destination_of(str(source), Path.cwd(), "VECTORS")
-    vectors = open_vectors(place)
+    vectors = place.vectors()
     if folder.exists() and not (folder / CARD).is_file():
         raise ValueError(f"{folder}: is there, and is no index: name another place")
     golden, network = _check(place) if is_checked else UNCHECKED, noted_network(place)
@@ -155,7 +154,7 @@ def add_vectors(folder: Path, source: str | Path, *, is_checked: bool = True) ->
     `open_index` does.
     """
     place = destination_of(str(source), Path.cwd(), "VECTORS")
-    vectors = open_vectors(place)
+    vectors = place.vectors()
     with _writing(folder), open_index(folder) as index:
         card = index.card
         if (card.dim, card.network) != (vectors.card.dim, vectors.card.network):
@@ -229,7 +228,7 @@ def verify_index(folder: Path, allow: Sequence[str] = ()) -> Verified:
         for source in (Destination(one) for one in card.sources if one not in unread):
             if not source.names():
                 continue
-            step = Step(index, open_vectors(source))
+            step = Step(index, source.vectors())
             for _ in step.lacking():
                 pass
             deleted = sum(len(rows.ids) for rows in index.rows(sorted(step.gone)))

@@ -42,7 +42,7 @@ def test_what_is_written_is_read_again_unit_length(tmp_path: Path, number: str) 
     assert (findings.rows, findings.dim, findings.numbers) == (10, 4, {"float64"})
     opened = read_vectors(tmp_path / "v")
     assert (opened.card.dim, opened.card.network) == (4, "n1")
-    stored = pq.read_schema(opened.files[0]).field("vector").type
+    stored = pq.read_schema(Path(opened.folder, opened.files[0])).field("vector").type
     assert stored == pa.list_(pa.float16() if number == "float16" else pa.float32(), 4)
     found = list(opened.batches())
     assert [one for part in found for one in part.ids] == IDS
@@ -56,7 +56,11 @@ def test_many_rows_lie_in_several_files(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(form, "ROWS_PER_FILE", 4)
     write_vectors(tmp_path / "v", (batch([IDS[n]], ROWS[n : n + 1]) for n in range(10)))
     opened = read_vectors(tmp_path / "v")
-    assert [pq.read_metadata(file).num_rows for file in opened.files] == [4, 4, 2]
+    assert [pq.read_metadata(Path(opened.folder, file)).num_rows for file in opened.files] == [
+        4,
+        4,
+        2,
+    ]
     assert [one for part in opened.batches() for one in part.ids] == IDS
 
 

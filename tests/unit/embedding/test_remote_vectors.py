@@ -16,7 +16,6 @@ from pipeline.datasets.vector_batches import VectorsError
 from pipeline.datasets.vectors import read_vectors
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.golden import UncheckableError, check_folder
-from pipeline.embedding.remote_vectors import open_vectors
 from pipeline.embedding.sharded import embed_source
 from pipeline.search.upkeep import open_index
 from tests.made_bucket import KEY, S3, loopback_bucket
@@ -69,7 +68,7 @@ def test_an_index_is_kept_in_step_with_a_store(folder: Path) -> None:
     write_pictures(folder / "images", range(10, 13))
     (folder / "images" / "0" / "0000.jpg").unlink()
     embed(make_job(folder, destination=Destination(MEMORY)))
-    (ids, *_) = [open_vectors(Destination(MEMORY)).tombstones().values()]
+    (ids, *_) = [Destination(MEMORY).vectors().tombstones().values()]
     assert list(ids) == [{"0/0000.jpg"}]
     told = l2s("index", "verify", "i", "--allow", "memory://vectors", code=1)
     assert f"is not in step with {MEMORY}: 3 of 12 vectors are not there, 0 have" in told
@@ -110,7 +109,7 @@ def test_one_file_at_a_time_is_on_this_machine(
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     held, seen = [], []
-    for batch in open_vectors(Destination(MEMORY)).batches():
+    for batch in Destination(MEMORY).vectors().batches():
         held.append(len([*(tmp_path / "temporary").rglob("*.parquet")]))
         seen += batch.ids
     assert held == [1, 1, 1]
@@ -127,20 +126,20 @@ def test_what_is_wrong_in_a_store_is_said_of_it(folder: Path) -> None:
     whole = store.cat(shard)
     store.pipe(shard, b"PAR1 no PAR1")
     with pytest.raises(VectorsError, match=f"^{MEMORY}/{names[0]}: cannot be read as Parquet"):
-        [*open_vectors(Destination(MEMORY)).batches()]
+        [*Destination(MEMORY).vectors().batches()]
     store.pipe(shard, whole)
     store.pipe("/vectors/all/card.json", card.replace(b'"dim": 16', b'"dim": 17'))
     with pytest.raises(VectorsError, match=r"have 16 numbers, card\.json says 17"):
-        [*open_vectors(Destination(MEMORY)).batches()]
+        [*Destination(MEMORY).vectors().batches()]
     store.pipe("/vectors/all/card.json", card.replace(b'"dim": 16', b'"dim": -1'))
     with pytest.raises(VectorsError, match=r"all/card\.json: dim: Input should be greater than 0"):
-        open_vectors(Destination(MEMORY))
+        Destination(MEMORY).vectors()
     store.pipe("/vectors/cardless/a.parquet", whole)
     with pytest.raises(VectorsError, match=r"cardless/card\.json: there is no such file"):
-        open_vectors(Destination("memory://vectors/cardless"))
+        Destination("memory://vectors/cardless").vectors()
     store.pipe("/vectors/empty/card.json", card)
     with pytest.raises(VectorsError, match=r"empty: holds no \.parquet file"):
-        open_vectors(Destination("memory://vectors/empty"))
+        Destination("memory://vectors/empty").vectors()
 
 
 REFUSED = {

@@ -296,7 +296,7 @@ def test_a_file_of_vectors_is_named_by_its_shard_and_its_network(job: Job) -> No
     with open_manifest(job.destination) as manifest:
         names = {output_name(one.digest, job.digest()) for one in manifest.summaries()}
         others = {output_name(one.digest, "other") for one in manifest.summaries()}
-    files = {file.name for file in read_vectors(Path(job.destination.address)).files}
+    files = set(read_vectors(Path(job.destination.address)).files)
     assert files == names
     assert not files & others
 
