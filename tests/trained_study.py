@@ -22,6 +22,7 @@ LONGER = {
 }
 TARGET = "distill"
 RESULTS = ("data", "models", "embeddings", "results", "report", ".dvc/cache")
+TRAINING = ("train_teacher", "tune", "distill", "train_baseline")
 
 
 def make_trained_study(folder: Path) -> bytes:
@@ -47,11 +48,9 @@ def start_trained_study(folder: Path, **extra: str) -> "subprocess.Popen[str]":
 
 
 def forget_trainings(folder: Path) -> None:
-    """Back to nothing done, checkpoints included; the record of MLflow stays."""
-    for name in RESULTS:
+    """Back to nothing done, checkpoints and trials included; the record of MLflow stays."""
+    for name in (*RESULTS, *(f".work/{stage}" for stage in TRAINING)):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for work in (folder / ".work").glob("*/*/*/checkpoint.pt"):
-        shutil.rmtree(work.parent)
     (folder / "dvc.lock").unlink(missing_ok=True)
 
 
