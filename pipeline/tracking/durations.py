@@ -48,7 +48,7 @@ def _seconds(md5s: Iterable[str]) -> dict[str, float]:
 
 def _trained_network(paths: DatasetPaths, row: Mapping[str, Any]) -> Path | None:
     """The network that was trained for a row; None for rows that need no training."""
-    if row["train_gmacs"] is None:  # of a teacher that was taken as it is
+    if row.get("train_gmacs") is None:  # of a teacher that was taken as it is
         return None
     match row["role"]:
         case "teacher":
