@@ -129,12 +129,13 @@ def same(first: Path, second: Path) -> bool:
     """Whether two folders have the same visible files with the same bytes; their vectors' own
     folder, which the card of an index names, may be another.
     """
+
+    def content(file: Path) -> bytes:
+        own = file.parent.name.removesuffix("-index").encode()
+        return file.read_bytes().replace(own, b"") if file.suffix == ".json" else file.read_bytes()
+
     held = [
-        {
-            one.name: one.read_bytes().replace(folder.name.removesuffix("-index").encode(), b"")
-            for one in folder.iterdir()
-            if not one.name.startswith(".")
-        }
+        {file.name: content(file) for file in folder.iterdir() if not file.name.startswith(".")}
         for folder in (first, second)
     ]
     return held[0] == held[1]
