@@ -36,7 +36,7 @@ from pipeline.datasets.packs import open_pack, write_pack
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.models.weights import build_embedder
-from pipeline.search.index import read_index, write_exact_index
+from pipeline.search.structures import read_index, write_exact_index
 from pipeline.views.coupled import cached_decoder
 
 CPU = torch.device("cpu")

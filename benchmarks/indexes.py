@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.evaluation import MIB, measure, resident_bytes
 from pipeline.search.databases import Database
-from pipeline.search.index import IndexKind, read_index, write_image_index
+from pipeline.search.structures import IndexKind, read_index, write_image_index
 
 NEIGHBOURS = 10
 PART = 100_000  # vectors that are made at a time

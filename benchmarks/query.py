@@ -29,7 +29,7 @@ from pipeline.models.onnx import write_onnx
 from pipeline.models.query_encoder import QueryEncoder, least_decoded_px, square_view
 from pipeline.models.torch_encoder import TorchEncoder
 from pipeline.models.weights import build_embedder
-from pipeline.search.index import read_index, write_exact_index
+from pipeline.search.structures import read_index, write_exact_index
 
 STEPS = ("decode", "view", "embed", "search")
 ENGINES = ("PyTorch", "ONNX", "ONNX int8")

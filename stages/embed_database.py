@@ -11,7 +11,7 @@ from pipeline.devices import resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.files import replacing
 from pipeline.paths import DatasetPaths, further_seeds
-from pipeline.search.index import write_exact_index
+from pipeline.search.structures import write_exact_index
 from pipeline.teachers.stored_vectors import write_database
 from pipeline.teachers.teacher import open_teacher, open_teacher_or_vectors
 from stages import run_stage
@@ -53,13 +53,8 @@ def _stored(
     """
     test, dim = pack.rows("test"), open_teacher_or_vectors(paths.teacher, device).dim
     names = [pack.names[row] for row in test]
-    found = write_database(paths.database, names, open_store(folder), with_others=not pack.labelled)
-    if found.shape[1] != dim:
-        raise ValueError(
-            f"vectors.{paths.dataset} = {folder!r}: vectors of {found.shape[1]} numbers, and the "
-            f"teacher's have {dim}"
-        )
-    return found[: len(test)]
+    store, with_others = open_store(folder), not pack.labelled
+    return write_database(paths.database, names, store, dim, with_others=with_others)[: len(test)]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pipeline.files import write_json
 from pipeline.models.encoders import open_encoder
 from pipeline.models.weights import NetworkCard, build_embedder, load_network, save_network
 from pipeline.paths import DatasetPaths
-from pipeline.search.index import write_exact_index
+from pipeline.search.structures import write_exact_index
 from tests.integration.workspace import ROOT, TINY, set_params
 
 BACKBONE = "timm/test_resnet"

@@ -17,11 +17,11 @@ from pipeline.search.index import (
     index_home,
     index_names,
     read_content,
-    read_index,
     read_vectors,
     require_card,
 )
 from pipeline.search.pictures import read_indexed
+from pipeline.search.structures import proposals, read_index
 from pipeline.search.vector_index import VectorIndex
 
 
@@ -84,8 +84,8 @@ class Database:
             )
         # An approximate index proposes more than asked for; the best of them by their exact
         # similarity are the result.
-        wanted = k if self.is_exact else max(4 * k, 64)
-        similarities, ids = self.index.search(query[None], min(wanted, len(self)))
+        wanted = min(k, len(self)) if self.is_exact else proposals(k, len(self))
+        similarities, ids = self.index.search(query[None], wanted)
         found = ids[0] >= 0  # fewer than asked for are filled up with -1
         rows = np.searchsorted(self.ids, ids[0][found]).clip(max=len(self) - 1)
         if not np.array_equal(self.ids[rows], ids[0][found]):

@@ -24,14 +24,18 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.files import replacing, write_text
-from pipeline.search.index import IndexKind, empty_structure, file_sha256, read_index
+from pipeline.search.index import file_sha256
+from pipeline.search.structures import (
+    IndexKind,
+    choose_lists,
+    empty_structure,
+    proposals,
+    read_index,
+    row_blocks,
+)
 from pipeline.search.vector_index import Neighbours, VectorIndexCard, contents, exact_neighbours
 
 PARTS = "parts.json"
-ROWS_AT_ONCE = 1 << 15
-# The rows that a structure proposes for k results, of which the most similar are chosen.
-PROPOSED = 16
-LEAST_PROPOSED = 128
 _IDS = pa.schema([("id", pa.string()), ("content", pa.string())])
 
 
@@ -49,8 +53,8 @@ class Parts(BaseModel):
 class FaissIndex:
     """The kinds exact, hnsw and ivfpq of `VectorIndex`, in a folder of the card's kind.
 
-    exact compares all vectors; the others propose rows, `PROPOSED` for each one wanted, which are
-    ranked by their vectors. Raises ValueError for files that do not fit together.
+    exact compares all vectors; the others propose rows (`proposals`), which are ranked by their
+    vectors. Raises ValueError for files that do not fit together.
     """
 
     def __init__(self, folder: Path, card: VectorIndexCard) -> None:
@@ -127,8 +131,10 @@ class FaissIndex:
             structure = empty_structure(new, cast("IndexKind", self.card.kind))
         else:  # in memory, since what is mapped takes nothing up
             structure = faiss.read_index(str(self.folder / self.parts.structure))
-        for start in range(0, len(new), ROWS_AT_ONCE):
-            structure.add(new[start : start + ROWS_AT_ONCE].astype(np.float32))
+        for _, block in row_blocks(new):
+            structure.add(block.astype(np.float32))
+        if self.card.kind == "ivfpq" and self.structure is None:
+            choose_lists(structure, new)
         return lambda path: faiss.write_index(structure, str(path))
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -189,7 +195,7 @@ class FaissIndex:
     def _proposed(
         self, queries: Float[np.ndarray, "query dim"], k: int, exhaustive: bool
     ) -> Int[np.ndarray, "query proposed"]:
-        wanted = min(max(PROPOSED * k, LEAST_PROPOSED), len(self))
+        wanted = proposals(k, len(self))
         kept = None
         if len(self.removed):
             bits = np.zeros(-(-len(self.ids) // 8), np.uint8)
@@ -257,9 +263,7 @@ class FaissIndex:
     def _blocks(self) -> Iterator[tuple[Int[np.ndarray, " row"], Float[np.ndarray, "row dim"]]]:
         """The rows that count and their vectors, in blocks."""
         for offset, part in zip(self.starts, self.vectors, strict=False):
-            for start in range(0, len(part), ROWS_AT_ONCE):
-                block = part[start : start + ROWS_AT_ONCE]
-                rows = offset + start + np.arange(len(block))
+            for rows, block in row_blocks(part, offset):
                 low, high = np.searchsorted(self.removed, [rows[0], rows[-1] + 1])
                 if low == high:
                     yield rows, block

@@ -14,102 +14,25 @@ import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import TypeAdapter
 
 from pipeline.files import replacing, replacing_folder, write_json
+from pipeline.search.structures import IndexKind, write_image_index
 from pipeline.search.vector_index import is_vector_index
 
-IndexKind = Literal["exact", "hnsw", "ivfpq"]
 INDEXES = Path("indexes")
-MOST_LISTS = 4096
 MOST_TEXT_BYTES = 4096  # of a name or a folder: the longest path of Linux
 IMAGE_COLUMNS = pa.schema(
     [("id", pa.int64())]
     + [(name, pa.string()) for name in ("name", "class_name", "sha256", "folder")]
 )
-
-
-def write_exact_index(path: Path, vectors: Float[np.ndarray, "database dim"]) -> None:
-    """An exact inner-product index, ids being the rows."""
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    with replacing(path) as temporary:
-        faiss.write_index(index, str(temporary))
-
-
-def write_image_index(
-    path: Path,
-    vectors: Float[np.ndarray, "database dim"],
-    ids: Int[np.ndarray, " database"],
-    kind: IndexKind,
-    *,
-    threads: int,
-) -> None:
-    """An inner-product index whose entries answer to `ids`.
-
-    kind: exact compares all; hnsw follows a graph of neighbours; ivfpq looks into an eighth of the
-    lists of an inverted file, 128 at most, at vectors of one byte for four numbers. threads: with
-    one, equal vectors give equal files. Raises ValueError for ivfpq on fewer than 256 vectors.
-    """
-    use_threads(threads)
-    structure = empty_structure(vectors, kind)
-    index = faiss.IndexIDMap(structure)  # IndexIDMap2 builds a table of all ids when it is opened
-    index.add_with_ids(vectors, ids)
-    with replacing(path) as temporary:
-        faiss.write_index(index, str(temporary))
-
-
-def use_threads(threads: int) -> None:
-    """Of FAISS, in what this thread does from now on."""
-    faiss.omp_set_num_threads(threads)
-
-
-def empty_structure(vectors: Float[np.ndarray, "database dim"], kind: IndexKind) -> Any:
-    """An empty index of the kind; ivfpq has learned its lists from a sample of the vectors, 64 a
-    list, a quarter of faiss's own limit. Raises ValueError for ivfpq under 256 vectors.
-    """
-    rows, dim = vectors.shape
-    flat = faiss.IndexFlatIP(dim)
-    if kind == "exact":
-        return flat
-    if kind == "hnsw":  # 32 links a vector, of 8 bytes
-        graph = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
-        graph.hnsw.efSearch = 128  # candidates; more finds more and takes longer
-        return graph
-    if rows < 256:  # the centroids of a product quantiser of 8 bits
-        raise ValueError(f"ivfpq learns from 256 images or more, and there are {rows}")
-    # 39 vectors a list, or k-means is ill-founded; learning takes the square of the lists.
-    lists = max(1, min(int(4 * rows**0.5), rows // 39, MOST_LISTS))
-    parts = max(part for part in range(1, max(dim // 4, 1) + 1) if dim % part == 0)
-    coded = faiss.IndexIVFPQ(flat, dim, lists, parts, 8, faiss.METRIC_INNER_PRODUCT)
-    coded.cp.min_points_per_centroid = coded.pq.cp.min_points_per_centroid = 1
-    coded.cp.max_points_per_centroid = 64
-    coded.nprobe = min(-(-lists // 8), 128)
-    sampled = np.random.default_rng(0).choice(rows, min(rows, max(64 * lists, 1 << 16)), False)
-    coded.train(vectors[np.sort(sampled)].astype(np.float32))
-    return coded
-
-
-def read_index(path: Path) -> Any:
-    """Open an index for searching, memory-mapped: what is searched is read when it is needed.
-
-    Raises ValueError for a file that is no index.
-    """
-    try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError as error:  # also for a file that is not there
-        raise ValueError(f"{path}: is not a whole FAISS index") from error
-    if index is None:  # what FAISS writes for no index
-        raise ValueError(f"{path}: holds no index")
-    return index
 
 
 def read_vectors(path: Path) -> Float[np.ndarray, "database dim"]:

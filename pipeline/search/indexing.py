@@ -18,7 +18,6 @@ from pipeline.search.databases import class_of, image_id
 from pipeline.search.index import (
     IMAGE_COLUMNS,
     IndexCard,
-    IndexKind,
     file_sha256,
     index_home,
     read_card,
@@ -27,6 +26,7 @@ from pipeline.search.index import (
 )
 from pipeline.search.pictures import image_names
 from pipeline.search.search import NamedNetwork
+from pipeline.search.structures import IndexKind
 from pipeline.teachers.teacher import Teacher
 
 

@@ -99,13 +99,18 @@ def open_stored_vectors(path: Path) -> StoredVectors:
 
 
 def write_database(
-    path: Path, names: Sequence[str], store: VectorStore, *, with_others: bool
+    path: Path, names: Sequence[str], store: VectorStore, dim: int, *, with_others: bool
 ) -> Float[np.ndarray, "row dim"]:
     """Write the vectors of the images `names` as a .npy file, and behind them all others.
 
-    They come back mapped from the file. Reads and raises as `write_stored_vectors` does.
+    dim: of the teacher, which vectors of another length are not of (VectorsError). They come back
+    mapped from the file. Reads and raises as `write_stored_vectors` does.
     """
     own, findings = _read(names, store)
+    if findings.dim != dim:
+        raise VectorsError(
+            f"{store.address}: vectors of {findings.dim} numbers, and the teacher's have {dim}"
+        )
     rows = findings.rows if with_others else len(own)
     with replacing(path) as temporary:
         written = np.lib.format.open_memmap(

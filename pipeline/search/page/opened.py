@@ -16,7 +16,7 @@ from pipeline.models.encoders import Encoder
 from pipeline.models.query_encoder import square_view
 from pipeline.paths import DatasetPaths
 from pipeline.search.databases import Database, VectorDatabase, open_database
-from pipeline.search.index import INDEXES, index_home, index_names, require_card, use_threads
+from pipeline.search.index import INDEXES, index_home, index_names, require_card
 from pipeline.search.search import (
     TEACHER,
     NamedNetwork,
@@ -25,6 +25,7 @@ from pipeline.search.search import (
     networks_of,
     open_query_encoder,
 )
+from pipeline.search.structures import use_threads
 from pipeline.search.upkeep import hold_index, open_index
 from pipeline.search.vector_index import CARD, VectorIndexCard, is_vector_index, read_card
 from pipeline.teachers import teacher_card

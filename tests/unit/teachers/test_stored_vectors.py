@@ -44,10 +44,10 @@ def test_the_packs_images_come_first_in_its_order(tmp_path: Path) -> None:
 
 def test_the_database_is_all_vectors_those_of_the_test_first(tmp_path: Path) -> None:
     path, test = tmp_path / "database.npy", ["1.jpg", "4.jpg"]
-    written = write_database(path, test, STORE, with_others=True)
+    written = write_database(path, test, STORE, 5, with_others=True)
     np.testing.assert_allclose(written, UNIT[[1, 4, 0, 2, 3, *range(5, 12)]], atol=1e-6)
     np.testing.assert_array_equal(np.load(path), written)
-    alone = write_database(path, test, STORE, with_others=False)
+    alone = write_database(path, test, STORE, 5, with_others=False)
     np.testing.assert_allclose(alone, UNIT[[1, 4]], atol=1e-6)
 
 
@@ -57,6 +57,12 @@ def test_an_image_whose_name_has_another_form_of_accents_comes_once(tmp_path: Pa
     )
     write_stored_vectors(tmp_path / "t", ["caf\u00e9"], store, size_px=8, view="cropped")
     np.testing.assert_allclose(open_stored_vectors(tmp_path / "t").rows, UNIT[:2], atol=1e-6)
+
+
+def test_vectors_of_another_length_than_the_teachers_leave_no_file(tmp_path: Path) -> None:
+    with pytest.raises(VectorsError, match="here: vectors of 5 numbers, and the teacher's have 4"):
+        write_database(tmp_path / "database.npy", ["1.jpg"], STORE, 4, with_others=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_images_without_a_vector_leave_no_file(tmp_path: Path) -> None:
@@ -74,7 +80,7 @@ def test_a_store_that_changes_meanwhile_is_refused(tmp_path: Path, first: int, s
     with pytest.raises(VectorsError, match="has changed while it was read"):
         write_stored_vectors(tmp_path / "t.safetensors", names, store, size_px=8, view="cropped")
     with pytest.raises(VectorsError, match="has changed while it was read"):
-        write_database(tmp_path / "database.npy", names, store, with_others=True)
+        write_database(tmp_path / "database.npy", names, store, 5, with_others=True)
     assert not list(tmp_path.iterdir())
 
 

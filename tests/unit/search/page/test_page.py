@@ -27,7 +27,6 @@ from PIL import Image
 from pipeline.datasets.packs import open_pack
 from pipeline.paths import DatasetPaths
 from pipeline.search import pictures
-from pipeline.search.index import write_exact_index
 from pipeline.search.indexing import index_folder
 from pipeline.search.page import turns
 from pipeline.search.page.bodies import Pictures
@@ -35,6 +34,7 @@ from pipeline.search.page.schema import Answers
 from pipeline.search.page.server import create_app
 from pipeline.search.page.service import SearchService
 from pipeline.search.search import NamedNetwork, open_network
+from pipeline.search.structures import write_exact_index
 from tests.made_study import CPU, STUDENT, write_test_images
 
 GOOD = f"database=emblems&network={STUDENT}"

@@ -1,12 +1,13 @@
 """The FAISS indexes: exact or nearly so, whole on disk, mapped rather than read."""
 
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 import pytest
 
-from pipeline.search.index import IndexKind, read_index, write_exact_index, write_image_index
+from pipeline.search.structures import IndexKind, read_index, write_exact_index, write_image_index
 
 
 def test_searches_as_brute_force_does(tmp_path: Path) -> None:
@@ -53,13 +54,35 @@ def test_an_index_written_with_a_table_of_ids_can_still_be_read(tmp_path: Path) 
     assert read_index(tmp_path / "index.faiss").search(vectors, 1)[1][:, 0].tolist() == ids.tolist()
 
 
-@pytest.mark.parametrize(("rows", "lists", "probed"), [(300, 7, 1), (4000, 102, 13)])
-def test_the_lists_of_an_inverted_file_grow_with_it(
-    tmp_path: Path, rows: int, lists: int, probed: int
+@pytest.mark.parametrize(("rows", "lists"), [(300, 7), (4000, 102)])
+def test_the_lists_of_an_inverted_file_grow_with_it(tmp_path: Path, rows: int, lists: int) -> None:
+    assert inverted_file(tmp_path, unit_vectors(rows, 4)).nlist == lists
+
+
+@pytest.mark.parametrize(("classes", "least"), [(20, 2), (1000, 32)])
+def test_as_many_lists_are_looked_into_as_find_the_ten_nearest(
+    tmp_path: Path, classes: int, least: int
 ) -> None:
-    write_image_index(
-        tmp_path / "index.faiss", unit_vectors(rows, 4), np.arange(rows), "ivfpq", threads=1
-    )
-    index = read_index(tmp_path / "index.faiss")  # owns what it holds
-    inverted = faiss.downcast_index(index.index)
-    assert (inverted.nlist, inverted.nprobe) == (lists, probed)
+    """Fewer where a list holds whole classes than where neighbours lie in all of them."""
+    centres = unit_vectors(classes)[np.arange(5000) % classes]
+    vectors = centres + 0.15 * np.random.default_rng(3).normal(size=centres.shape)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    inverted = inverted_file(tmp_path, vectors)
+    chosen = inverted.nprobe
+    nearest = np.argsort(-vectors[:2000] @ vectors.T, axis=1)[:, 1:11]
+
+    def found(lists: int) -> float:
+        inverted.nprobe = lists
+        _, proposed = inverted.search(vectors[:2000], 160)
+        return np.mean([np.isin(*pair).mean() for pair in zip(nearest, proposed, strict=True)])
+
+    assert found(chosen) >= 0.94  # 0.95 of the rows that decided
+    assert found(chosen // 2) < 0.96
+    assert least <= chosen < 8 * least
+
+
+def inverted_file(folder: Path, vectors: np.ndarray) -> Any:
+    write_image_index(folder / "index.faiss", vectors, np.arange(len(vectors)), "ivfpq", threads=1)
+    index: Any = faiss.read_index(str(folder / "index.faiss"))
+    index.own_fields = False  # the inner one outlives it
+    return faiss.downcast_index(index.index)

@@ -1,0 +1,129 @@
+"""Structures of FAISS: what proposes the rows of a database that may be nearest to a query."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import faiss
+import numpy as np
+from jaxtyping import Float, Int
+
+from pipeline.files import replacing
+from pipeline.search.vector_index import exact_neighbours
+
+IndexKind = Literal["exact", "hnsw", "ivfpq"]
+MOST_LISTS = 1 << 14
+ROWS_AT_ONCE = 1 << 15
+ASKED = 200  # rows whose ten nearest decide how many lists are looked into
+LEAST_FOUND = 0.95  # of them, among the rows that are proposed
+
+
+def write_exact_index(path: Path, vectors: Float[np.ndarray, "database dim"]) -> None:
+    """An exact inner-product index, ids being the rows."""
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    with replacing(path) as temporary:
+        faiss.write_index(index, str(temporary))
+
+
+def write_image_index(
+    path: Path,
+    vectors: Float[np.ndarray, "database dim"],
+    ids: Int[np.ndarray, " database"],
+    kind: IndexKind,
+    *,
+    threads: int,
+) -> None:
+    """An inner-product index whose entries answer to `ids`.
+
+    kind: exact compares all; hnsw follows a graph of neighbours; ivfpq looks into some lists of an
+    inverted file (`choose_lists`), at vectors of one byte for four numbers. threads: with one,
+    equal vectors give equal files. Raises ValueError for ivfpq on fewer than 256 vectors.
+    """
+    use_threads(threads)
+    structure = empty_structure(vectors, kind)
+    index = faiss.IndexIDMap(structure)  # IndexIDMap2 builds a table of all ids when it is opened
+    index.add_with_ids(vectors, ids)
+    if kind == "ivfpq":
+        choose_lists(structure, vectors)
+    with replacing(path) as temporary:
+        faiss.write_index(index, str(temporary))
+
+
+def use_threads(threads: int) -> None:
+    """Of FAISS, in what this thread does from now on."""
+    faiss.omp_set_num_threads(threads)
+
+
+def empty_structure(vectors: Float[np.ndarray, "database dim"], kind: IndexKind) -> Any:
+    """An empty index of the kind; ivfpq has learned its lists from a sample of the vectors, 64 a
+    list, a quarter of faiss's own limit. Raises ValueError for ivfpq under 256 vectors.
+    """
+    rows, dim = vectors.shape
+    flat = faiss.IndexFlatIP(dim)
+    if kind == "exact":
+        return flat
+    if kind == "hnsw":  # 32 links a vector, of 8 bytes
+        graph = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
+        graph.hnsw.efSearch = 128  # candidates; more finds more and takes longer
+        return graph
+    if rows < 256:  # the centroids of a product quantiser of 8 bits
+        raise ValueError(f"ivfpq learns from 256 images or more, and there are {rows}")
+    # 39 vectors a list, or k-means is ill-founded; learning takes the square of the lists, which
+    # are to be as fine as the classes: where each holds several, their neighbours are in many.
+    lists = max(1, min(int(4 * rows**0.5), rows // 39, MOST_LISTS))
+    parts = max(part for part in range(1, max(dim // 4, 1) + 1) if dim % part == 0)
+    coded = faiss.IndexIVFPQ(flat, dim, lists, parts, 8, faiss.METRIC_INNER_PRODUCT)
+    coded.cp.min_points_per_centroid = coded.pq.cp.min_points_per_centroid = 1
+    coded.cp.max_points_per_centroid = 64
+    sampled = np.random.default_rng(0).choice(rows, min(rows, max(64 * lists, 1 << 16)), False)
+    coded.train(vectors[np.sort(sampled)].astype(np.float32))
+    return coded
+
+
+def choose_lists(structure: Any, vectors: Float[np.ndarray, "database dim"]) -> None:
+    """Set how many lists ivfpq looks into, its `nprobe`: the fewest, doubled from one, with which
+    `LEAST_FOUND` of the ten nearest of `ASKED` rows are among those that it proposes; else all.
+
+    structure: holds the vectors, row by row. They are read once, block by block.
+    """
+    rows = len(vectors)
+    asked = np.sort(np.random.default_rng(1).choice(rows, min(rows, ASKED), False))
+    queries = vectors[asked].astype(np.float32)
+    _, nearest = exact_neighbours(queries, row_blocks(vectors), 11)
+    others = [found[found != own][:10] for own, found in zip(asked, nearest, strict=True)]
+    structure.nprobe = 1
+    while structure.nprobe < structure.nlist:
+        _, proposed = structure.search(queries, proposals(10, rows))
+        pairs = zip(others, proposed, strict=True)
+        if np.concatenate([np.isin(near, found) for near, found in pairs]).mean() >= LEAST_FOUND:
+            return
+        structure.nprobe = min(2 * structure.nprobe, structure.nlist)
+
+
+def row_blocks(
+    vectors: Float[np.ndarray, "row dim"], first: int = 0
+) -> Iterator[tuple[Int[np.ndarray, " row"], Float[np.ndarray, "row dim"]]]:
+    """The numbers of rows, from `first`, and their vectors, in blocks."""
+    for start in range(0, len(vectors), ROWS_AT_ONCE):
+        block = vectors[start : start + ROWS_AT_ONCE]
+        yield first + start + np.arange(len(block)), block
+
+
+def proposals(k: int, rows: int) -> int:
+    """How many rows a structure proposes, of which the `k` most similar by their vectors count."""
+    return min(max(16 * k, 128), rows)
+
+
+def read_index(path: Path) -> Any:
+    """Open an index for searching, memory-mapped: what is searched is read when it is needed.
+
+    Raises ValueError for a file that is no index.
+    """
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:  # also for a file that is not there
+        raise ValueError(f"{path}: is not a whole FAISS index") from error
+    if index is None:  # what FAISS writes for no index
+        raise ValueError(f"{path}: holds no index")
+    return index
