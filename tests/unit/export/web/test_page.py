@@ -207,6 +207,23 @@ def test_a_picture_finds_its_like(page: Page, tmp_path: Path) -> None:
     page.resize(1280, 900)
 
 
+@pytest.mark.parametrize(("width", "height"), [(3000, 400), (400, 3000)])
+def test_a_query_of_any_size_stays_in_its_frame(
+    page: Page, tmp_path: Path, width: int, height: int
+) -> None:
+    choose(page, tmp_path / "large.png", Image.new("RGB", (width, height), COLOURS["green"]))
+    for window_px in (1280, 390):
+        page.resize(window_px, 900)
+        [frame, shown] = page.value(
+            "['drop', 'preview'].map((id) => document.getElementById(id).getBoundingClientRect())"
+            ".map(({ left, top, right, bottom }) => [left, top, -right, -bottom])"
+        )
+        assert (np.array(shown) > frame).all()
+        height_px = -shown[3] - shown[1]
+        assert height_px < 300, "a high one would push the answer off the screen"
+    page.resize(1280, 900)
+
+
 def test_a_row_without_a_picture_is_shown_by_its_name(page: Page, tmp_path: Path) -> None:
     choose(page, tmp_path / "red.png", Image.new("RGB", (30, 30), COLOURS["red"]))
     assert page.wait_for(f"{PICTURES} === 11")
