@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
+import numpy as np
 from fastapi import HTTPException
 from PIL import Image
 
@@ -158,11 +159,16 @@ def _newest_ns(folder: Path) -> int:
 
 
 def _open_database(place: Place) -> Database | VectorDatabase:
+    database: Database | VectorDatabase
     if place.card is not None:
         assert place.index is not None
-        return VectorDatabase(place.name, hold_index(INDEXES / place.index, place.card))
-    assert place.dataset is not None
-    return open_database(place.dataset, place.index)
+        database = VectorDatabase(place.name, hold_index(INDEXES / place.index, place.card))
+    else:
+        assert place.dataset is not None
+        database = open_database(place.dataset, place.index)
+    # The first search reads what is mapped, and starts threads: it would be timed, too.
+    database.search(np.full(database.dim, database.dim**-0.5, np.float32), 1)
+    return database
 
 
 def _open_network(named: NamedNetwork, threads: int, changed_ns: int) -> Encoder:

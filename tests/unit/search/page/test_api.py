@@ -24,6 +24,7 @@ from pipeline.embedding.shards import vectors_digest
 from pipeline.models.query_encoder import square_view
 from pipeline.models.weights import NetworkCard, build_embedder, save_network
 from pipeline.paths import DatasetPaths
+from pipeline.search.databases import Database, Hit
 from pipeline.search.page import bodies, service, turns
 from pipeline.search.page.server import create_app
 from pipeline.search.page.service import SearchService
@@ -64,6 +65,21 @@ def test_a_form_of_pictures_is_answered_in_its_order(
     for one, picture in zip(got["answers"], pictures, strict=True):
         alone = client.post(f"{STUDENTS}&k=4", content=picture).json()["answers"][0]
         assert one["hits"] == alone["hits"]
+
+
+def test_a_database_was_searched_before_a_query_is_timed(
+    searches: SearchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched, search = [], Database.search
+
+    def noted(database: Database, query: np.ndarray, k: int) -> list[Hit]:
+        searched.append(database.name)
+        return search(database, query, k)
+
+    monkeypatch.setattr(Database, "search", noted)
+    fresh = SearchService(load_params())
+    [entry] = fresh.catalogue()
+    assert searched == [entry.name] == ["emblems"]
 
 
 def test_vectors_are_searched_as_pictures_are(client: TestClient, pictures: list[bytes]) -> None:
