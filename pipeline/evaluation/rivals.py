@@ -29,10 +29,15 @@ class Duel:
     seeds: int
 
     def stands(self, level: float) -> Stand:
-        """How the entrant stands to its rival: told apart only where p_adjusted <= 1 - level."""
-        if self.p_adjusted is None or self.p_adjusted > 1 - level:
-            return "not told apart"
-        return "better" if self.gain.mean > 0 else "worse"
+        """How the entrant stands to its rival."""
+        return stand(self.gain.mean, self.p_adjusted, level)
+
+
+def stand(gain: float, p_adjusted: float | None, level: float) -> Stand:
+    """What a paired gain says: told apart only where p_adjusted <= 1 - level."""
+    if p_adjusted is None or p_adjusted > 1 - level:
+        return "not told apart"
+    return "better" if gain > 0 else "worse"
 
 
 def compare_with_best(

@@ -11,7 +11,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.evaluation.accuracy import accuracy_of
-from pipeline.report.tradeoff import Row, figures, macs, main_opponent, pareto_front, roles_of
+from pipeline.report.tradeoff import (
+    Row,
+    figures,
+    macs,
+    main_opponent,
+    p_value,
+    pareto_front,
+    roles_of,
+)
 
 FOLDER = Path(__file__).parent
 LOOK = FOLDER.with_name("look.css")
@@ -41,7 +49,7 @@ def draw_panel(rows: Sequence[Row], width: int, height: int, cost: str = "gmacs"
     own = {row["backbone"] for row in rows if row["role"] == "teacher"}
     rows = [row for row in rows if row.get(cost) and row[by.column] is not None]
     right, bottom = width - RIGHT, height - BOTTOM
-    costs = [row[cost] for row in rows]
+    costs = [row[cost] for row in rows] or [1.0]  # axes alone, where no cost is known
     if cost != "gmacs":
         front = pareto_front(costs, [row[by.column] for row in rows])
         rows = [row | {"pareto": on} for row, on in zip(rows, front, strict=True)]
@@ -51,7 +59,7 @@ def draw_panel(rows: Sequence[Row], width: int, height: int, cost: str = "gmacs"
     first, last = least / pad, most * pad
     along = scale(math.log10(first), math.log10(last), LEFT, right)
     ends = [row[f"{by.column}{end}"] for row in rows for end in ("", "_low", "_high")]
-    percents = [100 * end for end in ends if end is not None]
+    percents = [100 * end for end in ends if end is not None] or [0.0, 100.0]
     ticks = percent_ticks(min(percents), max(percents))
     y = scale(ticks[0], ticks[-1], bottom, TOP)
     marks = [
@@ -106,6 +114,7 @@ def environment() -> Environment:
         "signed": lambda value: f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}"),
         "figures": figures,
         "macs": macs,
+        "p_value": p_value,
     }
     found.filters |= {"opponent": main_opponent, "accuracy": accuracy_of}
     return found

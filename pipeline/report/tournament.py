@@ -11,11 +11,11 @@ from jaxtyping import Float, Int
 
 from pipeline.evaluation.accuracy import OVERLAP, Accuracy, accuracy_of
 from pipeline.evaluation.confidence import LEAST_CLASSES, paired_test
-from pipeline.evaluation.rivals import compare_with_best, holm
+from pipeline.evaluation.rivals import compare_with_best, holm, stand
 from pipeline.files import read_json
 from pipeline.paths import DatasetPaths
 from pipeline.report.curves import draw_curves
-from pipeline.report.tradeoff import Row, between, macs
+from pipeline.report.tradeoff import Row, between, macs, p_value
 
 SAME_COST = 0.1  # the most that two rows of one cost differ by, a share of the lighter network's
 SAMPLES = 4000  # resamples: a p-value that is corrected for many pairs needs more than an interval
@@ -126,7 +126,8 @@ def tournaments(
 def answer(entrants: Sequence[Row], by: Accuracy) -> str:
     """Which entrant is the best, and which others are told apart from it, in two sentences.
 
-    Nothing is called better or worse but where its corrected test says so.
+    Nothing is called better or worse but where its corrected test says so; the best beats every
+    other where each other one is worse.
     """
     best, second, *_ = entrants
     if best["p"] is None:
@@ -135,15 +136,14 @@ def answer(entrants: Sequence[Row], by: Accuracy) -> str:
             f"{by.units}. On average {best['network']} is first, with "
             f"{100 * best[by.column]:.1f} % {by.name}."
         )
-    points = f"{100 * best['gain']:+.1f} points of {by.name}{between(best, 'gain', sign='+')}"
-    p = f"adjusted p {p_text(best['p'])}"
-    if best["stands"] == "better":
-        first = f"{best['network']} beats every other: {points} over {second['network']}, {p}."
+    points = (
+        f"{100 * best['gain']:+.1f} points of {by.name}{between(best, 'gain', sign='+')} over "
+        f"{second['network']}, adjusted p {p_value(best['p'])}"
+    )
+    if all(one["stands"] == "worse" for one in entrants[1:]):
+        first = f"{best['network']} beats every other: {points}."
     else:
-        first = (
-            f"No entrant beats all others: {best['network']} has the highest mean, but is not told "
-            f"apart from {second['network']} ({points}, {p})."
-        )
+        first = f"No entrant beats all others: {best['network']} has the highest mean, {points}."
     others = {
         stands: [one["network"] for one in entrants[1:] if one["stands"] == stands]
         for stands in ("not told apart", "worse")
@@ -155,21 +155,22 @@ def answer(entrants: Sequence[Row], by: Accuracy) -> str:
 
 def equal_costs(rows: Sequence[Row], queries: Queries, drawn: Resampling) -> dict[str, Any] | None:
     """Pairs of students of one cost of a query, the teacher's backbone at a lower resolution and a
-    lighter one: whether resolution loses less; None where there is no such pair.
+    lighter one at the teacher's: whether resolution loses less; None where there is no such pair.
 
     Of each lighter network the `pairs` have what of the teacher's backbone is nearest in GMACs, if
     it is within `SAME_COST`: both rows, the paired `gain` of resolution over architecture with its
     ends, `p` after Holm over the pairs, and the `word`: confirmed, refuted or undecided.
     """
     by = accuracy_of(rows[0])
-    own = {row["backbone"] for row in rows if row["role"] == "teacher"}
+    teacher = next(row for row in rows if row["role"] == "teacher")
+    own, full_px = teacher["backbone"], teacher["query_px"]
     students = [row for row in rows if row["role"] == "asymmetric" and row["gmacs"] is not None]
+    smaller = [row for row in students if row["backbone"] == own and row["query_px"] < full_px]
     matched = []
     for lighter in students:
-        same = [row for row in students if row["backbone"] in own]
-        if lighter["backbone"] in own or not same:
+        if lighter["backbone"] == own or lighter["query_px"] != full_px or not smaller:
             continue
-        nearest = min(same, key=lambda row: abs(row["gmacs"] - lighter["gmacs"]))
+        nearest = min(smaller, key=lambda row: abs(row["gmacs"] - lighter["gmacs"]))
         if abs(nearest["gmacs"] / lighter["gmacs"] - 1) <= SAME_COST:
             matched.append((nearest, lighter))
     if not matched:
@@ -189,8 +190,6 @@ def equal_costs(rows: Sequence[Row], queries: Queries, drawn: Resampling) -> dic
     adjusted = holm(known) if len(known) == len(tests) else [None] * len(tests)
     pairs = []
     for (resolution, architecture), (gain, _), p in zip(matched, tests, adjusted, strict=True):
-        is_told = p is not None and p <= 1 - drawn.level
-        stands = ("better" if gain.mean > 0 else "worse") if is_told else "not told apart"
         pairs.append(
             {
                 "resolution": resolution,
@@ -199,7 +198,7 @@ def equal_costs(rows: Sequence[Row], queries: Queries, drawn: Resampling) -> dic
                 "gain_low": gain.low,
                 "gain_high": gain.high,
                 "p": p,
-                "word": WORDS[stands],
+                "word": WORDS[stand(gain.mean, p, drawn.level)],
             }
         )
     return {"pairs": pairs, "answer": cost_answer(pairs, by)}
@@ -221,7 +220,3 @@ def cost_answer(pairs: Sequence[Mapping[str, Any]], by: Accuracy) -> str:
         for pair in pairs
     )
     return f"{first} Resolution over architecture: {points}."
-
-
-def p_text(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

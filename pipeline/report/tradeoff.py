@@ -229,6 +229,10 @@ def macs(gmacs: float) -> str:
     return f"{figures(gmacs)} G" if gmacs >= 1 else f"{figures(1000 * gmacs)} M"
 
 
+def p_value(p: float | None) -> str:
+    return "\N{EN DASH}" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def percent(row: Row, column: str) -> str:
     value = row.get(column)
     return "" if value is None else f"{100 * value:.1f}"

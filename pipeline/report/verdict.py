@@ -60,7 +60,7 @@ def accuracy_kept(rows: Sequence[Row], best: Row | None) -> dict[str, Any] | Non
     found: dict[tuple[str, int], Row] = {}
     students = [row for row in rows if row["role"] == "asymmetric"]
     for row in sorted(students, key=lambda row: (-cost_of(row), -row[column])):
-        found.setdefault((row["backbone"], row["query_px"]), row)
+        found.setdefault(_kind_of(row), row)
 
     def level(row: Row, shares: dict[str, float]) -> dict[str, Any]:
         known = teacher["gmacs"] and row["gmacs"]
@@ -179,6 +179,11 @@ def _advice(rows: Sequence[Row], students: Sequence[Row]) -> str:
         said += f", {drop} points of mAP below it"
     else:
         said += f": it finds {finds(best)}"
+    alike = [row for row in students if _kind_of(row) == _kind_of(best)]
+    if len(alike) > 1:  # a choice by test figures
+        said += (
+            f" (the first of {len(alike)} of its size, a choice that its interval does not count)"
+        )
     rivals = [
         row
         for row in rows
@@ -195,6 +200,10 @@ def _advice(rows: Sequence[Row], students: Sequence[Row]) -> str:
     if not any(compared) and best["query_px"] < teacher["query_px"]:
         said += "; nothing that needs no training could be compared with it"
     return f"{said}."
+
+
+def _kind_of(row: Row) -> tuple[str, int]:
+    return row["backbone"], row["query_px"]
 
 
 def finds(row: Row) -> str:

@@ -131,6 +131,13 @@ def test_a_single_row_is_drawn() -> None:
     assert left < mark["x"] < right
 
 
+def test_a_teacher_of_unknown_cost_alone_leaves_axes() -> None:
+    teacher = row("made", "teacher", "teacher", 96, 0.7) | {"gmacs": None}
+    panel = draw_panel([teacher], 400, 300)
+    assert panel["marks"] == []
+    assert "<svg" in draw_tradeoff([teacher], "made")
+
+
 def test_the_figure_as_a_file_shows_every_row_and_repeats_byte_by_byte() -> None:
     rows = part("made")["rows"]
     text = draw_tradeoff(rows, "made & shown: accuracy and cost of a query")

@@ -62,6 +62,18 @@ def test_entrants_that_are_alike_are_not_told_apart() -> None:
     )
 
 
+def test_who_is_not_told_apart_from_the_best_is_not_beaten() -> None:
+    """Though the second is: the third is as good on average of queries that differ more."""
+    queries = asked(good=0.1, fair=0.09, wild=0.0)
+    wild = queries.values["wild"] + np.repeat(np.random.default_rng(1).normal(0.075, 0.3, 20), 5)
+    queries = Queries({**queries.values, "wild": wild}, UNITS)
+    (found,) = tournaments(rows_of(queries), queries, {}, DRAWN)
+    stands = {one["network"]: one["stands"] for one in found["entrants"]}
+    assert stands == {"good": "better", "fair": "worse", "wild": "not told apart"}
+    assert found["answer"].startswith("No entrant beats all others: good has the highest mean, +")
+    assert "Not told apart from good: wild; worse: fair." in found["answer"]
+
+
 def test_under_ten_classes_nothing_is_called_better() -> None:
     queries = asked(good=0.1, poor=-0.2)
     few = Queries(queries.values, UNITS % 9)
@@ -94,6 +106,24 @@ def test_resolution_meets_the_lighter_network_of_its_cost(gain: float, word: str
     assert pair["gain"] == pytest.approx(gain, abs=0.005)
     assert pair["word"] == word
     assert f"is {word} in 1 of 1 pair." in found["answer"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"small": {"query_px": 96}},  # no lower resolution
+        {"light": {"query_px": 64}},  # lower itself
+    ],
+)
+def test_a_pair_of_another_kind_is_none(changes: dict[str, Any]) -> None:
+    queries = asked(small=0.1, light=0.0)
+    near = {"gmacs": row("made", "small", "asymmetric", 32, 0.5)["gmacs"]}
+    rows = rows_of(
+        queries,
+        light=LIGHT | near | changes.get("light", {}),
+        small=changes.get("small", {}),
+    )
+    assert equal_costs(rows, queries, DRAWN) is None
 
 
 def test_a_pair_further_apart_than_a_tenth_is_none() -> None:

@@ -37,6 +37,14 @@ def test_a_student_that_beats_everything_is_to_be_deployed() -> None:
     )
 
 
+def test_the_best_of_several_of_a_size_is_called_a_choice() -> None:
+    rivals = [student(f"r{number}", 0.5) for number in range(4)]
+    said = verdict([TEACHER, student(), *rivals, student("small", 0.4, 48), *UNTRAINED])
+    assert "a, 44 % of the teacher's arithmetic" in said
+    choice = "(the first of 5 of its size, a choice that its interval does not count)"
+    assert said.endswith(f" points of mAP below it {choice}.")
+
+
 def test_means_of_seeds_are_called_so() -> None:
     rows = [TEACHER, student(), *UNTRAINED]
     said = verdict([one | {"seeds": 3} for one in rows])
