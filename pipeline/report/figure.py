@@ -114,9 +114,8 @@ def environment() -> Environment:
         "signed": lambda value: f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}"),
         "figures": figures,
         "macs": macs,
-        "p_value": p_value,
     }
-    found.filters |= {"opponent": main_opponent, "accuracy": accuracy_of}
+    found.filters |= {"p_value": p_value, "opponent": main_opponent, "accuracy": accuracy_of}
     return found
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipeline.datasets.vector_batches import vectors_of
+from pipeline.datasets.vector_batches import id_key, vectors_of
 from pipeline.datasets.vectors import Vectors
 from pipeline.evaluation.confidence import Interval, bootstrap_interval
 from pipeline.search.step import hashes
@@ -73,6 +73,12 @@ def audit_index(
                 f"of {teacher.card.dim}: a student's are of the teacher's length"
             )
         own = vectors_of(drawn.ids, teacher.batches(), str(teacher.folder))
+    networks = {index.card.network, teacher.card.network} - {""}
+    if len(networks) > 1:
+        raise ValueError(
+            f"{teacher.folder} and the index are of different networks: audit it with the vectors "
+            "that it was built from"
+        )
     if index.card.dim != teacher.card.dim:
         raise ValueError(
             f"the index has vectors of {index.card.dim} numbers and {teacher.folder} of "
@@ -82,10 +88,10 @@ def audit_index(
     _, nearest = exact_neighbours(np.concatenate([own, drawn.vectors]), counted.blocks(), k + 1)
     if counted.rows <= k:
         raise ValueError(f"{teacher.folder}: {counted.rows} vectors have no {k} nearest others")
-    queries = hashes(drawn.ids)
+    queries = _numbers(drawn.ids)
     true, exact = (_others(rows, queries, k) for rows in np.split(nearest, 2))
     through_all, found = (
-        _others(map(hashes, index.search(drawn.vectors, k + 1, exhaustive=every).ids), queries, k)
+        _others(map(_numbers, index.search(drawn.vectors, k + 1, exhaustive=every).ids), queries, k)
         for every in (True, False)
     )
     overlaps = [
@@ -109,7 +115,7 @@ def audit_index(
 
 
 class Counted:
-    """Vectors in blocks, numbered by the hashes of their ids; `rows` counts them."""
+    """Vectors in blocks, numbered by their ids; `rows` counts them."""
 
     def __init__(self, vectors: Vectors) -> None:
         self.vectors, self.rows = vectors, 0
@@ -117,7 +123,12 @@ class Counted:
     def blocks(self) -> Iterator[tuple[Int[np.ndarray, " row"], Float[np.ndarray, "row dim"]]]:
         for batch in self.vectors.batches():
             self.rows += len(batch.ids)
-            yield hashes(batch.ids), batch.vectors
+            yield _numbers(batch.ids), batch.vectors
+
+
+def _numbers(ids: Iterable[str]) -> Int[np.ndarray, " row"]:
+    """Hashes of what the ids are known by, as `vectors_of` knows them."""
+    return hashes([id_key(one) for one in ids])
 
 
 def _others(

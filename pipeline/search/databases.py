@@ -21,7 +21,7 @@ from pipeline.search.index import (
     require_card,
 )
 from pipeline.search.pictures import read_indexed
-from pipeline.search.structures import proposals, read_index
+from pipeline.search.structures import proposed_rows, read_index
 from pipeline.search.vector_index import VectorIndex
 
 
@@ -75,25 +75,16 @@ class Database:
     def search(self, query: Float[np.ndarray, " dim"], k: int) -> list[Hit]:
         """The `k` images most similar to a unit vector, best first; fewer where there are fewer.
 
-        Raises ValueError for a vector of another length.
+        Raises ValueError for a vector of another length or with numbers that are not finite, and
+        for a `k` under 1.
         """
-        if query.shape != (self.dim,):
-            raise ValueError(
-                f"the query has {len(query)} numbers and {self.name} {self.dim}: they come from "
-                "different networks; run `l2s study`"
-            )
-        # An approximate index proposes more than asked for; the best of them by their exact
-        # similarity are the result.
-        wanted = min(k, len(self)) if self.is_exact else proposals(k, len(self))
-        similarities, ids = self.index.search(query[None], wanted)
-        found = ids[0] >= 0  # fewer than asked for are filled up with -1
-        rows = np.searchsorted(self.ids, ids[0][found]).clip(max=len(self) - 1)
-        if not np.array_equal(self.ids[rows], ids[0][found]):
-            raise ValueError(
-                f"{self.name}: its index knows other images than its table: rebuild it"
-            )
-        scores = similarities[0][found]
-        if not self.is_exact:
+        _check(query, k, self, "run `l2s study`")
+        if self.is_exact:
+            scores, ids = (one[0] for one in self.index.search(query[None], min(k, len(self))))
+            rows = self._rows(ids)
+        else:  # the most similar of those that the index proposes
+            [ids] = proposed_rows(self.index, query[None], min(k, len(self)))
+            rows = self._rows(ids[ids >= 0])
             scores = self.vectors[rows] @ query
             best = np.argsort(-scores, kind="stable")[:k]
             rows, scores = rows[best], scores[best]
@@ -106,6 +97,15 @@ class Database:
             name = self.names[row]
             hits.append(Hit(rank, score, image_id(name), self.class_names[row], name, row))
         return hits
+
+    def _rows(self, ids: Int[np.ndarray, " found"]) -> Int[np.ndarray, " found"]:
+        """The rows of ids. Raises ValueError for those that the table does not know."""
+        rows = np.searchsorted(self.ids, ids).clip(max=len(self) - 1)
+        if not np.array_equal(self.ids[rows], ids):
+            raise ValueError(
+                f"{self.name}: its index knows other images than its table: rebuild it"
+            )
+        return rows
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,7 @@ class VectorDatabase:
 
     def search(self, query: Float[np.ndarray, " dim"], k: int) -> list[Hit]:
         """As `Database.search`; the class of an image is the folder that its id begins with."""
-        if query.shape != (self.dim,):
-            raise ValueError(
-                f"the query has {len(query)} numbers and {self.name} {self.dim}: they come from "
-                "different networks: choose with --network or --dataset"
-            )
+        _check(query, k, self, "choose with --network or --dataset")
         found = self.index.search(query[None], k)
         return [
             Hit(rank, similarity, image_id(name), class_of(name), name, rank - 1)
@@ -141,6 +137,20 @@ class VectorDatabase:
     def read(self, row: int) -> bytes:
         """Raises UnreadableImage: an index of vectors holds no pictures."""
         raise UnreadableImage(self.name, "an index of vectors holds no pictures")
+
+
+def _check(
+    query: Float[np.ndarray, " dim"], k: int, database: Database | VectorDatabase, mend: str
+) -> None:
+    if query.shape != (database.dim,):
+        raise ValueError(
+            f"the query has {len(query)} numbers and {database.name} {database.dim}: they come "
+            f"from different networks: {mend}"
+        )
+    if not np.isfinite(query).all():
+        raise ValueError("the query has numbers that are not finite")
+    if k < 1:
+        raise ValueError(f"k = {k}: must be 1 or more")
 
 
 def class_of(name: str) -> str:

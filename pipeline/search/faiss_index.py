@@ -11,9 +11,8 @@ in force; what is new is written beside them first, so that a reader sees the ol
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import faiss
 import numpy as np
@@ -29,9 +28,10 @@ from pipeline.search.structures import (
     IndexKind,
     choose_lists,
     empty_structure,
-    proposals,
+    proposed_rows,
     read_index,
     row_blocks,
+    vectors_of_rows,
 )
 from pipeline.search.vector_index import Neighbours, VectorIndexCard, contents, exact_neighbours
 
@@ -53,7 +53,7 @@ class Parts(BaseModel):
 class FaissIndex:
     """The kinds exact, hnsw and ivfpq of `VectorIndex`, in a folder of the card's kind.
 
-    exact compares all vectors; the others propose rows (`proposals`), which are ranked by their
+    exact compares all vectors; the others propose rows (`proposed_rows`), which are ranked by their
     vectors. Raises ValueError for files that do not fit together.
     """
 
@@ -133,8 +133,9 @@ class FaissIndex:
             structure = faiss.read_index(str(self.folder / self.parts.structure))
         for _, block in row_blocks(new):
             structure.add(block.astype(np.float32))
-        if self.card.kind == "ivfpq" and self.structure is None:
-            choose_lists(structure, new)
+        rows = len(self.ids)
+        if self.card.kind == "ivfpq" and rows.bit_length() < (rows + len(new)).bit_length():
+            choose_lists(structure, [*self.vectors, new])  # it has doubled, or is new
         return lambda path: faiss.write_index(structure, str(path))
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -182,43 +183,28 @@ class FaissIndex:
         if self.structure is None or (exhaustive and self.card.kind == "hnsw"):
             scores, rows = exact_neighbours(queries, self._blocks(), k)
             return Neighbours([self._names(found) for found in rows], scores.tolist())
+        proposed = proposed_rows(
+            self.structure, queries, k, removed=self.removed, exhaustive=exhaustive
+        )
         found: list[list[str]] = []
         similarities: list[list[float]] = []
-        for query, proposed in zip(queries, self._proposed(queries, k, exhaustive), strict=True):
-            rows = proposed[proposed >= 0]  # fewer than asked for are filled up with -1
-            scores = self._vectors(rows) @ query
-            best = np.argsort(-scores, kind="stable")[:k]
-            found.append(self._names(rows[best]))
-            similarities.append(scores[best].tolist())
+        for query, some in zip(queries, proposed, strict=True):
+            rows = some[some >= 0]
+            if len(rows) < k:  # a graph of whose rows most are removed
+                [scores], [best] = exact_neighbours(query[None], self._blocks(), k)
+            else:
+                scores = vectors_of_rows(self.vectors, rows) @ query
+                order = np.argsort(-scores, kind="stable")[:k]
+                scores, best = scores[order], rows[order]
+            found.append(self._names(best))
+            similarities.append(scores.tolist())
         return Neighbours(found, similarities)
-
-    def _proposed(
-        self, queries: Float[np.ndarray, "query dim"], k: int, exhaustive: bool
-    ) -> Int[np.ndarray, "query proposed"]:
-        wanted = proposals(k, len(self))
-        kept = None
-        if len(self.removed):
-            bits = np.zeros(-(-len(self.ids) // 8), np.uint8)
-            np.bitwise_or.at(bits, self.removed // 8, np.uint8(1) << (self.removed % 8))
-            out = faiss.IDSelectorBitmap(len(self.ids), faiss.swig_ptr(bits))
-            kept = faiss.IDSelectorNot(out)
-        structure: Any = self.structure
-        known: Any = faiss  # whose types lack the parameters
-        if self.card.kind == "hnsw":
-            depth = max(structure.hnsw.efSearch, wanted)
-            parameters = known.SearchParametersHNSW(efSearch=depth, sel=kept)
-        else:
-            probed = structure.nlist if exhaustive else structure.nprobe
-            parameters = known.SearchParametersIVF(nprobe=probed, sel=kept)
-        queries = np.ascontiguousarray(queries, dtype=np.float32)
-        _, rows = structure.search(queries, wanted, params=parameters)
-        return rows
 
     def rows(self, ids: Sequence[str] | None = None) -> Iterator[VectorBatch]:
         """As `VectorIndex.rows`."""
         if ids is not None:
             if len(places := self._places(ids)):
-                yield self._batch(places, self._vectors(places))
+                yield self._batch(places, vectors_of_rows(self.vectors, places))
             return
         for places, vectors in self._blocks():
             yield self._batch(places, vectors.astype(np.float32))
@@ -251,14 +237,6 @@ class FaissIndex:
             for start, chunk in zip(starts[:-1].tolist(), chunks, strict=True)
         ]
         return np.setdiff1d(np.concatenate([np.empty(0, np.int64), *found]), self.removed)
-
-    def _vectors(self, rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row dim"]:
-        """The vectors of rows, in their order."""
-        out = np.empty((len(rows), self.card.dim), np.float32)
-        for (start, end), part in zip(pairwise(self.starts), self.vectors, strict=True):
-            own = (rows >= start) & (rows < end)
-            out[own] = part[rows[own] - start]
-        return out
 
     def _blocks(self) -> Iterator[tuple[Int[np.ndarray, " row"], Float[np.ndarray, "row dim"]]]:
         """The rows that count and their vectors, in blocks."""

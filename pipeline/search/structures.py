@@ -1,6 +1,7 @@
 """Structures of FAISS: what proposes the rows of a database that may be nearest to a query."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,7 +46,7 @@ def write_image_index(
     index = faiss.IndexIDMap(structure)  # IndexIDMap2 builds a table of all ids when it is opened
     index.add_with_ids(vectors, ids)
     if kind == "ivfpq":
-        choose_lists(structure, vectors)
+        choose_lists(structure, [vectors])
     with replacing(path) as temporary:
         faiss.write_index(index, str(temporary))
 
@@ -81,24 +82,84 @@ def empty_structure(vectors: Float[np.ndarray, "database dim"], kind: IndexKind)
     return coded
 
 
-def choose_lists(structure: Any, vectors: Float[np.ndarray, "database dim"]) -> None:
+def choose_lists(structure: Any, parts: Sequence[Float[np.ndarray, "row dim"]]) -> None:
     """Set how many lists ivfpq looks into, its `nprobe`: the fewest, doubled from one, with which
-    `LEAST_FOUND` of the ten nearest of `ASKED` rows are among those that it proposes; else all.
+    `LEAST_FOUND` of the ten nearest of `ASKED` rows are among those that it proposes; where codes
+    find less, the fewest of those that find the most.
 
-    structure: holds the vectors, row by row. They are read once, block by block.
+    structure: holds the vectors of all parts, row by row. They are read once, block by block.
     """
-    rows = len(vectors)
+    rows = sum(map(len, parts))
     asked = np.sort(np.random.default_rng(1).choice(rows, min(rows, ASKED), False))
-    queries = vectors[asked].astype(np.float32)
-    _, nearest = exact_neighbours(queries, row_blocks(vectors), 11)
+    queries = vectors_of_rows(parts, asked)
+    starts = np.cumsum([0, *map(len, parts)])
+    blocks = chain.from_iterable(map(row_blocks, parts, starts))
+    _, nearest = exact_neighbours(queries, blocks, 11)
     others = [found[found != own][:10] for own, found in zip(asked, nearest, strict=True)]
-    structure.nprobe = 1
-    while structure.nprobe < structure.nlist:
+    found: dict[int, float] = {}
+    lists = 1
+    while max(found.values(), default=0.0) < LEAST_FOUND and lists < 2 * structure.nlist:
+        structure.nprobe = min(lists, structure.nlist)
         _, proposed = structure.search(queries, proposals(10, rows))
         pairs = zip(others, proposed, strict=True)
-        if np.concatenate([np.isin(near, found) for near, found in pairs]).mean() >= LEAST_FOUND:
-            return
-        structure.nprobe = min(2 * structure.nprobe, structure.nlist)
+        shares = [np.isin(near, some).mean() for near, some in pairs]
+        found[structure.nprobe] = float(np.mean(shares))
+        lists *= 2
+    structure.nprobe = max(found, key=found.__getitem__)  # the first of equal ones
+
+
+def proposed_rows(
+    structure: Any,
+    queries: Float[np.ndarray, "query dim"],
+    k: int,
+    *,
+    removed: Int[np.ndarray, " row"] | None = None,
+    exhaustive: bool = False,
+) -> Int[np.ndarray, "query proposed"]:
+    """The rows that hnsw or ivfpq proposes for the `k` nearest, of which some are -1 where it has
+    fewer; ivfpq has at least k, or all.
+
+    It goes the deeper the more are wanted, and the more are removed: as deep as found the ten
+    nearest, times k / 10 and times all / those that count. removed: rows that do not count.
+    exhaustive: let ivfpq look into all of its lists.
+    """
+    known: Any = faiss  # whose types lack the parameters
+    inner = structure
+    if isinstance(structure, faiss.IndexIDMap):
+        inner = faiss.downcast_index(structure.index)
+    held, kept = structure.ntotal, None
+    if removed is not None and len(removed):
+        bits = np.zeros(-(-held // 8), np.uint8)
+        np.bitwise_or.at(bits, removed // 8, np.uint8(1) << (removed % 8))
+        out = faiss.IDSelectorBitmap(held, faiss.swig_ptr(bits))
+        kept, held = faiss.IDSelectorNot(out), held - len(removed)
+    wanted, deeper = proposals(k, held), max(1.0, k / 10) * structure.ntotal / held
+    queries = np.ascontiguousarray(queries, dtype=np.float32)
+    if isinstance(inner, faiss.IndexHNSW):
+        depth = int(max(inner.hnsw.efSearch, wanted) * deeper)
+        parameters = known.SearchParametersHNSW(efSearch=depth, sel=kept)
+        rows: np.ndarray = structure.search(queries, wanted, params=parameters)[1]
+        return rows
+    lists = inner.nlist if exhaustive else min(int(inner.nprobe * deeper), inner.nlist)
+    while True:
+        parameters = known.SearchParametersIVF(nprobe=lists, sel=kept)
+        _, rows = structure.search(queries, wanted, params=parameters)
+        if lists == inner.nlist or (rows >= 0).sum(1).min() >= min(k, held):
+            return rows
+        lists = min(2 * lists, inner.nlist)
+
+
+def vectors_of_rows(
+    parts: Sequence[Float[np.ndarray, "row dim"]], rows: Int[np.ndarray, " row"]
+) -> Float[np.ndarray, "row dim"]:
+    """The vectors of rows, in their order, of parts whose rows are numbered one after the other."""
+    out = np.empty((len(rows), parts[0].shape[1]), np.float32)
+    start = 0
+    for part in parts:
+        own = (rows >= start) & (rows < start + len(part))
+        out[own] = part[rows[own] - start]
+        start += len(part)
+    return out
 
 
 def row_blocks(

@@ -1,6 +1,7 @@
 """The loss of a search and its parts, against plain loops; they add up."""
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,35 @@ def test_vectors_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
         write_vectors(tmp_path / "others", batches(["other"], TEACHER[:1]))
         with pytest.raises(VectorsError, match="1 of 1 images have no vector"):
             audit_index(index, teacher, read_vectors(tmp_path / "others"))
+
+
+def test_vectors_of_another_network_than_the_index_are_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    write_vectors(tmp_path / "other", batches(IDS, TEACHER), network="other")
+    with (
+        open_index(folder / "exact") as index,
+        pytest.raises(ValueError, match="are of different networks: audit it with the vectors"),
+    ):
+        audit_index(index, read_vectors(tmp_path / "other"))
+
+
+def test_a_query_whose_name_has_another_form_of_accents_is_not_its_own_neighbour(
+    tmp_path: Path,
+) -> None:
+    names = [f"caf\u00e9-{row}" for row in range(ROWS)]
+    write_vectors(tmp_path / "teacher", batches(names, TEACHER))
+    other = [unicodedata.normalize("NFD", one) for one in names]
+    write_vectors(tmp_path / "student", batches(other, STUDENT))
+    write_vectors(tmp_path / "same", batches(names, STUDENT))
+    build_index(tmp_path / "i", tmp_path / "teacher", "exact")
+    with open_index(tmp_path / "i") as index:
+        teacher = read_vectors(tmp_path / "teacher")
+        found, expected = (
+            audit_index(index, teacher, read_vectors(tmp_path / student), sample=ROWS, k=1)
+            for student in ("student", "same")
+        )
+    assert found == expected
 
 
 def test_a_sample_is_drawn_evenly() -> None:

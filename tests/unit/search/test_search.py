@@ -11,11 +11,14 @@ import pytest
 from pipeline.config.params import Params, load_params
 from pipeline.datasets.decode import UnreadableImage, decode_image
 from pipeline.datasets.reader import MAX_FILE_BYTES, read_file
+from pipeline.datasets.vector_batches import VectorBatch
+from pipeline.datasets.vectors import write_vectors
 from pipeline.models.query_encoder import least_decoded_px, square_view
 from pipeline.models.torch_encoder import TorchEncoder
 from pipeline.search import index
 from pipeline.search.databases import (
     Database,
+    VectorDatabase,
     image_id,
     open_image_index,
     open_study_database,
@@ -36,6 +39,8 @@ from pipeline.search.search import (
     search_picture,
 )
 from pipeline.search.structures import IndexKind, read_index, write_image_index
+from pipeline.search.upkeep import build_index, hold_index
+from pipeline.search.vector_index import read_card
 from tests.made_study import CPU, DIM, STUDENT, make_finished_study, write_test_images
 
 TEACHER_OF_EMBLEMS = NamedNetwork(TEACHER, "emblems")
@@ -148,10 +153,24 @@ def test_approximate_search_finds_most_and_scores_exactly(
     assert found >= least_recall * 200
 
 
-def test_a_query_of_another_length_is_refused(tmp_path: Path) -> None:
-    database = made_database(tmp_path, unit_vectors(3), "exact")
+@pytest.mark.parametrize("of_vectors", [False, True])
+def test_a_query_that_fits_nothing_is_refused(tmp_path: Path, of_vectors: bool) -> None:
+    database: Database | VectorDatabase
+    if of_vectors:
+        ids = ["a.jpg", "b.jpg", "c.jpg"]
+        write_vectors(tmp_path / "v", [VectorBatch(ids, unit_vectors(3), [""] * 3)])
+        build_index(tmp_path / "i", tmp_path / "v", "exact")
+        database = VectorDatabase("made", hold_index(tmp_path / "i", read_card(tmp_path / "i")))
+    else:
+        database = made_database(tmp_path, unit_vectors(3), "exact")
+    query = unit_vectors(1)[0]
+    assert len(database.search(query, 2)) == 2
     with pytest.raises(ValueError, match="the query has 8 numbers and made 32"):
-        database.search(unit_vectors(1, dim=8)[0], 1)
+        database.search(query[:8], 1)
+    with pytest.raises(ValueError, match="not finite"):
+        database.search(np.full(32, np.nan, np.float32), 1)
+    with pytest.raises(ValueError, match="k = 0: must be 1 or more"):
+        database.search(query, 0)
 
 
 def test_equal_vectors_give_equal_files(tmp_path: Path) -> None:

@@ -81,6 +81,15 @@ def test_as_many_lists_are_looked_into_as_find_the_ten_nearest(
     assert least <= chosen < 8 * least
 
 
+def test_no_more_lists_are_looked_into_than_help(tmp_path: Path) -> None:
+    """Codes cannot tell near copies apart: all lists propose no better than a few."""
+    copies = np.repeat(unit_vectors(20), 400, axis=0)
+    copies += 0.02 * np.random.default_rng(3).normal(size=copies.shape).astype(np.float32)
+    vectors = copies / np.linalg.norm(copies, axis=1, keepdims=True)
+    inverted = inverted_file(tmp_path, vectors)
+    assert inverted.nprobe <= inverted.nlist // 4
+
+
 def inverted_file(folder: Path, vectors: np.ndarray) -> Any:
     write_image_index(folder / "index.faiss", vectors, np.arange(len(vectors)), "ivfpq", threads=1)
     index: Any = faiss.read_index(str(folder / "index.faiss"))

@@ -18,9 +18,16 @@ from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import read_vectors, write_vectors
 from pipeline.files import write_json, write_text
 from pipeline.search import faiss_index, upkeep
+from pipeline.search.faiss_index import FaissIndex
 from pipeline.search.index import IndexCard, find_index, index_names, require_card
 from pipeline.search.step import regrouped
-from pipeline.search.upkeep import add_vectors, build_index, open_index, verify_index
+from pipeline.search.upkeep import (
+    add_vectors,
+    build_index,
+    open_index,
+    remove_vectors,
+    verify_index,
+)
 from pipeline.search.vector_index import CARD, Kind, contents, exact_neighbours
 
 KINDS = [
@@ -394,3 +401,53 @@ def test_a_collection_of_a_server_that_holds_points_is_not_built_upon(
 def test_a_server_elsewhere_is_refused(tmp_path: Path, source: Path, server: str) -> None:
     with pytest.raises(ValueError, match=f"{server}: must be localhost:PORT/COLLECTION"):
         build_index(tmp_path / "i", source, "qdrant", server=server)
+
+
+@pytest.fixture(scope="module")
+def classes() -> np.ndarray:
+    """150 classes of 20, class by class: one list of an inverted file holds several whole."""
+    centres = np.repeat(unit_vectors(150, seed=2), 20, axis=0)
+    spread = centres + 0.03 * np.random.default_rng(3).normal(size=centres.shape)
+    return (spread / np.linalg.norm(spread, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", MAPPED)
+def test_as_many_are_found_as_asked_for(tmp_path: Path, classes: np.ndarray, kind: Kind) -> None:
+    """Where the lists that hold the ten nearest hold no more, or what they hold is removed."""
+    ids = [f"{row}.jpg" for row in range(len(classes))]
+    write_vectors(tmp_path / "all", batches(ids, classes))
+    build_index(tmp_path / "i", tmp_path / "all", kind)
+    with open_index(tmp_path / "i") as index:
+        for k in (10, 50, 400):
+            found = index.search(classes[:100], k).ids
+            assert {len(one) for one in found} == {k}
+            true = exact(classes[:100], classes, ids, k)
+            shared = [len({*one} & {*other}) for one, other in zip(found, true, strict=True)]
+            assert sum(shared) >= 0.9 * 100 * k
+    for gone, left in ((2000, 1000), (2960, 40)):
+        remove_vectors(tmp_path / "i", ids[:gone])
+        with open_index(tmp_path / "i") as index:
+            assert {len(one) for one in index.search(classes[:100], 10).ids} == {10}
+            assert {len(one) for one in index.search(classes[:100], 60).ids} == {min(60, left)}
+
+
+def test_more_lists_are_looked_into_as_an_index_grows(tmp_path: Path, classes: np.ndarray) -> None:
+    """Its lists stay those of the first build, and what is added lies between them."""
+    write_vectors(tmp_path / "first", batches([f"{row}" for row in range(3000)], classes))
+    build_index(tmp_path / "i", tmp_path / "first", "ivfpq")
+    more = unit_vectors(9000, seed=4)
+    with open_index(tmp_path / "i") as index:
+        assert isinstance(index, FaissIndex)
+        assert index.structure is not None
+        before = index.structure.nprobe
+        for start in range(0, 9000, 3000):
+            some = slice(start, start + 3000)
+            index.upsert(batches([f"more {row}" for row in range(9000)[some]], more[some]))
+        assert before < index.structure.nprobe
+        every = np.concatenate([classes, more])
+        ids = [f"{row}" for row in range(3000)] + [f"more {row}" for row in range(9000)]
+        queries = every[::80]
+        true = exact(queries, every, ids, 10)
+        found = index.search(queries, 10).ids
+        shared = [len({*one} & {*other}) for one, other in zip(found, true, strict=True)]
+    assert sum(shared) >= 0.92 * 10 * len(queries)
