@@ -1,6 +1,5 @@
 """What lies beside the vectors of a destination: card, tombstones, unreadable images."""
 
-import json
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -9,7 +8,7 @@ import pyarrow.parquet as pq
 from pipeline.datasets.vectors import CARD, TOMBSTONES, UNREADABLE, VectorsCard
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.manifest import open_manifest, output_name
-from pipeline.embedding.shards import UNREADABLE_KEY
+from pipeline.embedding.shards import unreadable_in
 
 _TOMBSTONE = pa.schema([("id", pa.string()), ("content", pa.string()), ("file", pa.string())])
 _FAILURE = pa.schema([("id", pa.string()), ("reason", pa.string())])
@@ -62,10 +61,8 @@ def _failures(destination: Destination, network: str, names: frozenset[str]) -> 
             file = output_name(summary.digest, network)
             if file not in names:
                 continue
-            with destination.opened(file) as opened:
-                said = json.loads(pq.read_schema(opened).metadata[UNREADABLE_KEY])
-            if said:
+            if said := unreadable_in(destination, file):
                 shard = manifest[number]
                 gone = dict(zip(shard.ids, shard.gone, strict=True))
-                found = [{"id": one, "reason": why} for one, why in said if not gone[one]]
+                found = [{"id": one, "reason": why} for one, why in said.items() if not gone[one]]
                 yield pa.Table.from_pylist(found, schema=_FAILURE)

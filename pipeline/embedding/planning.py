@@ -22,12 +22,15 @@ from pipeline.embedding.manifest import (
     output_name,
     write_manifest,
 )
-from pipeline.embedding.shards import Job
+from pipeline.embedding.shards import NOT_READ, Job, unreadable_in
 
 
 @dataclass(frozen=True)
 class Changes:
-    """How many images a source has, and how it differs from what was cut before."""
+    """How many images a source has, and how it differs from what was cut before.
+
+    changed: with those that could not be read when they were to be embedded, and now can.
+    """
 
     images: int
     added: int
@@ -39,7 +42,8 @@ def plan(job: Job, shard_images: int) -> Changes:
     """Bring the manifest of a destination up to the source as it is now.
 
     An image of another size or time of change is read, and has changed if its content is another
-    than the embedded one. A shard that is not done yet and lost an image is cut anew.
+    than the embedded one. So is one that could not be read before: where it can, it counts as
+    changed. A shard that is not done yet and lost an image is cut anew.
 
     The manifest says what was embedded, and by which file in which way, so that it can be checked.
     Raises ValueError for a source without images, a destination with other files, and one of
@@ -68,7 +72,9 @@ def plan(job: Job, shard_images: int) -> Changes:
         if not len(listing):
             raise ValueError(f"{source.address}: holds no image any more")
         known = _Known(earlier, listing, names, network)
-        changed = _changed(known, earlier, source, destination)
+        read = source.open()
+        changed = _changed(known, earlier, read, destination)
+        changed |= _readable_again(known, earlier, read, destination)
         gone = known.alive & ((known.match < 0) | changed)
         dropped = np.zeros(len(earlier), bool)
         dropped[np.unique(known.shard[gone | known.moved])] = True
@@ -162,11 +168,10 @@ class _Known:
 
 
 def _changed(
-    known: _Known, earlier: Manifest, source: PictureSource, destination: Destination
+    known: _Known, earlier: Manifest, read: Callable[[str], bytes], destination: Destination
 ) -> Bool[np.ndarray, " image"]:
     """Of each image whether its content is another than the one that is, or may be, embedded."""
     changed = known.resized.copy()
-    read = source.open()
     for number in np.unique(known.shard[known.moved & ~known.resized]).tolist():
         if not known.done[number]:
             continue  # it is cut anew
@@ -178,6 +183,21 @@ def _changed(
         for place in np.flatnonzero(known.moved[places] & ~known.resized[places]).tolist():
             changed[start + place] = _digest(read, ids[place]) != content.get(ids[place])
     return changed
+
+
+def _readable_again(
+    known: _Known, earlier: Manifest, read: Callable[[str], bytes], destination: Destination
+) -> Bool[np.ndarray, " image"]:
+    """Of each image whether it could not be read when its shard was embedded, and now can."""
+    again = np.zeros(len(known.shard), bool)
+    for number in np.flatnonzero(known.done).tolist():
+        reasons = unreadable_in(destination, known.outputs[number])
+        if not (unread := {one for one, why in reasons.items() if why.startswith(NOT_READ)}):
+            continue
+        for place, name in enumerate(earlier[number].ids, known.starts[number]):
+            if name in unread and known.match[place] >= 0:
+                again[place] = _digest(read, name) != ""
+    return again
 
 
 def _digest(read: Callable[[str], bytes], name: str) -> str:

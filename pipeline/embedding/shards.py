@@ -38,6 +38,8 @@ from pipeline.teachers import teacher_card
 
 Number = Literal["float16", "float32"]
 UNREADABLE_KEY = b"unreadable"  # of a file's metadata: a list of ids and reasons
+# How reasons of `read_file` and `read_object` begin that may pass while the image stays as it is.
+NOT_READ = ("cannot be read: ", "there is no ")
 VIEW_FORM = 1  # to be raised with a change of decoding or view that changes vectors
 LOADING_THREADS = 8  # that wait for a store, or decode beside a GPU
 GRAPH = "network.onnx"  # of a destination: what its vectors were computed with on CPUs
@@ -225,6 +227,12 @@ def vectors_file(found: Embedded, number: Number) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns, schema=schema), buffer)
     return buffer.getvalue()
+
+
+def unreadable_in(destination: Destination, file: str) -> dict[str, str]:
+    """Of a shard's file the images that have no row, as they were unreadable: ids and reasons."""
+    with destination.opened(file) as opened:
+        return dict(json.loads(pq.read_schema(opened).metadata[UNREADABLE_KEY]))
 
 
 @lru_cache(maxsize=1)
