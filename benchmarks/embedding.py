@@ -115,7 +115,7 @@ def measure(
 def work_s(home: Path, images: int, sampled: int = 512) -> float:
     """CPU seconds an image of decoding and network alone."""
     job = job_of(home, images, "work")
-    prepare_graph(job)
+    prepare_graph(job, job.digest())
     opened = ShardEmbedder(job)
     folder = Path(job.source.address)
     ids = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*.jpg"))[:sampled]]

@@ -9,15 +9,16 @@ from PIL import Image
 
 from pipeline.datasets.picture_sources import PictureSource
 from pipeline.embedding.destination import Destination
+from pipeline.embedding.manifest import ShardSummary
 from pipeline.embedding.shards import Job, Sample, ShardEmbedder, ShardReport
 from pipeline.models.weights import NetworkCard, build_embedder, save_network
 
 SIZE_PX, DIM = 24, 16
 
 
-def write_network(file: Path, seed: int = 0) -> Path:
-    network = build_embedder("timm/test_resnet", DIM, weights="random", seed=seed)
-    save_network(file, network, NetworkCard("timm/test_resnet", DIM, SIZE_PX))
+def write_network(file: Path, seed: int = 0, dim: int = DIM) -> Path:
+    network = build_embedder("timm/test_resnet", dim, weights="random", seed=seed)
+    save_network(file, network, NetworkCard("timm/test_resnet", dim, SIZE_PX))
     return file
 
 
@@ -58,13 +59,13 @@ class InProcess:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def sample(self, number: int, images: int) -> Sample:
-        return self.opened.sample(number, images)
+    def sample(self, shard: ShardSummary, images: int) -> Sample:
+        return self.opened.sample(shard.number, shard.digest, images)
 
-    def write(self, numbers: Iterable[int]) -> Iterator[ShardReport]:
-        for number in numbers:
+    def write(self, shards: Iterable[ShardSummary]) -> Iterator[ShardReport]:
+        for shard in shards:
             self.written += 1
-            yield self.opened.write(number)
+            yield self.opened.write(shard.number, shard.digest)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

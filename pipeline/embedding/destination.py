@@ -89,6 +89,15 @@ class Destination:
         with self.replacing(name) as file:
             file.write_bytes(content)
 
+    def delete(self, name: str) -> None:
+        """Delete a file. Raises FileNotFoundError."""
+        if not self.is_remote:
+            Path(self.address, name).unlink()
+            return
+        store, root = self._store()
+        with store_errors(shown_address(self.address)):
+            store.rm_file(f"{root}/{name}")
+
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
         """A temporary path on this machine's disk, what is written to which takes the name."""
@@ -143,7 +152,7 @@ class Destination:
     def alone(self) -> Iterator[None]:
         """As the only one that embeds into a folder of this machine. Raises ValueError.
 
-        In a store nobody is kept out: two would write the same bytes twice.
+        In a store nobody is kept out: two write the same bytes twice, unless the source changes.
         """
         if self.is_remote:
             yield

@@ -1,4 +1,6 @@
-"""What lies beside the vectors of a destination: card, tombstones, unreadable images."""
+"""What lies beside the vectors of a destination: card, tombstones, unreadable images; and what
+must not: vectors that its manifest does not name.
+"""
 
 from collections.abc import Iterator
 
@@ -7,11 +9,24 @@ import pyarrow.parquet as pq
 
 from pipeline.datasets.vectors import CARD, TOMBSTONES, UNREADABLE, VectorsCard
 from pipeline.embedding.destination import Destination
-from pipeline.embedding.manifest import open_manifest, output_name
+from pipeline.embedding.manifest import OUTPUT_NAME, open_manifest, output_name
 from pipeline.embedding.shards import unreadable_in
 
 _TOMBSTONE = pa.schema([("id", pa.string()), ("content", pa.string()), ("file", pa.string())])
 _FAILURE = pa.schema([("id", pa.string()), ("reason", pa.string())])
+
+
+def delete_unnamed(destination: Destination) -> None:
+    """Delete the shards' files that the manifest does not name, which readers would take in.
+
+    A worker that outlived its run leaves one, where the shard was cut anew since.
+    """
+    names = destination.names()  # before the manifest: what another run adds to both is none
+    with open_manifest(destination) as manifest:
+        network = manifest.origin["network"]
+        named = {output_name(one.digest, network) for one in manifest.summaries()}
+    for name in filter(OUTPUT_NAME.fullmatch, names - named):
+        destination.delete(name)
 
 
 def write_lists(destination: Destination, network: str, dim: int) -> int:
@@ -57,12 +72,12 @@ def _tombstones(
 
 def _failures(destination: Destination, network: str, names: frozenset[str]) -> Iterator[pa.Table]:
     with open_manifest(destination) as manifest:
-        for number, summary in enumerate(manifest.summaries()):
+        for summary in manifest.summaries():
             file = output_name(summary.digest, network)
             if file not in names:
                 continue
             if said := unreadable_in(destination, file):
-                shard = manifest[number]
+                shard = manifest[summary.number]
                 gone = dict(zip(shard.ids, shard.gone, strict=True))
                 found = [{"id": one, "reason": why} for one, why in said.items() if not gone[one]]
                 yield pa.Table.from_pylist(found, schema=_FAILURE)

@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from types import TracebackType
 
+from pipeline.embedding.manifest import ShardSummary
 from pipeline.embedding.shards import Job, Sample, ShardReport, sample_shard, write_shard
 
 
@@ -41,23 +42,24 @@ class LocalEngine:
                 process.terminate()
                 process.join()
 
-    def sample(self, number: int, images: int) -> Sample:
+    def sample(self, shard: ShardSummary, images: int) -> Sample:
         """As `ShardEmbedder.sample`, by one process."""
-        return self._pool.submit(sample_shard, self.job, number, images).result()
+        given = (shard.number, shard.digest, images)
+        return self._pool.submit(sample_shard, self.job, *given).result()
 
-    def write(self, numbers: Iterable[int]) -> Iterator[ShardReport]:
+    def write(self, shards: Iterable[ShardSummary]) -> Iterator[ShardReport]:
         """Embed shards of the manifest, in any order.
 
         Raises WorkerEndedError, and what `ShardEmbedder` raises.
         """
-        left = iter(numbers)
+        left = iter(shards)
         waiting: set[Future[ShardReport]] = set()
         try:
             while True:
                 room = 2 * self.workers - len(waiting)
                 waiting |= {
-                    self._pool.submit(write_shard, self.job, number)
-                    for number in islice(left, room)
+                    self._pool.submit(write_shard, self.job, one.number, one.digest)
+                    for one in islice(left, room)
                 }
                 if not waiting:
                     return

@@ -6,6 +6,7 @@ they were in. Images are compared with a new listing as Arrow columns, tens of b
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from pipeline.datasets.vectors import MANIFEST
 from pipeline.embedding.destination import Destination
 
 SHARD_IMAGES = 1024
+OUTPUT_NAME = re.compile(r"[0-9a-f]{40}\.parquet")  # of `output_name`
 SCHEMA = pa.schema(
     [
         ("digest", pa.string()),
@@ -50,8 +52,11 @@ class Shard:
 
 
 class ShardSummary(NamedTuple):
-    """A shard without its images: how many they are, and of how many bytes, where that is known."""
+    """A shard without its images: its number in the manifest, how many they are, and of how many
+    bytes, where that is known.
+    """
 
+    number: int
     digest: str
     images: int
     bytes: int
@@ -93,7 +98,8 @@ class Manifest:
         for number in range(len(self)):
             rows = self.file.read_row_group(number, columns=["digest", "bytes"])
             sizes = pc.list_flatten(rows["bytes"])
-            yield ShardSummary(rows["digest"][0].as_py(), len(sizes), pc.sum(sizes).as_py())
+            digest = rows["digest"][0].as_py()
+            yield ShardSummary(number, digest, len(sizes), pc.sum(sizes).as_py())
 
 
 @contextmanager

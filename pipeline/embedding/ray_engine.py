@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.embedding.local import LocalEngine
+from pipeline.embedding.manifest import ShardSummary
 from pipeline.embedding.shards import Job, Sample, ShardEmbedder, ShardReport
 
 STORE_BYTES = 128 << 20  # of Ray's shared memory: numbers of shards and reports are all it holds
@@ -24,13 +25,14 @@ _SETTINGS = {
 
 
 class _Actor:
-    """A worker of Ray Data: batches of numbers of shards to reports."""
+    """A worker of Ray Data: batches of numbers and digests of shards to reports."""
 
     def __init__(self, job: Job) -> None:
         self.embedder = ShardEmbedder(job)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        reports = [vars(self.embedder.write(int(number))) for number in batch["item"]]
+        shards = zip(batch["number"], batch["digest"], strict=True)
+        reports = [vars(self.embedder.write(int(one), str(digest))) for one, digest in shards]
         return {key: np.array([one[key] for one in reports]) for key in reports[0]}
 
 
@@ -53,12 +55,12 @@ class RayEngine:
     ) -> None:
         self.ray.shutdown()
 
-    def sample(self, number: int, images: int) -> Sample:
+    def sample(self, shard: ShardSummary, images: int) -> Sample:
         """As `ShardEmbedder.sample`, by a process of this machine."""
         with LocalEngine(self.job, 1) as engine:
-            return engine.sample(number, images)
+            return engine.sample(shard, images)
 
-    def write(self, numbers: Iterable[int]) -> Iterator[ShardReport]:
+    def write(self, shards: Iterable[ShardSummary]) -> Iterator[ShardReport]:
         """Embed shards of the manifest, in any order. A worker that ends is started anew by Ray.
 
         Raises what `ShardEmbedder` raises.
@@ -67,9 +69,9 @@ class RayEngine:
         import ray.data
 
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        left = list(numbers)
-        shards = ray.data.from_items(left, override_num_blocks=len(left))
-        embedded = shards.map_batches(
+        left = [{"number": one.number, "digest": one.digest} for one in shards]
+        items = ray.data.from_items(left, override_num_blocks=len(left))
+        embedded = items.map_batches(
             _Actor,
             fn_constructor_args=(self.job,),
             batch_size=1,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.datasets.vectors import CARD
-from pipeline.embedding.lists import write_lists
+from pipeline.embedding.lists import delete_unnamed, write_lists
 from pipeline.embedding.local import LocalEngine
 from pipeline.embedding.manifest import SHARD_IMAGES, ShardSummary, open_manifest, output_name
 from pipeline.embedding.planning import Changes, plan
@@ -20,9 +20,9 @@ _ROW_BYTES = 96  # of an id and a hash
 class Engine(Protocol):
     """What distributes shards."""
 
-    def sample(self, number: int, images: int) -> Sample: ...
+    def sample(self, shard: ShardSummary, images: int) -> Sample: ...
 
-    def write(self, numbers: Iterable[int]) -> Iterator[ShardReport]: ...
+    def write(self, shards: Iterable[ShardSummary]) -> Iterator[ShardReport]: ...
 
 
 @dataclass(frozen=True)
@@ -50,32 +50,34 @@ def embed_source(
 
     Raises ValueError as `plan` and `ShardEmbedder` do, and WorkerEndedError.
     """
-    digest = job.digest()
+    digest, dim = job.digest(), job.dim
     with job.destination.alone():
         changes = plan(job, shard_images)
         tell(
             f"{count_text(changes.images, 'image')}: {changes.added} new, "
             f"{changes.changed} changed, {changes.deleted} deleted"
         )
-        prepare_graph(job)
+        prepare_graph(job, digest)
+        delete_unnamed(job.destination)
         names = job.destination.names()
         if CARD in names:
-            write_lists(job.destination, digest, job.dim)  # readers are given nothing that is gone
+            write_lists(job.destination, digest, dim)  # readers are given nothing that is gone
         with open_manifest(job.destination) as manifest:
-            cut = enumerate(manifest.summaries())
-            pending = [(n, one) for n, one in cut if output_name(one.digest, digest) not in names]
-        left, most = sum(one.images for _, one in pending), 0
+            cut = manifest.summaries()
+            pending = [one for one in cut if output_name(one.digest, digest) not in names]
+        left, most = sum(one.images for one in pending), 0
         if pending:
             with engine(job, workers) as opened:
-                first, one = pending[0]
-                sample = opened.sample(first, min(SAMPLED, one.images))
-                for line in estimate(job, [one for _, one in pending], sample, workers):
+                first = pending[0]
+                sample = opened.sample(first, min(SAMPLED, first.images))
+                for line in estimate(job, pending, sample, workers):
                     tell(line)
                 with Progress("embedding", left, unit="image") as progress:
-                    for report in opened.write([number for number, _ in pending]):
+                    for report in opened.write(pending):
                         most = max(most, report.memory_bytes)
                         progress.advance(report.images)
-        unreadable = write_lists(job.destination, digest, job.dim)
+        delete_unnamed(job.destination)
+        unreadable = write_lists(job.destination, digest, dim)
     return EmbeddingReport(changes, len(pending), left, unreadable, most)
 
 

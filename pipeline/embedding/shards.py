@@ -25,7 +25,7 @@ from pipeline.datasets.decode import UnreadableImage, decode_image, pixel_count
 from pipeline.datasets.picture_sources import PictureSource
 from pipeline.embedding.ahead import LARGE_PIXELS, VIEWS_AHEAD, made_ahead
 from pipeline.embedding.destination import Destination
-from pipeline.embedding.manifest import open_manifest, output_name
+from pipeline.embedding.manifest import Shard, open_manifest, output_name
 from pipeline.files import known_md5
 from pipeline.models.encoders import Encoder
 from pipeline.models.query_encoder import (
@@ -111,30 +111,41 @@ class ShardEmbedder:
 
     def __init__(self, job: Job, *, by_graph: bool = True) -> None:
         """Raises ValueError for a network that embeds nothing, and a device that is not there."""
-        self.job, self.digest = job, job.digest()
-        self.encoder = _open_encoder(job, by_graph=by_graph)
+        self.job, self.encoder = job, _open_encoder(job, by_graph=by_graph)
+        self.dim, self.digest = job.dim, job.digest()  # last: so what is replaced meanwhile is told
         self.read = job.source.open()
         waits = job.source.is_remote or bool(job.source.allow)
         self.threads = LOADING_THREADS if waits or not job.is_cpu else 0
         self._large = threading.Lock()
 
-    def write(self, number: int) -> ShardReport:
-        """Embed a shard of the manifest, and write its file.
+    def write(self, number: int, digest: str) -> ShardReport:
+        """Embed a shard of the manifest, by its number and digest, and write its file.
 
         Raises DatasetError for a store that cannot be reached, ValueError for vectors that are not
-        finite.
+        finite, and where the manifest is of another network, or has another shard of this number.
         """
-        with open_manifest(self.job.destination) as manifest:
-            shard = manifest[number]
+        shard = self._meant(number, digest)
         found = self.embed(shard.ids)
-        name = output_name(shard.digest, self.digest)
-        self.job.destination.put(name, vectors_file(found, self.job.number))
+        self._meant(number, digest)  # embedding took its time
+        self.job.destination.put(
+            output_name(digest, self.digest), vectors_file(found, self.job.number)
+        )
         return ShardReport(number, len(shard.ids), len(found.failures), peak_bytes())
 
-    def sample(self, number: int, images: int) -> Sample:
-        """Embed the first images of a shard twice, and time the second go."""
+    def _meant(self, number: int, digest: str) -> Shard:
         with open_manifest(self.job.destination) as manifest:
-            ids = manifest[number].ids[:images]
+            _require_network(self.job, self.digest, manifest.origin["network"])
+            shard = manifest[number] if number < len(manifest) else None
+        if shard is None or shard.digest != digest:
+            raise ValueError(
+                f"{self.job.destination}: shard {number} was cut anew by another run: the same "
+                "command goes on with what is left"
+            )
+        return shard
+
+    def sample(self, number: int, digest: str, images: int) -> Sample:
+        """Embed the first images of a shard twice, and time the second go. Raises as `write`."""
+        ids = self._meant(number, digest).ids[:images]
         self.embed(ids)
         started_s = time.perf_counter()
         self.embed(ids)
@@ -142,7 +153,7 @@ class ShardEmbedder:
 
     def embed(self, ids: Sequence[str]) -> Embedded:
         """Embed images in batches that depend on nothing but the images."""
-        found = Embedded([], np.empty((0, self.job.dim), np.float32), [], [])
+        found = Embedded([], np.empty((0, self.dim), np.float32), [], [])
         parts = [found.vectors]
         made = made_ahead(ids, self._view, self.threads, VIEWS_AHEAD)
         while some := list(islice(made, BATCH_IMAGES)):
@@ -175,11 +186,22 @@ class ShardEmbedder:
         return name, hashlib.sha256(encoded).hexdigest(), view
 
 
-def prepare_graph(job: Job) -> None:
+def _require_network(job: Job, digest: str, begun: str) -> None:
+    if digest != begun:
+        raise ValueError(
+            f"{job.network}: is not the network that {job.destination} was begun with, or this "
+            "machine has another version of the package: put that network back, or embed into a "
+            "new folder"
+        )
+
+
+def prepare_graph(job: Job, digest: str) -> None:
     """Put the network into the destination as ONNX, which CPUs run in half the time of PyTorch.
 
     It stays, so that the bytes stay. An empty file where the network is no one of ours, cannot be
     written so that it embeds alike, or ONNX Runtime is not installed: PyTorch then embeds.
+
+    Raises ValueError for a network of which `digest` is not any more.
     """
     if GRAPH in job.destination.names():
         return
@@ -192,6 +214,7 @@ def prepare_graph(job: Job) -> None:
 
         network, card = load_network(job.network, torch.device("cpu"))
         content = equal_onnx(network, card.size_px)
+    _require_network(job, job.digest(), digest)
     job.destination.put(GRAPH, content)
 
 
@@ -241,14 +264,14 @@ def embedder(job: Job) -> ShardEmbedder:
     return ShardEmbedder(job)
 
 
-def write_shard(job: Job, number: int) -> ShardReport:
+def write_shard(job: Job, number: int, digest: str) -> ShardReport:
     """As `ShardEmbedder.write`, in a process that is told no more."""
-    return embedder(job).write(number)
+    return embedder(job).write(number, digest)
 
 
-def sample_shard(job: Job, number: int, images: int) -> Sample:
+def sample_shard(job: Job, number: int, digest: str, images: int) -> Sample:
     """As `ShardEmbedder.sample`."""
-    return embedder(job).sample(number, images)
+    return embedder(job).sample(number, digest, images)
 
 
 def peak_bytes() -> int:

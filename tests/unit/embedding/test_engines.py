@@ -61,8 +61,8 @@ def test_two_processes_write_the_same_bytes_and_none_is_left(
 
 
 class KillsItsWorker(LocalEngine):
-    def write(self, numbers):  # type: ignore[no-untyped-def]
-        for done, report in enumerate(super().write(numbers)):
+    def write(self, shards):  # type: ignore[no-untyped-def]
+        for done, report in enumerate(super().write(shards)):
             yield report
             if done == 1:
                 for child in multiprocessing.active_children():

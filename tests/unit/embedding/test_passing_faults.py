@@ -14,6 +14,7 @@ import pytest
 from pipeline.datasets.picture_sources import PictureSource
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.golden import check_golden
+from pipeline.embedding.manifest import ShardSummary
 from pipeline.embedding.sharded import embed_source
 from pipeline.embedding.shards import Job, ShardReport
 from tests.made_bucket import S3, loopback_bucket
@@ -73,7 +74,7 @@ class StoppedError(RuntimeError):
 
 
 class StopsAtOnce(InProcess):
-    def write(self, numbers: Iterable[int]) -> Iterator[ShardReport]:
+    def write(self, shards: Iterable[ShardSummary]) -> Iterator[ShardReport]:
         raise StoppedError
         yield
 
@@ -82,9 +83,9 @@ def around(before: Callable[[], object], after: Callable[[], object]) -> type[In
     """An engine that does something before it writes, and something behind."""
 
     class Around(InProcess):
-        def write(self, numbers: Iterable[int]) -> Iterator[ShardReport]:
+        def write(self, shards: Iterable[ShardSummary]) -> Iterator[ShardReport]:
             before()
-            yield from super().write(numbers)
+            yield from super().write(shards)
             after()
 
     return Around

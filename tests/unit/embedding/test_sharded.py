@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from pipeline.datasets.vectors import read_vectors
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.embedding.golden import check_golden
-from pipeline.embedding.manifest import open_manifest, output_name
+from pipeline.embedding.manifest import ShardSummary, open_manifest, output_name
 from pipeline.embedding.planning import Changes
 from pipeline.embedding.sharded import EmbeddingReport, embed_source
 from pipeline.embedding.shards import Job, ShardReport
@@ -147,8 +147,8 @@ class StoppedError(RuntimeError):
 
 
 class StopsAfterOne(InProcess):
-    def write(self, numbers: object) -> Iterator[ShardReport]:
-        yield from super().write(list(numbers)[:1])  # type: ignore[call-overload]
+    def write(self, shards: Iterable[ShardSummary]) -> Iterator[ShardReport]:
+        yield from super().write(list(shards)[:1])
         raise StoppedError
 
 
