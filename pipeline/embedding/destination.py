@@ -1,7 +1,7 @@
 """The folder of vectors, written to and read from: on a disk, or in a store by an address."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -90,12 +90,12 @@ class Destination:
             file.write_bytes(content)
 
     def delete(self, name: str) -> None:
-        """Delete a file. Raises FileNotFoundError."""
+        """Delete a file, if it is there."""
         if not self.is_remote:
-            Path(self.address, name).unlink()
+            Path(self.address, name).unlink(missing_ok=True)
             return
         store, root = self._store()
-        with store_errors(shown_address(self.address)):
+        with suppress(FileNotFoundError), store_errors(shown_address(self.address)):
             store.rm_file(f"{root}/{name}")
 
     @contextmanager
@@ -161,8 +161,6 @@ class Destination:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(folder / _LOCK, timeout=0):
-                for left in folder.glob(".*.part"):  # by processes that were killed
-                    left.unlink(missing_ok=True)
                 yield
         except Timeout as error:
             raise ValueError(f"{folder}: another `l2s embed` is writing to it") from error

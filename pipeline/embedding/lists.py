@@ -2,6 +2,7 @@
 must not: vectors that its manifest does not name.
 """
 
+import re
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -13,20 +14,25 @@ from pipeline.embedding.manifest import OUTPUT_NAME, open_manifest, output_name
 from pipeline.embedding.shards import unreadable_in
 
 _TOMBSTONE = pa.schema([("id", pa.string()), ("content", pa.string()), ("file", pa.string())])
+_TEMPORARY = re.compile(r"\..+\.\d+\.part")  # of `replacing`
 _FAILURE = pa.schema([("id", pa.string()), ("reason", pa.string())])
 
 
 def delete_unnamed(destination: Destination) -> None:
-    """Delete the shards' files that the manifest does not name, which readers would take in.
+    """Delete the shards' files that the manifest does not name, which readers would take in, and
+    on a disk temporary files.
 
-    A worker that outlived its run leaves one, where the shard was cut anew since.
+    A worker that outlived its run leaves one, where the shard was cut anew since; processes that
+    were killed leave the others.
     """
     names = destination.names()  # before the manifest: what another run adds to both is none
     with open_manifest(destination) as manifest:
         network = manifest.origin["network"]
         named = {output_name(one.digest, network) for one in manifest.summaries()}
-    for name in filter(OUTPUT_NAME.fullmatch, names - named):
-        destination.delete(name)
+    for name in names - named:
+        is_left = not destination.is_remote and _TEMPORARY.fullmatch(name)
+        if is_left or OUTPUT_NAME.fullmatch(name):
+            destination.delete(name)
 
 
 def write_lists(destination: Destination, network: str, dim: int) -> int:

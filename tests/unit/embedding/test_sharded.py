@@ -261,8 +261,10 @@ def test_another_source_network_or_content_of_the_folder_is_refused(
     with pytest.raises(ValueError, match=r"preprocessing: name another folder"):
         embed(reduced)
     into = make_job(tmp_path, network=job.network, destination=Destination(str(tmp_path / "copy")))
+    (tmp_path / "copy" / ".film.mkv.7.part").write_bytes(b"being fetched by another program")
     with pytest.raises(ValueError, match=r"copy: holds 0, but no manifest\.parquet"):
         embed(into)
+    assert (tmp_path / "copy" / ".film.mkv.7.part").exists()
     empty = make_job(
         tmp_path,
         source=PictureSource(str(job.network.parent)),
