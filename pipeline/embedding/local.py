@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
 
@@ -43,9 +44,10 @@ class LocalEngine:
                 process.join()
 
     def sample(self, shard: ShardSummary, images: int) -> Sample:
-        """As `ShardEmbedder.sample`, by one process."""
+        """As `ShardEmbedder.sample`, by one process. Raises WorkerEndedError."""
         given = (shard.number, shard.digest, images)
-        return self._pool.submit(sample_shard, self.job, *given).result()
+        with _endings_in_words():
+            return self._pool.submit(sample_shard, self.job, *given).result()
 
     def write(self, shards: Iterable[ShardSummary]) -> Iterator[ShardReport]:
         """Embed shards of the manifest, in any order.
@@ -54,7 +56,7 @@ class LocalEngine:
         """
         left = iter(shards)
         waiting: set[Future[ShardReport]] = set()
-        try:
+        with _endings_in_words():
             while True:
                 room = 2 * self.workers - len(waiting)
                 waiting |= {
@@ -66,11 +68,17 @@ class LocalEngine:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for one in done:
                     yield one.result()
-        except BrokenProcessPool as error:
-            raise WorkerEndedError(
-                "a worker was ended from outside, perhaps for its memory (then fewer --workers): "
-                "the same command goes on with what is left"
-            ) from error
+
+
+@contextmanager
+def _endings_in_words() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise WorkerEndedError(
+            "a worker was ended from outside, perhaps for its memory (then fewer --workers): "
+            "the same command goes on with what is left"
+        ) from error
 
 
 def _end_with_parent() -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from importlib.util import find_spec
@@ -15,12 +16,16 @@ import pytest
 
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.local import LocalEngine, WorkerEndedError
+from pipeline.embedding.manifest import open_manifest
+from pipeline.embedding.planning import plan
+from pipeline.embedding.ray_engine import RayEngine
 from pipeline.embedding.sharded import embed_source
-from pipeline.embedding.shards import Job
+from pipeline.embedding.shards import Job, prepare_graph
 from tests.made_embedding import InProcess, files_of, make_job, write_network, write_pictures
 
 ROOT = Path(__file__).parents[3]
 embed = partial(embed_source, shard_images=4)
+ENGINES = {"local": LocalEngine, **({"ray": RayEngine} if find_spec("ray") else {})}
 PROGRAM = """
 import signal, sys
 from pathlib import Path
@@ -79,6 +84,31 @@ def test_a_killed_worker_is_told_and_the_next_start_goes_on(
     assert multiprocessing.active_children() == []
     assert 0 < embed(job, engine=InProcess).shards < 30
     assert files_of(tmp_path / "v") == expected
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_worker_that_is_killed_amid_the_sample_is_told(
+    made: tuple[Path, dict[str, bytes]], tmp_path: Path, engine: str
+) -> None:
+    """Where memory runs out first; also of the engine ray, whose sample is taken here."""
+
+    def kill() -> None:
+        while not (found := multiprocessing.active_children()):
+            time.sleep(0.01)
+        for child in found:
+            child.kill()
+
+    killer = threading.Thread(target=kill)
+    job = job_of(made[0], tmp_path / "v")
+    plan(job, 4)
+    prepare_graph(job, job.digest())
+    with open_manifest(job.destination) as manifest:
+        shard = next(manifest.summaries())
+    with ENGINES[engine](job, 1) as opened:
+        killer.start()
+        with pytest.raises(WorkerEndedError, match=r"the same command goes on with what is left"):
+            opened.sample(shard, 4)
+    killer.join()
 
 
 def start(folder: Path, vectors: Path, engine: str, module: str) -> "subprocess.Popen[str]":
