@@ -63,7 +63,8 @@ def check_golden(
 
     By PyTorch, from the network's file. is_meant: whether a shard is, by the ids of its images that
     are not gone; others are not counted. Raises VectorsError for a cosine under `SAME`: another
-    network, or another preprocessing; and for a destination without a manifest.
+    network, or another preprocessing; for a network of vectors of another length; and for a
+    destination without a manifest.
     """
     names = job.destination.names()
     if MANIFEST not in names:
@@ -134,6 +135,11 @@ def _cosine(opened: ShardEmbedder, shard: Shard, file: str) -> float | None:
     if rows is None:
         return None
     stored = batch_of_rows(rows, "id", "vector", file)
+    if (length := stored.vectors.shape[1]) != opened.dim:
+        raise VectorsError(
+            f"{opened.job.destination}/{file}: its vectors have {length} numbers, those of "
+            f"{opened.job.network} {opened.dim}: another network"
+        )
     found = opened.embed(stored.ids)
     anew = dict(zip(found.ids, zip(found.content, found.vectors, strict=True), strict=True))
     for name, content, vector in zip(stored.ids, stored.content, stored.vectors, strict=True):

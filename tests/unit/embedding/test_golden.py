@@ -17,7 +17,7 @@ from pipeline.datasets.vector_batches import VectorBatch, VectorsError
 from pipeline.datasets.vectors import write_vectors
 from pipeline.embedding import golden, shards
 from pipeline.embedding.destination import Destination
-from pipeline.embedding.golden import UncheckableError, check_folder
+from pipeline.embedding.golden import UncheckableError, check_folder, check_golden
 from pipeline.embedding.manifest import open_manifest
 from pipeline.embedding.sharded import embed_source
 from pipeline.models.query_encoder import square_view
@@ -61,6 +61,16 @@ def test_no_index_is_built_of_vectors_of_another_network(vectors: Path) -> None:
     code, said = build(vectors, "--unchecked")
     assert code == 0
     assert "not checked against their network: as you wish" in said
+
+
+def test_a_network_of_vectors_of_another_length_is_told(vectors: Path) -> None:
+    job = make_job(vectors.parent)
+    write_network(job.network, dim=8)
+    said = r"parquet: its vectors have 16 numbers, those of .*net\.safetensors 8: another network"
+    with pytest.raises(VectorsError, match=said):
+        check_golden(job)
+    code, told = build(vectors)
+    assert (code, "another network" in told) == (2, True)
 
 
 def test_no_index_is_built_of_vectors_of_another_preprocessing(
