@@ -65,7 +65,7 @@ def embed_source(
         with open_manifest(job.destination) as manifest:
             cut = manifest.summaries()
             pending = [one for one in cut if output_name(one.digest, digest) not in names]
-        left, most = sum(one.images for one in pending), 0
+        left, embedded, most = sum(one.images for one in pending), 0, 0
         if pending:
             with engine(job, workers) as opened:
                 first = pending[0]
@@ -75,10 +75,11 @@ def embed_source(
                 with Progress("embedding", left, unit="image") as progress:
                     for report in opened.write(pending):
                         most = max(most, report.memory_bytes)
+                        embedded += report.images - report.unreadable
                         progress.advance(report.images)
         delete_unnamed(job.destination)
         unreadable = write_lists(job.destination, digest, dim)
-    return EmbeddingReport(changes, len(pending), left, unreadable, most)
+    return EmbeddingReport(changes, len(pending), embedded, unreadable, most)
 
 
 def estimate(

@@ -110,7 +110,8 @@ def test_an_image_that_could_not_be_read_is_tried_again(
     (images_of(job) / "broken.jpg").write_bytes(b"no picture")
     with monkeypatch.context() as patch:
         fail_to_read(patch, "0003.jpg")
-        assert embed(job).unreadable == 2
+        report = embed(job)
+        assert (report.embedded, report.unreadable) == (9, 2)
         before = files(job)
         assert embed(job).shards == 0  # as long as it cannot be read
         assert files(job) == before
@@ -122,7 +123,7 @@ def test_an_image_that_could_not_be_read_is_tried_again(
     report = embed(job)
     embed(whole)
     assert files(job) == files(whole)
-    assert (report.shards, report.unreadable) == (1, 1)
+    assert (report.shards, report.embedded, report.unreadable) == (1, 1, 1)
     check_as_without_a_fault(job)
     assert job.destination.vectors().card.tombstones == 0
     assert check_golden(job).checked == 4
