@@ -14,7 +14,8 @@ from torch.nn.functional import normalize
 
 from pipeline.datasets.vector_batches import VectorBatch, VectorsError
 from pipeline.datasets.vector_stores import VectorStore
-from pipeline.embedding.preflight import FITS, SAME, Subject, compare_with_stored
+from pipeline.embedding.golden import SAME
+from pipeline.embedding.preflight import FITS, Subject, compare_with_stored
 from pipeline.embedding.preprocessing import SUSPECTS, Preprocessing, Suspect, network_input
 from pipeline.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.models.weights import build_embedder
