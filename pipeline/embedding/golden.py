@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipeline.datasets.picture_sources import PictureSource
 from pipeline.datasets.reader import DatasetError
 from pipeline.datasets.vector_batches import VectorsError, batch_of_rows
 from pipeline.datasets.vectors import MANIFEST
 from pipeline.embedding.destination import Destination, may_open
-from pipeline.embedding.manifest import Shard, open_manifest, output_name
+from pipeline.embedding.manifest import Shard, open_manifest, opened_output, output_name
 from pipeline.embedding.shards import Job, Number, ShardEmbedder, vectors_digest
 from pipeline.progress import count_text
 from pipeline.teachers import teacher_card
@@ -130,8 +129,8 @@ def check_folder(
 
 def _cosine(opened: ShardEmbedder, shard: Shard, file: str) -> float | None:
     """Of the first image that is as it was; None where there is none among the first few."""
-    with opened.job.destination.opened(file) as vectors:
-        rows = next(pq.ParquetFile(vectors).iter_batches(_TRIED), None)
+    with opened_output(opened.job.destination, file) as vectors:
+        rows = next(vectors.iter_batches(_TRIED), None)
     if rows is None:
         return None
     stored = batch_of_rows(rows, "id", "vector", file)

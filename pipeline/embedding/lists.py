@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline.datasets.vectors import CARD, TOMBSTONES, UNREADABLE, VectorsCard
 from pipeline.embedding.destination import Destination
-from pipeline.embedding.manifest import OUTPUT_NAME, open_manifest, output_name
+from pipeline.embedding.manifest import OUTPUT_NAME, open_manifest, opened_output, output_name
 from pipeline.embedding.shards import unreadable_in
 
 _TOMBSTONE = pa.schema([("id", pa.string()), ("content", pa.string()), ("file", pa.string())])
@@ -70,8 +70,8 @@ def _tombstones(
             if not any(shard.gone) or file not in names:
                 continue
             gone = {name for name, is_gone in zip(shard.ids, shard.gone, strict=True) if is_gone}
-            with destination.opened(file) as opened:
-                rows = pq.read_table(opened, columns=["id", "content"]).to_pylist()
+            with opened_output(destination, file) as opened:
+                rows = opened.read(columns=["id", "content"]).to_pylist()
             found = [row | {"file": file} for row in rows if row["id"] in gone]
             yield pa.Table.from_pylist(found, schema=_TOMBSTONE)
 

@@ -67,6 +67,22 @@ def output_name(shard_digest: str, network: str) -> str:
     return f"{hashlib.sha256(f'{shard_digest} {network}'.encode()).hexdigest()[:40]}.parquet"
 
 
+@contextmanager
+def opened_output(destination: Destination, name: str) -> Iterator[pq.ParquetFile]:
+    """A shard's file of vectors. Raises FileNotFoundError, VectorsError for one that is damaged."""
+    try:
+        with destination.opened(name) as opened:
+            yield pq.ParquetFile(opened, pre_buffer=False)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise VectorsError(
+            f"{destination}/{name}: cannot be read as Parquet: {reason}: delete it if it is "
+            "damaged; `l2s embed` makes it anew"
+        ) from error
+
+
 class Manifest:
     """An open manifest: shards by their numbers, of which one is read at a time.
 

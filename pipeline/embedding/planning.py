@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from jaxtyping import Bool, Int
 
 from pipeline.datasets.decode import UnreadableImage
@@ -19,6 +18,7 @@ from pipeline.embedding.manifest import (
     Shard,
     cut,
     open_manifest,
+    opened_output,
     output_name,
     write_manifest,
 )
@@ -175,8 +175,8 @@ def _changed(
     for number in np.unique(known.shard[known.moved & ~known.resized]).tolist():
         if not known.done[number]:
             continue  # it is cut anew
-        with destination.opened(known.outputs[number]) as file:
-            rows = pq.read_table(file, columns=["id", "content"]).to_pydict()
+        with opened_output(destination, known.outputs[number]) as file:
+            rows = file.read(columns=["id", "content"]).to_pydict()
         content = dict(zip(rows["id"], rows["content"], strict=True))
         ids, start = earlier[number].ids, known.starts[number]
         places = known.places(number)

@@ -25,7 +25,7 @@ from pipeline.datasets.decode import UnreadableImage, decode_image, pixel_count
 from pipeline.datasets.picture_sources import PictureSource
 from pipeline.embedding.ahead import LARGE_PIXELS, VIEWS_AHEAD, made_ahead
 from pipeline.embedding.destination import Destination
-from pipeline.embedding.manifest import Shard, open_manifest, output_name
+from pipeline.embedding.manifest import Shard, open_manifest, opened_output, output_name
 from pipeline.files import known_md5
 from pipeline.models.encoders import Encoder
 from pipeline.models.query_encoder import (
@@ -254,8 +254,8 @@ def vectors_file(found: Embedded, number: Number) -> bytes:
 
 def unreadable_in(destination: Destination, file: str) -> dict[str, str]:
     """Of a shard's file the images that have no row, as they were unreadable: ids and reasons."""
-    with destination.opened(file) as opened:
-        return dict(json.loads(pq.read_schema(opened).metadata[UNREADABLE_KEY]))
+    with opened_output(destination, file) as opened:
+        return dict(json.loads(opened.schema_arrow.metadata[UNREADABLE_KEY]))
 
 
 @lru_cache(maxsize=1)

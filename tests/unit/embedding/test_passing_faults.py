@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.picture_sources import PictureSource
+from pipeline.datasets.vector_batches import VectorsError
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.golden import check_golden
 from pipeline.embedding.manifest import ShardSummary
@@ -151,6 +152,28 @@ def test_an_image_that_was_away_while_it_was_to_be_read_is_tried_again(job: Job)
     assert embed(job, engine=engine).unreadable == 1
     assert embed(job).unreadable == 0
     check_as_without_a_fault(job)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "overwritten"])
+def test_a_damaged_shard_is_named_and_made_anew_when_it_is_deleted(job: Job, damage: str) -> None:
+    embed(job)
+    (Path(job.source.address) / "0" / "0000.jpg").unlink()  # so that its shard is read in full
+    embed(job)
+    before = files(job)
+    (name,) = job.destination.vectors().tombstones()
+    file = Path(str(job.destination), name)
+    content = before[name]
+    half = len(content) // 2
+    file.write_bytes(content[:half] if damage == "cut short" else bytes(half) + content[half:])
+    said = rf"vectors/{name}: cannot be read as Parquet: .*: delete it if it is damaged"
+    for command in (embed, check_golden):
+        with pytest.raises(VectorsError, match=said):
+            command(job)
+    file.unlink()
+    assert embed(job).shards == 1
+    assert sorted(read(job)) == sorted(
+        one.relative_to(images_of(job)).as_posix() for one in images_of(job).rglob("*.jpg")
+    )
 
 
 @S3
