@@ -14,8 +14,8 @@ from pipeline.embedding.manifest import OUTPUT_NAME, open_manifest, opened_outpu
 from pipeline.embedding.shards import unreadable_in
 
 _TOMBSTONE = pa.schema([("id", pa.string()), ("content", pa.string()), ("file", pa.string())])
-_TEMPORARY = re.compile(r"\..+\.\d+\.part")  # of `replacing`
 _FAILURE = pa.schema([("id", pa.string()), ("reason", pa.string())])
+_TEMPORARY = re.compile(r"\..+\.\d+\.part")  # of `replacing`
 
 
 def delete_unnamed(destination: Destination) -> None:
