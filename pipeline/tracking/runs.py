@@ -20,8 +20,8 @@ RETRY_S = 15.0  # after contact was lost, at least; and ten times as long as the
 class TrackedRun:
     """One open run. Losing contact with MLflow stops no training: the record waits on disk.
 
-    What waits is sent first. Work that `needs_store` gets its run now, or a TrackingError is
-    raised; other work, which is done already, is sent with its end.
+    What waits is sent first. Work that `needs_store`, the first of a stage, is not begun without
+    it: a TrackingError is raised. Other work goes on, and its run is sent when the store is back.
     """
 
     def __init__(self, record: Record, *, needs_store: bool) -> None:
@@ -31,16 +31,16 @@ class TrackedRun:
         self._store: Store | None = None
         self._trouble = ""
         self._retry_at_s = 0.0
+        since_s = time.monotonic()
         try:
             with tracking_errors():
                 self._store = open_store()
                 sync_waiting(self._store)
-                if needs_store:
-                    self.run_id, self.logged_epochs = sync(record, self._store)
+                self.run_id, self.logged_epochs = sync(record, self._store)
         except TrackingError as error:
             if needs_store:
                 raise
-            self._trouble = str(error)
+            self._lose(error, since_s)
 
     def log_epoch(
         self, metrics: Mapping[str, float], save: Callable[[Path], None] | None = None
@@ -87,20 +87,25 @@ class TrackedRun:
         """Leave the record on disk and send what the store lacks; where it is lost, try later."""
         self.record.write()
         since_s = time.monotonic()
-        if self._store is None or since_s < self._retry_at_s:
+        if since_s < self._retry_at_s:
             return
-        message = "MLflow is reached again: its record is complete\n" if self._trouble else ""
         try:
             with tracking_errors():
+                self._store = self._store or open_store()
                 self.run_id, self.logged_epochs = sync(self.record, self._store)
-            self._trouble = ""
         except TrackingError as error:
-            message = (
-                "" if self._trouble else f"MLflow cannot be reached, the work goes on: {error}\n"
-            )
-            self._trouble, now_s = str(error), time.monotonic()
-            self._retry_at_s = now_s + max(RETRY_S, 10 * (now_s - since_s))
-        sys.stderr.write(message)
+            self._lose(error, since_s)
+            return
+        if self._trouble:
+            sys.stderr.write("MLflow is reached again: its record is complete\n")
+        self._trouble = ""
+
+    def _lose(self, error: TrackingError, since_s: float) -> None:
+        """Say once that the store is lost; the next try waits, the longer the slower this one."""
+        if not self._trouble:
+            sys.stderr.write(f"MLflow cannot be reached, the work goes on: {error}\n")
+        self._trouble, now_s = str(error), time.monotonic()
+        self._retry_at_s = now_s + max(RETRY_S, 10 * (now_s - since_s))
 
 
 @contextmanager
@@ -122,9 +127,9 @@ def tracked_run(
     `facts` (data set, query_px, network, backbone ...) become tags and parameters, `settings` are
     flattened into parameters. A run that ends in an error is marked FAILED, an interrupted one
     KILLED. Of its checkpoints the `keep_best` best and the last keep their files. Raises
-    TrackingError when the store cannot be reached at the start, unless not `needs_store`: the work
-    is done then, and its record waits on disk. Later that is a message, and no error. parent: the
-    run that this one, a `trial` among its facts, stands under.
+    TrackingError when the store cannot be reached at the start, unless not `needs_store`: work of
+    this stage is done then. There, and later, that is a message, and the record waits on disk.
+    parent: the run that this one, a `trial` among its facts, stands under.
     """
     texts = {name: str(value) for name, value in facts.items()}
     experiment = os.environ.get("DVC_EXP_NAME")

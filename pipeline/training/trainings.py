@@ -107,6 +107,7 @@ def run_training(job: TrainingJob, data: TrainingData, training: Training) -> No
     mark = fingerprint(job.settings, job.inputs)
     folder = open_work_folder(job.stage, job.key, job.seed, mark)
     about = {"backbone": card.backbone, "query_px": card.size_px}
+    is_first = job.seed == job.params.seeds[0]
     with tracked_run(
         stage=job.stage,
         key=job.key,
@@ -116,8 +117,8 @@ def run_training(job: TrainingJob, data: TrainingData, training: Training) -> No
         settings=job.settings,
         dataset=dataset_facts(job),
         keep_best=job.params.tracking.keep_best,
+        needs_store=is_first,
     ) as run:
-        is_first = job.seed == job.params.seeds[0]
         run.set_tags({FIRST_SEED: "yes" if is_first else "no", **computed_with(data.device)})
 
         def save(path: Path) -> None:

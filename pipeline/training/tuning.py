@@ -219,6 +219,7 @@ def _score(
             fingerprint=fingerprint([search.mark, job.role, number], []),
             facts={"dataset": job.dataset, "query_px": job.size_px, "trial": number + 1},
             settings=tried.settings,
+            needs_store=False,
             parent=search.run,
         ) as run:
             row = _trained(tried, data, folder)

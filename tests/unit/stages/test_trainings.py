@@ -8,7 +8,9 @@ import pytest
 
 from pipeline.files import write_json
 from pipeline.models.weights import build_embedder
-from pipeline.paths import DatasetPaths
+from pipeline.paths import DatasetPaths, code_file, further_seeds
+from pipeline.tracking.store import open_store
+from pipeline.tracking.sync import sync_waiting
 from pipeline.training import supervised, trainings
 from pipeline.training.metric_learning import LabelledObjective, TripletObjective
 from pipeline.training.trainings import Training
@@ -78,6 +80,32 @@ def test_a_student_is_distilled_by_its_own_loss(study: Path, trained: list[Train
     terms = first_terms(anchors)
     assert terms.keys() == {"absolute", "anchors"}
     assert min(terms.values()) > 0
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+def test_a_store_that_is_lost_after_the_first_seed_stops_no_other(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_params(study, {"seeds": [0, 1]})
+    uri, paths = f"sqlite:///{study}/mlflow.db", DatasetPaths("emblems")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for file in (paths.initial("teacher"), code_file("train_teacher")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("made")
+    fit = trainings.fit
+
+    def lost(*given: Any, **named: Any) -> Any:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9/")
+        return fit(*given, **named)
+
+    monkeypatch.setattr(trainings, "fit", lost)
+    supervised.train_supervised("teacher", "emblems")
+    assert (further_seeds(paths.teacher) / "1.safetensors").exists()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    store = open_store()
+    assert len(sync_waiting(store)) == 1
+    found = store.runs("tags.role = 'teacher'")
+    assert [run.info.status for run in found] == ["FINISHED"] * 2
 
 
 def test_a_teacher_learns_by_the_loss_that_is_named(study: Path, trained: list[Training]) -> None:

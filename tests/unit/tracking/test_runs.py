@@ -275,6 +275,33 @@ def test_figures_of_finished_work_wait_where_the_store_is_gone_at_its_end(
     assert (logged.info.status, logged.data.metrics["map"]) == ("FINISHED", 0.5)
 
 
+def test_a_run_that_begins_without_the_store_is_sent_once_it_returns(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("pipeline.tracking.runs.time.monotonic", lambda: clock[0])
+    with monkeypatch.context() as broken:
+        broken.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9/")
+        training = start(needs_store=False)
+        run = training.__enter__()
+    assert "the work goes on" in capsys.readouterr().err
+    run.log_epoch(row(1, 0.5), save)  # too early for another try
+    assert run.logged_epochs == 0
+    clock[0] += 60
+    run.log_epoch(row(2, 0.4), save)
+    assert run.logged_epochs == 2
+    assert "is reached again" in capsys.readouterr().err
+    training.__exit__(None, None, None)
+    assert waiting_records() == []
+    assert files(store) == {"1": "kept", "2": "kept"}
+
+
+def test_work_that_needs_no_store_is_seen_from_its_start(store: Store) -> None:
+    with start(needs_store=False):
+        (logged,) = store.runs("tags.role = 'student'")
+        assert logged.info.status == "RUNNING"
+
+
 def unreachable(*_: object, **__: object) -> None:
     raise ConnectionError("no route")
 
@@ -412,9 +439,9 @@ def test_an_ending_run_is_not_sent_by_another_process_as_well(
         other.join(2)
         return sync(record, own)
 
-    monkeypatch.setattr("pipeline.tracking.runs.sync", slow_sync)
-    with start(needs_store=False) as run:
+    with start() as run:
         run.log_results({"map": 0.5})
+        monkeypatch.setattr("pipeline.tracking.runs.sync", slow_sync)
     other.join()
     assert sent == waiting_records() == []
     assert len(store.runs("")) == 1

@@ -13,6 +13,8 @@ from pipeline.config.params import load_params
 from pipeline.datasets.packs import open_pack, write_pack
 from pipeline.datasets.reader import ImageRecord
 from pipeline.paths import DatasetPaths
+from pipeline.tracking.store import TrackingError, open_store
+from pipeline.tracking.sync import sync_waiting
 from pipeline.training import tuning
 from pipeline.training.job import TrainingJob
 from pipeline.training.tuning import LOSS_VALUES, trials_table, tune_student, varied
@@ -125,6 +127,37 @@ def test_trials_are_child_runs_of_one_search(study: Path, monkeypatch: pytest.Mo
     assert len({run.data.params["learning_rate"] for run in children}) == 6
     assert parent.data.metrics["best_student"] == max(scores["student"])
     assert parent.data.tags["mlflow.runName"] == f"tune {STUDENT} search"
+
+
+def test_a_store_that_is_lost_stops_no_search(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost within the first trial: the others begin without it."""
+    uri = f"sqlite:///{study}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+
+    def lost(*_: Any) -> dict[str, float]:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9/")
+        return {"validation_map": 0.5}
+
+    monkeypatch.setattr(tuning, "_trained", lost)
+    tune(STUDENT)
+    assert [len(one["trials"]) for one in found().values()] == [3, 3]
+    assert "the work goes on" in capsys.readouterr().err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    store = open_store()
+    assert len(sync_waiting(store)) == 5
+    (parent,) = store.runs("tags.role = 'search'")
+    children = store.runs(f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    assert [run.data.metrics["validation_map"] for run in children] == [0.5] * 6
+
+
+def test_a_search_is_not_begun_without_the_store(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9/")
+    with pytest.raises(TrackingError):
+        tune(STUDENT)
 
 
 def test_a_killed_search_goes_on_and_ends_as_an_undisturbed_one(
