@@ -18,9 +18,10 @@ from pipeline.tracking.store import (
 )
 from pipeline.tracking.sync import sync_waiting
 
-# The outputs by which runs are known: a network, or the figures of a cell.
 CHECKED = STUDY / WORK / "tracking.checked"  # for which dvc.lock and database all was well
-RECORDED = re.compile(r"models/.+\.safetensors|results/[^/]+/cells/[^/]+\.json")
+# The outputs by which runs are known: a network, the figures of a cell, what a search found.
+RECORDED = re.compile(r"models/.+\.safetensors|results/[^/]+/(cells|tuning)/[^/]+\.json")
+EMPTY_BYTES = len("{}\n")  # at most: of no baseline, and of no search
 
 
 def record_lines() -> list[str]:
@@ -66,8 +67,8 @@ def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
 
     `locked` holds for each stage the MD5 of each output. A result that DVC restored from its cache
     ran no code now: its run is found by what it led to. One that is not here, as in a clone, need
-    not have its run here either, and an empty one, a baseline where nothing learns from labels, has
-    none. Raises TrackingError.
+    not have its run here either, and an empty one has none: a baseline where nothing learns from
+    labels, a search without trials. Raises TrackingError.
     """
     results = {
         stage: (path, md5)
@@ -84,7 +85,7 @@ def audit_record(locked: Mapping[str, Mapping[str, str]]) -> list[str]:
         runs = store.runs(f"tags.output_md5 = '{md5}' and tags.dvc_stage = '{own}'")
         latest = {run.data.tags["role"]: run.info.run_id for run in reversed(runs)}
         current |= set(latest.values())  # one a role: an evaluation has several
-        if not runs and Path(path).exists() and Path(path).stat().st_size:
+        if not runs and Path(path).exists() and Path(path).stat().st_size > EMPTY_BYTES:
             missing.append(stage)
     tagged = {run.info.run_id for run in store.runs("tags.current = 'yes'")}
     for run_id in current ^ tagged:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline.files import write_json
+from pipeline.paths import DatasetPaths
 from pipeline.processes import is_dead, own_name, start_mark
 from pipeline.tracking.audit import audit_record, record_lines
 from pipeline.tracking.pages import NOTE_TAG, VIEW, VIEW_TAG
@@ -391,6 +393,27 @@ def test_results_in_the_lock_find_their_runs_or_are_named(store: Store) -> None:
     # The cache gives the other result back, and no code runs: its run is the current one then.
     audit_record({"distill@a-64": {"models/e/students/a-64.safetensors": md5[1]}})
     assert current(store) == {"f2"}
+
+
+def test_a_search_stays_current_where_the_record_is_put_in_order(store: Store) -> None:
+    """Its values are a result in the lock; those of a student without trials are of no run."""
+    search = {"stage": "tune", "key": "a-64", "role": "search", "facts": {"dataset": "e"}}
+    with tracked_run(**search, fingerprint="f1", settings={}) as run:
+        run.set_tags({"output_md5": "1" * 32})
+    assert current(store) == {"f1"}
+    found, none = (DatasetPaths("e").tuning(key) for key in ("a-64", "b-64"))
+    write_json(found, {"student": {}})
+    write_json(none, {})
+    locked = {
+        "tune@a-64": {str(found): "1" * 32, "results/e/tuning/a-64.csv": "x"},
+        "tune@b-64": {str(none): "2" * 32, "results/e/tuning/b-64.csv": "y"},
+    }
+    assert audit_record(locked) == []
+    assert current(store) == {"f1"}
+    locked["tune@a-64"][str(found)] = "3" * 32
+    (line,) = audit_record(locked)
+    assert line.endswith("another record: tune@a-64")
+    assert current(store) == set()
 
 
 def current(store: Store) -> set[str]:
