@@ -30,7 +30,14 @@ def record_rows(
             if role in one.facts:
                 used.add(file)
                 trained.setdefault(role, []).append((file, one.figures(role)))
-    settings = {"seeds": list(cell.seeds), **params.evaluation.model_dump()}
+    dataset = params.datasets[cell.dataset]
+    settings = {
+        "seeds": list(cell.seeds),
+        "threads": params.threads,
+        "recall_at": list(dataset.recall_at),
+        "validation_share": dataset.validation_share,
+        **params.evaluation.model_dump(),
+    }
     mark = fingerprint(settings, [code_file("evaluate"), paths.pack, *used])
     machine = computed_with(cell.device)
     for role, row in rows.items():
