@@ -208,7 +208,14 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
         faults += weights_faults(f"students.{key}", student.network, key, files)
     for tuning in well_formed({"tuning": raw.get("tuning")}, Tuning).values():
         shares = {name: dataset.validation_share for name, dataset in datasets.items()}
-        faults += tuning_faults(tuning, shares)
+        distillations = {
+            key: merged(datasets[one.dataset].distillation.model_dump(), one.distillation)
+            for key, one in students.items()
+            if one.dataset in datasets
+        }
+        learned = well_formed(distillations, DistillationRecipe)
+        losses = {key: one.loss.kind for key, one in learned.items()}
+        faults += tuning_faults(tuning, shares, losses)
     if compute and compute["compute"].processes > 1:
         faults += _batch_norm_faults(compute["compute"].processes, datasets, students)
     return faults

@@ -22,20 +22,32 @@ class Tuning(Model):
     loss_factor: Ends
 
 
-def tuning_faults(tuning: Tuning, shares: Mapping[str, float]) -> list[str]:
-    """A space whose ends are turned round, and trials that no class is left to score.
+def tuning_faults(
+    tuning: Tuning, shares: Mapping[str, float], losses: Mapping[str, str]
+) -> list[str]:
+    """A space whose ends are turned round, or that is one point for several trials, and trials
+    that no class is left to score.
 
-    shares: the validation share of each data set.
+    shares: the validation share of each data set. losses: the kind of each student's loss.
     """
+    trials = tuning.trials
     faults = [
         f"tuning.{key} = [{low:g}, {high:g}]: must be smallest <= largest"
         for key in ("learning_rate_factor", "loss_factor")
         for low, high in [getattr(tuning, key)]
         if low > high
     ]
+    (low, high), loss_ends = tuning.learning_rate_factor, set(tuning.loss_factor)
+    same = [name for name, kind in losses.items() if len(loss_ends) == 1 or kind == "absolute"]
+    if trials > 1 and low == high and same:
+        faults.append(
+            f"tuning.learning_rate_factor = [{low:g}, {high:g}]: must have two ends where "
+            f"tuning.trials = {trials}, since else all trials of {', '.join(same)} would be one "
+            "training"
+        )
     return faults + [
-        f"datasets.{name}.validation_share = 0: must be above 0 where tuning.trials = "
-        f"{tuning.trials}, since trials are scored on what validates"
+        f"datasets.{name}.validation_share = 0: must be above 0 where tuning.trials = {trials}, "
+        "since trials are scored on what validates"
         for name, share in shares.items()
-        if tuning.trials and not share
+        if trials and not share
     ]

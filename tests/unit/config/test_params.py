@@ -81,6 +81,24 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"tuning.trials": 4, "datasets.emblems.validation_share": 0.0},
         "datasets.emblems.validation_share = 0: must be above 0 where tuning.trials = 4, since",
     ),
+    "trials that are all the same": (
+        {"tuning.trials": 4, "tuning.learning_rate_factor": [2.0, 2.0]},
+        "tuning.learning_rate_factor = [2, 2]: must have two ends where tuning.trials = 4, since "
+        "else all trials of emblems-64, emblems-48, emblems-40 would be one training",
+    ),
+    "trials of a loss that has nothing to scale": (
+        {
+            "tuning.trials": 4,
+            "tuning.learning_rate_factor": [2.0, 2.0],
+            "tuning.loss_factor": [0.5, 2.0],
+            "students": {
+                "a": STUDENT | {"distillation": {"loss": {"kind": "absolute"}}},
+                "b": STUDENT,
+            },
+        },
+        "tuning.learning_rate_factor = [2, 2]: must have two ends where tuning.trials = 4, since "
+        "else all trials of a would be one training",
+    ),
     "no rate": (
         {"datasets.emblems.teacher.optimisation.learning_rate": 0},
         "datasets.emblems.teacher.optimisation.learning_rate = 0: input should be greater than 0",
@@ -172,6 +190,12 @@ def test_each_fault_is_told_with_its_key(tmp_path: Path, fault: str) -> None:
     faults = faults_of(tmp_path, changes)
     assert len(faults) == 1
     assert faults[0].startswith(start)
+
+
+@pytest.mark.parametrize("trials", [0, 1])
+def test_one_trial_or_none_needs_no_space(tmp_path: Path, trials: int) -> None:
+    fixed = {"tuning.trials": trials, "tuning.learning_rate_factor": [2.0, 2.0]}
+    assert load_params(edited_params(tmp_path, fixed)).tuning.trials == trials
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.24, 0.26, 0.5, 0.74, 0.76, 0.9])
