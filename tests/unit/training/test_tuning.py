@@ -17,7 +17,9 @@ from pipeline.tracking.store import TrackingError, open_store
 from pipeline.tracking.sync import sync_waiting
 from pipeline.training import tuning
 from pipeline.training.job import TrainingJob
+from pipeline.training.trainings import training_data
 from pipeline.training.tuning import LOSS_VALUES, trials_table, tune_student, varied
+from stages.distill import distill
 from stages.tune import tune
 from tests.integration.workspace import set_params
 from tests.made_params import PARAMS
@@ -103,6 +105,31 @@ def test_student_and_baseline_have_as_many_trials_and_train_with_the_best_values
         scores = pd.Series([trial["score"] for trial in searched[role]["trials"]])
         assert table[role].tolist() == scores.cummax().tolist()
     assert table["trial"].tolist() == [1, 2, 3]
+
+
+def test_found_values_that_stand_in_the_file_train_on_all_classes(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What docs/method.md says of a last training, which needs no validation any more."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{study}/mlflow.db")
+    scores = (number / 10 for number in range(1, 7))  # so that later trials are better
+    monkeypatch.setattr(tuning, "_trained", lambda *_: {"validation_map": next(scores)})
+    tune(STUDENT)
+    before = TrainingJob(load_params(), "student", STUDENT, 0).tuned()
+    own = {f"students.{STUDENT}.distillation": found()["student"]["values"]}
+    all_classes = {"tuning.trials": 0, "datasets.emblems.validation_share": 0.0}
+    set_params(study, own | all_classes)
+    tune(STUDENT)
+    assert found() == {}
+    job = TrainingJob(load_params(), "student", STUDENT, 0).tuned()
+    assert job.recipe == before.recipe != TrainingJob(before.params, "student", STUDENT, 0).recipe
+    with training_data(before) as earlier, training_data(job) as data:
+        assert len(earlier.val) > len(data.val) == 0
+        assert np.array_equal(data.train, data.pack.rows("train"))
+    distill(STUDENT)
+    history = pd.read_csv(PATHS.student(STUDENT).with_suffix(".csv"))
+    assert "validation" not in history.columns
+    assert len(history) == 1
 
 
 def test_trials_are_child_runs_of_one_search(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
