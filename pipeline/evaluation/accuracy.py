@@ -24,6 +24,7 @@ VALIDATION = "validation"
 MAP = Accuracy("map", "mAP", "classes", "validation_map")
 # The share of the teacher's ten nearest images that a search finds.
 OVERLAP = Accuracy("overlap_at_10", "overlap@10", "images", "validation_overlap")
+SCORES = (MAP.validation, OVERLAP.validation)  # of an epoch, of which a training has one
 
 
 def accuracy_of(row: Mapping[str, Any]) -> Accuracy:

@@ -14,7 +14,7 @@ from pipeline.config.params import Params
 from pipeline.datasets.packs import Pack, open_pack, validation_split
 from pipeline.devices import computed_with, loading_threads, resolve_device
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
-from pipeline.evaluation.accuracy import MAP, OVERLAP, VALIDATION
+from pipeline.evaluation.accuracy import MAP, OVERLAP, SCORES, VALIDATION
 from pipeline.evaluation.agreement import Search, measure_agreement
 from pipeline.evaluation.ranking import evaluate_retrieval
 from pipeline.files import file_md5, write_text
@@ -196,7 +196,6 @@ def _validate(views: EvaluationViews, database: Tensor | None, network: nn.Modul
 
 def _table(history: list[Row]) -> str:
     """Comma-separated values, a line an epoch, below a line of names."""
-    metrics = (MAP.validation, OVERLAP.validation)
-    names = [VALIDATION if name in metrics else name for name in history[0]]
+    names = [VALIDATION if name in SCORES else name for name in history[0]]
     lines = [",".join(map(str, row.values())) for row in history]
     return "\n".join([",".join(names), *lines, ""])

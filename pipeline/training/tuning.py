@@ -19,7 +19,7 @@ from pipeline.config.params import Params
 from pipeline.config.recipes import DistillationRecipe, TrainedTeacher
 from pipeline.config.tuning import Tuning
 from pipeline.devices import computed_with
-from pipeline.evaluation.accuracy import MAP, OVERLAP
+from pipeline.evaluation.accuracy import SCORES
 from pipeline.files import file_md5, read_json, write_json, write_text
 from pipeline.paths import WORK, code_file
 from pipeline.tracking.record import fingerprint
@@ -33,7 +33,6 @@ from pipeline.training.work_folders import close_work_folders, open_work_folder
 
 Recipe = TrainedTeacher | DistillationRecipe
 STAGE = "tune"
-SCORES = (MAP.validation, OVERLAP.validation)  # of which a training has one
 SPREAD = 5  # trials that are spread over the space, before scores say where to look
 # What `loss_factor` multiplies of each loss: how its parts are weighed, or how sharply it compares.
 LOSS_VALUES = {
