@@ -11,6 +11,7 @@ from pipeline.report.report import write_tradeoff
 from pipeline.report.tradeoff import csv_text
 from stages import run_stage
 
+# As the record compares rows by, whose code no digest counts: a change here reruns the stage.
 COMPARED = ("map", "recall_at_1", "overlap_at_10", "gmacs")
 # A dozen figures for `dvc exp show`; those of the other roles are in accuracy.csv.
 HEADLINES = ("teacher", "asymmetric")
