@@ -52,7 +52,9 @@ def test_only_flows_import_prefect_and_dvc() -> None:
 
 
 def test_only_indexes_and_the_search_for_duplicates_import_faiss() -> None:
-    indexes = {f"pipeline/search/{name}.py" for name in ("structures", "faiss_index", "vector_index")}
+    indexes = {
+        f"pipeline/search/{name}.py" for name in ("structures", "faiss_index", "vector_index")
+    }
     assert importers("faiss") == indexes | {"pipeline/datasets/duplicates.py"}
 
 
