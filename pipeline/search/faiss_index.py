@@ -54,16 +54,21 @@ class FaissIndex:
     """The kinds exact, hnsw and ivfpq of `VectorIndex`, in a folder of the card's kind.
 
     exact compares all vectors; the others propose rows (`proposed_rows`), which are ranked by their
-    vectors. Raises ValueError for files that do not fit together.
+    vectors. is_new: the folder holds none yet. Raises ValueError for one that has lost its files,
+    and files that do not fit together.
     """
 
-    def __init__(self, folder: Path, card: VectorIndexCard) -> None:
+    def __init__(self, folder: Path, card: VectorIndexCard, *, is_new: bool = False) -> None:
         self.folder, self.card = folder, card
+        if is_new:
+            write_text(folder / PARTS, Parts().model_dump_json(indent=2) + "\n")
         self._open()
 
     def _open(self) -> None:
         state = self.folder / PARTS
-        self.parts = Parts.model_validate_json(state.read_bytes()) if state.exists() else Parts()
+        if not state.is_file():
+            raise ValueError(f"{self.folder}: has lost its vectors: build it anew")
+        self.parts = Parts.model_validate_json(state.read_bytes())
         self.starts = [0, *np.cumsum(self.parts.rows, dtype=np.int64).tolist()]
         try:
             self._map_files()

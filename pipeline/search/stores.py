@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TABLE = "vectors"  # of LanceDB, and the collection of Qdrant's local mode
 IDS_AT_ONCE = 1000
+LEAST_SQLITE_BYTES = 512
 POINTS_AT_ONCE = 256  # a request to a server has a bounded size
 
 
@@ -31,13 +32,16 @@ class LanceIndex:
     """`VectorIndex` by a table of LanceDB in the index's folder.
 
     It compares with all vectors unless an index was made in the table, which `exhaustive` passes.
+    is_new: the table is made. Raises ValueError where else it is gone.
     """
 
-    def __init__(self, folder: Path, card: VectorIndexCard) -> None:
+    def __init__(self, folder: Path, card: VectorIndexCard, *, is_new: bool = False) -> None:
         _require("lancedb")
         import lancedb
 
         self.card = card
+        if not is_new and not (folder / f"{TABLE}.lance" / "_versions").is_dir():
+            raise _lost(folder)
         database = lancedb.connect(str(folder))
         schema = pa.schema(
             [
@@ -47,7 +51,9 @@ class LanceIndex:
             ]
         )
         self.schema = schema
-        self.table: Any = database.create_table(TABLE, schema=schema, exist_ok=True)
+        self.table: Any = (
+            database.create_table(TABLE, schema=schema) if is_new else database.open_table(TABLE)
+        )
 
     def __len__(self) -> int:
         return self.table.count_rows()
@@ -105,15 +111,20 @@ def _among(ids: Sequence[str]) -> str:
 class QdrantIndex:
     """`VectorIndex` by a collection of Qdrant, whose points are known by the UUID of an id.
 
-    Its local mode compares with all vectors, a server by its graph unless `exhaustive`.
+    Its local mode compares with all vectors, a server by its graph unless `exhaustive`. is_new: the
+    collection is made, unless it is there. Raises ValueError where else it is gone.
     """
 
-    def __init__(self, client: "QdrantClient", card: VectorIndexCard) -> None:
+    def __init__(
+        self, client: "QdrantClient", folder: Path, card: VectorIndexCard, *, is_new: bool = False
+    ) -> None:
         from qdrant_client.models import Distance, VectorParams
 
         self.client, self.card = client, card
         self.name = split_server(card.server)[1] if card.server else TABLE
         if not client.collection_exists(self.name):
+            if not is_new:
+                raise _lost(card.server or folder)
             shape = VectorParams(size=card.dim, distance=Distance.DOT)
             client.create_collection(self.name, vectors_config=shape)
 
@@ -193,10 +204,12 @@ def _batches(points: Sequence[Any]) -> Iterator[VectorBatch]:
 
 
 @contextmanager
-def qdrant_client(folder: Path, server: str) -> "Iterator[QdrantClient]":
-    """The client of a server of this machine, or without one of the local mode in a folder.
+def qdrant_client(folder: Path, server: str, *, is_new: bool = False) -> "Iterator[QdrantClient]":
+    """The client of a server of this machine, or without one of the local mode in a folder, whose
+    files are made where it `is_new`.
 
-    Raises ValueError for a server elsewhere, one that does not answer, and an absent library.
+    Raises ValueError for a server elsewhere, one that does not answer, files that are gone, and an
+    absent library.
     """
     _require("qdrant_client")
     from qdrant_client import QdrantClient
@@ -206,8 +219,14 @@ def qdrant_client(folder: Path, server: str) -> "Iterator[QdrantClient]":
         place, _ = split_server(server)
         client = QdrantClient(url=f"http://{place}", check_compatibility=False)
     else:
+        kept = folder / "qdrant"
+        points = kept / "collection" / TABLE / "storage.sqlite"
+        # Less than a page of SQLite is to it a file that is to be made, as is none.
+        is_whole = points.is_file() and points.stat().st_size >= LEAST_SQLITE_BYTES
+        if not is_new and not (is_whole and (kept / "meta.json").is_file()):
+            raise _lost(folder)
         try:
-            client = QdrantClient(path=str(folder / "qdrant"))
+            client = QdrantClient(path=str(kept))
         except RuntimeError as error:  # the local mode knows one process at a time
             raise ValueError(f"{folder}: another process has it open: try again") from error
     try:
@@ -225,6 +244,10 @@ def split_server(server: str) -> tuple[str, str]:
     if place.rpartition(":")[0] not in LOOPBACK or not name:
         raise ValueError(f"--server {server}: must be localhost:PORT/COLLECTION, of this machine")
     return place, name
+
+
+def _lost(place: Path | str) -> ValueError:
+    return ValueError(f"{place}: has lost its vectors: build it anew")
 
 
 def _point_id(one: str) -> str:

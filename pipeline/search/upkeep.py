@@ -49,20 +49,23 @@ def open_index(folder: Path) -> Iterator[VectorIndex]:
 
 
 @contextmanager
-def _opened(folder: Path, card: VectorIndexCard) -> Iterator[VectorIndex]:
+def _opened(folder: Path, card: VectorIndexCard, *, is_new: bool = False) -> Iterator[VectorIndex]:
     if card.kind == "qdrant":
-        with qdrant_client(folder, card.server) as client:
-            yield QdrantIndex(client, card)
+        with qdrant_client(folder, card.server, is_new=is_new) as client:
+            yield QdrantIndex(client, folder, card, is_new=is_new)
     else:
-        yield hold_index(folder, card)
+        yield hold_index(folder, card, is_new=is_new)
 
 
-def hold_index(folder: Path, card: VectorIndexCard) -> FaissIndex | LanceIndex:
+def hold_index(
+    folder: Path, card: VectorIndexCard, *, is_new: bool = False
+) -> FaissIndex | LanceIndex:
     """An index, of another kind than qdrant, that may stay open: others read and write it as well.
 
-    What they write is not seen. Raises ValueError as `open_index`.
+    What they write is not seen. is_new: it is made. Raises ValueError as `open_index`.
     """
-    return LanceIndex(folder, card) if card.kind == "lancedb" else FaissIndex(folder, card)
+    made = LanceIndex if card.kind == "lancedb" else FaissIndex
+    return made(folder, card, is_new=is_new)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def build_index(
     )
     with _writing(folder), replacing_folder(folder) as new:
         card.write(new)
-        with _opened(new, card) as index:
+        with _opened(new, card, is_new=True) as index:
             if held := len(index):  # of a server, whose collection is not in the folder
                 raise ValueError(
                     f"--server {server}: has {held} points already: name another collection, or "

@@ -383,7 +383,7 @@ def test_a_collection_of_a_server_that_holds_points_is_not_built_upon(
     asked = []
 
     @contextmanager
-    def server(folder: Path, place: str) -> Iterator[object]:
+    def server(folder: Path, place: str, *, is_new: bool) -> Iterator[object]:
         asked.append(place)
         yield client
 
