@@ -4,8 +4,9 @@ They depend on no study: an index is a folder, and what it holds are vectors by 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.embedding.destination import Destination, destination_of, may_open
 from pipeline.embedding.golden import UncheckableError, check_folder
 from pipeline.embedding.manifest import noted_network
 from pipeline.files import replacing_folder
+from pipeline.search.concurrency import in_force
 from pipeline.search.faiss_index import FaissIndex
 from pipeline.search.step import Step, any_in, hashes
 from pipeline.search.stores import LanceIndex, QdrantIndex, qdrant_client
@@ -28,7 +30,6 @@ from pipeline.search.vector_index import (
     VectorIndex,
     VectorIndexCard,
     is_vector_index,
-    read_card,
     sample_rows,
 )
 
@@ -43,9 +44,13 @@ def open_index(folder: Path) -> Iterator[VectorIndex]:
     """The index in a folder. Raises ValueError for one that is not there, damaged, or of another
     version, and a library that is not installed.
     """
-    card = read_card(folder)
-    with _opened(folder, card) as index:
-        yield index
+    with ExitStack() as opened:
+
+        def enter(card: VectorIndexCard) -> VectorIndex:
+            opened.close()  # what was opened of a state that is in force no more
+            return opened.enter_context(_opened(folder, card))
+
+        yield in_force(folder, enter)
 
 
 @contextmanager
@@ -54,16 +59,18 @@ def _opened(folder: Path, card: VectorIndexCard, *, is_new: bool = False) -> Ite
         with qdrant_client(folder, card.server, is_new=is_new) as client:
             yield QdrantIndex(client, folder, card, is_new=is_new)
     else:
-        yield hold_index(folder, card, is_new=is_new)
+        yield _held(folder, card, is_new=is_new)
 
 
-def hold_index(
-    folder: Path, card: VectorIndexCard, *, is_new: bool = False
-) -> FaissIndex | LanceIndex:
+def hold_index(folder: Path) -> FaissIndex | LanceIndex:
     """An index, of another kind than qdrant, that may stay open: others read and write it as well.
 
-    What they write is not seen. is_new: it is made. Raises ValueError as `open_index`.
+    What they write is not seen. Raises ValueError as `open_index`.
     """
+    return in_force(folder, partial(_held, folder))
+
+
+def _held(folder: Path, card: VectorIndexCard, *, is_new: bool = False) -> FaissIndex | LanceIndex:
     made = LanceIndex if card.kind == "lancedb" else FaissIndex
     return made(folder, card, is_new=is_new)
 
@@ -221,7 +228,7 @@ def verify_index(folder: Path, allow: Sequence[str] = ()) -> Verified:
         card = index.card
         unread = [source for source in card.sources if not may_open(source, allow)]
         if isinstance(index, FaissIndex):
-            faults += index.damage()
+            faults += in_force(folder, partial(_damage, folder))
         count, own = sample_rows(index.rows(), ASKED, seed=0)
         near = index.search(own.vectors, 1) if own.ids else Neighbours([], [])
         # Of equal vectors any may come first.
@@ -242,6 +249,12 @@ def verify_index(folder: Path, allow: Sequence[str] = ()) -> Verified:
                     f"`l2s index add {folder} {source}`"
                 )
     return Verified(card, count, len(own.ids), found, faults, unread)
+
+
+def _damage(folder: Path, card: VectorIndexCard) -> list[str]:
+    """Of the state in force, whose files are read by their names: those of another are gone."""
+    index = _held(folder, card)
+    return index.damage() if isinstance(index, FaissIndex) else []
 
 
 def index_folders(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ An index is a folder with a card, index.json, and the files of what keeps the ve
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -104,7 +105,9 @@ def read_card(folder: Path) -> VectorIndexCard:
 def is_vector_index(folder: Path) -> bool:
     """Whether a folder has the card of such an index: those of pictures have one of other form."""
     path = folder / CARD
-    return path.is_file() and '"format"' in path.read_text(encoding="utf-8", errors="replace")
+    with suppress(FileNotFoundError):  # a build may put another folder in its place
+        return path.is_file() and '"format"' in path.read_text(encoding="utf-8", errors="replace")
+    return False
 
 
 def contents(batch: VectorBatch) -> list[str]:

@@ -155,14 +155,18 @@ def _vector_index_names() -> list[str]:
 def _newest_ns(folder: Path) -> int:
     """When anything of an index was written last: of LanceDB a version is a new file."""
     places = (folder, *folder.glob("*"), *folder.glob("*/_versions"))
-    return max(place.stat().st_mtime_ns for place in places)
+    changed_ns = []
+    for place in places:
+        with suppress(FileNotFoundError):  # a writer may delete it meanwhile
+            changed_ns.append(place.stat().st_mtime_ns)
+    return max(changed_ns, default=0)
 
 
 def _open_database(place: Place) -> Database | VectorDatabase:
     database: Database | VectorDatabase
     if place.card is not None:
         assert place.index is not None
-        database = VectorDatabase(place.name, hold_index(INDEXES / place.index, place.card))
+        database = VectorDatabase(place.name, hold_index(INDEXES / place.index))
     else:
         assert place.dataset is not None
         database = open_database(place.dataset, place.index)

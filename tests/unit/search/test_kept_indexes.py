@@ -1,9 +1,11 @@
 """What readers say of an index that is damaged, lost, half made, or written while they look."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,16 @@ import pytest
 
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import write_vectors
-from pipeline.search import upkeep
-from pipeline.search.upkeep import add_vectors, build_index, verify_index
+from pipeline.search import concurrency, upkeep
+from pipeline.search.faiss_index import FaissIndex
+from pipeline.search.page.opened import _newest_ns
+from pipeline.search.upkeep import (
+    add_vectors,
+    build_index,
+    open_index,
+    remove_vectors,
+    verify_index,
+)
 from pipeline.search.vector_index import Kind
 
 ROWS, DIM = 20, 8
@@ -91,3 +101,85 @@ def test_a_collection_that_a_server_has_lost_is_not_made_by_a_reader(
         with pytest.raises(ValueError, match=f"{SERVER}: has lost its vectors: build it anew"):
             asked(index)
     assert not client.collection_exists("birds")
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has something done once, just before a function is called the next time."""
+
+    def arrange(owner: Any, name: str, act: Callable[[], object]) -> None:
+        called, waiting = getattr(owner, name), [act]
+
+        def wrapped(*given: Any) -> Any:
+            if waiting:
+                waiting.pop()()
+            return called(*given)
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    return arrange
+
+
+def test_a_reader_opens_what_a_writer_puts_in_force_meanwhile(
+    source: Path, index: Path, meanwhile: Callable[..., None]
+) -> None:
+    build(index, source, "hnsw")
+    remove_vectors(index, IDS[:1])
+    meanwhile(FaissIndex, "_map_files", lambda: remove_vectors(index, IDS[1:2]))
+    with open_index(index) as opened:
+        assert len(opened) == ROWS - 2
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_a_reader_mixes_no_two_builds(
+    tmp_path: Path, source: Path, index: Path, meanwhile: Callable[..., None], kind: Kind
+) -> None:
+    others, vectors = [f"other {one}" for one in IDS], unit_vectors(seed=1)
+    write_vectors(tmp_path / "other", [VectorBatch(others, vectors, [""] * ROWS)], network="other")
+    build(index, source)
+    meanwhile(FaissIndex, "_map_files", lambda: build(index, tmp_path / "other", kind))
+    with open_index(index) as opened:
+        assert (opened.card.kind, opened.card.network) == (kind, "other")
+        (held,) = opened.rows()
+        assert held.ids == others
+        np.testing.assert_allclose(held.vectors, vectors, atol=1e-6)
+        assert opened.search(vectors[:1], 1).ids == [others[:1]]
+
+
+def test_a_reader_waits_while_a_build_takes_its_place(source: Path, index: Path) -> None:
+    build(index, source)
+    aside = index.with_name(".i.former")
+    index.rename(aside)
+    returned = Timer(0.1, aside.rename, [index])
+    returned.start()
+    with open_index(index) as opened:
+        assert len(opened) == ROWS
+    returned.join()
+
+
+def test_an_index_whose_build_was_killed_as_it_took_its_place_is_told(
+    source: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(index, source)
+    index.rename(index.with_name(".i.former"))
+    monkeypatch.setattr(concurrency, "EXCHANGE_S", 0.05)
+    with pytest.raises(ValueError, match=f"{index}: the build that was to replace it was killed"):
+        verify_index(index)
+
+
+def test_what_a_writer_deletes_while_digests_are_compared_is_no_damage(
+    source: Path, index: Path, meanwhile: Callable[..., None]
+) -> None:
+    build(index, source)
+    remove_vectors(index, IDS[:1])
+    meanwhile(FaissIndex, "damage", lambda: remove_vectors(index, IDS[1:2]))
+    assert not [fault for fault in verify_index(index).faults if "written" in fault]
+
+
+def test_what_is_deleted_meanwhile_was_not_written_last(source: Path, index: Path) -> None:
+    build(index, source)
+    newest_ns = max(one.stat().st_mtime_ns for one in (index, *index.iterdir()))
+    changed_ns = index.stat()
+    (index / ".gone.part").symlink_to("nowhere")
+    os.utime(index, ns=(changed_ns.st_atime_ns, changed_ns.st_mtime_ns))
+    assert _newest_ns(index) == newest_ns
