@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.files import replacing, write_text
@@ -68,12 +68,15 @@ class FaissIndex:
         state = self.folder / PARTS
         if not state.is_file():
             raise ValueError(f"{self.folder}: has lost its vectors: build it anew")
-        self.parts = Parts.model_validate_json(state.read_bytes())
-        self.starts = [0, *np.cumsum(self.parts.rows, dtype=np.int64).tolist()]
         try:
+            self.parts = Parts.model_validate_json(state.read_bytes())
+            self.starts = [0, *np.cumsum(self.parts.rows, dtype=np.int64).tolist()]
             self._map_files()
-        except (ValueError, OSError) as error:  # pyarrow's errors are of these
-            raise ValueError(f"{self.folder}: is damaged: build it anew ({error})") from error
+        except (ValueError, OSError, EOFError) as error:  # pyarrow's errors are of these
+            reason = str(error)
+            if isinstance(error, ValidationError):  # of several lines
+                reason = f"{PARTS}: {error.errors()[0]['msg']}"
+            raise ValueError(f"{self.folder}: is damaged: build it anew ({reason})") from error
         if len(self.ids) != self.starts[-1] or (
             self.structure is not None
             and (self.structure.ntotal, self.structure.d) != (len(self.ids), self.card.dim)

@@ -4,10 +4,13 @@
 qdrant://PLACE/COLLECTION?id=id.
 """
 
+import re
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import PickleError
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -26,6 +29,8 @@ TABLE = "vectors"  # of LanceDB, and the collection of Qdrant's local mode
 IDS_AT_ONCE = 1000
 LEAST_SQLITE_BYTES = 512
 POINTS_AT_ONCE = 256  # a request to a server has a bounded size
+# What Qdrant's local mode raises that opens damaged JSON, SQLite or pickles.
+DAMAGED = (ValueError, TypeError, LookupError, AttributeError, EOFError, PickleError, sqlite3.Error)
 
 
 class LanceIndex:
@@ -39,10 +44,9 @@ class LanceIndex:
         _require("lancedb")
         import lancedb
 
-        self.card = card
-        if not is_new and not (folder / f"{TABLE}.lance" / "_versions").is_dir():
+        self.card, self.folder = card, folder
+        if not is_new and not any(folder.glob(f"{TABLE}.lance/_versions/*")):
             raise _lost(folder)
-        database = lancedb.connect(str(folder))
         schema = pa.schema(
             [
                 ("id", pa.string()),
@@ -51,12 +55,17 @@ class LanceIndex:
             ]
         )
         self.schema = schema
-        self.table: Any = (
-            database.create_table(TABLE, schema=schema) if is_new else database.open_table(TABLE)
-        )
+        self.table: Any
+        with _lance_words(folder):
+            database = lancedb.connect(str(folder))
+            if is_new:
+                self.table = database.create_table(TABLE, schema=schema)
+            else:
+                self.table = database.open_table(TABLE)
 
     def __len__(self) -> int:
-        return self.table.count_rows()
+        with _lance_words(self.folder):
+            return self.table.count_rows()
 
     def upsert(self, batches: Iterable[VectorBatch]) -> int:
         """As `VectorIndex.upsert`; each batch is a version of the table."""
@@ -67,7 +76,8 @@ class LanceIndex:
             columns = [pa.array(batch.ids, pa.string()), vectors, pa.array(contents(batch))]
             rows = pa.Table.from_arrays(columns, schema=self.schema)
             merged = self.table.merge_insert("id").when_matched_update_all()
-            merged.when_not_matched_insert_all().execute(rows)
+            with _lance_words(self.folder):
+                merged.when_not_matched_insert_all().execute(rows)
             added += len(batch.ids)
         return added
 
@@ -75,7 +85,8 @@ class LanceIndex:
         """As `VectorIndex.delete`; an earlier version of the table still has the rows."""
         before = len(self)
         for some in _some(ids, IDS_AT_ONCE):
-            self.table.delete(_among(some))
+            with _lance_words(self.folder):
+                self.table.delete(_among(some))
         return before - len(self)
 
     def search(
@@ -87,7 +98,8 @@ class LanceIndex:
         for query in queries:
             asked = self.table.search(query.astype(np.float32)).distance_type("dot").limit(k)
             asked = asked.bypass_vector_index() if exhaustive else asked
-            rows = asked.select(["id", "_distance"]).to_arrow()
+            with _lance_words(self.folder):
+                rows = asked.select(["id", "_distance"]).to_arrow()
             found.append(rows["id"].to_pylist())
             similarities.append([1 - one for one in rows["_distance"].to_pylist()])
         return Neighbours(found, similarities)
@@ -97,9 +109,20 @@ class LanceIndex:
         for some in [None] if ids is None else _some(ids, IDS_AT_ONCE):
             asked = self.table.search().select(["id", "vector", "content"])
             asked = asked if some is None else asked.where(_among(some))
-            for batch in asked.to_batches(ROWS_AT_ONCE):
-                if len(batch):
-                    yield batch_of_rows(batch, "id", "vector", TABLE)
+            with _lance_words(self.folder):
+                for batch in asked.to_batches(ROWS_AT_ONCE):
+                    if len(batch):
+                        yield batch_of_rows(batch, "id", "vector", TABLE)
+
+
+@contextmanager
+def _lance_words(folder: Path) -> Iterator[None]:
+    """What LanceDB raises of files, as ValueError, without the place in its own source."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = re.sub(r", \S+\.rs:\d+:\d+$", "", str(error).removeprefix("lance error: "))
+        raise ValueError(f"{folder}: LanceDB says: {reason}: if damaged, build it anew") from error
 
 
 def _among(ids: Sequence[str]) -> str:
@@ -229,9 +252,14 @@ def qdrant_client(folder: Path, server: str, *, is_new: bool = False) -> "Iterat
             client = QdrantClient(path=str(kept))
         except RuntimeError as error:  # the local mode knows one process at a time
             raise ValueError(f"{folder}: another process has it open: try again") from error
+        except DAMAGED as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{folder}: is damaged: build it anew (Qdrant says: {reason})"
+            ) from error
     try:
         yield client
-    except (ApiException, ResponseHandlingException) as error:
+    except (ApiException, ResponseHandlingException, sqlite3.Error) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{server or folder}: Qdrant says: {reason}") from error
     finally:

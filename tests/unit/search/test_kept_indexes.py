@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from pipeline.cli import __main__ as cli
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import write_vectors
 from pipeline.search import concurrency, upkeep
@@ -183,3 +185,52 @@ def test_what_is_deleted_meanwhile_was_not_written_last(source: Path, index: Pat
     (index / ".gone.part").symlink_to("nowhere")
     os.utime(index, ns=(changed_ns.st_atime_ns, changed_ns.st_mtime_ns))
     assert _newest_ns(index) == newest_ns
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "words"),
+    [
+        ("exact", "parts.json", r"is damaged: build it anew \(parts.json: Invalid JSON[^\n]*$"),
+        ("exact", "removed-1-1.npy", "is damaged: build it anew"),
+        (
+            "lancedb",
+            "vectors.lance/_versions/*",
+            r"LanceDB says: LanceError\(IO\): [^/]*: if damaged, build",
+        ),
+        (
+            "lancedb",
+            "vectors.lance/data/*",
+            r"LanceDB says: LanceError\(IO\): [^/]*: if damaged, build",
+        ),
+        ("qdrant", "qdrant/meta.json", r"is damaged: build it anew \(Qdrant says: Expecting value"),
+        (
+            "qdrant",
+            "qdrant/collection/vectors/storage.sqlite",
+            r"is damaged: .*Qdrant says: file is not a",
+        ),
+    ],
+)
+def test_damage_is_told_in_words(
+    source: Path, index: Path, kind: Kind, file: str, words: str
+) -> None:
+    build(index, source, kind)
+    if kind == "exact":
+        remove_vectors(index, IDS[:1])
+    damaged = list(index.glob(file))
+    for one in damaged:
+        one.write_bytes(bytes(one.stat().st_size if file.endswith("sqlite") else 0))
+    assert damaged
+    with pytest.raises(ValueError, match=f"^{index}: {words}") as error:
+        verify_index(index)
+    assert ".cargo" not in str(error.value)
+
+
+def test_a_damaged_table_hides_no_other_index(tmp_path: Path, source: Path) -> None:
+    for name, kind in {"a": "lancedb", "b": "exact"}.items():
+        build(tmp_path / name, source, kind)
+    for one in (tmp_path / "a" / "vectors.lance" / "_versions").iterdir():
+        one.write_bytes(b"{")
+    done = CliRunner().invoke(cli.app, ["index", "list", str(tmp_path)])
+    assert f"error: {tmp_path}/a: LanceDB says: " in done.output
+    assert f"{tmp_path}/b  exact  {ROWS} x {DIM}" in done.output
+    assert done.exit_code == 1
