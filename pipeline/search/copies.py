@@ -51,7 +51,7 @@ def find_copies(
             yield f"vectors {shown_address(one)}: nobody knows, a store is not asked: {again}"
         elif (source := Path(one)).exists():
             yield from _searched(f"vectors {source}", _in_vectors(source, wanted, held))
-    known = chain(index_folders(folder.parent), index_folders(INDEXES))
+    known = chain(index_folders(folder.resolve().parent), index_folders(INDEXES))
     for place in sorted({one.resolve() for one in known} - {folder.resolve()}):
         yield from _searched(f"index {place}", _in_index(place, ids))
     for name in index_names():

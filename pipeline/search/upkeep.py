@@ -111,6 +111,8 @@ def build_index(
     vectors = place.vectors()
     if folder.exists() and not (folder / CARD).is_file():
         raise ValueError(f"{folder}: is there, and is no index: name another place")
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ValueError(f"{folder}: is the current folder, which a build would replace: leave it")
     golden, network = _check(place) if is_checked else UNCHECKED, noted_network(place)
     card = VectorIndexCard(
         kind=kind,
@@ -120,7 +122,7 @@ def build_index(
         server=server,
         sources=(place.address,),
     )
-    with _writing(folder), replacing_folder(folder) as new:
+    with _writing(folder) as home, replacing_folder(home) as new:
         card.write(new)
         with _opened(new, card, is_new=True) as index:
             if held := len(index):  # of a server, whose collection is not in the folder
@@ -268,8 +270,9 @@ def all_indexes(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """The next writer of an index waits."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        yield
+def _writing(folder: Path) -> Iterator[Path]:
+    """The folder with its name, which "." has not. The next writer of the index waits."""
+    home = folder.resolve()
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.with_name(f".{home.name}.lock")):
+        yield home

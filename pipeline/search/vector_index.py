@@ -90,7 +90,7 @@ def read_card(folder: Path) -> VectorIndexCard:
     if not is_vector_index(folder):
         raise ValueError(
             f"{folder} is an index of pictures, not of vectors: `l2s index PICTURES --name "
-            f"{folder.name}` extends it, with --rebuild from that folder alone"
+            f"{folder.resolve().name}` extends it, with --rebuild from that folder alone"
         )
     try:
         return VectorIndexCard.model_validate_json(path.read_bytes())

@@ -234,3 +234,25 @@ def test_a_damaged_table_hides_no_other_index(tmp_path: Path, source: Path) -> N
     assert f"error: {tmp_path}/a: LanceDB says: " in done.output
     assert f"{tmp_path}/b  exact  {ROWS} x {DIM}" in done.output
     assert done.exit_code == 1
+
+
+def test_the_current_folder_may_be_the_index(
+    tmp_path: Path, source: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(index, source)
+    build(tmp_path / "beside", source)
+    monkeypatch.chdir(index)
+    done = CliRunner().invoke(cli.app, ["index", "remove", ".", IDS[0]])
+    assert f"remains  index {tmp_path}/beside: 1 (" in done.output
+    assert add_vectors(Path(), "../vectors").added == 1
+    assert verify_index(Path()).faults == []
+    with pytest.raises(ValueError, match="is the current folder, which a build would replace"):
+        build_index(Path(), source, "exact")
+
+
+def test_a_build_replaces_what_a_link_names(tmp_path: Path, source: Path, index: Path) -> None:
+    build(index, source)
+    (tmp_path / "link").symlink_to("i")
+    build(tmp_path / "link", source, "hnsw")
+    assert (tmp_path / "link").is_symlink()
+    assert verify_index(index).card.kind == "hnsw"
