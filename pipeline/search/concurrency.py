@@ -4,15 +4,21 @@ What a reader opens names files that a writer deletes, or exchanges for others o
 while the reader is at it. So it looks whether the state is the same when it has opened all.
 """
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.search.faiss_index import PARTS
-from pipeline.search.vector_index import CARD, VectorIndexCard, read_card
+from filelock import FileLock
+
+from pipeline.search.faiss_index import PARTS, Parts
+from pipeline.search.vector_index import CARD, VectorIndexCard, is_vector_index, read_card
 
 EXCHANGE_S = 1.0  # two renames of folders take milliseconds
+WRITTEN = ("part-*.vectors", "part-*.arrow", "structure-*.faiss", "removed-*.npy")
 T = TypeVar("T")
 
 
@@ -40,7 +46,7 @@ def _state(folder: Path) -> list[tuple[int, int] | None]:
     it waits. Raises ValueError where the build was killed there.
     """
     home = folder.resolve()
-    former, until_s = _former(home), time.monotonic() + EXCHANGE_S
+    former, until_s = _beside(home, "former"), time.monotonic() + EXCHANGE_S
     while not (home / CARD).is_file() and former.exists():
         if time.monotonic() > until_s:
             raise ValueError(
@@ -51,13 +57,49 @@ def _state(folder: Path) -> list[tuple[int, int] | None]:
     return [_stamp(home / name) for name in (CARD, PARTS)]
 
 
-def _former(home: Path) -> Path:
-    return home.with_name(f".{home.name}.former")
-
-
 def _stamp(file: Path) -> tuple[int, int] | None:
     try:
         found = file.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_ino, found.st_mtime_ns
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """The folder with its name, which "." has not. The next writer of the index waits.
+
+    An index that a killed build renamed aside is put back, and what killed writers left is deleted.
+    """
+    home = folder.resolve()
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(_beside(home, "lock")):
+        former, half_built = _beside(home, "former"), _beside(home, "part")
+        if former.exists() and not home.exists():
+            former.rename(home)
+        if is_vector_index(home):
+            for left in (former, half_built):
+                shutil.rmtree(left, ignore_errors=True)
+            with suppress(ValueError):  # of a damaged index, which opening it tells
+                for file in _left_over(home):
+                    file.unlink()
+        yield home
+
+
+def _beside(home: Path, end: str) -> Path:
+    """As `replacing_folder` calls what it leaves, and the lock."""
+    return home.with_name(f".{home.name}.{end}")
+
+
+def _left_over(folder: Path) -> list[Path]:
+    """The files of an index, of any kind, that killed writers left: temporary ones, and those that
+    they had not put in force. Raises ValueError for damaged parts.json.
+    """
+    left = [file for file in folder.glob(".*.part") if file.is_file()]  # of `replacing`
+    if (state := folder / PARTS).is_file():
+        parts = Parts.model_validate_json(state.read_bytes())
+        known = {parts.structure, parts.removed}
+        known |= {f"part-{n}.{end}" for n in range(len(parts.rows)) for end in ("vectors", "arrow")}
+        written = chain.from_iterable(map(folder.glob, WRITTEN))
+        left += [file for file in written if file.name not in known]
+    return left

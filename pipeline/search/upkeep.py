@@ -3,6 +3,7 @@
 They depend on no study: an index is a folder, and what it holds are vectors by their ids.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from pipeline.datasets.reader import enumerate_names
 from pipeline.datasets.vector_batches import UNIT_TOLERANCE
@@ -18,7 +18,7 @@ from pipeline.embedding.destination import Destination, destination_of, may_open
 from pipeline.embedding.golden import UncheckableError, check_folder
 from pipeline.embedding.manifest import noted_network
 from pipeline.files import replacing_folder
-from pipeline.search.concurrency import in_force
+from pipeline.search.concurrency import in_force, writing
 from pipeline.search.faiss_index import FaissIndex
 from pipeline.search.step import Step, any_in, hashes
 from pipeline.search.stores import LanceIndex, QdrantIndex, qdrant_client
@@ -122,7 +122,7 @@ def build_index(
         server=server,
         sources=(place.address,),
     )
-    with _writing(folder) as home, replacing_folder(home) as new:
+    with writing(folder) as home, replacing_folder(home) as new:
         card.write(new)
         with _opened(new, card, is_new=True) as index:
             if held := len(index):  # of a server, whose collection is not in the folder
@@ -167,7 +167,7 @@ def add_vectors(folder: Path, source: str | Path, *, is_checked: bool = True) ->
     """
     place = destination_of(str(source), Path.cwd(), "VECTORS")
     vectors = place.vectors()
-    with _writing(folder), open_index(folder) as index:
+    with writing(folder), open_index(folder) as index:
         card = index.card
         if (card.dim, card.network) != (vectors.card.dim, vectors.card.network):
             raise ValueError(
@@ -190,7 +190,7 @@ def add_vectors(folder: Path, source: str | Path, *, is_checked: bool = True) ->
 
 def remove_vectors(folder: Path, ids: Sequence[str]) -> int:
     """Take vectors out of an index; how many were there. Raises ValueError where none was."""
-    with _writing(folder), open_index(folder) as index:
+    with writing(folder), open_index(folder) as index:
         removed = index.delete(ids)
     if not removed:
         raise ValueError(
@@ -265,14 +265,18 @@ def index_folders(folder: Path) -> list[Path]:
 
 
 def all_indexes(folder: Path) -> list[Path]:
-    """The same, and those of pictures."""
-    return sorted(path.parent for path in folder.glob(f"**/{CARD}"))
+    """The same, and those of pictures. None is what a build has not put in its place yet, in a
+    folder whose name begins with ".".
+    """
+    cards = [path for path in folder.glob(f"**/{CARD}") if _may_be_card(path)]
+    places = [path.parent.relative_to(folder) for path in cards]
+    return sorted(folder / one for one in places if not any(p.startswith(".") for p in one.parts))
 
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[Path]:
-    """The folder with its name, which "." has not. The next writer of the index waits."""
-    home = folder.resolve()
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.with_name(f".{home.name}.lock")):
-        yield home
+def _may_be_card(path: Path) -> bool:
+    """Whether a file is the card of an index, or damaged; other programs call files so, too."""
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        return True
+    return isinstance(found, dict) and "kind" in found and bool({"format", "dataset"} & {*found})

@@ -148,7 +148,7 @@ def _fits(card: VectorIndexCard | None, named: NamedNetwork) -> bool:
 
 
 def _vector_index_names() -> list[str]:
-    folders = (path.parent for path in INDEXES.glob(f"*/{CARD}"))
+    folders = (path.parent for path in INDEXES.glob(f"[!.]*/{CARD}"))  # others are half built
     return [folder.name for folder in folders if is_vector_index(folder)]
 
 

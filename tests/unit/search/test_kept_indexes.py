@@ -1,5 +1,6 @@
 """What readers say of an index that is damaged, lost, half made, or written while they look."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +16,14 @@ from typer.testing import CliRunner
 from pipeline.cli import __main__ as cli
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import write_vectors
+from pipeline.files import replacing
 from pipeline.search import concurrency, upkeep
 from pipeline.search.faiss_index import FaissIndex
-from pipeline.search.page.opened import _newest_ns
+from pipeline.search.page.opened import _newest_ns, _vector_index_names
 from pipeline.search.upkeep import (
     add_vectors,
     build_index,
+    index_folders,
     open_index,
     remove_vectors,
     verify_index,
@@ -256,3 +259,78 @@ def test_a_build_replaces_what_a_link_names(tmp_path: Path, source: Path, index:
     build(tmp_path / "link", source, "hnsw")
     assert (tmp_path / "link").is_symlink()
     assert verify_index(index).card.kind == "hnsw"
+
+
+def test_what_is_half_built_or_no_index_is_not_listed(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexes = tmp_path / ".hidden" / "indexes"
+    for name in ("whole", ".mine.part", "cut"):
+        build(indexes / name, source)
+    card = indexes / "cut" / "index.json"
+    card.write_bytes(card.read_bytes()[:40])
+    for place, value in {"web": {"names": [], "classes": []}, "list": [{"kind": 1}]}.items():
+        (indexes / place).mkdir()
+        (indexes / place / "index.json").write_text(json.dumps(value))
+    done = CliRunner().invoke(cli.app, ["index", "list", str(indexes)])
+    first, second = sorted(done.output.splitlines())
+    assert first == f"{indexes}/whole  exact  {ROWS} x {DIM}"
+    assert second.startswith(f"error: {indexes}/cut")
+    assert index_folders(indexes) == [indexes / "cut", indexes / "whole"]
+    monkeypatch.chdir(indexes.parent)
+    assert "whole" in _vector_index_names()
+    assert ".mine.part" not in _vector_index_names()
+
+
+def test_the_next_writer_clears_away_what_killed_ones_left(
+    tmp_path: Path, source: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(index, source, "hnsw")
+    remove_vectors(index, IDS[:1])
+    whole = sorted(index.iterdir())
+    killed = replacing(index / "part-1.vectors")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 1)  # another process than this
+        killed.__enter__().write_bytes(b"half")
+    for name in ("part-1.vectors", "part-1.arrow", "structure-2.faiss", "removed-1-9.npy"):
+        (index / name).write_bytes(b"never in force")
+    build(tmp_path / ".i.part", source)
+    (index / "notes.txt").write_text("the user's")
+    assert add_vectors(index, source).added == 1
+    remove_vectors(index, IDS[:1])
+    (index / "notes.txt").unlink()
+    expected = {"part-1.vectors", "part-1.arrow", "structure-2.faiss", "removed-2-2.npy"}
+    gone = {"structure-1.faiss", "removed-1-1.npy"}
+    assert {one.name for one in index.iterdir()} == {one.name for one in whole} - gone | expected
+    assert not (tmp_path / ".i.part").exists()
+    assert verify_index(index).vectors == ROWS - 1
+    assert killed
+
+
+def test_a_writer_clears_nothing_away_in_a_folder_that_is_no_index(
+    tmp_path: Path, source: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    kept = [tmp_path / "mine" / ".x.1.part", tmp_path / "mine" / "part-0.vectors"]
+    for one in kept:
+        one.write_bytes(b"")
+    with pytest.raises(ValueError, match="is no index"):
+        add_vectors(tmp_path / "mine", source)
+    assert all(one.exists() for one in kept)
+
+
+def test_the_next_writer_puts_back_what_a_killed_build_renamed_aside(
+    source: Path, index: Path
+) -> None:
+    build(index, source)
+    index.rename(index.with_name(".i.former"))
+    assert remove_vectors(index, IDS[:1]) == 1
+    assert not index.with_name(".i.former").exists()
+    assert len(verify_index(index).faults) == 1  # of step with its vectors
+
+
+def test_a_file_is_no_index(source: Path, index: Path) -> None:
+    index.write_bytes(b"")
+    for asked in (verify_index, partial(add_vectors, source=source)):
+        with pytest.raises(ValueError, match=f"{index} is no index"):
+            asked(index)
