@@ -77,9 +77,14 @@ class FaissIndex:
             if isinstance(error, ValidationError):  # of several lines
                 reason = f"{PARTS}: {error.errors()[0]['msg']}"
             raise ValueError(f"{self.folder}: is damaged: build it anew ({reason})") from error
-        if len(self.ids) != self.starts[-1] or (
-            self.structure is not None
-            and (self.structure.ntotal, self.structure.d) != (len(self.ids), self.card.dim)
+        count = len(self.ids)
+        ascend = (np.diff(self.removed, prepend=-1, append=count) > 0).all()
+        shape = (count, self.card.dim)
+        structure = self.structure
+        if not (
+            count == self.starts[-1]
+            and ascend
+            and (structure is None or (structure.ntotal, structure.d) == shape)
         ):
             raise ValueError(f"{self.folder}: its files do not fit together: build it anew")
 

@@ -334,3 +334,14 @@ def test_a_file_is_no_index(source: Path, index: Path) -> None:
     for asked in (verify_index, partial(add_vectors, source=source)):
         with pytest.raises(ValueError, match=f"{index} is no index"):
             asked(index)
+
+
+@pytest.mark.parametrize("rows", [[ROWS], [-1], [3, 2]])
+def test_removed_rows_that_there_are_not_do_not_fit(
+    source: Path, index: Path, rows: list[int]
+) -> None:
+    build(index, source)
+    remove_vectors(index, IDS[: len(rows)])
+    np.save(index / f"removed-1-{len(rows)}.npy", np.array(rows))
+    with pytest.raises(ValueError, match="its files do not fit together: build it anew"):
+        verify_index(index)
