@@ -40,7 +40,6 @@ from pipeline.search.search import (
 )
 from pipeline.search.structures import IndexKind, read_index, write_image_index
 from pipeline.search.upkeep import build_index, hold_index
-from pipeline.search.vector_index import read_card
 from tests.made_study import CPU, DIM, STUDENT, make_finished_study, write_test_images
 
 TEACHER_OF_EMBLEMS = NamedNetwork(TEACHER, "emblems")
@@ -160,7 +159,7 @@ def test_a_query_that_fits_nothing_is_refused(tmp_path: Path, of_vectors: bool) 
         ids = ["a.jpg", "b.jpg", "c.jpg"]
         write_vectors(tmp_path / "v", [VectorBatch(ids, unit_vectors(3), [""] * 3)])
         build_index(tmp_path / "i", tmp_path / "v", "exact")
-        database = VectorDatabase("made", hold_index(tmp_path / "i", read_card(tmp_path / "i")))
+        database = VectorDatabase("made", hold_index(tmp_path / "i"))
     else:
         database = made_database(tmp_path, unit_vectors(3), "exact")
     query = unit_vectors(1)[0]
