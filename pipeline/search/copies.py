@@ -90,7 +90,7 @@ def _in_pack(pack: Path, wanted: frozenset[str]) -> Iterator[str]:
 
 def _in_export(folder: Path, wanted: frozenset[str]) -> Iterator[str]:
     """The names of the database and of the page, each of which may be there."""
-    table, page = folder / "database.parquet", folder / "web" / "index.json"
+    table, page = folder / "database/database.parquet", folder / "web/index.json"
     names = pq.read_table(table, columns=["name"])["name"].to_pylist() if table.exists() else []
     shown = read_json(page)["names"] if page.exists() else []
     yield from _told(f"export {folder}", len(wanted & {*names, *shown}), "export it anew")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from pipeline.cli import __main__ as cli
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import read_vectors, write_vectors
+from pipeline.export.folder import write_database
 from pipeline.files import write_json, write_text
 from pipeline.search import faiss_index, upkeep
 from pipeline.search.faiss_index import FaissIndex
@@ -29,6 +30,7 @@ from pipeline.search.upkeep import (
     verify_index,
 )
 from pipeline.search.vector_index import CARD, Kind, contents, exact_neighbours
+from tests.made_site import colour_database
 
 KINDS = [
     "exact",
@@ -315,9 +317,10 @@ def test_removal_looks_into_exports(
     build_index(Path("i"), source, "exact")
     for name in ("table", "page", "neither", "other"):
         Path("exports", name, "web").mkdir(parents=True)
-    for name in ("table", "other"):
-        rows = pa.table({"name": [IDS[0] if name == "table" else IDS[1]]})
-        pq.write_table(rows, Path("exports", name, "database.parquet"))
+    colours = colour_database()
+    for name, one in (("table", IDS[0]), ("other", IDS[1])):
+        database = replace(colours, names=[one, *colours.names[1:]])
+        write_database(Path("exports", name, "database"), database)
     write_json(Path("exports/page/web/index.json"), {"names": [IDS[0]]})
     said = l2s("index", "remove", "i", IDS[0])
     assert said.count("remains  export ") == 2
