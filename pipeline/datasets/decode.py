@@ -132,7 +132,7 @@ def _read(
 
     def read(file: bytes) -> tuple[Image.Image, bytes | None]:
         with _opened(file, name, max_pixels) as image:
-            picture = _decode(image, name, least_px)
+            picture = upright_rgb(image, name, least_px)
             return picture, file if picture is image else None
 
     try:
@@ -161,20 +161,26 @@ def _opened(encoded: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]
         raise UnreadableImage(name, "is empty (0 bytes)")
     if fault := parts_fault(encoded):
         raise UnreadableImage(name, fault)
+    with _named_faults(name), Image.open(BoundedFile(encoded), formats=_FORMATS) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            reason = f"has {width} x {height} pixels, more than {max_pixels}"
+            raise UnreadableImage(name, reason)
+        if max(width, height) > MAX_SIDE_PX:
+            reason = f"is {width} x {height}, a side over {MAX_SIDE_PX} pixels"
+            raise UnreadableImage(name, reason)
+        is_slow = image.format == "PPM" and image.tile[0][0] != "raw"
+        if is_slow and width * height * len(image.getbands()) > _SLOW_SAMPLES:
+            reason = f"is a PPM file of text, or of an odd depth, of more than {_SLOW_SAMPLES}"
+            raise UnreadableImage(name, f"{reason} samples: save it as PNG")
+        yield image
+
+
+@contextmanager
+def _named_faults(name: str) -> Iterator[None]:
+    """What Pillow raises, as UnreadableImage."""
     try:
-        with Image.open(BoundedFile(encoded), formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                reason = f"has {width} x {height} pixels, more than {max_pixels}"
-                raise UnreadableImage(name, reason)
-            if max(width, height) > MAX_SIDE_PX:
-                reason = f"is {width} x {height}, a side over {MAX_SIDE_PX} pixels"
-                raise UnreadableImage(name, reason)
-            is_slow = image.format == "PPM" and image.tile[0][0] != "raw"
-            if is_slow and width * height * len(image.getbands()) > _SLOW_SAMPLES:
-                reason = f"is a PPM file of text, or of an odd depth, of more than {_SLOW_SAMPLES}"
-                raise UnreadableImage(name, f"{reason} samples: save it as PNG")
-            yield image
+        yield
     except UnreadableImage:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -186,17 +192,27 @@ def _opened(encoded: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]
         raise UnreadableImage(name, f"cannot be decoded: {reason}") from error
 
 
-def _decode(image: Image.Image, name: str, least_px: int | None = None) -> Image.Image:
-    """The image upright in RGB; `image` itself where it is an upright RGB JPEG."""
-    if least_px is not None:
-        image.draft(None, (least_px, least_px))
-    image.load()
-    turn, transform = _TURNS.get(_orientation(image)), to_srgb_transform(image)
-    is_jpeg = image.format in ("JPEG", "MPO")
-    if is_jpeg and image.mode == "RGB" and turn is None and transform is None:
-        return image
-    converted = _to_rgb(image, name, transform)
-    picture = converted if turn is None else converted.transpose(turn)
+def upright_rgb(image: Image.Image, name: str, least_px: int | None = None) -> Image.Image:
+    """A picture of Pillow as `decode_image` gives one: upright in 8-bit sRGB, alpha on white.
+
+    What Pillow keeps of a file is heeded: EXIF data, colour profile, transparency. `image` itself
+    comes back where it is an upright RGB JPEG. least_px: as `decode_image` takes it; only of a
+    picture whose pixels are not read yet.
+
+    Raises UnreadableImage, which says `name`: without pixels, damaged, or with 32-bit samples.
+    """
+    if not all(image.size):
+        raise UnreadableImage(name, f"is {image.width} x {image.height}: has no pixels")
+    with _named_faults(name):
+        if least_px is not None:
+            image.draft(None, (least_px, least_px))
+        image.load()
+        turn, transform = _TURNS.get(_orientation(image)), to_srgb_transform(image)
+        is_jpeg = image.format in ("JPEG", "MPO")
+        if is_jpeg and image.mode == "RGB" and turn is None and transform is None:
+            return image
+        converted = _to_rgb(image, name, transform)
+        picture = converted if turn is None else converted.transpose(turn)
     picture.info.clear()  # the colour profile does not fit any more
     return picture
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.config.params import load_params
 from pipeline.config.studies import with_inactive
-from pipeline.datasets.decode import decode_image
+from pipeline.datasets.decode import decode_image, upright_rgb
 from pipeline.datasets.reader import read_file
 from pipeline.models.encoders import Encoder
 from pipeline.models.encoders import open_encoder as open_network
@@ -110,7 +110,7 @@ def open_database(name: str | Path) -> Database | VectorDatabase:
 
 def _decoded(picture: Picture, place: int) -> Image.Image:
     if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
+        return upright_rgb(picture, f"picture {place}")
     if isinstance(picture, bytes):
         return decode_image(picture, f"picture {place}")
     return decode_image(read_file(Path(picture), str(picture)), str(picture))

@@ -71,6 +71,58 @@ def test_files_bytes_and_pillow_pictures_are_the_same(study: Path, tmp_path: Pat
     np.testing.assert_array_equal(found[0], found[2])
 
 
+def unusual(kind: str) -> Image.Image:
+    """A picture of noise that is not upright, opaque, or of 8 bits."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 4), np.uint8)
+    match kind:
+        case "16 bits":
+            return Image.fromarray(noise[..., 0].astype(np.uint16) * 257)
+        case "palette":
+            picture = Image.fromarray(noise[..., :3]).quantize(8)
+            picture.info["transparency"] = 3
+            return picture
+        case "alpha":
+            return Image.fromarray(noise)
+    picture = Image.fromarray(noise[..., :3])
+    picture.getexif()[0x0112] = 6  # to be turned by 90 degrees
+    return picture
+
+
+@pytest.mark.parametrize("kind", ["turned", "alpha", "palette", "16 bits"])
+def test_a_pillow_picture_gives_the_vector_of_its_file(
+    study: Path, tmp_path: Path, kind: str
+) -> None:
+    file = tmp_path / "one.png"
+    made = unusual(kind)
+    made.save(file, exif=made.getexif())
+    with Image.open(file) as opened:
+        found = open_encoder(STUDENT).encode([file, opened, made])
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (Image.new("RGB", (0, 10)), "picture 1: is 0 x 10: has no pixels"),
+        (Image.new("F", (4, 4)), "picture 1: has 32-bit samples"),
+    ],
+)
+def test_a_pillow_picture_that_cannot_be_seen_is_refused(
+    study: Path, picture: Image.Image, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        open_encoder(STUDENT).encode([*pictures(1), picture])
+
+
+def test_a_pillow_picture_whose_file_is_cut_is_refused(study: Path) -> None:
+    with (
+        Image.open(io.BytesIO(pictures(1)[0][:-300])) as cut,
+        pytest.raises(ValueError, match="picture 0: cannot be decoded: image file is truncated"),
+    ):
+        open_encoder(STUDENT).encode([cut])
+
+
 def test_more_pictures_than_a_batch_keep_their_order(study: Path) -> None:
     encoder, one = open_encoder(STUDENT), pictures(2)
     found = encoder.encode([one[0]] * 64 + [one[1]])
