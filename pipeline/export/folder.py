@@ -21,6 +21,7 @@ from pipeline.export.shorter import best_similarities, shorter_vectors
 from pipeline.export.trained import Trained
 from pipeline.export.web.site import SiteOptions, write_site
 from pipeline.files import replacing, replacing_folder, write_json, write_text
+from pipeline.models.licences import UNKNOWN
 from pipeline.models.onnx import write_onnx
 from pipeline.models.query_encoder import QueryEncoder
 from pipeline.paths import DatasetPaths
@@ -72,6 +73,8 @@ def export_network(
     """
     _check_target(target, force=force)
     described = describe_network(trained.params, trained.named, trained.encoder)
+    if trained.database is not trained.studied:  # of an index: pictures from anywhere
+        described["licences"]["database"] = UNKNOWN
     database = trained.database if with_database else None
     probe = _embed_probe(trained)
     studied = np.asarray(trained.studied.vectors)

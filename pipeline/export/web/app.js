@@ -27,7 +27,7 @@ function tellParts(parts) {
 }
 
 function tellAbout(index) {
-  byId("licence").textContent = index.licences.data;
+  byId("licence").textContent = index.licences.database ?? index.licences.data;
   byId("about").textContent =
     `${index.network} sees ${index.size_px} × ${index.size_px} pixels of a picture and finds the most similar of ` +
     `${index.names.length.toLocaleString("en")}. Everything happens in this browser: no picture leaves it.`;

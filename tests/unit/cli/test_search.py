@@ -270,6 +270,8 @@ def test_an_export_has_a_web_page_on_demand(study: Path) -> None:
     eight = l2s(*export, "--index", "photos", "--int8", "--force")
     assert eight.exit_code == 0, eight.output
     assert "page over 6 images: " in eight.stdout
+    index = json.loads((web / "index.json").read_text())
+    assert index["licences"]["database"] == "unknown"
     assert (web / "encoder.onnx").read_bytes() == (study / "out/encoder_int8.onnx").read_bytes()
 
 
@@ -453,6 +455,11 @@ def test_the_vectors_of_an_index_go_out_with_an_encoder(study: Path) -> None:
     export = ("export", "--network", STUDENT, "--output", "out")
     assert l2s(*export, "--index", "photos").exit_code == 2
     assert l2s(*export, "--index", "photos", "--with-database").exit_code == 0
+    licences = json.loads((study / "out/licences.json").read_text())
+    assert (licences["data"], licences["database"]) == ("the user's own", "unknown")
+    card = (study / "out/README.md").read_text()
+    assert "Licence of the images: the user's own\n" in card
+    assert "Licence of the images of the database: unknown (find out" in card
     table = pd.read_parquet(study / "out/database/database.parquet")
     answers = found("photos", "--index", "photos", "-k", 1)["queries"]
     assert len(table) == 6

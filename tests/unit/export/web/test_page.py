@@ -21,6 +21,7 @@ from pipeline.export.shorter import eight_bits
 from pipeline.export.trained import open_for_export
 from pipeline.export.web.runtime import find_runtime
 from pipeline.export.web.site import SiteOptions
+from pipeline.files import read_json, write_json
 from pipeline.models.query_encoder import QueryEncoder, square_view
 from pipeline.search.databases import open_study_database
 from tests.browser import Page, browser_path, open_page
@@ -294,6 +295,17 @@ def test_a_runtime_that_does_not_start_is_told(tmp_path: Path) -> None:
     with served(tmp_path / "web") as server, open_page(address(server), tmp_path / "p") as page:
         page.wait_for("document.getElementById('status').classList.contains('fault')")
         assert page.value(TOLD) == "no room for it"
+
+
+def test_the_licence_that_is_told_is_that_of_the_pictures(tmp_path: Path) -> None:
+    """Of an index it is another than that of the study's images."""
+    write_colour_site(tmp_path, colour_database())
+    index = tmp_path / "web/index.json"
+    told = read_json(index)
+    write_json(index, told | {"licences": told["licences"] | {"database": "unknown"}})
+    with served(tmp_path / "web") as server, open_page(address(server), tmp_path / "p") as page:
+        page.wait_for(f"{TOLD} === 'Ready.'")
+        assert page.value("document.getElementById('licence').textContent") == "unknown"
 
 
 def test_a_file_address_is_explained(colours: Path, tmp_path: Path) -> None:
