@@ -127,8 +127,12 @@ function moveFocus(event) {
 // A search: for each query the chosen network's answer, then the teacher's.
 
 async function search() {
-  if (!queries.length || !chosen() || !byId("count").checkValidity()) return;
+  if (!queries.length || !chosen()) return;
   const turn = ++latest;
+  if (!byId("count").reportValidity()) {
+    say(`Results: ${byId("count").validationMessage}`, true);
+    return;
+  }
   const database = chosen();
   const network = byId("network").value;
   const networks = [...new Set([network, ...database.networks.filter((one) => one === TEACHER)])];

@@ -36,6 +36,12 @@ def picture(searches: SearchService, tmp_path: Path) -> Path:
     return tmp_path / "picture.jpg"
 
 
+def set_value(page: Page, name: str, value: str) -> None:
+    """As a user does: the page is told."""
+    page.value(f"document.getElementById('{name}').value = '{value}'")
+    page.value(f"document.getElementById('{name}').dispatchEvent(new Event('change'))")
+
+
 def count(page: Page, selector: str) -> int:
     return int(page.value(f"document.querySelectorAll({json.dumps(selector)}).length"))
 
@@ -147,3 +153,16 @@ def test_nothing_similar_is_said_only_where_it_is_calibrated(
     (said,) = texts(page, ".nothing")
     assert said.startswith("Nothing similar: the best has ")
     assert texts(page, "section:nth-child(1) .weak span").count("below the threshold") == 10
+
+
+def test_a_picture_that_comes_while_results_are_out_of_range_waits_and_that_is_said(
+    page: Page, picture: Path
+) -> None:
+    set_value(page, "count", "60")
+    page.choose_files("#file", picture)
+    assert "50" in page.wait_for(f"/^Results: /.test({TOLD}) && {TOLD}")
+    assert page.value("document.activeElement.id") == "count"
+    assert count(page, "article") == 0
+    set_value(page, "count", "5")
+    page.wait_for(DONE)
+    assert count(page, "section:nth-child(1) li") == 5
