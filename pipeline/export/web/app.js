@@ -193,7 +193,7 @@ function listen() {
   const drop = byId("drop");
   byId("query").addEventListener("submit", (event) => event.preventDefault());
   byId("preview").addEventListener("error", () => showPreview(false));
-  byId("file").addEventListener("change", (event) => take(event.target.files[0]));
+  byId("file").addEventListener("change", (event) => { take(event.target.files[0]); event.target.value = ""; });
   document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
   for (const name of ["dragenter", "dragover"]) {
     document.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });

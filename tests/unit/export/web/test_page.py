@@ -225,6 +225,16 @@ def test_a_query_of_any_size_stays_in_its_frame(
     page.resize(1280, 900)
 
 
+def test_the_same_file_is_searched_again_after_an_example(page: Page, tmp_path: Path) -> None:
+    green = Image.new("RGB", (30, 30), COLOURS["green"])
+    choose(page, tmp_path / "green.png", green)
+    page.wait_for("document.querySelectorAll('#examples button').length === 8")
+    page.value("document.querySelector('#examples button').click()")
+    page.wait_for(f"{CLASSES}[0] === 'red'")
+    choose(page, tmp_path / "green.png", green)
+    assert page.value(CLASSES) == ["green"] * 12
+
+
 def test_a_row_without_a_picture_is_shown_by_its_name(page: Page, tmp_path: Path) -> None:
     choose(page, tmp_path / "red.png", Image.new("RGB", (30, 30), COLOURS["red"]))
     assert page.wait_for(f"{PICTURES} === 11")
