@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -316,6 +317,25 @@ def test_the_licence_that_is_told_is_that_of_the_pictures(tmp_path: Path) -> Non
     with served(tmp_path / "web") as server, open_page(address(server), tmp_path / "p") as page:
         page.wait_for(f"{TOLD} === 'Ready.'")
         assert page.value("document.getElementById('licence').textContent") == "unknown"
+
+
+def test_long_names_widen_no_page(tmp_path: Path) -> None:
+    long = "x" * 200
+    colours = colour_database()
+    names = [f"{long}/{long}-{row}.jpg" for row in range(len(colours))]
+    classes = [long] * len(colours)
+    write_colour_site(tmp_path, replace(colours, names=names, class_names=classes))
+    index = tmp_path / "web/index.json"
+    told = read_json(index)
+    write_json(index, told | {"network": long, "licences": {"data": long}})
+    with served(tmp_path / "web") as server, open_page(address(server), tmp_path / "p") as page:
+        page.wait_for("document.querySelectorAll('#examples button').length === 8")
+        page.value("document.querySelector('#examples button').click()")
+        page.wait_for(f"{TOLD}.includes('12 of') && {PICTURES} === 12")
+        page.value("say('x'.repeat(200), true)")  # a fault may tell an address
+        for width_px in (1280, 390):
+            page.resize(width_px, 900)
+            assert page.value("document.documentElement.scrollWidth") <= width_px
 
 
 def test_a_file_address_is_explained(colours: Path, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from PIL import Image
 
 from pipeline.files import write_json
 from pipeline.paths import DatasetPaths
+from pipeline.search.indexing import index_folder
 from pipeline.search.page.service import SearchService
+from pipeline.search.search import NamedNetwork, open_network
 from tests.browser import Page, browser_path, open_page
-from tests.made_study import STUDENT
+from tests.made_study import CPU, STUDENT, write_test_images
 
 pytestmark = [
     pytest.mark.skipif(browser_path() is None, reason="no Chromium on this machine"),
@@ -34,6 +36,18 @@ def page(address: str, tmp_path: Path) -> Iterator[Page]:
 def picture(searches: SearchService, tmp_path: Path) -> Path:
     (tmp_path / "picture.jpg").write_bytes(searches.picture("emblems", 4))
     return tmp_path / "picture.jpg"
+
+
+@pytest.fixture
+def long_names(study: Path) -> str:
+    """An index, the one class of whose three pictures has the longest name: which is returned."""
+    name = "x" * 200
+    for file in write_test_images(study, study / "there", 3):
+        (study / "pictures" / name).mkdir(parents=True, exist_ok=True)
+        file.rename(study / "pictures" / name / file.name)
+    named = NamedNetwork("teacher", "emblems")
+    index_folder(study / "pictures", "long", named, open_network(named, CPU))
+    return name
 
 
 def set_value(page: Page, name: str, value: str) -> None:
@@ -166,3 +180,20 @@ def test_a_picture_that_comes_while_results_are_out_of_range_waits_and_that_is_s
     set_value(page, "count", "5")
     page.wait_for(DONE)
     assert count(page, "section:nth-child(1) li") == 5
+
+
+def test_long_names_widen_no_page(long_names: str, page: Page, picture: Path) -> None:
+    set_value(page, "database", "index long")
+    page.wait_for("document.querySelectorAll('#examples img').length === 3")
+    page.value("document.querySelector('#examples button').click()")
+    page.wait_for(DONE)
+    assert f"2 of 2 of its class, {long_names}." in texts(page, "section p")
+    broken = picture.with_name("y" * 200 + ".jpg")
+    broken.write_bytes(b"text")
+    for given in ((), (broken,)):
+        if given:
+            page.choose_files("#file", *given)
+            page.wait_for(f"/yyyy/.test(document.querySelector('h2').textContent) && {DONE}")
+        for width_px in (1280, 390):
+            page.resize(width_px, 900)
+            assert page.value("document.documentElement.scrollWidth") <= width_px
