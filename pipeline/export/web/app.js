@@ -73,22 +73,23 @@ async function answerTo(source) {
   return { view, vector, hits, times };
 }
 
-function search(source) {
+function search(source, note = "") {
   const turn = ++latest;
   say("Searching …");
   last = last.then(async () => {
     if (turn !== latest) return;
     try {
       const answer = await answerTo(source);
-      if (turn === latest) await show(answer);
+      if (turn === latest) await show(answer, note);
     } catch (fault) {
+      if (turn !== latest) return;
       byId("answer").hidden = true;
       say(fault.message, true);
     }
   });
 }
 
-async function show({ view, hits, times }) {
+async function show({ view, hits, times }, note) {
   const { index } = await ready;
   const isUnlike = hits[0].similarity < index.nothing_below;
   byId("answer").classList.toggle("unlike", isUnlike);
@@ -101,12 +102,11 @@ async function show({ view, hits, times }) {
   );
   byId("hits").replaceChildren(...hits.map((hit, i) => hitElement(index, hit, i + 1)));
   byId("answer").hidden = false;
-  say(
-    isUnlike
-      ? `Nothing similar: the best of ${index.names.length.toLocaleString("en")} has ${hits[0].similarity.toFixed(3)}; ` +
-          `99 of 100 known pictures have one above ${index.nothing_below.toFixed(3)}.`
-      : `${hits.length} of ${index.names.length.toLocaleString("en")} pictures, in ${total.toFixed(0)} ms.`,
-  );
+  const found = isUnlike
+    ? `Nothing similar: the best of ${index.names.length.toLocaleString("en")} has ${hits[0].similarity.toFixed(3)}; ` +
+      `99 of 100 known pictures have one above ${index.nothing_below.toFixed(3)}.`
+    : `${hits.length} of ${index.names.length.toLocaleString("en")} pictures, in ${total.toFixed(0)} ms.`;
+  say(note + found);
 }
 
 function drawView(view, sizePx) {
@@ -141,14 +141,18 @@ function imageOf(blob, name) {
   return image;
 }
 
-function take(blob) {
-  if (!blob) return;
+function takeFiles(files) {
+  const note = files.length > 1 ? `The first of ${files.length} pictures is searched. ` : "";
+  if (files.length) take(files[0], note);
+}
+
+function take(blob, note) {
   const preview = byId("preview");
   if (preview.src) URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(blob);
   preview.alt = blob.name ? `the query, ${blob.name}` : "the query";
   showPreview(true);
-  search(blob);
+  search(blob, note);
 }
 
 function showPreview(isShown) {
@@ -193,15 +197,15 @@ function listen() {
   const drop = byId("drop");
   byId("query").addEventListener("submit", (event) => event.preventDefault());
   byId("preview").addEventListener("error", () => showPreview(false));
-  byId("file").addEventListener("change", (event) => { take(event.target.files[0]); event.target.value = ""; });
-  document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
+  byId("file").addEventListener("change", (event) => { takeFiles(event.target.files); event.target.value = ""; });
+  document.addEventListener("paste", (event) => takeFiles(event.clipboardData.files));
   for (const name of ["dragenter", "dragover"]) {
     document.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
   }
   for (const name of ["dragleave", "drop"]) {
     document.addEventListener(name, (event) => { event.preventDefault(); drop.classList.remove("over"); });
   }
-  document.addEventListener("drop", (event) => take(event.dataTransfer.files[0]));
+  document.addEventListener("drop", (event) => takeFiles(event.dataTransfer.files));
   if (navigator.mediaDevices?.getUserMedia) {
     byId("camera-on").addEventListener("click", () => turnCamera(true));
     byId("camera-off").addEventListener("click", () => turnCamera(false));

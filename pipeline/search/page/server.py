@@ -27,7 +27,7 @@ from pipeline.search.page.service import SearchService
 
 LOCAL = Access()
 HERE = Path(__file__).parent
-PAGES = ("page.html", "page.css", "page.js", "icon.svg")
+PAGES = ("page.html", "page.css", "answers.js", "page.js", "icon.svg")
 FILES = {name: HERE / name for name in PAGES} | {"look.css": HERE.parents[1] / "look.css"}
 HEADERS = {
     "Content-Security-Policy": (

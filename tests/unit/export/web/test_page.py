@@ -236,6 +236,37 @@ def test_the_same_file_is_searched_again_after_an_example(page: Page, tmp_path: 
     assert page.value(CLASSES) == ["green"] * 12
 
 
+DROP = """((contents) => {
+  const dropped = new DataTransfer();
+  for (const one of contents) dropped.items.add(new File([one], 'one.png'));
+  document.dispatchEvent(new DragEvent('drop', { dataTransfer: dropped }));
+})"""
+
+
+def test_of_several_pictures_the_first_is_searched_and_that_is_said(page: Page) -> None:
+    page.wait_for(f"{TOLD} !== 'Loading …'")
+    page.value("say('')")
+    page.value(f"pictureOf(0).then((red) => {DROP}([red, red, 'text']))")
+    told = page.wait_for(f"{TOLD}.includes('12 of 60') && {TOLD}")
+    assert told.startswith("The first of 3 pictures is searched. 12 of 60")
+
+
+def test_the_fault_of_an_earlier_picture_is_told_no_more(page: Page) -> None:
+    page.wait_for(f"{TOLD} !== 'Loading …'")
+    page.value("say(''); window.said = []; window.decoded = createImageBitmap")
+    page.value(
+        "new MutationObserver(() => said.push(byId('status').textContent))"
+        ".observe(byId('status'), { childList: true });"
+        "window.createImageBitmap = (source) =>"
+        " new Promise((on) => setTimeout(on, 300)).then(() => decoded(source))"
+    )
+    page.value(f"{DROP}(['text'])")
+    page.value(f"pictureOf(0).then((red) => {DROP}([red]))")
+    page.wait_for(f"{TOLD}.startsWith('12 of 60')")
+    page.value("window.createImageBitmap = decoded")
+    assert page.value("said.filter((one) => one.includes('no picture'))") == []
+
+
 def test_a_row_without_a_picture_is_shown_by_its_name(page: Page, tmp_path: Path) -> None:
     choose(page, tmp_path / "red.png", Image.new("RGB", (30, 30), COLOURS["red"]))
     assert page.wait_for(f"{PICTURES} === 11")

@@ -15,6 +15,7 @@ TOKEN = "-".join(("a", "token", "of", "24", "characters"))
 BEARS = {"Authorization": f"Bearer {TOKEN}"}
 ROUTES = {
     "/": "GET",
+    "/answers.js": "GET",
     "/page.js": "GET",
     "/databases": "GET",
     "/openapi.json": "GET",

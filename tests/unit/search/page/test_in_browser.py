@@ -56,6 +56,16 @@ def set_value(page: Page, name: str, value: str) -> None:
     page.value(f"document.getElementById('{name}').dispatchEvent(new Event('change'))")
 
 
+def delay(page: Page, address: str, milliseconds: int = 600) -> None:
+    """Answers of the server to this address come late."""
+    page.value(
+        "{ const before = fetch; window.fetch = async (asked, options) => {"
+        f" if (asked.startsWith('{address}'))"
+        f" await new Promise((on) => setTimeout(on, {milliseconds}));"
+        " return before(asked, options); }; }"
+    )
+
+
 def count(page: Page, selector: str) -> int:
     return int(page.value(f"document.querySelectorAll({json.dumps(selector)}).length"))
 
@@ -147,7 +157,8 @@ def test_several_pictures_stand_side_by_side_and_a_damaged_one_disables_no_other
     assert count(page, "article:nth-child(1) li") == count(page, "article:nth-child(3) li") == 20
     assert count(page, "article:nth-child(2) li") == 0
     assert "is not an image" in texts(page, "article:nth-child(2) .fault")[0]
-    assert "is not an image" in page.value(TOLD)
+    told = "2 of 3 queries searched. text.jpg: is not an image of a known format"
+    assert page.value(TOLD) == told
     assert page.value("document.getElementById('status').classList.contains('fault')")
 
 
@@ -197,3 +208,58 @@ def test_long_names_widen_no_page(long_names: str, page: Page, picture: Path) ->
         for width_px in (1280, 390):
             page.resize(width_px, 900)
             assert page.value("document.documentElement.scrollWidth") <= width_px
+
+
+def test_files_that_are_left_out_are_told(page: Page, picture: Path) -> None:
+    files = [picture.with_name(f"{number}.jpg") for number in range(18)]
+    for file in files:
+        file.write_bytes(picture.read_bytes())
+    page.choose_files("#file", *files)
+    told = page.wait_for(f"{DONE} && {TOLD}")
+    assert told == "16 of 18 queries searched. The page takes 16 at once."
+    assert count(page, "article") == 16
+
+
+def test_a_large_file_disables_no_other(page: Page, picture: Path) -> None:
+    large = picture.with_name("large.jpg")
+    large.write_bytes(bytes(20 * 1024 * 1024 + 1))
+    page.choose_files("#file", large, picture)
+    told = page.wait_for(f"{DONE} && {TOLD}")
+    assert told == "1 of 2 queries searched. large.jpg: has more than 20 MiB"
+    assert count(page, "article:nth-child(2) section") == 2
+
+
+def test_nothing_is_told_of_a_database_that_is_shown_no_more(long_names: str, page: Page) -> None:
+    """Neither by a search that ended, nor by one under way, nor by a picture that comes late."""
+    search = "document.querySelector('#examples button').click()"
+    page.value(search)
+    page.wait_for(DONE)
+    set_value(page, "database", "index long")
+    assert (page.value(TOLD), count(page, "article")) == ("", 0)
+    for late in ("/search", "/picture"):
+        set_value(page, "database", "emblems")
+        delay(page, late)
+        page.value(search)
+        if late == "/search":
+            page.wait_for("!!document.querySelector('article')")
+        set_value(page, "database", "index long")
+        page.value("new Promise((on) => setTimeout(on, 1500))")
+        assert (page.value(TOLD), count(page, "article")) == ("", 0)
+    assert page.faults == []
+
+
+def test_the_focus_stays_in_the_answers(page: Page, picture: Path) -> None:
+    """On the heading of a hit that is taken; on a hit when the teacher's answer comes."""
+    page.choose_files("#file", picture)
+    page.wait_for(DONE)
+    page.value("document.querySelector('ol button').focus()")
+    delay(page, "/view")  # before each answer
+    page.press("Enter")
+    page.wait_for("document.activeElement.matches('article:first-child h2')")
+    page.wait_for("document.querySelectorAll('section').length === 1")
+    page.value("document.querySelector('li:nth-child(2) button').focus()")
+    page.wait_for(DONE)
+    assert count(page, "section") == 2
+    assert page.value(
+        "document.activeElement.matches('section:first-child li:nth-child(2) button')"
+    )

@@ -94,7 +94,7 @@ def test_pictures_come_by_row_small_or_as_they_are(
 
 
 def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
-    for address in ("/", "/look.css", "/page.css", "/page.js", "/icon.svg"):
+    for address in ("/", "/look.css", "/page.css", "/answers.js", "/page.js", "/icon.svg"):
         got = client.get(address)
         assert got.status_code == 200
         assert "default-src 'none'" in got.headers["content-security-policy"]
