@@ -33,7 +33,14 @@ def distillation_loss(
     shapes, and a batch with fewer images than `neighbours`. Sources and formulas: the functions of
     `pipeline.training.losses`.
     """
-    counted = {key: len(one) if isinstance(one, Tensor) else one for key, one in values.items()}
+    if student.ndim != 3 or student.shape != teacher.shape:
+        raise ValueError(
+            f"student {[*student.shape]}, teacher {[*teacher.shape]}: must be two of "
+            "[batch, view, dim], of one shape"
+        )
+    counted = dict(values)
+    if kind == "anchors" and "centroids" in values:
+        counted["centroids"] = _centroid_count(values["centroids"], student.shape[2])
     try:
         _VALUES.validate_python({"kind": kind, **counted})
     except ValidationError as error:
@@ -43,3 +50,11 @@ def distillation_loss(
         raise ValueError(f"distillation_loss({kind!r}): {'; '.join(faults)}") from error
     terms = TERMS[kind](student, teacher, **values)
     return sum(terms.values(), start=student.new_zeros(()))
+
+
+def _centroid_count(centroids: object, dim: int) -> int:
+    """How many there are. Raises ValueError for what is no vectors of so many numbers."""
+    if not isinstance(centroids, Tensor) or centroids.ndim != 2 or centroids.shape[1] != dim:
+        given = [*centroids.shape] if isinstance(centroids, Tensor) else repr(centroids)
+        raise ValueError(f"centroids = {given}: must be vectors [centroid, {dim}]")
+    return len(centroids)

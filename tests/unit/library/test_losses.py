@@ -8,6 +8,7 @@ from pipeline import distillation_loss
 from pipeline.training import losses
 
 BATCH, VIEWS, DIM = 6, 2, 8
+ANCHORS = {"temperature": 0.1, "absolute_weight": 1.0}
 CSD = {"neighbours": 4, "student_temperature": 1.0, "teacher_temperature": 0.1}
 
 
@@ -67,8 +68,26 @@ def test_the_gradient_goes_to_the_student() -> None:
         ("csd", CSD | {"neighbours": 0}, "csd.neighbours: .*greater than or equal to 2"),
         ("csd", CSD | {"margin": 1}, "csd.margin: Extra inputs are not permitted"),
         ("csd", CSD | {"neighbours": 7}, "neighbours = 7: must be from 1 to the batch's 6"),
+        ("csd", CSD | {"centroids": TEACHER[0]}, "csd.centroids: Extra inputs are not permitted"),
+        ("anchors", ANCHORS, "anchors.centroids: Field required"),
+        ("anchors", ANCHORS | {"centroids": 4}, r"centroids = 4: must be vectors \[centroid, 8\]"),
+        ("anchors", ANCHORS | {"centroids": TEACHER[0, :, :7]}, r"centroids = \[2, 7\]: must be"),
+        ("anchors", ANCHORS | {"centroids": TEACHER}, r"centroids = \[6, 2, 8\]: must be vectors"),
+        ("rkd", {"distance_weight": TEACHER[0, 0], "angle_weight": 1}, "rkd.distance_weight: "),
+        ("rkd", {"distance_weight": TEACHER[0, 0].sum(), "angle_weight": 1}, "weight: "),
     ],
 )
-def test_what_is_not_of_the_loss_is_told(kind: str, values: dict[str, float], words: str) -> None:
+def test_what_is_not_of_the_loss_is_told(
+    without_shape_checks: None, kind: str, values: dict[str, float], words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         distillation_loss(kind, STUDENT, TEACHER, **values)
+
+
+@pytest.mark.parametrize("student", [STUDENT[:, 0], STUDENT[:5], STUDENT[:, :1], STUDENT[..., :7]])
+@pytest.mark.parametrize("teacher", [TEACHER, TEACHER[:, 0]])
+def test_other_shapes_are_told(
+    without_shape_checks: None, student: torch.Tensor, teacher: torch.Tensor
+) -> None:
+    with pytest.raises(ValueError, match=r"must be two of \[batch, view, dim\]"):
+        distillation_loss("rkd", student, teacher, distance_weight=1, angle_weight=1)
