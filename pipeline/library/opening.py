@@ -19,6 +19,7 @@ from pipeline.datasets.decode import decode_image, upright_rgb
 from pipeline.datasets.reader import read_file
 from pipeline.models.encoders import Encoder
 from pipeline.models.encoders import open_encoder as open_network
+from pipeline.models.onnx_refusals import onnx_refusals
 from pipeline.models.query_encoder import BATCH_IMAGES, QueryEncoder, square_view
 from pipeline.search.databases import (
     Database,
@@ -30,6 +31,7 @@ from pipeline.search.index import find_index, index_home
 from pipeline.search.search import TEACHER, choose_network, open_query_encoder
 from pipeline.search.upkeep import open_index
 
+EXPORTED = "encoder.onnx"  # in the folder of an export
 Picture = str | Path | bytes | Image.Image
 
 
@@ -65,27 +67,41 @@ def open_encoder(network: str | Path, *, threads: int = 1) -> PictureEncoder:
 
     network: a student of the study or of an inactive one (its champion, where one leads); a data
         set, whose teacher is meant; a trained network (.safetensors); an exported encoder (.onnx),
-        or the folder that `l2s export` wrote.
+        or the folder that `l2s export` wrote, which comes before a name.
     threads: of the computation on a CPU.
 
-    Raises ValueError for a name that is neither, and for a file that holds no network.
+    Raises ValueError for a name that is neither, and for a file that is not there or holds no
+    network.
     """
-    path = Path(network)
-    if path.is_dir():
-        path = path / "encoder.onnx"
-    if path.suffix == ".onnx":
-        if not path.is_file():
-            raise ValueError(f"{path}: is not there; `l2s export` writes such a file")
-        return PictureEncoder(QueryEncoder(path, threads=threads))
-    if path.suffix == ".safetensors":
-        return PictureEncoder(open_network(path, threads))
+    path, name = Path(network), str(network)
+    if (path / EXPORTED).is_file():
+        path = path / EXPORTED
+    if path.suffix in (".onnx", ".safetensors"):
+        return PictureEncoder(_open_file(path, threads))
     params = with_inactive(load_params())
-    if network not in (*params.students, *params.datasets):
+    if name not in (*params.students, *params.datasets):
         known = ", ".join([*params.students, *params.datasets])
-        raise ValueError(f"network = {str(network)!r}: no such network; known: {known}, or a file")
-    owner = str(network) if network in params.datasets else None
-    named = choose_network(params, TEACHER if owner else str(network), owner)
+        raise ValueError(
+            f"network = {name!r}: no such network; known: {known}, or a file, or a folder with "
+            f"{EXPORTED}"
+        )
+    owner = name if name in params.datasets else None
+    named = choose_network(params, TEACHER if owner else name, owner)
     return PictureEncoder(open_query_encoder(named, threads))
+
+
+def _open_file(path: Path, threads: int) -> Encoder:
+    if not path.is_file():
+        raise ValueError(f"{path}: is not there: a study writes .safetensors, `l2s export` .onnx")
+    if path.suffix == ".safetensors":
+        return open_network(path, threads)
+    try:
+        encoder = QueryEncoder(path, threads=threads)
+        encoder.embed(np.zeros((1, encoder.size_px, encoder.size_px, 3), np.uint8))
+    except (*onnx_refusals(), ValueError, TypeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: is no exported encoder ({reason})") from error
+    return encoder
 
 
 def open_database(name: str | Path) -> Database | VectorDatabase:

@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from pipeline.files import replacing
 from pipeline.models.backbones import Colour
+from pipeline.models.onnx_refusals import onnx_refusals
 from pipeline.models.weights import MAX_SIZE_PX
 from pipeline.teachers.onnx_file import onnx_cost, onnx_file, read_onnx
 
@@ -82,7 +83,7 @@ class OnnxNetwork:
             return self.card.fixed_px == size_px
         try:
             return self(torch.zeros(1, 3, size_px, size_px)).shape == (1, self.card.dim)
-        except _refusals():
+        except onnx_refusals():
             return False
 
     def cost(self, size_px: int) -> dict[str, float | None]:
@@ -141,7 +142,7 @@ def _dim_of(network: OnnxNetwork, what: str) -> int:
     px = network.card.size_px
     try:
         vectors = network(torch.rand(2, 3, px, px, generator=torch.Generator().manual_seed(0)))
-    except _refusals() as error:
+    except onnx_refusals() as error:
         raise ValueError(f"{what}: does not embed an image of {px} px: {_reason(error)}") from error
     if vectors.ndim != 2 or len(vectors) != 2:
         raise ValueError(
@@ -218,18 +219,8 @@ def _opened(content: bytes, what: str) -> Any:
     options.log_severity_level = 4  # what is refused is told in our words
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except _refusals() as error:
+    except onnx_refusals() as error:
         raise ValueError(f"{what}: ONNX Runtime refuses it: {_reason(error)}") from error
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises, which shares no class with what it imports without."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as runtime
-
-    return (
-        *(runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.InvalidProtobuf),
-        *(runtime.NoSuchFile, runtime.NotImplemented, runtime.RuntimeException),
-    )
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """What programs open by `from pipeline import ...`: encoders, databases, and the package itself."""
 
 import io
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,6 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, save
+from onnx.helper import (
+    make_graph,
+    make_model,
+    make_node,
+    make_opsetid,
+    make_tensor_value_info,
+)
 from PIL import Image
 
 import pipeline
@@ -17,11 +26,13 @@ from pipeline.datasets.packs import open_pack
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import write_vectors
 from pipeline.models.query_encoder import square_view
+from pipeline.models.torch_encoder import equal_onnx
+from pipeline.models.weights import load_network
 from pipeline.paths import DatasetPaths
 from pipeline.search.search import NamedNetwork, open_network
 from pipeline.search.upkeep import build_index
 from pipeline.search.vector_index import Kind
-from tests.made_study import CPU, STUDENT, make_finished_study
+from tests.made_study import CPU, STUDENT, STUDENT_PX, TEACHER_PX, make_finished_study
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +146,54 @@ def test_more_pictures_than_a_batch_keep_their_order(study: Path) -> None:
     [
         ("absent", "no such network; known: .*emblems"),
         ("absent.onnx", "absent.onnx: is not there"),
-        ("absent.safetensors", "absent.safetensors"),
+        ("absent.safetensors", "absent.safetensors: is not there"),
+        ("stages", "no such network; known: .*emblems, or a file, or a folder with encoder.onnx"),
     ],
 )
 def test_what_is_not_there_is_told(study: Path, name: str, words: str) -> None:
-    with pytest.raises((ValueError, OSError), match=words):
+    (study / "stages").mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match=words):
         open_encoder(name)
+
+
+def test_a_folder_of_the_same_name_hides_no_network(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(study, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    Path(STUDENT).mkdir()
+    assert open_encoder(STUDENT).size_px == STUDENT_PX
+    teacher = equal_onnx(load_network(DatasetPaths("emblems").teacher, CPU)[0], TEACHER_PX)
+    Path(STUDENT, "encoder.onnx").write_bytes(teacher)
+    for export in (STUDENT, f"{STUDENT}/encoder.onnx"):
+        assert open_encoder(export).size_px == TEACHER_PX
+
+
+@pytest.mark.parametrize("name", [STUDENT, "emblems"])
+def test_a_name_may_come_as_a_path(study: Path, name: str) -> None:
+    assert open_encoder(Path(name)).size_px == open_encoder(name).size_px
+
+
+@pytest.mark.parametrize("end", ["onnx", "safetensors"])
+@pytest.mark.parametrize("content", [b"", b"text", b"\x08\x07\x12\x02ab" * 50])
+def test_a_file_that_holds_no_network_is_refused(
+    study: Path, tmp_path: Path, end: str, content: bytes
+) -> None:
+    file = tmp_path / f"one.{end}"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"one\.{end}: "):
+        open_encoder(file)
+
+
+def test_an_onnx_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    """One that takes channels first, at any size, under other names."""
+    file = tmp_path / "other.onnx"
+    given = make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, 8, 8])
+    gives = make_tensor_value_info("output", TensorProto.FLOAT, ["n", 3, 8, 8])
+    graph = make_graph([make_node("Relu", ["input"], ["output"])], "other", [given], [gives])
+    save(make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=8), file)
+    with pytest.raises(ValueError, match=r"other\.onnx: is no exported encoder"):
+        open_encoder(file)
 
 
 @pytest.mark.parametrize(
