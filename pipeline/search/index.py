@@ -77,11 +77,13 @@ def index_names() -> list[str]:
 
 def find_index(name: str, path: Path) -> str | Path:
     """What `--index` names: an index of vectors, by its folder here or in `indexes`, else the name
-    of one of pictures.
+    of one of pictures, which may be given by its folder, too.
     """
     for place in (INDEXES / name, path):
         if (place / "index.json").is_file():
-            return place if is_vector_index(place) else name
+            if is_vector_index(place):
+                return place
+            return place.name if place.parent.resolve() == INDEXES.resolve() else name
     return name
 
 

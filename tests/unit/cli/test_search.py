@@ -235,7 +235,12 @@ def test_an_index_of_new_images_is_made_extended_and_searched(study: Path) -> No
 
 
 def _hits(file: Path) -> list[dict[str, Any]]:
-    return found(file, "--index", "photos", "-k", 10)["queries"][0]["results"]
+    by_name, by_folder = (
+        found(file, "--index", index, "-k", 10)["queries"][0]["results"]
+        for index in ("photos", "indexes/photos")
+    )
+    assert [hit["id"] for hit in by_name] == [hit["id"] for hit in by_folder]
+    return by_name
 
 
 def test_an_export_has_an_encoder_in_8_bits_on_demand(study: Path) -> None:

@@ -373,7 +373,10 @@ def test_an_index_of_pictures_is_listed_and_named(
     write_json(Path("indexes/mine/index.json"), asdict(card))
     assert "indexes/mine  pictures of d, exact  3" in l2s("index", "list")
     assert index_names() == ["mine"]
-    assert find_index("mine", Path("mine")) == "mine"
+    for place in ("mine", "indexes/mine", "indexes/mine/", str(Path("indexes/mine").resolve())):
+        assert find_index(place, Path(place)) == "mine"
+    write_json(Path("elsewhere/one/index.json"), asdict(card))  # not where indexes are kept
+    assert find_index("elsewhere/one", Path("elsewhere/one")) == "elsewhere/one"
     for command in (["verify"], ["add"], ["remove"]):
         given = [*command, "indexes/mine", *([] if command == ["verify"] else [source])]
         assert "is an index of pictures, not of vectors" in l2s("index", *given, code=2)
