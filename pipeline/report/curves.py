@@ -9,13 +9,22 @@ from typing import Any
 from pipeline.report.figure import percent_ticks, scale
 
 SIZES = {"wide": (760, 320, 190), "narrow": (380, 340, 130)}  # width, height, room for the names
+LETTER_PX = 8  # of a name, in bold, also in wide fonts
+LABEL_GAP = 8  # between the axes and the names
 LABEL_SPACE = 15
 LEFT, TOP, BOTTOM = 40, 26, 44
 
 
 def draw_curves(trials: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """The drawing of either size; `trials` as `draw_trials` takes them."""
-    return {size: draw_trials(trials, *of_size) for size, of_size in SIZES.items()}
+    """The drawing of either size; `trials` as `draw_trials` takes them.
+
+    Names that are longer than their room widen the drawing, which is shown smaller then.
+    """
+    needed = LABEL_GAP + LETTER_PX * max(map(len, trials))
+    return {
+        size: draw_trials(trials, width + max(0, needed - names), height, max(names, needed))
+        for size, (width, height, names) in SIZES.items()
+    }
 
 
 def draw_trials(

@@ -143,3 +143,14 @@ def test_names_at_the_ends_of_curves_keep_apart_and_inside() -> None:
         assert labels[-1] <= panel["size"][1]
         points = {line["name"]: line["points"] for line in panel["lines"]}
         assert (len(points["late"]), len(points["n3"])) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["absolute-independent", "a-name-of-forty-letters-which-goes-on-so", "short"]
+)
+def test_the_longest_name_has_room_beside_the_curves(name: str) -> None:
+    """At 12 px, in bold, such names have 7.5 px a letter in the wide font of DejaVu."""
+    for size, panel in draw_curves({name: [0.3, 0.5], "n": [0.2, 0.4]}).items():
+        left, right, *_ = panel["edges"]
+        assert right + 8 + 7.5 * len(name) <= panel["size"][0]
+        assert right - left == {"wide": 530, "narrow": 210}[size]
