@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -16,7 +17,7 @@ from pipeline.evaluation.examples import first_results
 from pipeline.files import write_text
 
 Vectors = Float[Tensor, "row dim"] | Float[np.ndarray, "row dim"]
-Labels = Int[Tensor, " row"] | Int[np.ndarray, " row"] | Sequence[int] | Sequence[str]
+Labels = Int[Tensor, " row"] | Int[np.ndarray, " row"] | Sequence[int] | Sequence[str] | pd.Series
 SHEET_ROW_EM = 17  # of a frame: a query with its results in one line
 
 
@@ -148,6 +149,8 @@ def evaluate_retrieval(
     """
     tensors = (_tensor(query), _tensor(database))
     listed = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if listed.dtype == object and all(isinstance(one, str) for one in listed.ravel()):
+        listed = listed.astype(str)  # a column of pandas
     if listed.dtype.kind not in "iuU":
         raise ValueError(f"labels are {listed.dtype}: must be integers or names")
     classes, places = np.unique(listed, return_inverse=True)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -33,6 +34,9 @@ def test_figures_are_those_of_the_ranking() -> None:
     for query, labels in (
         (VECTORS, NAMES),
         (VECTORS, np.array(NAMES)),
+        (VECTORS, pd.Series(NAMES)),
+        (VECTORS, pd.Series(NAMES, dtype=object)),
+        (VECTORS, np.array(NAMES, dtype=object)),
         (torch.tensor(VECTORS), LABELS),
         (VECTORS, [7, 7, -1, -1, -1]),
     ):
@@ -97,7 +101,15 @@ def test_what_cannot_be_shown_is_told(given: dict[str, list[int]]) -> None:
         evaluate_retrieval(VECTORS, VECTORS, NAMES).show(read, **given)
 
 
-@pytest.mark.parametrize("labels", [[0.0, 0, 1, 1, 1], [True, True, False, False, True]])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0.0, 0, 1, 1, 1],
+        [True, True, False, False, True],
+        pd.Series(["owl", "owl", "jay", "jay", None]),
+        np.array(["owl", "owl", "jay", "jay", 7], dtype=object),
+    ],
+)
 def test_what_is_no_class_is_refused(labels: list[int]) -> None:
     with pytest.raises(ValueError, match="must be integers or names"):
         evaluate_retrieval(VECTORS, VECTORS, labels)
