@@ -47,13 +47,17 @@ class Access:
 def grant_access(host: str, token_file: Path | None) -> Access:
     """Access to a server at `host`, with the token of a file, or else of the variable L2S_TOKEN.
 
-    Raises ValueError for a host off loopback without a token, and a token that is too short.
+    Raises ValueError for a host off loopback without a token, a file that cannot be read, and a
+    token that is too short.
     """
     token, source = os.environ.get(VARIABLE), VARIABLE
     if token_file is not None:
         source = f"--token-file {token_file}"
-        with token_file.open("rb") as file:
-            token = file.read(MOST_BYTES).decode("ascii", "replace").strip()
+        try:
+            with token_file.open("rb") as file:
+                token = file.read(MOST_BYTES).decode("ascii", "replace").strip()
+        except OSError as error:
+            raise ValueError(f"{source}: cannot be read: {error.strerror}") from error
     access = Access(host, token or None)
     if access.token is None:
         if source != VARIABLE:

@@ -105,6 +105,15 @@ def test_a_token_file_that_is_empty_is_no_open_door(tmp_path: Path) -> None:
         grant_access("127.0.0.1", tmp_path / "token")
 
 
+@pytest.mark.parametrize("place", ["", "absent", "token/below"])
+def test_a_token_file_that_cannot_be_read_is_told_with_its_option(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    with pytest.raises(ValueError, match=r"--token-file .*: cannot be read: "):
+        grant_access("127.0.0.1", tmp_path / place)
+
+
 def test_the_variable_holds_a_token_and_the_file_comes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
