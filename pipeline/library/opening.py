@@ -95,10 +95,11 @@ def _open_file(path: Path, threads: int) -> Encoder:
         raise ValueError(f"{path}: is not there: a study writes .safetensors, `l2s export` .onnx")
     if path.suffix == ".safetensors":
         return open_network(path, threads)
+    refused: tuple[type[Exception], ...] = (*onnx_refusals(), ValueError, TypeError, IndexError)
     try:
         encoder = QueryEncoder(path, threads=threads)
         encoder.embed(np.zeros((1, encoder.size_px, encoder.size_px, 3), np.uint8))
-    except (*onnx_refusals(), ValueError, TypeError, IndexError) as error:
+    except refused as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: is no exported encoder ({reason})") from error
     return encoder
