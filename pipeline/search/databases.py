@@ -81,7 +81,7 @@ class Database:
         _check(query, k, self, "run `l2s study`")
         if self.is_exact:
             scores, ids = (one[0] for one in self.index.search(query[None], min(k, len(self))))
-            rows = self._rows(ids)
+            rows, scores = self._rows(ids[ids >= 0]), scores[ids >= 0]
         else:  # the most similar of those that the index proposes
             [ids] = proposed_rows(self.index, query[None], min(k, len(self)))
             rows = self._rows(ids[ids >= 0])
