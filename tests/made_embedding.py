@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from pipeline.datasets.picture_sources import PictureSource
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.manifest import ShardSummary
+from pipeline.embedding.sharded import embed_source
 from pipeline.embedding.shards import Job, Sample, ShardEmbedder, ShardReport
 from pipeline.models.weights import NetworkCard, build_embedder, save_network
 
@@ -47,6 +49,10 @@ def make_job(folder: Path, **changes: object) -> Job:
     return Job(**(given | changes))  # type: ignore[arg-type]
 
 
+def images_of(job: Job) -> Path:
+    return Path(job.source.address)
+
+
 class InProcess:
     """An engine that needs no other process; `written` are the shards in their order."""
 
@@ -66,6 +72,9 @@ class InProcess:
         for shard in shards:
             self.written += 1
             yield self.opened.write(shard.number, shard.digest)
+
+
+embed = partial(embed_source, engine=InProcess, shard_images=4)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pipeline.datasets.vectors import LISTS
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.manifest import ShardSummary, open_manifest, output_name
-from pipeline.embedding.sharded import embed_source
 from pipeline.embedding.shards import (
     Embedded,
     Job,
@@ -24,20 +22,10 @@ from tests.made_bucket import S3, loopback_bucket
 from tests.made_embedding import (
     DIM,
     InProcess,
+    embed,
     files_of,
-    make_job,
     write_network,
-    write_pictures,
 )
-
-embed = partial(embed_source, engine=InProcess, shard_images=4)
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Job:
-    write_network(tmp_path / "net.safetensors")
-    write_pictures(tmp_path / "images", range(10))
-    return make_job(tmp_path)
 
 
 def read(job: Job) -> list[str]:

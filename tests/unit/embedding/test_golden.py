@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,9 @@ from pipeline.embedding import golden, shards
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.golden import UncheckableError, check_folder, check_golden
 from pipeline.embedding.manifest import open_manifest
-from pipeline.embedding.sharded import embed_source
 from pipeline.models.query_encoder import square_view
 from pipeline.search.upkeep import build_index, open_index
-from tests.made_embedding import InProcess, make_job, picture, write_network, write_pictures
-
-embed = partial(embed_source, engine=InProcess, shard_images=4)
+from tests.made_embedding import embed, make_job, picture, write_network, write_pictures
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,30 +15,15 @@ from pipeline.datasets.vector_batches import VectorsError
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.golden import check_golden
 from pipeline.embedding.manifest import ShardSummary
-from pipeline.embedding.sharded import embed_source
 from pipeline.embedding.shards import Job, ShardReport
 from tests.made_bucket import S3, loopback_bucket
 from tests.made_embedding import (
     InProcess,
+    embed,
     files_of,
-    make_job,
+    images_of,
     picture,
-    write_network,
-    write_pictures,
 )
-
-embed = partial(embed_source, engine=InProcess, shard_images=4)
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Job:
-    write_network(tmp_path / "net.safetensors")
-    write_pictures(tmp_path / "images", range(10))
-    return make_job(tmp_path)
-
-
-def images_of(job: Job) -> Path:
-    return Path(job.source.address)
 
 
 def files(job: Job) -> dict[str, bytes]:

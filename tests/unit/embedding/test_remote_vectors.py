@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,10 @@ from pipeline.datasets.vector_batches import VectorsError
 from pipeline.datasets.vectors import read_vectors
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.golden import UncheckableError, check_folder
-from pipeline.embedding.sharded import embed_source
 from pipeline.search.upkeep import open_index
 from tests.made_bucket import KEY, S3, loopback_bucket
-from tests.made_embedding import InProcess, make_job, write_network, write_pictures
+from tests.made_embedding import embed, make_job, write_network, write_pictures
 
-embed = partial(embed_source, engine=InProcess, shard_images=4)
 MEMORY = "memory://vectors/all"
 
 

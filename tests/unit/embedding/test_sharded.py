@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.embedding.golden import check_golden
 from pipeline.embedding.manifest import ShardSummary, open_manifest, output_name
 from pipeline.embedding.planning import Changes
-from pipeline.embedding.sharded import EmbeddingReport, embed_source
+from pipeline.embedding.sharded import EmbeddingReport
 from pipeline.embedding.shards import Job, ShardReport
 from pipeline.models.weights import load_network
 from pipeline.views.evaluation import evaluation_view
@@ -31,30 +30,14 @@ from tests.made_embedding import (
     DIM,
     SIZE_PX,
     InProcess,
+    embed,
     files_of,
+    images_of,
     make_job,
     picture,
     write_network,
-    write_pictures,
 )
 from tests.made_training import CPU, made_pack
-
-embed = partial(embed_source, engine=InProcess, shard_images=4)
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_network(tmp_path_factory.mktemp("network") / "net.safetensors")
-
-
-@pytest.fixture
-def job(tmp_path: Path, network: Path) -> Job:
-    write_pictures(tmp_path / "images", range(10))
-    return make_job(tmp_path, network=network)
-
-
-def images_of(job: Job) -> Path:
-    return Path(job.source.address)
 
 
 def read(job: Job) -> dict[str, tuple[np.ndarray, str]]:
@@ -245,7 +228,7 @@ def test_unreadable_images_are_counted_and_listed_as_long_as_they_are_there(job:
 
 
 def test_another_source_network_or_content_of_the_folder_is_refused(
-    job: Job, tmp_path: Path
+    job: Job, network: Path, tmp_path: Path
 ) -> None:
     embed(job)
     shutil.copytree(images_of(job), tmp_path / "copy")
@@ -267,7 +250,7 @@ def test_another_source_network_or_content_of_the_folder_is_refused(
     assert (tmp_path / "copy" / ".film.mkv.7.part").exists()
     empty = make_job(
         tmp_path,
-        source=PictureSource(str(job.network.parent)),
+        source=PictureSource(str(network.parent)),
         network=job.network,
         destination=Destination(str(tmp_path / "x")),
     )
