@@ -126,8 +126,8 @@ class Params(Model):
     def student_distillation(self, key: str) -> DistillationRecipe:
         """The distillation of student `key`: its data set's, with the student's own values."""
         student = self.students[key]
-        inherited = self.datasets[student.dataset].distillation.model_dump()
-        return DistillationRecipe.model_validate(merged(inherited, student.distillation))
+        recipe = _recipe_of(student, self.datasets[student.dataset])
+        return DistillationRecipe.model_validate(recipe)
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -157,6 +157,11 @@ def parse_params(text: str, path: Path = Path("params.yaml")) -> Params:
     if faults:
         raise ConfigurationError(path, faults)
     return Params.model_validate(raw)
+
+
+def _recipe_of(student: Student, dataset: Dataset) -> dict[str, Any]:
+    """The distillation of a student's data set, with the student's own values, unchecked."""
+    return merged(dataset.distillation.model_dump(), student.distillation)
 
 
 def _relation_faults(raw: dict[str, Any]) -> list[str]:
@@ -209,7 +214,7 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
     for tuning in well_formed({"tuning": raw.get("tuning")}, Tuning).values():
         shares = {name: dataset.validation_share for name, dataset in datasets.items()}
         distillations = {
-            key: merged(datasets[one.dataset].distillation.model_dump(), one.distillation)
+            key: _recipe_of(one, datasets[one.dataset])
             for key, one in students.items()
             if one.dataset in datasets
         }
@@ -278,7 +283,7 @@ def _student_faults(
             f"datasets.{student.dataset}.teacher_px = {dataset.teacher_px}"
         )
     network = merged(dataset.network.model_dump(), student.network)
-    recipe = merged(dataset.distillation.model_dump(), student.distillation)
+    recipe = _recipe_of(student, dataset)
     wrong = field_faults(Network, network)
     faults += [f"{own}.network.{fault}" for fault in wrong]
     if not wrong:
