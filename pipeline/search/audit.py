@@ -13,7 +13,7 @@ list that a search finds, the loss is 1 - o(index), and its parts add up to it, 
 A part may be negative: what is found by a worse search may by chance be what the teacher finds.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from pipeline.datasets.vector_batches import id_key, vectors_of
 from pipeline.datasets.vectors import Vectors
 from pipeline.evaluation.confidence import Interval, bootstrap_interval
 from pipeline.search.step import hashes
-from pipeline.search.vector_index import VectorIndex, exact_neighbours, sample_rows
+from pipeline.search.vector_index import VectorIndex, exact_neighbours, others, sample_rows, shared
 
 PARTS = ("student", "quantisation", "approximation")
 
@@ -89,9 +89,9 @@ def audit_index(
     if counted.rows <= k:
         raise ValueError(f"{teacher.folder}: {counted.rows} vectors have no {k} nearest others")
     queries = _numbers(drawn.ids)
-    true, exact = (_others(rows, queries, k) for rows in np.split(nearest, 2))
+    true, exact = (others(rows, queries, k) for rows in np.split(nearest, 2))
     through_all, found = (
-        _others(map(_numbers, index.search(drawn.vectors, k + 1, exhaustive=every).ids), queries, k)
+        others(map(_numbers, index.search(drawn.vectors, k + 1, exhaustive=every).ids), queries, k)
         for every in (True, False)
     )
     overlaps = [
@@ -129,18 +129,3 @@ class Counted:
 def _numbers(ids: Iterable[str]) -> Int[np.ndarray, " row"]:
     """Hashes of what the ids are known by, as `vectors_of` knows them."""
     return hashes([id_key(one) for one in ids])
-
-
-def _others(
-    found: Iterable[Int[np.ndarray, " row"]], queries: Int[np.ndarray, " query"], k: int
-) -> list[Int[np.ndarray, " row"]]:
-    """The first k of each list without the query itself."""
-    return [rows[rows != own][:k] for rows, own in zip(found, queries, strict=True)]
-
-
-def shared(
-    true: Sequence[Int[np.ndarray, " row"]], found: Sequence[Int[np.ndarray, " row"]], k: int
-) -> Float[np.ndarray, " query"]:
-    """The share of k that both lists of each query have."""
-    both = [len(np.intersect1d(one, other)) for one, other in zip(true, found, strict=True)]
-    return np.array(both) / k

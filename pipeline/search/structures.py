@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pipeline.files import replacing
-from pipeline.search.vector_index import exact_neighbours
+from pipeline.search.vector_index import exact_neighbours, others, shared
 
 IndexKind = Literal["exact", "hnsw", "ivfpq"]
 MOST_LISTS = 1 << 14
@@ -95,15 +95,13 @@ def choose_lists(structure: Any, parts: Sequence[Float[np.ndarray, "row dim"]]) 
     starts = np.cumsum([0, *map(len, parts)])
     blocks = chain.from_iterable(map(row_blocks, parts, starts))
     _, nearest = exact_neighbours(queries, blocks, 11)
-    others = [found[found != own][:10] for own, found in zip(asked, nearest, strict=True)]
+    near = others(nearest, asked, 10)
     found: dict[int, float] = {}
     lists = 1
     while max(found.values(), default=0.0) < LEAST_FOUND and lists < 2 * structure.nlist:
         structure.nprobe = min(lists, structure.nlist)
         _, proposed = structure.search(queries, proposals(10, rows))
-        pairs = zip(others, proposed, strict=True)
-        shares = [np.isin(near, some).mean() for near, some in pairs]
-        found[structure.nprobe] = float(np.mean(shares))
+        found[structure.nprobe] = float(shared(near, proposed, 10).mean())
         lists *= 2
     structure.nprobe = max(found, key=found.__getitem__)  # the first of equal ones
 

@@ -142,6 +142,21 @@ def exact_neighbours(
     return heap.D, heap.I
 
 
+def others(
+    found: Iterable[Int[np.ndarray, " row"]], queries: Int[np.ndarray, " query"], k: int
+) -> list[Int[np.ndarray, " row"]]:
+    """The first k of each list without the query itself."""
+    return [rows[rows != own][:k] for rows, own in zip(found, queries, strict=True)]
+
+
+def shared(
+    true: Sequence[Int[np.ndarray, " row"]], found: Sequence[Int[np.ndarray, " row"]], k: int
+) -> Float[np.ndarray, " query"]:
+    """The share of k that both lists of each query have."""
+    both = [len(np.intersect1d(one, other)) for one, other in zip(true, found, strict=True)]
+    return np.array(both) / k
+
+
 def sample_rows(batches: Iterable[VectorBatch], count: int, seed: int) -> tuple[int, VectorBatch]:
     """How many rows there are, and `count` of them, or all, drawn without replacement."""
     source = np.random.default_rng(seed)
