@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,11 +17,11 @@ import pytest
 
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.local import LocalEngine, WorkerEndedError
-from pipeline.embedding.manifest import open_manifest
+from pipeline.embedding.manifest import ShardSummary, open_manifest
 from pipeline.embedding.planning import plan
 from pipeline.embedding.ray_engine import RayEngine
 from pipeline.embedding.sharded import embed_source
-from pipeline.embedding.shards import Job, prepare_graph
+from pipeline.embedding.shards import Job, ShardReport, prepare_graph
 from tests.made_embedding import InProcess, files_of, make_job, write_network, write_pictures
 
 ROOT = Path(__file__).parents[3]
@@ -66,7 +67,7 @@ def test_two_processes_write_the_same_bytes_and_none_is_left(
 
 
 class KillsItsWorker(LocalEngine):
-    def write(self, shards):  # type: ignore[no-untyped-def]
+    def write(self, shards: Iterable[ShardSummary]) -> Iterator[ShardReport]:
         for done, report in enumerate(super().write(shards)):
             yield report
             if done == 1:
