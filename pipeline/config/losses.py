@@ -7,6 +7,7 @@ from pydantic import Field
 from pipeline.config.sources import Model
 
 Neighbours = Annotated[int, Field(ge=2)]
+Gallery = Literal["batch", "bank"]  # where neighbours are sought; a bank: the training images
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -58,6 +59,7 @@ class CsdLoss(Model):
     neighbours: Neighbours
     student_temperature: Rate
     teacher_temperature: Rate
+    gallery: Gallery = "batch"
 
 
 class RopLoss(Model):
@@ -65,6 +67,7 @@ class RopLoss(Model):
     neighbours: Neighbours
     temperature: Rate
     rank_weight: Weight
+    gallery: Gallery = "batch"
 
 
 class D3stillLoss(Model):
@@ -73,6 +76,7 @@ class D3stillLoss(Model):
     alpha: Weight
     beta: Weight
     gamma: Weight
+    gallery: Gallery = "batch"
 
 
 class RkdLoss(Model):
@@ -97,7 +101,7 @@ DistillationLoss = Annotated[
 def least_images(loss: DistillationLoss) -> int:
     """How many images a batch needs for what the loss compares; 1 where it compares no images."""
     match loss:
-        case CsdLoss() | RopLoss() | D3stillLoss():
+        case CsdLoss() | RopLoss() | D3stillLoss() if loss.gallery == "batch":
             return loss.neighbours + 1
         case RamlLoss(kind="raml_batch"):
             return 2

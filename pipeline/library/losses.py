@@ -14,7 +14,7 @@ def distillation_loss(
     kind: str,
     student: Float[Tensor, "batch view dim"],
     teacher: Float[Tensor, "batch view dim"],
-    **values: float | Float[Tensor, "centroid dim"],
+    **values: float | Float[Tensor, "vector dim"],
 ) -> Float[Tensor, ""]:
     """The loss that params.yaml names `kind`, as a training sums its terms; a mean over images.
 
@@ -26,11 +26,11 @@ def distillation_loss(
         `neighbours`, `student_temperature`, `teacher_temperature` of csd; `neighbours`,
         `temperature`, `rank_weight` of rop; `neighbours`, `alpha`, `beta`, `gamma` of d3still;
         `distance_weight`, `angle_weight` of rkd; `centroids` (the vectors themselves),
-        `temperature`, `absolute_weight` of anchors. `neighbours` counts images of the batch, the
-        weights are factors.
+        `temperature`, `absolute_weight` of anchors. The weights are factors. Neighbours are sought
+        in the batch, or among the teacher's vectors `gallery`, which csd, rop and d3still take.
 
     Raises ValueError for another kind, values that are missing, unknown or out of range, unequal
-    shapes, and a batch with fewer images than `neighbours`. Sources and formulas: the functions of
+    shapes, and fewer images than `neighbours`. Sources and formulas: the functions of
     `pipeline.training.losses`.
     """
     if student.ndim != 3 or student.shape != teacher.shape:
@@ -38,11 +38,15 @@ def distillation_loss(
             f"student {[*student.shape]}, teacher {[*teacher.shape]}: must be two of "
             "[batch, view, dim], of one shape"
         )
-    counted = dict(values)
+    named: dict[str, object] = dict(values)
+    dim = student.shape[2]
     if kind == "anchors" and "centroids" in values:
-        counted["centroids"] = _centroid_count(values["centroids"], student.shape[2])
+        named["centroids"] = _vector_count("centroids", values["centroids"], dim)
+    if "gallery" in values:
+        _vector_count("gallery", values["gallery"], dim)
+        named["gallery"] = "bank"
     try:
-        _VALUES.validate_python({"kind": kind, **counted})
+        _VALUES.validate_python({"kind": kind, **named})
     except ValidationError as error:
         faults = (
             f"{'.'.join(map(str, one['loc'])) or 'kind'}: {one['msg']}" for one in error.errors()
@@ -52,9 +56,9 @@ def distillation_loss(
     return sum(terms.values(), start=student.new_zeros(()))
 
 
-def _centroid_count(centroids: object, dim: int) -> int:
+def _vector_count(key: str, vectors: object, dim: int) -> int:
     """How many there are. Raises ValueError for what is no vectors of so many numbers."""
-    if not isinstance(centroids, Tensor) or centroids.ndim != 2 or centroids.shape[1] != dim:
-        given = [*centroids.shape] if isinstance(centroids, Tensor) else repr(centroids)
-        raise ValueError(f"centroids = {given}: must be vectors [centroid, {dim}]")
-    return len(centroids)
+    if not isinstance(vectors, Tensor) or vectors.ndim != 2 or vectors.shape[1] != dim:
+        given = [*vectors.shape] if isinstance(vectors, Tensor) else repr(vectors)
+        raise ValueError(f"{key} = {given}: must be vectors [vector, {dim}]")
+    return len(vectors)

@@ -20,7 +20,7 @@ from pipeline.training.trainings import Training, TrainingData
 from pipeline.views.coupled import Decode, cached_decoder, coupled_views
 
 SEEN_SHARE = 7 / 8  # of the shorter side: what an evaluation view shows of a picture
-CLUSTERED = 50_000  # stored vectors, drawn at random, that centroids are of
+CLUSTERED = 50_000  # stored vectors, drawn at random, that centroids and banks are of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax, normalize, smooth_l1_loss
 
+Gallery = Float[Tensor, "item dim"]  # embeddings by the teacher among which neighbours are sought
+
 STEP = 1e-6  # temperature of the teacher's order in `rop`: next to a step function
 OFFSET = 0.1  # added to the teacher's difference that `d3still` divides by
 
@@ -51,14 +53,16 @@ def csd(
     neighbours: int,
     student_temperature: float,
     teacher_temperature: float,
+    gallery: Gallery | None = None,
 ) -> Float[Tensor, ""]:
     """mean_i KL(softmax_j(t_i . t_j / T_t) || softmax_j(s_i . t_j / T_s)), j over N(i).
 
-    N(i): the `neighbours` images of the batch nearest to image i by the teacher, itself included.
-    Raises ValueError for unequal shapes and for fewer images than `neighbours`. Source: Wu et al.,
-    CVPR 2022 (contextual similarity distillation), with the batch in place of the training set.
+    N(i): image i itself, and the `neighbours` - 1 others of the batch nearest to it by the teacher.
+    With a gallery, of other embeddings by the teacher, they are the nearest there, none of the
+    batch. Raises ValueError for unequal shapes and for fewer images than `neighbours`. Source: Wu
+    et al., CVPR 2022 (contextual similarity distillation), whose gallery is the training set.
     """
-    to_teacher, own = _neighbourhoods(student, teacher, neighbours)
+    to_teacher, own = _neighbourhoods(student, teacher, neighbours, gallery)
     return _divergence(to_teacher / student_temperature, own / teacher_temperature)
 
 
@@ -69,15 +73,16 @@ def rop(
     neighbours: int,
     temperature: float,
     rank_weight: float,
+    gallery: Gallery | None = None,
 ) -> Float[Tensor, ""]:
     """mean_i 1/k sum_j w_ij sum_l [sigma((b_il - b_ij) / 1e-6) - sigma((a_il - b_ij) / T)]^2.
 
     a_ij = s_i . t_j and b_ij = t_i . t_j, j and l over the k nearest images N(i) as for `csd`;
     w_ij = r_j softmax_j(rank_weight b_ij), r_j = 1..k being the rank of j. The sum over l of either
     sigma is about a rank, so that the student keeps the teacher's order. Raises ValueError as `csd`
-    does. Source: Xie et al., ICLR 2023 (rank order preserving), with the batch as the gallery.
+    does. Source: Xie et al., ICLR 2023 (rank order preserving), whose gallery is the training set.
     """
-    to_teacher, own = _neighbourhoods(student, teacher, neighbours)
+    to_teacher, own = _neighbourhoods(student, teacher, neighbours, gallery)
     rank = torch.arange(1, neighbours + 1, dtype=own.dtype, device=own.device)
     weight = rank * (rank_weight * own).softmax(1)
     order = ((own[:, None] - own[:, :, None]) / STEP).sigmoid()  # [image, j, l]
@@ -93,6 +98,7 @@ def d3still(
     alpha: float,
     beta: float,
     gamma: float,
+    gallery: Gallery | None = None,
 ) -> Float[Tensor, ""]:
     """alpha/B |(b_ii - a_ii)_i| + beta/(k-1) mean_i |h_i| + gamma/(k-1) mean_i |e_i|.
 
@@ -100,11 +106,12 @@ def d3still(
     `csd`, but for i itself: D = a_ij - a_il, E = b_ij - b_il, r = (D - E) / (0.1 + |E|). h_i are
     the r of pairs that the student orders otherwise than the teacher (D and E of opposite signs),
     e_i those of the other pairs. |.| is the Euclidean norm. Raises ValueError as `csd` does, and
-    for fewer than two neighbours. Source: Xie et al., CVPR 2024, and their code.
+    for fewer than two neighbours. Source: Xie et al., CVPR 2024, and their code, whose gallery is
+    the batch.
     """
     if neighbours < 2:
         raise ValueError(f"neighbours = {neighbours}: must be 2 or more, as the first is the image")
-    to_teacher, own = _neighbourhoods(student, teacher, neighbours)
+    to_teacher, own = _neighbourhoods(student, teacher, neighbours, gallery)
     feature = torch.linalg.vector_norm(own[:, 0] - to_teacher[:, 0]) / len(own)
     to_teacher, own = to_teacher[:, 1:], own[:, 1:]
     learned = to_teacher[:, :, None] - to_teacher[:, None]
@@ -157,16 +164,28 @@ def anchors(
 
 
 def _neighbourhoods(
-    student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch dim"], neighbours: int
+    student: Float[Tensor, "batch dim"],
+    teacher: Float[Tensor, "batch dim"],
+    neighbours: int,
+    gallery: Gallery | None,
 ) -> tuple[Float[Tensor, "batch neighbour"], Float[Tensor, "batch neighbour"]]:
     """s_i . t_j and t_i . t_j for the images j nearest to i by the teacher, i itself first."""
     _check_rows(student, teacher)
-    if not 1 <= neighbours <= len(teacher):
-        raise ValueError(f"neighbours = {neighbours}: must be from 1 to the batch's {len(teacher)}")
-    own = teacher @ teacher.mT
-    itself = torch.eye(len(own), dtype=torch.bool, device=own.device)
-    order = own.masked_fill(itself, torch.inf).topk(neighbours, dim=1).indices
-    return (student @ teacher.mT).gather(1, order), own.gather(1, order)
+    batch = len(teacher)
+    if gallery is None:
+        among, most, of = teacher, batch, f"the batch's {batch}"
+    else:
+        among, most = torch.cat([teacher, gallery]), len(gallery) + 1
+        of = f"{most}, the image and the gallery's {len(gallery)}"
+    if not 1 <= neighbours <= most:
+        raise ValueError(f"neighbours = {neighbours}: must be from 1 to {of}")
+    own = teacher @ among.mT
+    itself = torch.eye(batch, len(among), dtype=torch.bool, device=own.device)
+    nearness = own.masked_fill(itself, torch.inf)
+    if gallery is not None:
+        nearness[:, :batch].masked_fill_(~itself[:, :batch], -torch.inf)
+    order = nearness.topk(neighbours, dim=1).indices
+    return (student @ among.mT).gather(1, order), own.gather(1, order)
 
 
 def _divergence(

@@ -59,7 +59,7 @@ def anchors_terms(
 
 
 def _between_images(name: str, loss: Callable[..., Tensor]) -> Callable[..., Terms]:
-    def terms(student: Views, teacher: Views, **parameters: float) -> Terms:
+    def terms(student: Views, teacher: Views, **parameters: float | Tensor | None) -> Terms:
         pairs = zip(student.unbind(1), teacher.unbind(1), strict=True)
         return {name: torch.stack([loss(*pair, **parameters) for pair in pairs]).mean()}
 
@@ -87,11 +87,15 @@ def loss_of(
 ) -> Callable[[Views, Views], Terms]:
     """The terms of a loss as params.yaml has it: its `kind` and its values.
 
-    vectors: gives the teacher's, that the `centroids`, so many, of a loss are of; not called for a
-    loss without. They are drawn from `seed`.
+    vectors: gives the teacher's, that a loss with a bank seeks neighbours among, and that the
+    `centroids`, so many, of a loss are of; not called for a loss without. Centroids are drawn from
+    `seed`.
     """
     values = {key: value for key, value in loss.items() if key != "kind"}
     if "centroids" in values:
         centroids = cluster_centroids(vectors(), values["centroids"], seed)
         values["centroids"] = centroids.to(device)
+    if "gallery" in values:
+        is_bank = values["gallery"] == "bank"
+        values["gallery"] = vectors().to(device) if is_bank else None
     return partial(TERMS[loss["kind"]], **values)

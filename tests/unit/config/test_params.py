@@ -353,11 +353,18 @@ def test_a_student_may_have_a_loss_of_its_own(tmp_path: Path) -> None:
     own = STUDENT | {"distillation": {"loss": D3STILL, "view_pairs": "independent"}}
     params = load_params(edited_params(tmp_path, {"students": {"own": own, "plain": STUDENT}}))
     recipe, common = params.student_distillation("own"), params.datasets["emblems"].distillation
-    assert recipe.loss.model_dump() == D3STILL
+    assert recipe.loss.model_dump() == D3STILL | {"gallery": "batch"}
     assert recipe.view_pairs == "independent"
     changed = {"loss": recipe.loss, "view_pairs": "independent"}
     assert recipe == common.model_copy(update=changed)
     assert params.student_distillation("plain") == common
+
+
+def test_a_bank_needs_no_batch_of_neighbours(tmp_path: Path) -> None:
+    loss = D3STILL | {"neighbours": 40, "gallery": "bank"}
+    own = STUDENT | {"distillation": {"loss": loss, "images_per_batch": 2}}
+    params = load_params(edited_params(tmp_path, {"students": {"own": own}}))
+    assert params.student_distillation("own").loss.gallery == "bank"
 
 
 def test_the_faults_of_a_loss_are_told_at_their_place(tmp_path: Path) -> None:
@@ -374,6 +381,9 @@ def test_the_faults_of_a_loss_are_told_at_their_place(tmp_path: Path) -> None:
         ),
         f"{key}.images_per_batch = 8: must be at least 9 for {key}.loss, d3still": (
             {f"{key}.loss": D3STILL | {"neighbours": 8}, f"{key}.images_per_batch": 8}
+        ),
+        f"{key}.loss.gallery = 'all': must be one of batch, bank": (
+            {f"{key}.loss": D3STILL | {"gallery": "all"}}
         ),
         f"{key}.images_per_epoch = 2: must be at least 3 for {key}.loss, rkd": (
             {f"{key}.loss": rkd, f"{key}.images_per_epoch": 2}

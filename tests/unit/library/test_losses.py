@@ -27,6 +27,13 @@ def test_a_loss_that_compares_images_is_the_mean_over_the_numbers_of_view() -> N
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 
+def test_neighbours_are_sought_in_a_given_gallery() -> None:
+    gallery = views(2)[:, 0]
+    found = distillation_loss("csd", STUDENT[:, :1], TEACHER[:, :1], gallery=gallery, **CSD)
+    wanted = losses.csd(STUDENT[:, 0], TEACHER[:, 0], gallery=gallery, **CSD)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
 def test_the_terms_of_a_loss_are_summed_by_their_weights() -> None:
     found = distillation_loss("raml", STUDENT, TEACHER, lambda_ts=0.6, lambda_ss=0.8)
     to_teacher, to_student = losses.relational_distillation(STUDENT, TEACHER)
@@ -70,9 +77,10 @@ def test_the_gradient_goes_to_the_student() -> None:
         ("csd", CSD | {"neighbours": 7}, "neighbours = 7: must be from 1 to the batch's 6"),
         ("csd", CSD | {"centroids": TEACHER[0]}, "csd.centroids: Extra inputs are not permitted"),
         ("anchors", ANCHORS, "anchors.centroids: Field required"),
-        ("anchors", ANCHORS | {"centroids": 4}, r"centroids = 4: must be vectors \[centroid, 8\]"),
+        ("anchors", ANCHORS | {"centroids": 4}, r"centroids = 4: must be vectors \[vector, 8\]"),
         ("anchors", ANCHORS | {"centroids": TEACHER[0, :, :7]}, r"centroids = \[2, 7\]: must be"),
         ("anchors", ANCHORS | {"centroids": TEACHER}, r"centroids = \[6, 2, 8\]: must be vectors"),
+        ("csd", CSD | {"gallery": "bank"}, r"gallery = 'bank': must be vectors \[vector, 8\]"),
         ("rkd", {"distance_weight": TEACHER[0, 0], "angle_weight": 1}, "rkd.distance_weight: "),
         ("rkd", {"distance_weight": TEACHER[0, 0].sum(), "angle_weight": 1}, "weight: "),
     ],

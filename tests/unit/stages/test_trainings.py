@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from pipeline.datasets.packs import open_pack
+from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.files import write_json
 from pipeline.models.weights import build_embedder
 from pipeline.paths import DatasetPaths, code_file, further_seeds
@@ -28,6 +31,7 @@ LOSSES: dict[str, dict[str, Any]] = {
         "teacher_temperature": 0.01,
     },
 }
+LOSSES["bank"] = LOSSES["csd"] | {"gallery": "bank"}
 STUDENTS = {
     name: {"dataset": "emblems", "query_px": 16, "distillation": RECIPE | {"loss": loss}}
     for name, loss in LOSSES.items()
@@ -73,10 +77,16 @@ def test_a_student_is_distilled_by_its_own_loss(study: Path, trained: list[Train
     for name in STUDENTS:
         write_json(DatasetPaths("emblems").tuning(name), {})
         distill.distill(name)
-    anchors, csd = (training.objective for training in trained)
+    anchors, csd, bank = (training.objective for training in trained)
     assert len(anchors.loss.keywords["centroids"]) == 5
     assert {len(rows) for rows in csd.batches(0)} == {6, 8}  # 20 images: the last 2 join
-    assert (anchors.least_images, csd.least_images) == (1, 5)
+    assert (anchors.least_images, csd.least_images, bank.least_images) == (1, 5, 1)
+    assert csd.loss.keywords["gallery"] is None
+    pack = open_pack(DatasetPaths("emblems").pack)
+    plain = EvaluationViews(pack, bank.rows, bank.teacher_px)
+    vectors = embed_views(bank.teacher, plain, bank.device)
+    torch.testing.assert_close(bank.loss.keywords["gallery"], vectors)
+    assert first_terms(bank)["csd"] != first_terms(csd)["csd"]
     terms = first_terms(anchors)
     assert terms.keys() == {"absolute", "anchors"}
     assert min(terms.values()) > 0

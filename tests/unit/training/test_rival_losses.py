@@ -1,6 +1,7 @@
 """Losses between the images of a batch: by hand, by loops, by published code, by differences."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -62,27 +63,27 @@ def divergence(wanted: list[float], learned: list[float]) -> float:
 
 
 def neighbourhoods(
-    student: Tensor, teacher: Tensor, neighbours: int
+    student: Tensor, teacher: Tensor, neighbours: int, gallery: Tensor | None
 ) -> list[tuple[list[float], list[float]]]:
     """For each image its s_i . t_j and t_i . t_j, the image itself first, then by falling t."""
     found = []
     for i, (s, t) in enumerate(zip(student.tolist(), teacher.tolist(), strict=True)):
-        others = [j for j in range(len(teacher)) if j != i]
-        others.sort(key=lambda j: -dot(t, teacher[j].tolist()))
-        near = [teacher[j].tolist() for j in [i, *others][:neighbours]]
+        rest = [row for j, row in enumerate(teacher.tolist()) if j != i]
+        others = rest if gallery is None else gallery.tolist()
+        near = [t, *sorted(others, key=lambda row: -dot(t, row))][:neighbours]
         found.append(([dot(s, one) for one in near], [dot(t, one) for one in near]))
     return found
 
 
-def loop_csd(student: Tensor, teacher: Tensor) -> float:
-    rows = neighbourhoods(student, teacher, CSD["neighbours"])
+def loop_csd(student: Tensor, teacher: Tensor, gallery: Tensor | None = None) -> float:
+    rows = neighbourhoods(student, teacher, CSD["neighbours"], gallery)
     return sum(
         divergence([value / 0.1 for value in b], [value / 0.3 for value in a]) for a, b in rows
     ) / len(rows)
 
 
-def loop_rop(student: Tensor, teacher: Tensor) -> float:
-    rows = neighbourhoods(student, teacher, ROP["neighbours"])
+def loop_rop(student: Tensor, teacher: Tensor, gallery: Tensor | None = None) -> float:
+    rows = neighbourhoods(student, teacher, ROP["neighbours"], gallery)
     total = 0.0
     for a, b in rows:
         weights = softmax([0.4 * value for value in b])
@@ -95,8 +96,8 @@ def loop_rop(student: Tensor, teacher: Tensor) -> float:
     return total / len(rows)
 
 
-def loop_d3still(student: Tensor, teacher: Tensor) -> float:
-    rows = neighbourhoods(student, teacher, D3["neighbours"])
+def loop_d3still(student: Tensor, teacher: Tensor, gallery: Tensor | None = None) -> float:
+    rows = neighbourhoods(student, teacher, D3["neighbours"], gallery)
     feature = math.sqrt(sum((b[0] - a[0]) ** 2 for a, b in rows)) / len(rows)
     hard = easy = 0.0
     for a, b in rows:
@@ -141,7 +142,13 @@ def loop_rkd(student: Tensor, teacher: Tensor) -> float:
     return 2.0 * means[0] + 3.0 * means[1]
 
 
-LOOPS = {"csd": loop_csd, "rop": loop_rop, "d3still": loop_d3still, "rkd": loop_rkd}
+SOUGHT = ("csd", "rop", "d3still")  # they compare with neighbours
+LOOPS: dict[str, Callable[..., float]] = {
+    "csd": loop_csd,
+    "rop": loop_rop,
+    "d3still": loop_d3still,
+    "rkd": loop_rkd,
+}
 
 
 @pytest.mark.parametrize("name", LOOPS)
@@ -151,6 +158,29 @@ def test_equals_plain_loops(name: str) -> None:
         expected = LOOPS[name](student, teacher)
         assert expected > 0.01
         assert LOSSES[name](student, teacher).item() == pytest.approx(expected, rel=1e-11)
+
+
+@pytest.mark.parametrize("name", SOUGHT)
+def test_equals_plain_loops_where_neighbours_are_sought_in_a_bank(name: str) -> None:
+    for seed, batch in enumerate([8, 1]):
+        student, teacher = random_units(batch, 5, seed)
+        gallery = torch.cat([teacher[:1], random_units(19, 5, seed + 7)[0]])  # a copy, too
+        expected = LOOPS[name](student, teacher, gallery)
+        found = LOSSES[name](student, teacher, gallery=gallery).item()
+        assert found == pytest.approx(expected, rel=1e-11)
+        if batch > 1:
+            assert abs(found - LOSSES[name](student, teacher).item()) > 1e-3 * found
+
+
+@pytest.mark.parametrize("name", SOUGHT)
+def test_in_a_bank_no_image_of_the_batch_matters_to_another(name: str) -> None:
+    """The loss of a batch is the mean of the losses of its images, but for D3still's own norm."""
+    student, teacher = random_units()
+    loss = partial(LOSSES[name], gallery=random_units(20, seed=9)[0])
+    if name == "d3still":
+        loss = partial(loss, alpha=0)
+    each = [loss(student[i : i + 1], teacher[i : i + 1]) for i in range(8)]
+    torch.testing.assert_close(torch.stack(each).mean(), loss(student, teacher))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -163,6 +193,12 @@ def test_equals_the_published_code(shared: Path, name: str) -> None:
             assert ours == pytest.approx(float(file[f"{name}_{case}"]), rel=1e-12)
 
 
+BANKS = {
+    f"{name} in a bank": partial(LOSSES[name], gallery=random_units(12, seed=4)[0])
+    for name in SOUGHT
+}
+
+
 def test_csd_by_hand() -> None:
     # Teacher e1, e2: softmax of (1, 0) / T; the student has both images at e1: (1, 0), (1, 0).
     teacher = torch.eye(2, dtype=torch.float64)
@@ -170,6 +206,19 @@ def test_csd_by_hand() -> None:
     value = csd(student, teacher, neighbours=2, student_temperature=1, teacher_temperature=1)
     # The first image has no divergence; the second's is (p - q)(log p - log q) = tanh(1/2).
     assert value.item() == pytest.approx(math.tanh(0.5) / 2, rel=1e-14)
+
+
+def test_csd_with_a_bank_by_hand() -> None:
+    # t = e1 among e2 and -e1: itself and e2, (1, 0); the student has e2: (0, 1).
+    student, teacher, other = torch.eye(3, dtype=torch.float64)[:, None]
+    value = partial(csd, student_temperature=1, teacher_temperature=1, neighbours=2)
+    found = value(student, teacher, gallery=torch.cat([student, -teacher]))
+    assert found.item() == pytest.approx(math.tanh(0.5), rel=1e-14)
+    # Where e3 is the neighbour, (1, 0) against (0, 0): log 2 less the entropy of softmax(1, 0).
+    found = value(student, teacher, gallery=torch.cat([other, -teacher]))
+    share = 1 / (1 + math.exp(-1))
+    entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
+    assert found.item() == pytest.approx(math.log(2) - entropy, rel=1e-14)
 
 
 def test_rop_by_hand() -> None:
@@ -225,10 +274,10 @@ def test_anchors_by_hand_and_by_loops() -> None:
     assert ours == pytest.approx(sum(expected) / len(expected), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", [*LOSSES, "anchors"])
+@pytest.mark.parametrize("name", [*LOSSES, "anchors", *BANKS])
 def test_gradient_by_differences(name: str) -> None:
     student, teacher = random_units()
-    loss = LOSSES.get(name) or partial(anchors, centroids=teacher[:3], temperature=0.2)
+    loss = (LOSSES | BANKS).get(name) or partial(anchors, centroids=teacher[:3], temperature=0.2)
     assert torch.autograd.gradcheck(lambda rows: loss(rows, teacher), (student.requires_grad_(),))
 
 
@@ -293,9 +342,13 @@ def test_refuses_wrong_shapes_and_too_few_images() -> None:
                 loss(*rows)
             refused += 1
     assert refused == 15
-    for name in ("csd", "rop", "d3still"):
+    for name in SOUGHT:
         with pytest.raises(ValueError, match="must be from 1 to the batch's 4"):
             LOSSES[name](student[:4], teacher[:4])
+    bank = teacher[:3]
+    for name in SOUGHT:
+        with pytest.raises(ValueError, match="must be from 1 to 4, the image and the gallery's 3"):
+            LOSSES[name](student, teacher, gallery=bank)
     with pytest.raises(ValueError, match="must be from 1 to the batch's 8"):
         csd(student, teacher, **CSD | {"neighbours": 0})
     with pytest.raises(ValueError, match="neighbours = 1: must be 2 or more"):
