@@ -33,8 +33,8 @@ from pipeline.search.upkeep import build_index, open_index
 from pipeline.search.vector_index import VectorIndex, sample_rows
 
 PART = 1 << 14
-SINGLE = 200  # queries that are timed, one by one
 WARMING = 20
+NUMBERS = ("vectors", "dim", "sample", "queries")  # that a step is told
 TEACHER, STUDENT = "teacher", "student"
 
 
@@ -58,14 +58,20 @@ def build(given: argparse.Namespace) -> dict[str, float]:
     return {}
 
 
+def drawn_queries(given: argparse.Namespace) -> np.ndarray:
+    """The student's vectors that are searched for: first those that warm up."""
+    batches = read_vectors(given.folder / STUDENT).batches()
+    return sample_rows(batches, WARMING + given.queries, 2)[1].vectors
+
+
 def single(given: argparse.Namespace) -> dict[str, float]:
     """Milliseconds a query, one by one on one thread, of vectors that the index holds."""
     import faiss
 
     faiss.omp_set_num_threads(1)
-    _, drawn = sample_rows(read_vectors(given.folder / STUDENT).batches(), SINGLE + WARMING, 2)
+    queries = drawn_queries(given)
     with open_index(given.folder / given.kinds[0]) as index:
-        times_ms = timed(index, drawn.vectors)
+        times_ms = timed(index, queries)
     return {f"p{share}_ms": float(np.percentile(times_ms, share)) for share in (50, 99)}
 
 
@@ -84,7 +90,7 @@ def timed_calls(search: Callable[[np.ndarray], object], queries: np.ndarray) -> 
 
 def over_http(given: argparse.Namespace) -> dict[str, float]:
     """The same, asked of `l2s ui`, whose peak memory this is as well."""
-    _, drawn = sample_rows(read_vectors(given.folder / STUDENT).batches(), SINGLE + WARMING, 2)
+    queries = drawn_queries(given)
     with TemporaryDirectory() as passing:
         study = make_study(Path(passing, "study"))
         (study / "indexes").mkdir(exist_ok=True)
@@ -100,7 +106,7 @@ def over_http(given: argparse.Namespace) -> dict[str, float]:
                 answer.read()
                 assert answer.status == 200
 
-            times_ms = timed_calls(ask, drawn.vectors)
+            times_ms = timed_calls(ask, queries)
             peak = peak_bytes(page.pid)
     percentiles = {f"p{share}_ms": float(np.percentile(times_ms, share)) for share in (50, 99)}
     return percentiles | {"server_mib": peak / MIB}
@@ -122,7 +128,7 @@ STEPS = {"build": build, "single": single, "http": over_http, "audit": audit}
 
 def in_a_process(step: str, kind: str, given: argparse.Namespace) -> dict[str, float]:
     """What a step tells, done in a fresh process, and what it took."""
-    options = [f"--{name}={getattr(given, name)}" for name in ("vectors", "dim", "sample")]
+    options = [f"--{name}={getattr(given, name)}" for name in NUMBERS]
     command = [sys.executable, "-m", "benchmarks.vector_search", "--step", step, "--kinds", kind]
     done = subprocess.run(
         [*command, "--folder", str(given.folder), *options],
@@ -223,6 +229,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--noise", type=float, default=1.0, help="its length; a centre's is 1")
     parser.add_argument("--student-noise", type=float, default=0.5)
     parser.add_argument("--sample", type=int, default=1000, help="queries of the audit; 0: none")
+    parser.add_argument("--queries", type=int, default=200, help="that are timed, one by one")
     parser.add_argument("--kinds", nargs="+", default=["exact", "hnsw", "ivfpq"])
     parser.add_argument("--stores", action="store_true", help="LanceDB and Qdrant on 10,000")
     parser.add_argument("--folder", type=Path, help="keep the vectors here; else a passing one")
