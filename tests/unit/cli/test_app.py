@@ -172,6 +172,13 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert "Traceback" not in result.output
 
 
+def test_a_value_that_is_no_yaml_is_told_in_words(tmp_path: Path) -> None:
+    done = l2s(workspace(tmp_path), "select", "emblems", "-S", "seeds=[0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: -S seeds=[0: its value is not YAML: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_table_of_what_is_not_evaluated_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
