@@ -49,8 +49,9 @@ def select_studies(
 
     A study that leaves and was edited is saved in `studies/`, from where it comes back; with
     `original` it comes from its preset, and edits that the preset replaces are saved too. What is
-    active already stays as it is. settings: values to set then, by the dotted path of their keys;
-    `inputs.NAME` may be new. epochs: of each network of the studies that is trained.
+    active already stays as it is, and with it what is no study's, such as `seeds`. settings: values
+    to set then, by the dotted path of their keys; `inputs.NAME` may be new. epochs: of each network
+    of the studies that is trained.
 
     Raises ValueError for a name that there is not, for entries that cannot be moved and for a key
     that is not there; ConfigurationError for a result that could not be run. Then nothing changes.
@@ -71,12 +72,22 @@ def select_studies(
         return text if name in active else saved[name].read_text(encoding="utf-8")
 
     leaving = [name for name in active if name not in names]
-    replaced = {name: _joined({name: text}) for name in (active if original else leaving)}
+    replaced = {name: _joined({name: text}, name) for name in (active if original else leaving)}
     stays = set(names) == set(active) and not original
-    changed = text if stays else _joined({name: source(name) for name in names})
-    schedules = _schedules(changed) if epochs else []
-    changed = set_values(changed, {**dict.fromkeys(schedules, epochs), **(settings or {})})
-    parse_params(changed, path)
+    if text and not stays:
+        _require_owners(text, active)
+    whose = next((name for name in names if name in active), names[0])
+    try:
+        changed = text if stays else _joined({name: source(name) for name in names}, whose)
+        schedules = _schedules(changed) if epochs else []
+        changed = set_values(changed, {**dict.fromkeys(schedules, epochs), **(settings or {})})
+        parse_params(changed, path)
+    except ConfigurationError:
+        if not original:  # the fault may be one of a saved study: then its file is named
+            for name in names:
+                if name in saved and name not in active:
+                    parse_params(source(name), saved[name])
+        raise
     for name, own in replaced.items():
         if name not in preset_names() or own != preset_text(name):
             write_text(path.parent / SAVED / f"{name}.yaml", own)
@@ -90,15 +101,15 @@ def _schedules(text: str) -> list[str]:
     datasets = _section(read_yaml(text), "datasets")
     return [
         f"datasets.{name}.{recipe}.optimisation.epochs"
-        for name, one in datasets.items()
+        for name, one in _sections(datasets, "datasets.").items()
         for recipe in ("teacher", "distillation")
-        if "optimisation" in one[recipe]
+        if "optimisation" in _section(one, recipe, f"datasets.{name}.")
     ]
 
 
 def with_inactive(params: Params) -> Params:
     """The parameters of the active studies of the current folder, and after them those of inactive
-    ones whose teacher is there. Raises ConfigurationError for the faults of a saved study.
+    ones whose teacher is there. Raises ValueError for the faults of a saved study.
     """
     saved = _saved_studies(Path())
     for name in {**saved, **dict.fromkeys(preset_names())}:
@@ -106,6 +117,8 @@ def with_inactive(params: Params) -> Params:
             path = saved.get(name)
             text = path.read_text(encoding="utf-8") if path else preset_text(name)
             found = parse_params(text, path or Path("params.yaml"))
+            if name not in found.datasets:
+                raise ValueError(f"{path}: holds no data set {name}, by which it is named")
             datasets = {**params.datasets, name: found.datasets[name]}
             students = {**found.students, **params.students}
             params = params.model_copy(update={"datasets": datasets, "students": students})
@@ -139,17 +152,20 @@ def set_values(text: str, settings: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def _joined(sources: Mapping[str, str]) -> str:
-    """One text of several studies, each out of its text; what is no study's is the first one's.
+def _joined(sources: Mapping[str, str], whose: str) -> str:
+    """One text of several studies, each out of its text; what is no study's is out of that of the
+    study `whose`.
 
     Raises ValueError unless the text holds each study as its source does.
     """
-    parts = [_own_blocks(name, text) for name, text in sources.items()]
+    parts = {name: _own_blocks(name, text) for name, text in sources.items()}
     lines: list[str] = []
-    for section, entry, own in parts[0]:
+    for section, entry, own in parts[whose]:
         if entry:
             continue
-        blocks = [block for part in parts for of, name, block in part if of == section and name]
+        blocks = [
+            block for part in parts.values() for of, name, block in part if of == section and name
+        ]
         if section in _SECTIONS:
             own = [_section_key(line, is_empty=not blocks) for line in own]
         lines += chain(own, *blocks)
@@ -176,16 +192,32 @@ def _section_key(line: str, *, is_empty: bool) -> str:
 
 def _own_blocks(name: str, text: str) -> list[Block]:
     """The blocks of a text that are the study's, or no study's."""
+    return [block for owner, block in _owned_blocks(text) if owner in ("", name)]
+
+
+def _owned_blocks(text: str) -> list[tuple[str, Block]]:
+    """The blocks of a text, each with the data set that it belongs to, "" for those of no study."""
     students = _section(read_yaml(text), "students")
-    owners = {key: one.get("dataset") for key, one in students.items()}
-    return [
-        block for block in _blocks(text) if not block[1] or owners.get(block[1], block[1]) == name
-    ]
+    owners = {key: str(one.get("dataset")) for key, one in _sections(students, "students.").items()}
+    return [(owners.get(block[1], block[1]), block) for block in _blocks(text)]
+
+
+def _require_owners(text: str, active: Sequence[str]) -> None:
+    """Raise ValueError for entries of no data set of the text: no study would take them along."""
+    if lost := [
+        f"{section}.{entry}"
+        for owner, (section, entry, _) in _owned_blocks(text)
+        if owner not in ("", *map(str, active))
+    ]:
+        raise ValueError(
+            f"params.yaml: {', '.join(lost)}: of no data set there, so that it would be lost: mend "
+            "or delete it first"
+        )
 
 
 def _blocks(text: str) -> list[Block]:
     """The text as blocks of lines; comments and blank lines belong to the block that they precede,
-    unless they are indented more than its entries are.
+    unless they are indented more than its entries are; those at the end to the last one.
     """
     blocks: list[Block] = []
     waiting: list[str] = []
@@ -199,15 +231,19 @@ def _blocks(text: str) -> list[Block]:
             blocks.append((key[1], "", [*waiting, line]))
         elif key and section in _SECTIONS:
             blocks.append((section, key[1].strip("\"'"), [*waiting, line]))
-        else:
+        elif blocks:
             blocks[-1][2].extend([*waiting, line])
+        else:  # such as ---, before the first key
+            waiting.append(line)
+            continue
         waiting = []
+    blocks[-1][2].extend(waiting)
     return blocks
 
 
 def _entries(values: Mapping[str, Any], name: str) -> list[Any]:
-    rows = _section(values, "students").items()
-    students = {key: one for key, one in rows if one.get("dataset") == name}
+    rows = _sections(_section(values, "students"), "students.")
+    students = {key: one for key, one in rows.items() if one.get("dataset") == name}
     weights = _section(values, "weights").items()
     return [
         _section(values, "inputs").get(name),
@@ -218,9 +254,13 @@ def _entries(values: Mapping[str, Any], name: str) -> list[Any]:
     ]
 
 
-def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _section(values: Mapping[str, Any], name: str, above: str = "") -> Mapping[str, Any]:
     """The entries of a section. Raises ConfigurationError where it holds something else."""
     found = values.get(name) or {}
     if not isinstance(found, Mapping):
-        raise ConfigurationError(Path("params.yaml"), [f"{name}: must hold keys and values"])
+        raise ConfigurationError(Path("params.yaml"), [f"{above}{name}: must hold keys and values"])
     return found
+
+
+def _sections(values: Mapping[str, Any], above: str) -> dict[str, Mapping[str, Any]]:
+    return {name: _section(values, name, above) for name in values}

@@ -290,6 +290,72 @@ def test_comments_in_odd_places_go_where_their_entry_goes(params: Path) -> None:
     assert params.read_text(encoding="utf-8") == edited
 
 
+@pytest.mark.parametrize("first", ["---\n", "%YAML 1.2\n---\n", "     # far in\n", "\ufeff"])
+def test_what_stands_before_the_first_key_and_after_the_last_one_stays(
+    params: Path, first: str
+) -> None:
+    edited = f"{first}{preset_text('emblems')}# tried: 0.3\n"
+    params.write_text(edited, encoding="utf-8")
+    select_studies(params, ["cub200"])
+    select_studies(params, ["emblems"])
+    assert params.read_text(encoding="utf-8") == edited
+
+
+@pytest.mark.parametrize("names", [["cub200", "emblems"], ["emblems", "cub200"]])
+def test_what_is_no_studys_stays_where_a_study_comes_beside_an_active_one(
+    params: Path, names: list[str]
+) -> None:
+    select_studies(params, ["emblems"], {"seeds": [7, 8], "evaluation.confidence": 0.9})
+    select_studies(params, names)
+    read = load_params(params)
+    assert list(read.datasets) == names
+    assert (read.seeds, read.evaluation.confidence) == ((7, 8), 0.9)
+    select_studies(params, names[::-1], original=True)
+    assert load_params(params).seeds == (0,)
+
+
+@pytest.mark.parametrize(
+    ("section", "entry", "told"),
+    [
+        ("students", "odd:", "students.odd: of no data set there"),
+        ("students", "odd: {datset: emblems, query_px: 32}", "students.odd: of no data set there"),
+        ("students", "odd: 7", "students.odd: must hold keys and values"),
+        ("inputs", "odd: images", "inputs.odd: of no data set there"),
+    ],
+)
+def test_an_entry_that_no_study_would_take_along_is_not_lost(
+    params: Path, section: str, entry: str, told: str
+) -> None:
+    text = re.sub(
+        rf"^({section}:)( {{}})?", rf"\1\n  {entry}\n", preset_text("emblems"), flags=re.M
+    )
+    params.write_text(text, encoding="utf-8")
+    for names in (["cub200"], ["emblems", "cub200"]):
+        with pytest.raises(ValueError, match=re.escape(told)):
+            select_studies(params, names)
+    assert params.read_text(encoding="utf-8") == text
+    assert saved(params) == []
+
+
+def test_epochs_of_a_faulty_file_are_refused_in_words(params: Path) -> None:
+    text = preset_text("emblems").replace("    distillation:", "    distilation:")
+    params.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"emblems\.distillation: is missing"):
+        select_studies(params, ["emblems"], epochs=2)
+
+
+@pytest.mark.parametrize("text", ["datasets: [\n", "px: -1"])
+def test_a_fault_of_a_saved_study_names_its_file(params: Path, text: str) -> None:
+    kept = params.parent / "studies" / "cub200.yaml"
+    kept.parent.mkdir()
+    wrong = preset_text("cub200").replace("teacher_px: 448", "teacher_px: -1")
+    kept.write_text(wrong if text == "px: -1" else text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"studies/cub200\.yaml: 1 fault"):
+        select_studies(params, ["cub200"])
+    assert params.read_text(encoding="utf-8") == preset_text("emblems")
+    assert select_studies(params, ["cub200"], original=True) == (["cub200"], ["emblems"])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_has_networks_that_can_run(params: Path, name: str) -> None:
     select_studies(params, [name], GIVEN.get(name))
@@ -316,4 +382,7 @@ def test_inactive_studies_are_known_as_long_as_their_networks_are_there(
     Path("studies").mkdir()
     Path("studies/sop.yaml").write_text(preset_text("sop").replace("teacher_px: ", "teacher_pix: "))
     with pytest.raises(ConfigurationError, match=r"studies/sop\.yaml: 2 faults"):
+        with_inactive(active)
+    Path("studies/sop.yaml").write_text(preset_text("cub200"))
+    with pytest.raises(ValueError, match=r"studies/sop\.yaml: holds no data set sop"):
         with_inactive(active)
