@@ -157,7 +157,10 @@ def end_leftovers(keep: Collection[str] = (), *, own: bool = True) -> list[str]:
     """
     ended = []
     for path in sorted(FOLDER.glob("*.json")):
-        record = json.loads(path.read_text())
+        try:
+            record = json.loads(path.read_text())
+        except FileNotFoundError:  # its group has just ended, and its owner has forgotten it
+            continue
         is_own = own and record["owner"] == own_name()
         if path.stem in keep or not (is_own or is_dead(record["owner"])):
             continue

@@ -123,6 +123,15 @@ def test_groups_of_a_living_owner_stay(groups: list["subprocess.Popen[str]"]) ->
     assert group_members(family.pid) == []
 
 
+def test_a_record_that_goes_meanwhile_is_no_fault(
+    groups: list["subprocess.Popen[str]"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a stage of a study ends while `l2s schedule` looks for leftovers."""
+    path = record_group("distill@a-64", start_family(groups).pid)
+    monkeypatch.setattr(Path, "glob", lambda *_: [path, path.with_name("gone.json")])
+    assert end_leftovers() == ["distill@a-64"]
+
+
 def test_orphans_of_a_killed_leader_are_found(groups: list["subprocess.Popen[str]"]) -> None:
     family = start_family(groups)
     record_group("distill@a-64", family.pid)
