@@ -65,8 +65,9 @@ class Timetable:
             else:
                 times = await CronSchedule(cron=one.cron, timezone=one.timezone).get_dates(3)
             return [time.isoformat() for time in times]
-        except ValueError as error:
-            raise ValueError(f"--cron {self.cron!r}: no date ever meets it ({error})") from None
+        except (ValueError, OverflowError) as error:
+            given = f"--cron {self.cron!r}" if self.cron else f"--every {self.every!r}"
+            raise ValueError(f"{given}: no date ever meets it ({error})") from None
 
 
 def read_timetable(cron: str | None, every: str | None) -> Timetable:

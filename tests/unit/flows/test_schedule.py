@@ -97,6 +97,9 @@ def test_what_is_no_cron_and_what_never_fires_is_refused(
         run_schedule(Timetable("0 3 31 2 *"))
     with pytest.raises(ValueError, match=r"--cron '0 25 [*] [*] [*]': "):
         run_schedule(Timetable("0 25 * * *"))
+    for span in ("4000000d", "99999999999999d"):
+        with pytest.raises(ValueError, match=f"--every '{span}': no date ever meets it"):
+            run_schedule(Timetable(None, span))
     assert not RECORD.parent.exists()
 
 
