@@ -20,7 +20,7 @@ from pipeline.quick_start import quick_command
 
 Result = Literal["ran", "restored", "unchanged", "failed", "stopped"]
 SUCCESSES = ("ran", "restored", "unchanged")
-REFUSED = "exited with 2"  # DVC's words where a stage refused what it was given
+REFUSED = re.compile(r"exited with 2\b")  # DVC's words where a stage refused what it was given
 LOCK_TROUBLE = ("is busy, it is being blocked by", "Unable to acquire lock")
 ATTEMPTS = 5
 RETRY_AFTER_S = 1.0  # the first time; each time longer by as much
@@ -105,7 +105,7 @@ class Outcome:
 def exit_code_of(outcomes: Iterable[Outcome]) -> int:
     """What a command whose stages ended like this ends with: 0, 2 for refusals alone, else 1."""
     tails = [" ".join(outcome.tail) for outcome in outcomes if outcome.result == "failed"]
-    if tails and all(REFUSED in tail for tail in tails):
+    if tails and all(REFUSED.search(tail) for tail in tails):
         return 2
     return int(bool(tails))
 

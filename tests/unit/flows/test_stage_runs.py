@@ -186,6 +186,7 @@ def test_a_refusal_is_told_from_a_failure() -> None:
     assert exit_code_of([good, *ended(2)]) == 2
     assert exit_code_of([good, *ended(1)]) == 1
     assert exit_code_of(ended(2, 1)) == 1
+    assert exit_code_of(ended(255)) == 1
     assert exit_code_of(ended(2, 2)) == 2
 
 
