@@ -171,10 +171,16 @@ def tradeoff_tables() -> list[Path]:
 
 
 def _locked_files(kind: str) -> dict[str, dict[str, str]]:
-    return {
-        name: {file["path"]: str(file.get("md5", "")) for file in entry.get(kind, [])}
-        for name, entry in _locked_stages().items()
-    }
+    """Raises ValueError for a dvc.lock that is damaged, or is just being written by DVC, which does
+    not write it in one piece.
+    """
+    try:
+        return {
+            name: {file["path"]: str(file.get("md5", "")) for file in entry.get(kind, [])}
+            for name, entry in _locked_stages().items()
+        }
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError(f"{LOCK}: was written half: run `l2s study`") from None
 
 
 def teacher_origin(dataset: str) -> dict[str, str]:

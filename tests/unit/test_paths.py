@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.paths import DatasetPaths, further_seeds, history_path, study_folder
+from pipeline.paths import (
+    DatasetPaths,
+    further_seeds,
+    history_path,
+    locked_dependencies,
+    locked_outputs,
+    study_folder,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +37,28 @@ def test_further_seeds_lie_in_a_folder_beside_the_output_of_the_first() -> None:
     for output in ("teacher", "database"):
         assert getattr(other, output).parent == further_seeds(getattr(first, output))
     assert (other.pack, other.results) == (first.pack, first.results)
+
+
+def test_a_half_written_lock_is_read_or_is_a_value_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC writes it in pieces, while another stage of the study looks into it."""
+    monkeypatch.chdir(tmp_path)
+    text = "schema: '2.0'\nstages:\n  prepare@a:\n    cmd: p\n"
+    text += "".join(
+        f"    {kind}:\n    - path: {kind}\n      md5: '1'\n" for kind in ("deps", "outs")
+    )
+    refused = 0
+    for length in range(len(text)):
+        Path("dvc.lock").write_text(text[:length])
+        for read in (locked_outputs, locked_dependencies):
+            try:
+                read()
+            except ValueError:
+                refused += 1
+    assert refused > 100
+    Path("dvc.lock").write_text(text)
+    assert locked_outputs() == {"prepare@a": {"outs": "1"}}
 
 
 @pytest.mark.parametrize("place", ["tmpa", "standalone/tmpb", "tmpa/part", "standalone/tmpb/part"])
