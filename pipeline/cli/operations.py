@@ -88,9 +88,17 @@ def schedule(
     ] = 4200,
 ) -> None:
     """Retrain at set times, until Ctrl-C; with a Prefect server of its own where none is set."""
-    with workspace():
+    with workspace() as opened:
+        from pipeline.flows.retraining import Request, chosen_datasets
         from pipeline.flows.schedule import read_timetable, run_schedule
 
+        if not study:  # what no run could use is told now, not at three in the morning
+            chosen_datasets(opened.params, Request(dataset, with_teacher, tolerance))
+        elif dataset or with_teacher or without_interval:
+            raise ValueError(
+                "--study runs the whole study: --dataset, --with-teacher and --without-interval go "
+                "with a retraining"
+            )
         parameters = {
             "dataset": dataset,
             "with_teacher": with_teacher,

@@ -172,6 +172,21 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--dataset", "birds"), "--dataset 'birds': no such data set; known: emblems"),
+        (("--study", "--dataset", "emblems"), "--study runs the whole study: --dataset, "),
+    ],
+)
+def test_a_schedule_of_what_no_run_could_use_does_not_start(
+    tmp_path: Path, options: tuple[str, ...], told: str
+) -> None:
+    done = l2s(workspace(tmp_path), "schedule", "--every", "1s", *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {told}")
+
+
 def test_a_value_that_is_no_yaml_is_told_in_words(tmp_path: Path) -> None:
     done = l2s(workspace(tmp_path), "select", "emblems", "-S", "seeds=[0")
     assert (done.returncode, done.stdout) == (2, "")
