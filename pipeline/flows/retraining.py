@@ -48,6 +48,12 @@ class Request:
     across_backbones: bool = False
     without_interval: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.tolerance_points >= 0:  # NaN neither
+            raise ValueError(
+                f"--tolerance {self.tolerance_points}: must be 0 or more points of map"
+            )
+
 
 @dataclass
 class RetrainResult:
@@ -87,8 +93,6 @@ def retrain(
 
     params = load_params()
     check_networks(params)
-    bring_up_to_date(params.inputs.values())
-    check_own_images(params)
     names = chosen_datasets(params, request)
     require_store()
     stop, terminal, began_s = stop or Stop(), Terminal(), time.monotonic()
@@ -102,6 +106,8 @@ def retrain(
 
     with workspace(stop, terminal.note) as state:
         begin(state)
+        bring_up_to_date(params.inputs.values())
+        check_own_images(params)
 
         def run_stages(graph: StageGraph, whole: StageGraph) -> bool:
             study = Study(graph, whole, state, stop, terminal)
@@ -122,6 +128,8 @@ def retrain(
                 spent_s = time.monotonic() - began_s
                 for line in summary(result.outcomes, result.not_run, stop.reason, spent_s):
                     note(line)
+                if rest := names[names.index(name) + 1 :]:
+                    note(f"not looked at: {', '.join(rest)}")
                 break
             for verdict in judge_dataset(params, name, terms):
                 result.verdicts.setdefault(name, []).append(verdict)
@@ -162,9 +170,9 @@ def retrain_stages(params: Params, name: str, request: Request, run_stages: RunS
         return retraining_graph(whole, name, students, with_teacher=request.with_teacher), whole
 
     own, whole = plan()
-    # The images that the students know, kept until a retraining is through.
+    # The images that the students know; where a retraining broke off, those from before it.
     given, known = DatasetPaths(name).given, WORK / "retrain" / f"{name}.json"
-    if given.exists() and not known.exists():
+    if given.exists() and not has_new_images(own, name):
         write_text(known, given.read_text(encoding="utf-8"))
     noticing = [stage for stage in own.names if stage.partition("@")[0] in NOTICING]
     if not run_stages(own.only(noticing), whole):

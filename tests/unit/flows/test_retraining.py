@@ -1,20 +1,27 @@
 """Which stages a retraining runs, and what counts as new images."""
 
+import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pipeline.config.params import load_params
 from pipeline.files import write_json
+from pipeline.flows import retraining
 from pipeline.flows.graph import StageGraph
 from pipeline.flows.retraining import (
     Request,
     chosen_datasets,
     has_new_images,
     image_changes,
+    retrain,
+    retrain_stages,
     retraining_graph,
 )
-from tests.made_params import PARAMS
+from pipeline.flows.run_state import hold_workspace
+from pipeline.flows.stage_runs import Stop
+from tests.made_params import PARAMS, edited_params
 
 UPSTREAMS = {
     "inputs@a": (),
@@ -116,3 +123,98 @@ def test_the_data_set_is_the_one_named_or_the_only_one() -> None:
     )
     with pytest.raises(ValueError, match="name one by --dataset; known: one, two"):
         chosen_datasets(two, Request())
+
+
+def test_images_that_a_study_has_learned_since_are_not_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    params, given = load_params(PARAMS), Path("data/emblems/source/input.json")
+    changes: dict[str, tuple[str, ...]] = {}
+    monkeypatch.setattr(
+        retraining,
+        "read_graph",
+        lambda: StageGraph(
+            {"hash_inputs@emblems": (), "prepare@emblems": (), "train_teacher@emblems": ()},
+            changes,
+            frozenset({"train_teacher@emblems"}),
+        ),
+    )
+
+    def put(count: int) -> None:
+        write_json(given, {"images": [{"name": str(number)} for number in range(count)]})
+
+    def cause(count: int, *, fails: bool = False) -> str:
+        """What a retraining says that finds so many images, and breaks off after the pack."""
+
+        def run_stages(graph: StageGraph, _: StageGraph) -> bool:
+            if graph.names == ["hash_inputs@emblems"]:
+                if len(json.loads(given.read_text())["images"]) != count:
+                    changes["prepare@emblems"] = (f"{given} modified",)
+                put(count)
+            elif not fails:
+                changes.clear()
+            return not (fails and "prepare@emblems" in graph.names)
+
+        return retrain_stages(params, "emblems", Request(), run_stages)
+
+    put(3)
+    assert cause(3) == "no image is new or changed"
+    put(5)  # `l2s study` takes two
+    assert cause(6) == "1 new images, 0 changed, 0 gone"
+    assert cause(8, fails=True) == "2 new images, 0 changed, 0 gone"
+    assert cause(8) == "2 new images, 0 changed, 0 gone"
+    assert cause(8) == "no image is new or changed"
+    assert cause(8, fails=True) == "no image is new or changed"
+    assert cause(9, fails=True) == "1 new images, 0 changed, 0 gone"
+    put(10)  # `l2s study` takes that one and another
+    changes.clear()
+    assert cause(11) == "1 new images, 0 changed, 0 gone"
+
+
+@pytest.fixture
+def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a retraining in a folder of its own, of two data sets, has called; it retrains none."""
+    edited_params(tmp_path, {})
+    monkeypatch.chdir(tmp_path)
+    calls: list[str] = []
+    for place in (
+        "pipeline.datasets.remote.bring_up_to_date",
+        "pipeline.datasets.own_checks.check_own_images",
+        "pipeline.tracking.store.require_store",
+        "pipeline.flows.retraining.current_graph",
+    ):
+        note = partial(lambda name, *_: calls.append(name), place.rpartition(".")[2])
+        monkeypatch.setattr(place, note)
+    monkeypatch.setattr("pipeline.search.promotion.name_first_champions", lambda *_: [])
+    monkeypatch.setattr(retraining, "record_lines", list)
+    monkeypatch.setattr(retraining, "chosen_datasets", lambda *_: ["one", "two", "three"])
+    return calls
+
+
+def test_while_a_study_runs_its_images_are_not_brought_up_to_date(called: list[str]) -> None:
+    with hold_workspace(), pytest.raises(ValueError, match="a study runs here already"):
+        retrain(Request())
+    assert called == ["require_store"]
+
+
+def test_what_a_stop_leaves_out_is_named(
+    called: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = Stop()
+
+    def stages(_: object, name: str, *__: object) -> str:
+        stop.ask("SIGINT", 2)
+        return name
+
+    monkeypatch.setattr(retraining, "retrain_stages", stages)
+    result = retrain(Request(), stop=stop)
+    assert result.lines[0] == "one: one"
+    assert result.lines[-1] == "not looked at: two, three"
+    assert called == ["require_store", "bring_up_to_date", "check_own_images", "current_graph"]
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, float("nan")])
+def test_a_tolerance_that_is_none_is_refused_before_anything_runs(tolerance: float) -> None:
+    with pytest.raises(ValueError, match=r"--tolerance .*: must be 0 or more"):
+        Request(tolerance_points=tolerance)
