@@ -1,9 +1,11 @@
 """`l2s schedule`: a flow that Prefect serves at set times, until a signal comes."""
 
 import asyncio
+import hashlib
 import json
 import os
 import re
+import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -180,6 +182,15 @@ def run_schedule(
     return stop.number
 
 
+def deployment_name() -> str:
+    """The name of this workspace's schedule on a server that others may share: its folder's, with a
+    mark of machine and place, as each would run the schedules of its namesakes.
+    """
+    here = Path.cwd()
+    mark = hashlib.sha256(f"{socket.gethostname()}:{here}".encode()).hexdigest()[:8]
+    return f"{here.name}-{mark}"
+
+
 async def _serve(
     timetable: Timetable,
     parameters: Mapping[str, Any] | None,
@@ -194,7 +205,7 @@ async def _serve(
     from pipeline.flows.prefect_flows import retrain_flow, scheduled_study
 
     flow: Any = scheduled_study if parameters is None else retrain_flow
-    name = Path.cwd().name  # the workspace's folder, so that several can share a server
+    name = deployment_name()
     record = {"what": flow.name, "when": str(timetable), "owner": own_name(), "coming": []}
     with temporary_settings({PREFECT_API_URL: url}):
         runner = Runner(name=name, limit=1)

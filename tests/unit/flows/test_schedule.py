@@ -11,6 +11,7 @@ from pipeline.files import write_json
 from pipeline.flows.schedule import (
     RECORD,
     Timetable,
+    deployment_name,
     every_seconds,
     local_zone,
     next_run_line,
@@ -101,6 +102,21 @@ def test_what_is_no_cron_and_what_never_fires_is_refused(
         with pytest.raises(ValueError, match=f"--every '{span}': no date ever meets it"):
             run_schedule(Timetable(None, span))
     assert not RECORD.parent.exists()
+
+
+def test_workspaces_of_one_name_share_no_schedule_on_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = []
+    for place, host in (("a", "one"), ("a", "one"), ("b", "one"), ("a", "two")):
+        folder = tmp_path / place / "large-to-small"
+        folder.mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("socket.gethostname", lambda host=host: host)
+        names.append(deployment_name())
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+    assert all(name.startswith("large-to-small-") for name in names)
 
 
 def test_the_coming_times_are_those_of_the_clock_on_the_wall() -> None:
