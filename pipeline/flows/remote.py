@@ -117,11 +117,18 @@ def require_remote() -> None:
 def _run_orders(orders: list[CellOrder], deployment: str, stop: Stop, note: OnLine) -> list[str]:
     """Ask for all the cells at once, and take each result as it comes; those that failed."""
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
     from prefect.states import Cancelling
 
     failed = []
     with get_client(sync_client=True) as client:
-        asked = client.read_deployment_by_name(deployment).id
+        try:
+            asked = client.read_deployment_by_name(deployment).id
+        except ObjectNotFound:
+            raise ExchangeError(
+                f"--deployment {deployment}: the Prefect server knows none of that name: "
+                "`prefect --no-prompt deploy --all` makes those of prefect.yaml"
+            ) from None
         waiting = {
             order.stage: client.create_flow_run_from_deployment(
                 asked, parameters=asdict(order), name=order.stage

@@ -1,9 +1,14 @@
 """What travels to another machine, and which cells may."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from httpx import HTTPStatusError, Request, Response
+from prefect.client import orchestration
+from prefect.exceptions import ObjectNotFound
 
+from pipeline.flows import remote
 from pipeline.flows.graph import GraphError, StageGraph
 from pipeline.flows.remote import (
     CellOrder,
@@ -15,6 +20,7 @@ from pipeline.flows.remote import (
     require_remote,
     run_cell,
 )
+from pipeline.flows.stage_runs import Stop
 
 LOCK = """\
 schema: '2.0'
@@ -108,3 +114,16 @@ def test_a_worker_goes_to_its_own_checkout(
         monkeypatch.setenv("L2S_CHECKOUT", wrong)
         with pytest.raises(ValueError, match=r"L2S_CHECKOUT = .*: must name a checkout"):
             enter_checkout()
+
+
+def test_a_deployment_that_the_server_does_not_know_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Client:
+        def read_deployment_by_name(self, name: str) -> None:
+            asked = Request("GET", f"http://127.0.0.1/{name}")
+            raise ObjectNotFound(HTTPStatusError("404", request=asked, response=Response(404)))
+
+    monkeypatch.setattr(orchestration, "get_client", lambda **_: nullcontext(Client()))
+    with pytest.raises(ExchangeError, match="--deployment cell/typo: the Prefect server knows"):
+        remote._run_orders([], "cell/typo", Stop(), print)
