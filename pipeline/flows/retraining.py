@@ -7,7 +7,7 @@ them: their stages are left out, so that dvc.lock goes on naming the pack they w
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -180,6 +180,10 @@ def retrain_stages(params: Params, name: str, request: Request, run_stages: RunS
     own, whole = plan()
     if has_new_images(own, name):
         cause = image_changes(known, given)
+    elif has_new_images(
+        own.only(own.locked), name, KEPT
+    ):  # which are there where they are asked for
+        cause = "teacher or baselines learned from an older pack"
     elif request.force:
         cause = "the images are the same, but it was asked for (--force)"
     else:
@@ -207,14 +211,14 @@ def retraining_graph(
     return graph.only(kept)
 
 
-def has_new_images(graph: StageGraph, name: str) -> bool:
+def has_new_images(graph: StageGraph, name: str, readers: Sequence[str] = READING_IMAGES) -> bool:
     """Whether the pack, or a student, is behind the images; also after a retraining broke off."""
     paths = DatasetPaths(name)
     signs = (str(paths.source.parent), str(paths.pack))
     return any(
         reason.startswith(signs)
         for stage, reasons in graph.changes.items()
-        if stage.partition("@")[0] in READING_IMAGES
+        if stage.partition("@")[0] in readers
         for reason in reasons
     )
 

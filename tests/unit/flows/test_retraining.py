@@ -172,6 +172,32 @@ def test_images_that_a_study_has_learned_since_are_not_new(
     assert cause(11) == "1 new images, 0 changed, 0 gone"
 
 
+@pytest.mark.parametrize("stage", ["train_teacher", "train_baseline"])
+def test_a_teacher_that_a_retraining_kept_is_retrained_on_request(
+    monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Its pack is older than that of the students, which know all images."""
+    key = {"train_teacher": "emblems", "train_baseline": "emblems-64"}[stage]
+    changes = {f"{stage}@{key}": ("data/emblems/pack.arrow modified",)}
+    names = ("hash_inputs@emblems", "prepare@emblems", "train_teacher@emblems")
+    upstreams = dict.fromkeys((*names, "train_baseline@emblems-64", "distill@emblems-64"), ())
+    monkeypatch.setattr(
+        retraining, "read_graph", lambda: StageGraph(upstreams, changes, frozenset(upstreams))
+    )
+    ran: list[str] = []
+
+    def run_stages(graph: StageGraph, _: StageGraph) -> bool:
+        ran.extend(graph.dirty())
+        return True
+
+    asked = (load_params(PARAMS), "emblems")
+    assert retrain_stages(*asked, Request(), run_stages) == "no image is new or changed"
+    assert ran == []
+    cause = retrain_stages(*asked, Request(with_teacher=True), run_stages)
+    assert cause == "teacher or baselines learned from an older pack"
+    assert ran == list(changes)
+
+
 @pytest.fixture
 def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a retraining in a folder of its own, of two data sets, has called; it retrains none."""
