@@ -78,12 +78,12 @@ def prefect_server(port: int | None = None) -> Iterator[Server]:
         yield Server(given)
         return
     url = f"http://127.0.0.1:{port or _free_port()}/api"
+    end_leftovers(own=False)  # such as the server of a command that was killed
     if port is not None and answers(url):
         raise ServerError(
             f"a Prefect server answers at {url} already: set PREFECT_API_URL to use it, "
             "or choose another --port"
         )
-    end_leftovers(own=False)  # such as the server of a command that was killed
     name = "prefect-server" if port is None else "schedule-server"
     environment = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
     if port is not None:
