@@ -53,7 +53,7 @@ def main(
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="It is made if it is not there.")],
-    study: Annotated[str, typer.Option(help="The preset that becomes active.")] = "emblems",
+    study: Annotated[str | None, typer.Option(help="The active preset, else emblems.")] = None,
 ) -> None:
     """Lay out a folder for studies: graph, parameters, DVC's settings. For an installed package."""
     with errors_in_words():

@@ -14,24 +14,31 @@ GRAPH = "dvc.yaml"
 FILES = (".dvcignore", ".gitignore", ".dvc/config", ".dvc/plots/tradeoff.json")
 CODE = "    - pipeline\n    - stages\n"  # in dvc.yaml, what the stage `code` depends on
 VERSION = "version.txt"
+DEFAULT = "emblems"  # the study of a new folder
 
 
-def lay_out(folder: Path, study: str) -> list[str]:
-    """Make the folder one of studies, with `study` the active one; the names of what was written.
+def lay_out(folder: Path, study: str | None = None) -> list[str]:
+    """Make the folder one of studies, with `study` (or `DEFAULT`) active; what was written.
 
     The code is that of the installed package, so the stage that digests it depends on the package's
     version file. What a folder holds already stays, but for dvc.yaml, which is the package's. The
     folder becomes a git repository; where git is not installed, DVC is told to do without.
 
-    Raises ValueError for an unknown study, and in a checkout, which is such a folder already.
+    Raises ValueError for an unknown study, for one that is named where params.yaml has its own, and
+    in a checkout, which is such a folder already.
     """
     if (folder / "pipeline" / "code_digests.py").exists():
         raise ValueError(f"{folder}: is a checkout of the project, which needs no `l2s init`")
+    if study and (folder / "params.yaml").exists():
+        raise ValueError(
+            f"--study {study}: {folder} has a params.yaml already, which stays: `l2s select "
+            f"{study}` there makes it active"
+        )
     layout = PACKAGE / "layout"  # of a wheel; beside a checkout's packages they stand themselves
     source = layout if layout.is_dir() else PACKAGE.parent
     written = [name for name in FILES if not (folder / name).exists()]
     if not (folder / "params.yaml").exists():
-        select_studies(folder / "params.yaml", [study])
+        select_studies(folder / "params.yaml", [study or DEFAULT])
         written.append("params.yaml")
     texts = {name: (source / name).read_text(encoding="utf-8") for name in (GRAPH, *FILES)}
     assert CODE in texts[GRAPH]

@@ -187,6 +187,14 @@ def test_a_schedule_of_what_no_run_could_use_does_not_start(
     assert done.stderr.startswith(f"error: {told}")
 
 
+def test_another_study_for_a_folder_that_has_one_is_refused(tmp_path: Path) -> None:
+    before = (workspace(tmp_path) / "params.yaml").read_bytes()
+    done = l2s(tmp_path, "init", ".", "--study", "cub200")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --study cub200: . has a params.yaml already, which stays")
+    assert (tmp_path / "params.yaml").read_bytes() == before
+
+
 def test_a_value_that_is_no_yaml_is_told_in_words(tmp_path: Path) -> None:
     done = l2s(workspace(tmp_path), "select", "emblems", "-S", "seeds=[0")
     assert (done.returncode, done.stdout) == (2, "")

@@ -40,7 +40,7 @@ def test_what_is_there_already_stays_but_the_graph_is_the_packages(tmp_path: Pat
     params = tmp_path / "params.yaml"
     params.write_text(params.read_text().replace("\n- 0\n", "\n- 5\n", 1))
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
-    assert lay_out(tmp_path, "cub200") == ["dvc.yaml"]
+    assert lay_out(tmp_path) == ["dvc.yaml"]
     assert load_params(params).seeds == (5,)
     assert "code" in stages_of(tmp_path)
 
@@ -84,7 +84,7 @@ def test_the_graph_of_another_installation_is_refused_until_it_is_laid_out_anew(
     refused = CliRunner().invoke(app, ["status"])
     assert refused.exit_code == 2
     assert "another installation" in refused.stderr
-    lay_out(Path(), "emblems")
+    lay_out(Path())
     require_own_layout()
 
 
