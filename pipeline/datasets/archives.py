@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 _MIB = 1 << 20
 # How much an archive may unpack to, and how many times its own size. The ratio counts only once
@@ -212,9 +212,7 @@ def _tar_members(gate: _Gate) -> Iterator[tuple[str, bytes]]:
                 assert opened is not None, "it is a regular file"
                 yield name, opened.read()
             name = None
-            padding = stream.read(_MIB + 1)  # to the end of the gzip stream, which checks its sum
-            if len(padding) > _MIB or padding.count(0) != len(padding):
-                raise ArchiveError(gate.archive, "has data after its end marker")
+            _check_rest(gate.archive, stream)  # to the end of the gzip stream, which checks its sum
     except ArchiveError:
         raise
     except _FAULTS as error:
@@ -236,6 +234,15 @@ def _tar_files(gate: _Gate, tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile
         yield gate.admit_file(name, info.size), info
 
 
+def _check_rest(archive: Path, stream: BinaryIO | gzip.GzipFile) -> None:
+    """Raise ArchiveError for more than zeros behind the end marker, which a damaged header, or one
+    of several archives in a row, looks like.
+    """
+    padding = stream.read(_MIB + 1)
+    if len(padding) > _MIB or padding.count(0) != len(padding):
+        raise ArchiveError(archive, "has data after its end marker")
+
+
 def tar_places(archive: Path) -> dict[str, tuple[int, int]]:
     """Where the files of an archive that is not packed lie: offsets and sizes in bytes, by name.
 
@@ -250,6 +257,8 @@ def tar_places(archive: Path) -> dict[str, tuple[int, int]]:
             )
             for name, info in _tar_files(_Gate(archive), tar):
                 places[name] = (info.offset_data, info.size)
+            name = None
+            _check_rest(archive, stream)
     except ArchiveError:
         raise
     except _FAULTS as error:

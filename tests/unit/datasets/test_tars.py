@@ -106,3 +106,18 @@ def test_unsafe_and_damaged_shards(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"no archive at all" * 100)
     with pytest.raises(ArchiveError, match="truncated or damaged"):
         listed(tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["two in a row", "a header of zeros"])
+def test_images_behind_an_end_marker_are_not_lost_in_silence(tmp_path: Path, fault: str) -> None:
+    write_shards(tmp_path)
+    shard = tmp_path / "shard-0.tar"
+    content = bytearray(shard.read_bytes())
+    if fault == "two in a row":
+        content += (tmp_path / "shard-1.tar").read_bytes()
+    else:
+        header = content.index(b"0002.jpg")
+        content[header : header + 512] = bytes(512)
+    shard.write_bytes(content)
+    with pytest.raises(ArchiveError, match=r"shard-0\.tar: has data after its end marker"):
+        listed(tmp_path)
