@@ -12,6 +12,8 @@ from pipeline.datasets.reader import (
     ListedImage,
     check_names,
     enumerate_names,
+    is_image_name,
+    is_system_name,
     natural_key,
 )
 
@@ -26,14 +28,17 @@ def list_tars(folder: Path) -> DatasetReader:
     is the class of its image, a number or a name: all images have one, or none has. Other members
     are passed over. An image's bytes are read from their place when they are asked for.
 
-    Raises DatasetError for no shard, a key that comes twice and images of which some have classes;
-    ArchiveError for what is no tar file, or holds what is not safe.
+    Raises DatasetError for no shard, images beside the shards, a key that comes twice and images of
+    which some have classes; ArchiveError for what is no tar file, or holds what is not safe.
     """
     if packed := sorted(one.name for one in folder.iterdir() if one.name.endswith((".gz", ".tgz"))):
         raise DatasetError(f"{folder}: holds packed shards: {enumerate_names(packed)}: unpack them")
     shards = sorted(folder.glob("*.tar"), key=lambda file: natural_key(file.name))
     if not shards:
         raise DatasetError(f"{folder}: holds no .tar file")
+    if beside := _image_beside(folder):
+        reason = f"holds shards, and images beside them ({beside})"
+        raise DatasetError(f"{folder}: {reason}: put the ones or the others elsewhere")
     found: dict[str, Place] = {}
     classes: dict[str, str] = {}
     passed_over: list[str] = []
@@ -64,6 +69,15 @@ def list_tars(folder: Path) -> DatasetReader:
     ]
     check_names(str(folder), images)
     return DatasetReader(tuple(images), _reader(found), passed_over=tuple(passed_over))
+
+
+def _image_beside(folder: Path) -> str | None:
+    """An image that lies in the folder of shards, or below it, as a file of its own."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "." and not is_system_name(name)]
+        if found := next((one for one in names if is_image_name(one) and one[0] != "."), None):
+            return Path(place, found).relative_to(folder).as_posix()
+    return None
 
 
 def _key(member: str) -> tuple[str, str]:

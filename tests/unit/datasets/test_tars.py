@@ -121,3 +121,16 @@ def test_images_behind_an_end_marker_are_not_lost_in_silence(tmp_path: Path, fau
     shard.write_bytes(content)
     with pytest.raises(ArchiveError, match=r"shard-0\.tar: has data after its end marker"):
         listed(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["beside.jpg", "below/deep/one.PNG"])
+def test_images_beside_shards_are_not_passed_over(tmp_path: Path, name: str) -> None:
+    write_shards(tmp_path)
+    (tmp_path / ".hidden").mkdir()
+    for other in (".hidden/a.jpg", ".b.jpg", "words.txt"):
+        (tmp_path / other).write_bytes(b"")
+    assert len(listed(tmp_path).images) == len(CONTENT)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(CONTENT["0000"])
+    with pytest.raises(DatasetError, match=rf"holds shards, and images beside them \({name}\)"):
+        listed(tmp_path)
