@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pipeline.datasets.archives import MEMBERS
 from pipeline.datasets.object_storage import check_own_address, content_mark, store_errors
 from pipeline.datasets.reader import IMAGE_SUFFIXES, DatasetError
+from pipeline.datasets.vectors import CARD
 from pipeline.files import read_json, replacing, write_json
 from pipeline.progress import track
 
@@ -93,7 +94,8 @@ def _listed(address: str) -> tuple[Any, dict[str, tuple[str, int, str]]]:
     for path, about in listed.items():
         name = path.removeprefix(root.rstrip("/")).lstrip("/") or path.rpartition("/")[2]
         is_plain = all(part and part[0] != "." and "\\" not in part for part in name.split("/"))
-        if is_plain and Path(name).suffix.lower() in _WANTED:
+        last = Path(name)
+        if is_plain and (last.suffix.lower() in _WANTED or last.name == CARD):
             found[name] = (path, int(about["size"]), content_mark(about))
     if not found or len(found) > MEMBERS:
         raise DatasetError(

@@ -5,11 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.datasets.reader import DatasetError
 from pipeline.datasets.remote import RECORD, bring_up_to_date, fetch_address
+from pipeline.datasets.vector_batches import VectorBatch
+from pipeline.datasets.vector_stores import open_store
+from pipeline.datasets.vectors import LISTS, write_vectors
 from tests import made_archives as made
 from tests.made_bucket import KEY, S3, loopback_bucket
 
@@ -145,3 +151,15 @@ def test_a_bucket_is_kept_up_to_date_and_no_file_holds_its_key(
         with pytest.raises(DatasetError, match="s3://nowhere/x: there is nothing"):
             fetch_address("s3://nowhere/x", tmp_path / "other")
     assert KEY not in (tmp_path / "remote" / RECORD).read_text()
+
+
+def test_vectors_of_a_store_come_with_their_card(tmp_path: Path, address: str) -> None:
+    rows = VectorBatch(["a", "b"], np.eye(2, dtype=np.float32), ["", ""])
+    write_vectors(tmp_path / "made", [rows], network="n1")
+    for name in LISTS:  # as `l2s embed` leaves them
+        pq.write_table(pa.table({"id": ["a"]}), tmp_path / "made" / name)
+    store = fsspec.filesystem(address.partition(":")[0])
+    store.put(f"{tmp_path}/made/", "/photos/vectors/", recursive=True)
+    found = open_store(str(fetch_address(address.replace("birds", "vectors"), tmp_path / "f")))
+    assert found.network == "n1"
+    assert [one for batch in found.batches() for one in batch.ids] == ["a", "b"]
