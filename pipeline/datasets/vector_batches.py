@@ -138,7 +138,8 @@ def vectors_of(
 
     Of names with accents any form of these is the same (`id_key`).
 
-    Raises VectorsError for ids that are not there, with what the stored ones look like.
+    Raises VectorsError for ids that are not there, with what the stored ones look like, and for one
+    that is there in two forms.
     """
     places = {id_key(one): place for place, one in enumerate(ids)}
     found: dict[int, np.ndarray] = {}
@@ -146,6 +147,11 @@ def vectors_of(
     for batch in batches:
         for one, vector in zip(batch.ids, batch.vectors, strict=True):
             if (place := places.get(id_key(one))) is not None:
+                if place in found:
+                    raise VectorsError(
+                        f"{source}: ids come twice, in two forms of their accents: {one}: which "
+                        "vector holds?"
+                    )
                 found[place] = vector.copy()  # a row alone would hold its whole batch
             elif len(others) < _NAMES_SHOWN:
                 others.append(one)
@@ -172,7 +178,7 @@ def parquet_batches(file: Path, id_column: str, vector_column: str) -> Iterator[
             columns = columns_read(str(file), file.name, names, (id_column, vector_column))
             for batch in opened.iter_batches(ROWS_AT_ONCE, columns=columns):
                 yield batch_of_rows(batch, id_column, vector_column, str(file))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names and ids are decoded
         reason = " ".join(str(error).split())
         raise VectorsError(f"{file}: cannot be read as Parquet: {reason}") from error
 
@@ -182,14 +188,18 @@ def columns_read(
 ) -> list[str]:
     """The columns to read of those that are `there`: ids, vectors and, if there, contents.
 
-    Raises VectorsError for ids or vectors that are not, and says how to name others of `shown`.
+    Raises VectorsError for ids or vectors that are not, and says how to name others of `shown`, and
+    for a name that two columns have.
     """
+    columns = [*wanted, *({"content"} & set(there))]
+    if twice := [name for name in columns if there.count(name) > 1]:
+        raise VectorsError(f"{source}: has two columns {enumerate_names(map(repr, twice))}")
     if missing := [name for name in wanted if name not in there]:
         raise VectorsError(
             f"{source}: has no column {' and no column '.join(map(repr, missing))}; it has "
             f"{', '.join(there)}: name others as {shown}?id=COLUMN&vector=COLUMN"
         )
-    return [*wanted, *({"content"} & set(there))]
+    return columns
 
 
 def batch_of_rows(

@@ -175,6 +175,12 @@ def test_the_form_of_accents_does_not_matter() -> None:
         np.testing.assert_array_equal(found, ROWS[:1])
 
 
+def test_an_id_in_two_forms_of_its_accents_is_refused() -> None:
+    stored = batch(["caf\u00e9.jpg", "x", "cafe\u0301.jpg"], ROWS[:3])
+    with pytest.raises(VectorsError, match="here: ids come twice, in two forms of their accents"):
+        vectors_of(["caf\u00e9.jpg"], [stored], "here")
+
+
 def test_ids_that_do_not_match_are_named_beside_stored_ones() -> None:
     words = r"2 of 3 images have no vector: a.jpg, b.jpg; others are there: image-0, image-1, "
     with pytest.raises(VectorsError, match=words):
@@ -190,6 +196,14 @@ TABLES: list[tuple[Callable[[], pa.Table], str]] = [
     (lambda: pa.table({"id": ROWS[:, 0], "vector": LISTS}), "'id' holds double, no ids"),
     (lambda: pa.table({"id": IDS, "vector": [None, *LISTS[1:]]}), "is empty in 1 rows"),
     (lambda: pa.table({"id": IDS, "vector": [[1.0], *LISTS[1:]]}), "vectors of 1 and 4 numbers"),
+    (
+        lambda: pa.table([pa.array(IDS), pa.array(IDS), pa.array(LISTS)], ["id", "id", "vector"]),
+        "has two columns 'id'",
+    ),
+    (
+        lambda: pa.table({"id": pa.array([b"\xff"] * 10).view(pa.string()), "vector": LISTS}),
+        "cannot be read as Parquet: 'utf-8' codec",
+    ),
     (
         lambda: pa.table({"id": IDS, "vector": [[1.0, None, 1.0, 1.0], *LISTS[1:]]}),
         "holds 1 empty numbers",
