@@ -7,10 +7,12 @@ qdrant://HOST:PORT/COLLECTION of this machine, and may end in ?id=COLUMN&vector=
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -120,12 +122,15 @@ def _ids_beside(path: Path) -> Path:
 
 def _npy_batches(path: Path, ids_file: Path) -> Iterator[VectorBatch]:
     try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        vectors = np.lib.format.open_memmap(path, mode="r")
         if ids_file.suffix == ".txt":
-            ids = ids_file.read_text(encoding="utf-8-sig").splitlines()
+            lines = ids_file.read_text(encoding="utf-8-sig").removesuffix("\n")
+            ids = lines.split("\n") if lines else []
         else:
-            ids = [str(one) for one in np.load(ids_file, allow_pickle=False).tolist()]
-    except (OSError, ValueError, EOFError, TypeError) as error:
+            given = np.lib.format.open_memmap(ids_file, mode="r")
+            kept = np.char.decode(given, "utf-8") if given.dtype.kind == "S" else given
+            ids = [str(one) for one in kept.tolist()]
+    except (OSError, ValueError, EOFError, TypeError, TokenError) as error:
         raise VectorsError(f"{path} and {ids_file.name}: cannot be read: {error}") from error
     if vectors.ndim != 2 or len(vectors) != len(ids):
         shape = " x ".join(map(str, vectors.shape))
@@ -142,12 +147,25 @@ def _lancedb_batches(
 
     if not Path(folder, f"{name}.lance").is_dir():
         raise VectorsError(f"{address}: there is no table {name!r} in {folder}")
-    table = lancedb.connect(folder).open_table(name)
     named = _COLUMNS | columns
     ids_and_vectors = named["id"], named["vector"]
-    wanted = columns_read(address, address, table.schema.names, ids_and_vectors)
-    for batch in table.search().select(wanted).to_batches(ROWS_AT_ONCE):
-        yield batch_of_rows(batch, *ids_and_vectors, address)
+    with _faults_in_words(address):
+        table = lancedb.connect(folder).open_table(name)
+        wanted = columns_read(address, address, table.schema.names, ids_and_vectors)
+        for batch in table.search().select(wanted).to_batches(ROWS_AT_ONCE):
+            yield batch_of_rows(batch, *ids_and_vectors, address)
+
+
+@contextmanager
+def _faults_in_words(address: str) -> Iterator[None]:
+    """Whatever a database's library raises, as VectorsErrors: of damaged files anything comes."""
+    try:
+        yield
+    except (VectorsError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise VectorsError(f"{address}: cannot be read: {reason}") from error
 
 
 def _qdrant_batches(
@@ -161,7 +179,7 @@ def _qdrant_batches(
             raise VectorsError(f"{address}: there is no collection {name!r} in {place}")
         with tempfile.TemporaryDirectory(prefix="l2s-qdrant-") as copy:  # opening one locks it
             shutil.copytree(place, copy, dirs_exist_ok=True, ignore=lambda *_: [".lock"])
-            yield from _scrolled(QdrantClient(path=copy), address, name, columns)
+            yield from _scrolled(partial(QdrantClient, path=copy), address, name, columns)
         return
     if place.rpartition(":")[0] not in LOOPBACK:
         raise VectorsError(
@@ -170,18 +188,19 @@ def _qdrant_batches(
             "Parquet file"
         )
     yield from _scrolled(
-        QdrantClient(url=f"http://{place}", check_compatibility=False), address, name, columns
+        partial(QdrantClient, url=f"http://{place}", check_compatibility=False),
+        address,
+        name,
+        columns,
     )
 
 
 def _scrolled(
-    client: "QdrantClient", address: str, name: str, columns: dict[str, str]
+    opened: Callable[[], "QdrantClient"], address: str, name: str, columns: dict[str, str]
 ) -> Iterator[VectorBatch]:
-    from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
-
     key, vector_name = columns.get("id"), columns.get("vector")
     offset, first = None, True
-    try:
+    with _faults_in_words(address), closing(opened()) as client:
         if not client.collection_exists(name):
             raise VectorsError(f"{address}: there is no collection {name!r}")
         while first or offset is not None:
@@ -194,11 +213,6 @@ def _scrolled(
             )
             first = False
             yield _batch_of_points(points, address, key, vector_name)
-    except (ApiException, ResponseHandlingException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise VectorsError(f"{address}: cannot be read: {reason}") from error
-    finally:
-        client.close()
 
 
 def _batch_of_points(
@@ -206,7 +220,7 @@ def _batch_of_points(
 ) -> VectorBatch:
     ids, rows = [], []
     for point in points:
-        if key and key not in (point.payload or {}):
+        if key and (point.payload or {}).get(key) is None:
             raise VectorsError(f"{address}: the payload of point {point.id} has no {key!r}")
         ids.append(str((point.payload or {})[key] if key else point.id))
         vector: Any = point.vector

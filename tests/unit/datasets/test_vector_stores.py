@@ -104,6 +104,46 @@ def test_a_library_that_is_not_installed_is_told_with_its_command(
         open_store(f"{scheme}://folder/name")
 
 
+def test_ids_of_odd_kinds(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", ROWS[:2])
+    (tmp_path / "v.ids.txt").write_text("a\u2028b.jpg\nc\x85.jpg\n")
+    assert list(found_in(str(tmp_path / "v.npy"))) == ["a\u2028b.jpg", "c\x85.jpg"]
+    (tmp_path / "v.ids.txt").unlink()
+    np.save(tmp_path / "v.ids.npy", np.array(["é.jpg".encode(), b"c.jpg"]))
+    assert list(found_in(str(tmp_path / "v.npy"))) == ["é.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize("damage", ["an archive", "a bracket in its head"])
+def test_a_damaged_array_is_told_in_words(tmp_path: Path, damage: str) -> None:
+    array = tmp_path / "v.npy"
+    (tmp_path / "v.ids.txt").write_text("\n".join(IDS))
+    if damage == "an archive":
+        with array.open("wb") as file:
+            np.savez(file, ROWS)
+    else:
+        np.save(array, ROWS)
+        array.write_bytes(array.read_bytes().replace(b" ", b"(", 1))
+    with pytest.raises(VectorsError, match=r"v\.npy and v\.ids\.txt: cannot be read: "):
+        found_in(str(array))
+
+
+@LANCEDB
+@pytest.mark.parametrize(
+    ("kind", "is_gone"), [("data", False), ("data", True), ("_versions", True)]
+)
+def test_a_damaged_lancedb_is_told_in_words(tmp_path: Path, kind: str, *, is_gone: bool) -> None:
+    import lancedb
+
+    table = {"id": IDS, "vector": pa.array(ROWS.tolist(), pa.list_(pa.float32(), 4))}
+    lancedb.connect(str(tmp_path)).create_table("pictures", pa.table(table))
+    for file in (tmp_path / "pictures.lance" / kind).iterdir():
+        file.unlink()
+        if not is_gone:
+            file.write_bytes(bytes(100))
+    with pytest.raises(VectorsError, match=r"^lancedb://.*/pictures: cannot be read: "):
+        found_in(f"lancedb://{tmp_path}/pictures")
+
+
 @LANCEDB
 def test_lancedb_is_read_and_left_as_it_is(tmp_path: Path) -> None:
     import lancedb
@@ -118,6 +158,37 @@ def test_lancedb_is_read_and_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(VectorsError, match=r"has no column 'path'; it has id, vector"):
         found_in(f"lancedb://{tmp_path}/db/pictures?id=path")
     assert content_of(tmp_path) == before
+
+
+def make_qdrant(folder: Path, paths: list[str | None]) -> None:
+    from qdrant_client import QdrantClient, models
+
+    client = QdrantClient(path=str(folder))
+    size = models.VectorParams(size=4, distance=models.Distance.COSINE)
+    client.create_collection("pictures", size)
+    points = [
+        models.PointStruct(id=number, vector=ROWS[number].tolist(), payload={"path": path})
+        for number, path in enumerate(paths)
+    ]
+    client.upsert("pictures", points)
+    client.close()
+
+
+@QDRANT
+@pytest.mark.parametrize("file", ["meta.json", "collection/pictures/storage.sqlite"])
+def test_a_damaged_qdrant_is_told_in_words(tmp_path: Path, file: str) -> None:
+    make_qdrant(tmp_path / "db", ["a"])
+    damaged = tmp_path / "db" / file
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    with pytest.raises(VectorsError, match=r"^qdrant://.*/db/pictures: cannot be read: "):
+        found_in(f"qdrant://{tmp_path}/db/pictures")
+
+
+@QDRANT
+def test_a_payload_that_is_null_is_no_id(tmp_path: Path) -> None:
+    make_qdrant(tmp_path / "db", ["a", None])
+    with pytest.raises(VectorsError, match="the payload of point 1 has no 'path'"):
+        found_in(f"qdrant://{tmp_path}/db/pictures?id=path")
 
 
 @QDRANT
