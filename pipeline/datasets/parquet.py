@@ -83,15 +83,20 @@ def spool_images(
 
 def _images(files: Collection[Path]) -> Iterable[bytes]:
     for _, file in with_splits(files):
-        yield from read_images(file)
-
-
-def read_images(file: Path) -> Iterator[bytes]:
-    """The column `image` of a file, one in memory at a time. Raises DatasetError."""
-    with _named_faults(file, "cannot read its images"):
-        for row, content in enumerate(_cells(file, "image", _BYTES, archives.MEMBER_BYTES)):
-            if not isinstance(content, bytes):
+        for row, content in enumerate(read_images(file)):
+            if content is None:
                 raise DatasetError(f"{shown(file)}: row {row}: the column 'image' holds no bytes")
+            yield content
+
+
+def read_images(file: Path) -> Iterator[bytes | None]:
+    """The column `image` of a file, one in memory at a time; None in a row that is empty.
+
+    Raises DatasetError.
+    """
+    with _named_faults(file, "cannot read its images"):
+        for content in _cells(file, "image", _BYTES, archives.MEMBER_BYTES):
+            assert content is None or isinstance(content, bytes), "no other column comes so far"
             yield content
 
 

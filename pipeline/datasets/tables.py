@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from pipeline.datasets.archives import MEMBER_BYTES, MEMBERS
+from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.object_storage import check_address, read_object
 from pipeline.datasets.parquet import read_column, read_columns, read_images
 from pipeline.datasets.reader import (
@@ -31,6 +32,7 @@ from pipeline.datasets.reader import (
 PLACES = ("path", "uri", "image")  # in one of these columns an image stands
 _TEXTS = ("id", "path", "uri", "class", "split")
 _FORMATS = (".parquet", ".arrow", ".feather", ".csv")
+_FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 def list_table(table: Path, allow: Sequence[str]) -> DatasetReader:
@@ -38,7 +40,8 @@ def list_table(table: Path, allow: Sequence[str]) -> DatasetReader:
 
     Paths are relative to the table's folder and lie in it; addresses lie under one of `allow`,
     SCHEME://BUCKET each. Without a column `class` the images have no classes, and without `split`
-    their splits are not settled. An image's bytes are read when they are asked for.
+    their splits are not settled. An image's bytes are read when they are asked for; where there are
+    none UnreadableImage is raised.
 
     Raises DatasetError: a column that is not there or is empty in a row, an id that comes twice, a
     file that is missing or outside, an address that is not allowed.
@@ -106,7 +109,7 @@ def _column_names(table: Path) -> list[str]:
             with pyarrow.csv.open_csv(table) as opened:
                 return list(opened.schema.names)
         return list(pa.ipc.open_file(pa.memory_map(str(table))).schema.names)
-    except (pa.ArrowException, OSError) as error:
+    except _FAULTS as error:
         raise _unreadable(table, error) from error
 
 
@@ -125,7 +128,7 @@ def _texts(table: Path, column: str) -> list[str]:
             else:
                 parts = _arrow_parts(table, column)
             values = [value for part in parts for value in part.cast(pa.string()).to_pylist()]
-        except (pa.ArrowException, OSError) as error:
+        except _FAULTS as error:
             raise _unreadable(table, error) from error
     if len(values) > MEMBERS:
         raise DatasetError(f"{table}: has {len(values)} rows, more than {MEMBERS}")
@@ -174,17 +177,19 @@ def _image_reader(table: Path, ids: list[str]) -> Callable[[str], bytes]:
         return _arrow_image_reader(table, rows)
     lock = threading.Lock()
     at: int = -1
-    cells: Iterator[bytes] = iter(())
+    cells: Iterator[bytes | None] = iter(())
 
     def read(name: str) -> bytes:
         nonlocal at, cells
         with lock:
             if rows[name] <= at or at < 0:
                 at, cells = -1, read_images(table)
-            content = b""
-            while at < rows[name]:
-                at, content = at + 1, next(cells)
-            return content
+            start, at = at + 1, -1  # after a fault the next image is read from the start again
+            for row, content in enumerate(cells, start):
+                if row == rows[name]:
+                    at = row
+                    return _bytes(table, name, content)
+            raise DatasetError(f"{table}: has fewer images than ids")
 
     return read
 
@@ -197,7 +202,7 @@ def _arrow_image_reader(table: Path, rows: Mapping[str, int]) -> Callable[[str],
     def part_of(number: int) -> pa.Array:
         try:
             return _arrow_part(opened, number)
-        except (pa.ArrowException, OSError) as error:
+        except _FAULTS as error:
             raise _unreadable(table, error) from error
 
     lock = threading.Lock()
@@ -213,6 +218,8 @@ def _arrow_image_reader(table: Path, rows: Mapping[str, int]) -> Callable[[str],
 
 def _bytes(table: Path, name: str, value: object) -> bytes:
     value = value.get("bytes") if isinstance(value, dict) else value
+    if value is None:
+        raise UnreadableImage(name, f"its row of {table.name} holds no bytes")
     if not isinstance(value, bytes) or len(value) > MEMBER_BYTES:
         raise DatasetError(f"{table}: {name}: the column 'image' holds no bytes of an image")
     return value

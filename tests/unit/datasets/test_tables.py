@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.sources import TableSource
+from pipeline.datasets import tables
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.own_images import list_own_images
 from pipeline.datasets.reader import DatasetError, DatasetReader
@@ -101,6 +102,36 @@ def test_bytes_in_any_order(tmp_path: Path, name: str) -> None:
     reader = listed(tmp_path, name)
     for one in (*IDS, IDS[0], IDS[0], IDS[5], IDS[2], IDS[7]):
         assert reader.read(one) == CONTENT[one]
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_a_row_without_bytes_is_an_unreadable_image(tmp_path: Path, name: str) -> None:
+    contents: list[bytes | None] = list(CONTENT.values())
+    written(tmp_path, name, {"id": IDS, "image": [*contents[:2], None, *contents[3:]]})
+    reader = listed(tmp_path, name)
+    with pytest.raises(UnreadableImage, match=rf"its row of {name} holds no bytes"):
+        reader.read(IDS[2])
+    assert [reader.read(one) for one in (IDS[3], IDS[1])] == [contents[3], contents[1]]
+
+
+def test_after_a_fault_a_table_is_read_from_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, "t.parquet", {"id": IDS, "image": list(CONTENT.values())})
+    reader = listed(tmp_path, "t.parquet")
+    with monkeypatch.context() as patched:
+        patched.setattr(tables, "read_images", lambda _: iter([b"one"]))
+        for one in IDS[1:3]:
+            with pytest.raises(DatasetError, match=r"t\.parquet: has fewer images than ids"):
+                reader.read(one)
+    assert reader.read(IDS[2]) == CONTENT[IDS[2]]
+
+
+def test_names_of_columns_that_are_no_text(tmp_path: Path) -> None:
+    file = written(tmp_path, "t.arrow", {"id": IDS, "path": IDS, "ZZZZ": IDS})
+    file.write_bytes(file.read_bytes().replace(b"ZZZZ", b"\xff\xff\xff\xff"))
+    with pytest.raises(DatasetError, match=r"t\.arrow: cannot be read: "):
+        listed(tmp_path, "t.arrow")
 
 
 def test_classes_splits_and_numbers_as_ids(tmp_path: Path) -> None:
