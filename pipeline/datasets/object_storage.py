@@ -75,10 +75,13 @@ def read_object(address: str, name: str) -> bytes:
     """
     import fsspec
 
-    shown = shown_address(address)
+    shown, parts = shown_address(address), urlsplit(address)
+    bucket = f"{parts.scheme}://{parts.netloc}"
     try:
-        with store_errors(shown), fsspec.open(address, "rb") as file:
-            content: bytes = file.read(MAX_FILE_BYTES + 1)
+        with store_errors(shown):
+            store, root = fsspec.url_to_fs(bucket)  # of an address it would cut a name at "::"
+            with store.open(root + address[len(bucket) :], "rb") as file:
+                content: bytes = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError as error:
         raise UnreadableImage(name, f"there is no {shown}") from error
     if len(content) > MAX_FILE_BYTES:

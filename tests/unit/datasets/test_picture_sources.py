@@ -124,6 +124,16 @@ def test_a_store(memory: Callable[[str, bytes], None], tmp_path: Path) -> None:
         rows(PictureSource("memory://photos/no"))
 
 
+@pytest.mark.parametrize("name", ["a::b.jpg", "c::file:d.jpg", "e#f?g=h&[*].jpg"])
+def test_odd_names_in_a_store(
+    memory: Callable[[str, bytes], None], tmp_path: Path, name: str
+) -> None:
+    memory(name, b"content")
+    source = picture_source("memory://photos/below/", tmp_path)
+    assert name in rows(source)
+    assert source.open()(name) == b"content"
+
+
 def test_a_table_of_addresses_needs_them_allowed(
     memory: Callable[[str, bytes], None], tmp_path: Path
 ) -> None:
