@@ -52,13 +52,17 @@ def list_own_images(folder: Path, source: OwnSource) -> DatasetReader:
     match source:
         case CsvSource():
             return list_csv(folder / source.table)
-        case TableSource():
-            return list_table(folder / source.table, source.allow)
-        case TarsSource():
-            return list_tars(folder)
         case ImagesSource():
             return list_images(folder)
-    return list_folder(folder)
+        case TableSource():
+            place, reader = folder / source.table, list_table(folder / source.table, source.allow)
+        case TarsSource():
+            place, reader = folder, list_tars(folder)
+        case _:
+            return list_folder(folder)
+    _check_spelling(place, reader.images)
+    _check_accents(place, reader.images)
+    return reader
 
 
 def image_manifest(reader: DatasetReader) -> list[dict[str, Any]]:
@@ -171,10 +175,7 @@ def list_images(root: Path) -> DatasetReader:
                     passed_over.append(name)
     if not images:
         raise DatasetError(f"{root}: holds no image; {len(passed_over)} other files lie there")
-    spelled = Counter(unicodedata.normalize("NFC", image.name) for image in images)
-    if twice := [ascii(name) for name, count in spelled.items() if count > 1]:
-        reason = f"names differ by the form of their accents only: {enumerate_names(twice)}"
-        raise DatasetError(f"{root}: {reason}: rename them")
+    _check_accents(root, images)
     return DatasetReader(tuple(images), _file_reader(root), passed_over=tuple(passed_over))
 
 
@@ -217,6 +218,18 @@ def _name_on_disk(path: str, folder: Path) -> str:
         path = str(given.relative_to(folder)) if given.is_relative_to(folder) else path
     forms = [path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))]
     return next((form for form in forms if (folder / form).is_file()), path)
+
+
+def _check_accents(source: Path, images: Iterable[ListedImage]) -> None:
+    """Raises DatasetError for images without classes whose names differ by normal form only: they
+    are split, and have vectors, by their names.
+    """
+    spelled = Counter(
+        unicodedata.normalize("NFC", image.name) for image in images if not image.class_name
+    )
+    if twice := [ascii(name) for name, count in spelled.items() if count > 1]:
+        reason = f"names differ by the form of their accents only: {enumerate_names(twice)}"
+        raise DatasetError(f"{source}: {reason}: rename them")
 
 
 def _check_spelling(source: Path, images: Iterable[ListedImage]) -> None:

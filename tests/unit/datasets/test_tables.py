@@ -170,6 +170,23 @@ def test_faults_in_words(tmp_path: Path, columns: dict[str, object], words: str)
         listed(tmp_path, "t.parquet")
 
 
+@pytest.mark.parametrize(
+    ("column", "names", "words"),
+    [
+        ("class", ["Dog", "dog"], "names of classes differ by case or by the form"),
+        ("class", ["caf\u00e9", "cafe\u0301"], "names of classes differ by case or by the form"),
+        ("id", ["caf\u00e9", "cafe\u0301"], "names differ by the form of their accents only"),
+    ],
+)
+def test_names_that_look_alike_are_refused(
+    tmp_path: Path, column: str, names: list[str], words: str
+) -> None:
+    columns = {"id": ["1", "2"], "path": files_below(tmp_path)[:2], column: names}
+    written(tmp_path, "t.parquet", columns)
+    with pytest.raises(DatasetError, match=rf"t\.parquet: {words}"):
+        listed(tmp_path, "t.parquet")
+
+
 def test_tables_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"t\.csv: is not a file"):
         listed(tmp_path, "t.csv")

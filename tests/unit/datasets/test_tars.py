@@ -66,6 +66,13 @@ def test_shards_come_in_natural_order_and_keys_may_have_folders(tmp_path: Path) 
     assert reader.read("b/2") == CONTENT["0002"]
 
 
+def test_classes_that_differ_by_case_are_refused(tmp_path: Path) -> None:
+    members = {"1.jpg": CONTENT["0001"], "1.cls": b"Dog", "2.jpg": CONTENT["0002"], "2.cls": b"dog"}
+    write_shard(tmp_path / "a.tar", members)
+    with pytest.raises(DatasetError, match="names of classes differ by case"):
+        listed(tmp_path)
+
+
 def test_faults_in_words(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"holds no \.tar file"):
         listed(tmp_path)
