@@ -124,22 +124,25 @@ def _settle_duplicates(name: str, path: Path, wanted: str) -> dict[str, Any]:
             f"{name}: {len(found)} images nearly show the same as one of {where}: {shown}; "
             f"{len(left_out)} test images are left out (source.near_duplicates: {wanted})\n"
         )
+    if fault := too_few(pack, np.setdiff1d(pack.rows("test"), left_out)):
+        what, remedy = ": images that cannot be read, or were trained on, leave", "add others"
+        if left_out:
+            what = f".source.near_duplicates = {wanted!r}: leaves"
+            remedy = f"{shown}: remove images that show the same, or set keep"
+        raise DatasetError(f"datasets.{name}{what} {fault}: {remedy}")
     if left_out:
-        test = np.setdiff1d(pack.rows("test"), left_out)
-        key = f"datasets.{name}.source.near_duplicates = {wanted!r}"
-        if pack.labelled and (not test.size or np.bincount(pack.labels[test]).max() < 2):
-            raise DatasetError(
-                f"{key}: leaves no test class of two images: {shown}: remove images "
-                "that stand in two classes, or set keep"
-            )
-        if not pack.labelled and len(test) < LEAST_IMAGES:
-            raise DatasetError(
-                f"{key}: leaves {len(test)} test images, and {LEAST_IMAGES} are the least: "
-                f"{shown}: remove images that are there twice, or set keep"
-            )
         remove_rows(path, left_out)
     first = dict(islice(pairs.items(), _PAIRS_NOTED))
     return {"images": len(found), "left_out_of_test": len(left_out), "first": first}
+
+
+def too_few(pack: Pack, test: np.ndarray) -> str | None:
+    """Why the rows `test` of a pack are too few to be tested with."""
+    if pack.labelled and (not test.size or np.bincount(pack.labels[test]).max() < 2):
+        return "no test class of two images"
+    if not pack.labelled and len(test) < LEAST_IMAGES:
+        return f"{len(test)} test images, and {LEAST_IMAGES} are the least"
+    return None
 
 
 def _summary(pack: Pack, teacher_px: int) -> dict[str, object]:

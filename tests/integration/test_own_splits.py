@@ -158,6 +158,22 @@ def test_a_test_of_nothing_but_doubles_is_refused(workspace: Path, tmp_path: Pat
     assert "source.near_duplicates = 'leave_out': leaves no test class of two images" in message
 
 
+def test_a_test_of_nothing_but_training_images_and_single_ones_is_refused(
+    workspace: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    splits, _ = packed(workspace)
+    train = next(name for name in OLD if splits[name] == "train")
+    for name in (name for name in OLD if splits[name] == "test"):
+        for number in range(2):
+            shutil.copy(images / train / f"{number}.jpg", images / name)
+    succeed(workspace, "hash_inputs")
+    message = fail(workspace, "prepare")
+    assert (
+        "datasets.emblems: images that cannot be read, or were trained on, leave no te" in message
+    )
+
+
 def old_pack(workspace: Path, images: Path) -> None:
     """A pack as it was made before there was a record: the first half by name trains."""
     records = [

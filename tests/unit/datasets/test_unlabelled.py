@@ -13,6 +13,7 @@ from pipeline.datasets.own_images import hold_to_manifest, image_manifest, list_
 from pipeline.datasets.packs import Pack, open_pack, validation_split, write_pack
 from pipeline.datasets.reader import DatasetError, DatasetReader, ImageRecord, read_records
 from pipeline.datasets.splits import ClassSplit, settle_images
+from stages.prepare import too_few
 from tests import made_archives as made
 
 SOURCE = ImagesSource(kind="images", skip_unreadable=False)
@@ -184,3 +185,9 @@ def test_near_duplicates_are_those_of_the_other_split(tmp_path: Path) -> None:
     ]
     write_pack(tmp_path / "pack.arrow", images)
     assert find_duplicates(open_pack(tmp_path / "pack.arrow")) == {0: 2, 1: 2, 2: 0}
+
+
+def test_so_few_test_images_are_left_that_none_has_ten_others(tmp_path: Path) -> None:
+    pack = packed(made_folder(tmp_path / "images", 24), tmp_path / "pack.arrow")
+    assert too_few(pack, pack.rows("test")) is None
+    assert too_few(pack, pack.rows("test")[1:]) == "11 test images, and 12 are the least"
