@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from pipeline.datasets.colour import in_srgb, to_srgb_transform
 from pipeline.datasets.picture_files import (
@@ -230,6 +231,10 @@ def _to_rgb(
     # Pillow opens a PGM file of more than 8 bits as mode I, its samples scaled to 0 to 65535.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         samples = np.asarray(image)
+        if isinstance(image, TiffImageFile):  # whose 12 bits, and white of zero, Pillow leaves so
+            samples = samples << (16 - image.tag_v2.get(BITSPERSAMPLE, (16,))[0])
+            if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
+                samples = np.iinfo(np.uint16).max - samples
         # Pillow would clip to 255 instead of scaling; the high byte is what it takes of 16-bit RGB.
         grey = (samples >> 8).astype(np.uint8)
         transparent = image.info.get("transparency")

@@ -116,6 +116,25 @@ def test_16_bit_greyscale_is_scaled_not_clipped() -> None:
         assert np.abs(np.asarray(decode(result), int)[..., 0] - (ramp >> 8)).max() <= 2
 
 
+def tiff_with(tag: int, was: int, value: int) -> bytes:
+    """A TIFF of three samples of 16 bits, with another number in a tag."""
+    tiff = encode(Image.fromarray(np.array([[0, 0x1234, 0xFFFF]], np.uint16)), "TIFF")
+    entry = struct.pack("<HHI", tag, 3, 1)
+    assert tiff.count(entry + bytes([was])) == 1
+    return tiff.replace(entry + bytes([was]), entry + bytes([value]))
+
+
+def test_a_16_bit_tiff_whose_white_is_zero_is_turned_round() -> None:
+    picture = decode_image(tiff_with(262, 1, 0), "a.tif")  # PhotometricInterpretation
+    assert np.asarray(picture)[0, :, 0].tolist() == [255, 0xFFFF - 0x1234 >> 8, 0]
+
+
+def test_12_bit_tiff_is_scaled() -> None:
+    tiff = tiff_with(258, 16, 12).replace(b"\0\0\x34\x12\xff\xff", b"\0\x01\x23\xff\xf0\0")
+    picture = decode_image(tiff, "a.tif")  # by BitsPerSample
+    assert np.asarray(picture)[0, :, 0].tolist() == [0, 0x12, 255]
+
+
 def test_16_bit_pgm_is_a_16_bit_png() -> None:
     ramp = np.tile(np.array([0, 255, 256, 30000, 65535], np.uint16), (4, 1))
     png = encode(Image.fromarray(ramp), "PNG")
