@@ -84,11 +84,12 @@ def open_store(address: str) -> VectorStore:
         return VectorStore(place, vectors.batches, vectors.card.network)
     if not path.exists():
         raise VectorsError(f"{place}: there is no such file or folder")
-    if path.suffix == ".npy":
-        return VectorStore(place, partial(_npy_batches, path, _ids_beside(path)))
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    files = files or [one for one in path.glob("*.npy") if not one.name.endswith(".ids.npy")]
+    if len(files) == 1 and files[0].suffix == ".npy":
+        return VectorStore(place, partial(_npy_batches, files[0], _ids_beside(files[0])))
     if not files or files[0].suffix != ".parquet":
-        raise VectorsError(f"{place}: must be .parquet, .npy or a folder of .parquet files")
+        raise VectorsError(f"{place}: must be .parquet, .npy or a folder of .parquet or one .npy")
     return VectorStore(place, partial(_of_files, files, columns))
 
 

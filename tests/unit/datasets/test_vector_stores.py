@@ -63,6 +63,10 @@ def test_an_array_with_its_ids_beside_it(tmp_path: Path, ids: str) -> None:
     else:
         np.save(tmp_path / "v.ids.npy", np.array(IDS))
     assert_all(found_in(str(tmp_path / "v.npy")))
+    assert_all(found_in(str(tmp_path)))  # as what is fetched from object storage lies
+    np.save(tmp_path / "w.npy", ROWS)
+    with pytest.raises(VectorsError, match=r"must be .* or a folder of \.parquet or one \.npy"):
+        found_in(str(tmp_path))
 
 
 def test_arrays_that_do_not_fit(tmp_path: Path) -> None:
