@@ -57,12 +57,12 @@ def fetch_address(address: str, folder: Path) -> Path:
 
     def fetch(name: str) -> None:
         path, *mark = found[name]
-        with replacing(folder / name) as temporary:
+        with replacing(folder / name) as temporary, store_errors(address):
             store.get_file(path, str(temporary))
         kept[name] = mark
 
     try:
-        with store_errors(address), ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
             done: Iterable[None] = pool.map(fetch, wanted)
             for _ in track(done, "fetching", len(wanted), "object"):
                 pass

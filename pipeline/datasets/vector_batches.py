@@ -79,7 +79,8 @@ def checked(
                 f"{source}: vectors have {findings.dim} and {given.shape[1]} numbers"
             )
         _check_ids(source, ids, seen)
-        vectors = given.astype(np.float32)
+        with np.errstate(over="ignore"):  # what becomes infinite is told
+            vectors = given.astype(np.float32)
         norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
         for what, faulty in (
             ("numbers that are not finite", ~np.isfinite(norms)),

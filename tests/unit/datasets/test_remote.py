@@ -163,3 +163,12 @@ def test_vectors_of_a_store_come_with_their_card(tmp_path: Path, address: str) -
     found = open_store(str(fetch_address(address.replace("birds", "vectors"), tmp_path / "f")))
     assert found.network == "n1"
     assert [one for batch in found.batches() for one in batch.ids] == ["a", "b"]
+
+
+def test_a_name_that_the_disk_refuses_is_no_fault_of_the_store(
+    tmp_path: Path, address: str
+) -> None:
+    store = fsspec.filesystem(address.partition(":")[0])
+    store.pipe_file(f"/photos/birds/{'x' * 300}.jpg", b"x")
+    with pytest.raises(OSError, match="File name too long"):
+        fetch_address(address, tmp_path / "remote")

@@ -138,6 +138,11 @@ FAULTS: list[tuple[str, list[VectorBatch], str]] = [
     ("axes", [batch(IDS, ROWS[0])], "10 ids and 4 numbers do not fit"),
     ("length", [batch(IDS[:5], ROWS[:5]), batch(IDS[5:], ROWS[5:, :3])], "have 4 and 3 numbers"),
     ("nan", [batch(IDS, changed(3, np.nan))], "not finite: image-3: remove"),
+    (
+        "too large",
+        [batch(IDS, changed(3, 1.0).astype(float) * 1e39)],
+        "hold numbers that are not fin",
+    ),
     ("infinite", [batch(IDS, changed(3, np.inf))], "not finite: image-3: remove"),
     ("zero", [batch(IDS, changed(2, 0))], "nothing but zeros: image-2: remove"),
     ("twice", [batch(IDS[:5], ROWS[:5]), batch(IDS[4:], ROWS[4:])], "come twice: image-4: which"),
