@@ -145,7 +145,8 @@ def settle_images(
 
     images: name, class and SHA-256 of each image of the reader, in its order. In the manifest
     they have their split; a test image that was trained on, or trains in another class, has the
-    key `trained_as`: it takes no part. A new class with images that were trained on trains.
+    key `trained_as`: it takes no part. A new class with images that were trained on trains. New
+    images without classes that are the same validate together, or none of them does.
 
     Raises DatasetError where no class, or no image, is left for one of the splits.
     """
@@ -163,7 +164,7 @@ def settle_images(
     else:
         renamed = enumerate_names(f"{key} (as {origin})" for key, (origin, _) in origins.items())
         lines = [f"{len(origins)} new images train, as they did: {renamed}"] if origins else []
-    reader = assign_reader(source, reader, known, moved)
+    reader = _copies_together(assign_reader(source, reader, known, moved), images, known)
     manifest = [
         {**entry, "split": image.split} for entry, image in zip(images, reader.images, strict=True)
     ]
@@ -183,6 +184,21 @@ def settle_images(
             "anew, give the data set another name in params.yaml"
         )
     return settled, record, lines
+
+
+def _copies_together(
+    reader: DatasetReader, images: Sequence[Mapping[str, Any]], known: Mapping[str, ClassSplit]
+) -> DatasetReader:
+    """The reader with one position for all new training images without classes that are the same:
+    none validates what another of them trains.
+    """
+    positions, first = dict(reader.positions), dict[str, float]()
+    for entry, image in zip(images, reader.images, strict=True):
+        is_new = not image.class_name and _unit_key(entry) not in known
+        if is_new and image.split == "train" and "sha256" in entry:
+            name = image.unit
+            positions[name] = first.setdefault(entry["sha256"], positions[name])
+    return replace(reader, positions=positions)
 
 
 def manifest_classes(manifest: Mapping[str, Any]) -> dict[str, ClassSplit]:

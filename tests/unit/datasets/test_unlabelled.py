@@ -191,3 +191,15 @@ def test_so_few_test_images_are_left_that_none_has_ten_others(tmp_path: Path) ->
     pack = packed(made_folder(tmp_path / "images", 24), tmp_path / "pack.arrow")
     assert too_few(pack, pack.rows("test")) is None
     assert too_few(pack, pack.rows("test")[1:]) == "11 test images, and 12 are the least"
+
+
+def test_copies_validate_together_or_not_at_all(tmp_path: Path) -> None:
+    root = made_folder(tmp_path / "images", 80)
+    for number in range(1, 80, 2):
+        (root / f"copy of {number}.jpg").write_bytes((root / f"{number}.jpg").read_bytes())
+    pack = packed(root, tmp_path / "pack.arrow")
+    fitting, validating = (
+        {pack.encoded(int(row)) for row in rows} for rows in validation_split(pack, 0.3)
+    )
+    assert len(validating) > 12
+    assert not fitting & validating
