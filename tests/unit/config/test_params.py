@@ -382,7 +382,7 @@ def test_the_faults_of_a_loss_are_told_at_their_place(tmp_path: Path) -> None:
         f"{key}.images_per_batch = 8: must be at least 9 for {key}.loss, d3still": (
             {f"{key}.loss": D3STILL | {"neighbours": 8}, f"{key}.images_per_batch": 8}
         ),
-        f"{key}.loss.gallery = 'all': must be one of batch, bank": (
+        f"{key}.loss.gallery = 'all': input should be 'batch' or 'bank'": (
             {f"{key}.loss": D3STILL | {"gallery": "all"}}
         ),
         f"{key}.images_per_epoch = 2: must be at least 3 for {key}.loss, rkd": (
