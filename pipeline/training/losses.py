@@ -171,21 +171,21 @@ def _neighbourhoods(
 ) -> tuple[Float[Tensor, "batch neighbour"], Float[Tensor, "batch neighbour"]]:
     """s_i . t_j and t_i . t_j for the images j nearest to i by the teacher, i itself first."""
     _check_rows(student, teacher)
-    batch = len(teacher)
     if gallery is None:
-        among, most, of = teacher, batch, f"the batch's {batch}"
+        most, of = len(teacher), f"the batch's {len(teacher)}"
     else:
-        among, most = torch.cat([teacher, gallery]), len(gallery) + 1
+        most = len(gallery) + 1
         of = f"{most}, the image and the gallery's {len(gallery)}"
     if not 1 <= neighbours <= most:
         raise ValueError(f"neighbours = {neighbours}: must be from 1 to {of}")
-    own = teacher @ among.mT
-    itself = torch.eye(batch, len(among), dtype=torch.bool, device=own.device)
-    nearness = own.masked_fill(itself, torch.inf)
-    if gallery is not None:
-        nearness[:, :batch].masked_fill_(~itself[:, :batch], -torch.inf)
-    order = nearness.topk(neighbours, dim=1).indices
-    return (student @ among.mT).gather(1, order), own.gather(1, order)
+    if gallery is None:
+        own = teacher @ teacher.mT
+        itself = torch.eye(len(own), dtype=torch.bool, device=own.device)
+        order = own.masked_fill(itself, torch.inf).topk(neighbours, dim=1).indices
+        return (student @ teacher.mT).gather(1, order), own.gather(1, order)
+    order = (teacher @ gallery.mT).topk(neighbours - 1, dim=1).indices
+    near = torch.cat([teacher[:, None], gallery[order]], dim=1)
+    return (near @ student[:, :, None]).squeeze(2), (near @ teacher[:, :, None]).squeeze(2)
 
 
 def _divergence(
