@@ -7,7 +7,7 @@ from pydantic import Field
 from pipeline.config.sources import Model
 
 Neighbours = Annotated[int, Field(ge=2)]
-Gallery = Literal["batch", "bank"]  # where neighbours are sought; a bank: the training images
+Sought = Literal["batch", "bank"]  # where neighbours are; a bank: all training images
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -59,7 +59,7 @@ class CsdLoss(Model):
     neighbours: Neighbours
     student_temperature: Rate
     teacher_temperature: Rate
-    gallery: Gallery = "batch"
+    gallery: Sought = "batch"
 
 
 class RopLoss(Model):
@@ -67,7 +67,7 @@ class RopLoss(Model):
     neighbours: Neighbours
     temperature: Rate
     rank_weight: Weight
-    gallery: Gallery = "batch"
+    gallery: Sought = "batch"
 
 
 class D3stillLoss(Model):
@@ -76,7 +76,7 @@ class D3stillLoss(Model):
     alpha: Weight
     beta: Weight
     gamma: Weight
-    gallery: Gallery = "batch"
+    gallery: Sought = "batch"
 
 
 class RkdLoss(Model):

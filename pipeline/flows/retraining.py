@@ -178,11 +178,10 @@ def retrain_stages(params: Params, name: str, request: Request, run_stages: RunS
     if not run_stages(own.only(noticing), whole):
         return "whether images are new could not be found out"
     own, whole = plan()
+    done = own.only(own.locked)  # of which KEPT are in the graph where they are asked for
     if has_new_images(own, name):
         cause = image_changes(known, given)
-    elif has_new_images(
-        own.only(own.locked), name, KEPT
-    ):  # which are there where they are asked for
+    elif has_new_images(done, name, KEPT):
         cause = "teacher or baselines learned from an older pack"
     elif request.force:
         cause = "the images are the same, but it was asked for (--force)"
