@@ -37,11 +37,11 @@ class LocalEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             if process not in self._before:
                 process.terminate()
-                process.join()
+        # The pool's own thread waits for them: of two that wait for a process, one learns nothing.
+        self._pool.shutdown(cancel_futures=True)
 
     def sample(self, shard: ShardSummary, images: int) -> Sample:
         """As `ShardEmbedder.sample`, by one process. Raises WorkerEndedError."""

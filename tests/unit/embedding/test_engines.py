@@ -7,10 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -74,10 +75,23 @@ class KillsItsWorker(LocalEngine):
                 for child in multiprocessing.active_children():
                     child.kill()
 
+    def __exit__(self, *error: Any) -> None:
+        time.sleep(0.1)  # so that the pool's thread is at its wait
+        super().__exit__(*error)
+
 
 def test_a_killed_worker_is_told_and_the_next_start_goes_on(
-    made: tuple[Path, dict[str, bytes]], tmp_path: Path
+    made: tuple[Path, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    wait: Callable[[int, int], tuple[int, int]] = os.waitpid
+
+    def wait_slowly(process: int, options: int) -> tuple[int, int]:
+        ended = wait(process, options)
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.2)  # the pool's thread has the end and has not noted it yet
+        return ended
+
+    monkeypatch.setattr(os, "waitpid", wait_slowly)
     folder, expected = made
     job = job_of(folder, tmp_path / "v")
     with pytest.raises(WorkerEndedError, match=r"the same command goes on with what is left"):
