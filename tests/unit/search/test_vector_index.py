@@ -29,7 +29,7 @@ from pipeline.search.upkeep import (
     remove_vectors,
     verify_index,
 )
-from pipeline.search.vector_index import CARD, Kind, contents, exact_neighbours
+from pipeline.search.vector_index import CARD, Kind, contents, exact_neighbours, widened
 from tests.made_site import colour_database
 
 KINDS = [
@@ -220,16 +220,31 @@ def test_a_reader_keeps_what_it_opened(tmp_path: Path, source: Path, kind: Kind)
         assert reader.search(VECTORS[:1], 5, exhaustive=True).ids == [[IDS[0], "new"]]
 
 
-def test_exact_neighbours_block_by_block() -> None:
-    rows = np.arange(ROWS) * 3
-    blocks = [(rows[s : s + 7], VECTORS[s : s + 7]) for s in range(0, ROWS, 7)]
-    scores, found = exact_neighbours(QUERIES, [*blocks, (rows[:0], VECTORS[:0])], 9)
-    for query, best, at in zip(QUERIES, scores, found, strict=True):
-        order = np.argsort(-(VECTORS @ query))[:9]
-        np.testing.assert_array_equal(at, rows[order])
-        np.testing.assert_allclose(best, (VECTORS @ query)[order], atol=1e-6)
-    _, few = exact_neighbours(QUERIES[:1], [(rows[:2], VECTORS[:2])], 4)
-    assert sorted(few[0]) == [-1, -1, 0, 3]
+@pytest.mark.parametrize("number", ["float16", "float32"])
+@pytest.mark.parametrize("dim", [13, 32])
+@pytest.mark.parametrize("asked", [1, 40])
+def test_exact_neighbours_block_by_block(asked: int, dim: int, number: str, tmp_path: Path) -> None:
+    source = np.random.default_rng(0)
+    np.save(tmp_path / "v.npy", source.standard_normal((500, dim)).astype(number))
+    vectors = np.load(tmp_path / "v.npy", mmap_mode="r")  # read-only, as of an index
+    queries = source.standard_normal((asked, dim)).astype(np.float32)
+    rows = np.arange(500) * 3
+    blocks = [(rows[s : s + 7], vectors[s : s + 7]) for s in range(0, 500, 7)]
+    scores, found = exact_neighbours(queries, [*blocks, (rows[:0], vectors[:0])], 9)
+    true = queries @ vectors.astype(np.float32).T
+    order = np.argsort(-true)[:, :9]
+    np.testing.assert_array_equal(found, rows[order])
+    np.testing.assert_allclose(scores, np.take_along_axis(true, order, 1), atol=1e-5)
+    _, few = exact_neighbours(queries, [(rows[:2], vectors[:2])], 4)
+    np.testing.assert_array_equal(np.sort(few), [[-1, -1, 0, 3]] * asked)
+
+
+def test_all_finite_halves_are_widened_exactly() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = np.tile(halves[np.isfinite(halves)], 9).reshape(-1, 9)  # more than are taken at once
+    wide = widened(finite)
+    assert wide.dtype == np.float32
+    np.testing.assert_array_equal(wide.view(np.uint32), finite.astype(np.float32).view(np.uint32))
 
 
 def test_contents_tell_what_changed() -> None:
