@@ -179,7 +179,8 @@ class ShardEmbedder:
         least_px = least_decoded_px(size_px) if self.job.is_reduced else None
         try:
             encoded = self.read(name)
-            with self._large if pixel_count(encoded) > LARGE_PIXELS else nullcontext():
+            is_large = self.threads and pixel_count(encoded) > LARGE_PIXELS
+            with self._large if is_large else nullcontext():
                 view = square_view(decode_image(encoded, name, least_px=least_px), size_px)
         except UnreadableImage as failure:
             return failure
