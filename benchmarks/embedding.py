@@ -24,6 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -132,24 +133,24 @@ def work_s(home: Path, images: int) -> float:
         return float(np.mean(list(pool.map(_work_s, [job] * WORKERS))))
 
 
-def against_work(home: Path, images: int, found: list[Measured], rounds: int) -> str:
+def against_work(home: Path, images: int, found: Measured, rounds: int) -> str:
     """What the local engine takes for the work alone, in words: medians of rounds, in each of which
-    an embedding, its start for no image and the work are measured one after the other.
+    an embedding (at first what was `found`), its start for no image and the work are measured.
     """
-    ratios = []
+    works_ms, starts_s, cpu, wall = [], [], [], []
     for number in range(rounds):
         if number:
-            found.append(measure(home, images, "local", "local", watch=False))
+            found = measure(home, images, "local", "local", watch=False)
         nothing = measure(home, 2, "local", "nothing", shard=1, watch=False)
         work = work_s(home, images)
-        cpu = (found[-1].cpu_s - nothing.cpu_s) / (images * work)
-        wall = (found[-1].wall_s - nothing.wall_s) * WORKERS / (images * work)
-        ratios.append((1000 * work, cpu, wall, nothing.wall_s))
-    work_ms, cpu, wall, start_s = np.median(ratios, axis=0)
-    lowest, highest = np.min(ratios, axis=0)[2], np.max(ratios, axis=0)[2]
+        works_ms.append(1000 * work)
+        starts_s.append(nothing.wall_s)
+        cpu.append((found.cpu_s - nothing.cpu_s) / (images * work))
+        wall.append((found.wall_s - nothing.wall_s) * WORKERS / (images * work))
     return (
-        f"work {work_ms:.2f} ms/image, overhead {cpu:.3f}, of the wall {wall:.3f} ({lowest:.3f} to "
-        f"{highest:.3f} in {rounds} rounds) after {start_s:.1f} s of start"
+        f"work {median(works_ms):.2f} ms/image, overhead {median(cpu):.3f}, of the wall "
+        f"{median(wall):.3f} ({min(wall):.3f} to {max(wall):.3f} in {rounds} rounds) after "
+        f"{median(starts_s):.1f} s of start"
     )
 
 
@@ -253,9 +254,9 @@ def main() -> None:
                     kill_rounds(home, images, engine, given.kills)
                     continue
                 peak_bytes = measure(home, images, engine, engine, watch=True).peak_bytes
-                found = [measure(home, images, engine, engine, watch=False)]
-                line = f"{images} images, {engine}: {found[0].wall_s:.1f} s wall"
-                line += f", {images / found[0].wall_s:.0f} images/s, {found[0].cpu_s:.1f} s CPU"
+                found = measure(home, images, engine, engine, watch=False)
+                line = f"{images} images, {engine}: {found.wall_s:.1f} s wall"
+                line += f", {images / found.wall_s:.0f} images/s, {found.cpu_s:.1f} s CPU"
                 line += f", peak {peak_bytes / 2**20:.0f} MiB"
                 if engine == "local":
                     line += f", {against_work(home, images, found, given.rounds)}"

@@ -156,8 +156,8 @@ def widened(vectors: Float[np.ndarray, "row dim"]) -> Float32[np.ndarray, "row d
     rows = max(1, NUMBERS_AT_ONCE // vectors.shape[1])
     for start in range(0, len(wide), rows):
         own = slice(start, start + rows)
-        np.left_shift(halves[own], 13, out=bits[own], dtype=np.int32)  # copies the sign to its left
-        bits[own] &= ~0x70001FFF
+        np.left_shift(halves[own], 13, out=bits[own], dtype=np.int32)
+        bits[own] &= ~0x70000000  # copies of the sign
         wide[own] *= np.float32(2.0**112)
     return wide
 

@@ -224,17 +224,17 @@ def test_a_reader_keeps_what_it_opened(tmp_path: Path, source: Path, kind: Kind)
 @pytest.mark.parametrize("dim", [13, 32])
 @pytest.mark.parametrize("asked", [1, 40])
 def test_exact_neighbours_block_by_block(asked: int, dim: int, number: str, tmp_path: Path) -> None:
-    source = np.random.default_rng(0)
-    np.save(tmp_path / "v.npy", source.standard_normal((500, dim)).astype(number))
-    vectors = np.load(tmp_path / "v.npy", mmap_mode="r")  # read-only, as of an index
-    queries = source.standard_normal((asked, dim)).astype(np.float32)
+    drawn = np.random.default_rng(0).standard_normal((500 + asked, dim)).astype(np.float32)
+    unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    np.save(tmp_path / "v.npy", unit[:500].astype(number))
+    vectors, queries = np.load(tmp_path / "v.npy", mmap_mode="r"), unit[500:]  # mapped as an index
     rows = np.arange(500) * 3
     blocks = [(rows[s : s + 7], vectors[s : s + 7]) for s in range(0, 500, 7)]
     scores, found = exact_neighbours(queries, [*blocks, (rows[:0], vectors[:0])], 9)
     true = queries @ vectors.astype(np.float32).T
     order = np.argsort(-true)[:, :9]
     np.testing.assert_array_equal(found, rows[order])
-    np.testing.assert_allclose(scores, np.take_along_axis(true, order, 1), atol=1e-5)
+    np.testing.assert_allclose(scores, np.take_along_axis(true, order, 1), atol=1e-6)
     _, few = exact_neighbours(queries, [(rows[:2], vectors[:2])], 4)
     np.testing.assert_array_equal(np.sort(few), [[-1, -1, 0, 3]] * asked)
 
