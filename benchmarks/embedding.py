@@ -3,8 +3,9 @@
 Generates N small JPEG files of noise and a random network, and embeds them by each engine in a
 process of its own, whose whole tree is watched: memory is the sum of the proportional set sizes.
 `work` is decoding and network alone, in CPU seconds an image, by one thread in each of two
-processes at once; `overhead` is the CPU time of the local engine's whole tree, less what it takes
-for no image, over that work, and the wall is set against both workers' share of it in the same way.
+processes at once, before and after an embedding; `overhead` is the CPU time of the local engine's
+whole tree, less what it takes for no image, over that work, and the wall is set against both
+workers' share of it, in the same way and with the start.
 The two engines' folders are compared byte by byte. With --kills so many times a process of the
 tree, drawn at random, is killed at a random moment, by SIGKILL or SIGTERM; what is there when a
 last run has ended is compared with what an undisturbed one wrote.
@@ -34,6 +35,7 @@ from PIL import Image
 from pipeline.datasets.picture_sources import PictureSource
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.local import LocalEngine
+from pipeline.embedding.manifest import SHARD_IMAGES
 from pipeline.embedding.ray_engine import RayEngine
 from pipeline.embedding.sharded import embed_source
 from pipeline.embedding.shards import Job, ShardEmbedder, prepare_graph
@@ -44,7 +46,6 @@ from pipeline.search.upkeep import build_index
 ENGINES = {"local": LocalEngine, "ray": RayEngine}
 SIDE_PX, DIM, WORKERS = 112, 128, 2
 PERIOD_S = 0.2
-SHARD_IMAGES = 250  # so that all workers have some at the least number
 KILLED_SHARD = 64  # images, so that a kill falls amid many shards
 
 
@@ -75,6 +76,11 @@ def start(home: Path, images: int, engine: str, destination: str, shard: int) ->
     )
 
 
+def usual_shard(images: int) -> int:
+    """Images a shard: as `l2s embed` cuts them, or fewer, so that all workers have some."""
+    return min(SHARD_IMAGES, images // (2 * WORKERS))
+
+
 def tree(process: "subprocess.Popen") -> list[psutil.Process]:
     try:
         root = psutil.Process(process.pid)
@@ -101,13 +107,7 @@ class Measured:
 
 
 def measure(
-    home: Path,
-    images: int,
-    engine: str,
-    destination: str,
-    *,
-    shard: int = SHARD_IMAGES,
-    watch: bool,
+    home: Path, images: int, engine: str, destination: str, *, shard: int, watch: bool
 ) -> Measured:
     """One run from nothing. Watching its memory takes a fifth of a core, so it has its own run."""
     shutil.rmtree(home / destination, ignore_errors=True)
@@ -133,24 +133,27 @@ def work_s(home: Path, images: int) -> float:
         return float(np.mean(list(pool.map(_work_s, [job] * WORKERS))))
 
 
-def against_work(home: Path, images: int, found: Measured, rounds: int) -> str:
+def against_work(home: Path, images: int, rounds: int) -> str:
     """What the local engine takes for the work alone, in words: medians of rounds, in each of which
-    an embedding (at first what was `found`), its start for no image and the work are measured.
+    the work, an embedding, its start for no image and the work again are measured.
     """
-    works_ms, starts_s, cpu, wall = [], [], [], []
-    for number in range(rounds):
-        if number:
-            found = measure(home, images, "local", "local", watch=False)
+    works_ms, starts_s, cpu, after, wall = [], [], [], [], []
+    for _ in range(rounds):
+        before = work_s(home, images)
+        shard = usual_shard(images)
+        found = measure(home, images, "local", "local", shard=shard, watch=False)
         nothing = measure(home, 2, "local", "nothing", shard=1, watch=False)
-        work = work_s(home, images)
-        works_ms.append(1000 * work)
+        work = images * (before + work_s(home, images)) / 2
+        works_ms.append(1000 * work / images)
         starts_s.append(nothing.wall_s)
-        cpu.append((found.cpu_s - nothing.cpu_s) / (images * work))
-        wall.append((found.wall_s - nothing.wall_s) * WORKERS / (images * work))
+        cpu.append((found.cpu_s - nothing.cpu_s) / work)
+        after.append((found.wall_s - nothing.wall_s) * WORKERS / work)
+        wall.append(found.wall_s * WORKERS / work)
     return (
         f"work {median(works_ms):.2f} ms/image, overhead {median(cpu):.3f}, of the wall "
-        f"{median(wall):.3f} ({min(wall):.3f} to {max(wall):.3f} in {rounds} rounds) after "
-        f"{median(starts_s):.1f} s of start"
+        f"{median(after):.3f} ({min(after):.3f} to {max(after):.3f} in {rounds} rounds) after "
+        f"{median(starts_s):.1f} s of start, {median(wall):.3f} ({min(wall):.3f} to "
+        f"{max(wall):.3f}) with it"
     )
 
 
@@ -253,13 +256,14 @@ def main() -> None:
                 if given.kills:
                     kill_rounds(home, images, engine, given.kills)
                     continue
-                peak_bytes = measure(home, images, engine, engine, watch=True).peak_bytes
-                found = measure(home, images, engine, engine, watch=False)
+                shard = usual_shard(images)
+                watched = measure(home, images, engine, engine, shard=shard, watch=True)
+                found = measure(home, images, engine, engine, shard=shard, watch=False)
                 line = f"{images} images, {engine}: {found.wall_s:.1f} s wall"
                 line += f", {images / found.wall_s:.0f} images/s, {found.cpu_s:.1f} s CPU"
-                line += f", peak {peak_bytes / 2**20:.0f} MiB"
+                line += f", peak {watched.peak_bytes / 2**20:.0f} MiB"
                 if engine == "local":
-                    line += f", {against_work(home, images, found, given.rounds)}"
+                    line += f", {against_work(home, images, given.rounds)}"
                 print(line, flush=True)
             if len(given.engines) > 1 and not given.kills:
                 print(f"{images} images: same bytes: {same(home / 'local', home / 'ray')}")

@@ -117,6 +117,15 @@ def expand_home(given: Path, here: Path) -> Path:
     return given if (here / given).exists() else Path(os.path.expanduser(given))  # noqa: PTH111
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a name is text: Python stands for a byte that is none with a lone surrogate."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def unreadable_files(given: Path) -> Iterator[str]:
     """What of a file, or of the files below a folder, cannot be read to its end, and why.
 
@@ -126,7 +135,7 @@ def unreadable_files(given: Path) -> Iterator[str]:
     if given.is_dir():
         walked = os.walk(str(given))
     for path in (os.path.join(parent, name) for parent, _, names in walked for name in names):  # noqa: PTH118
-        if any("\ud800" <= letter <= "\udfff" for letter in path):
+        if not is_utf8(path):
             yield f"{path!a}: is no name in UTF-8: rename it"
         elif os.path.isfile(path):  # noqa: PTH113
             if not os.access(path, os.R_OK):

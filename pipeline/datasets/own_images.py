@@ -39,6 +39,7 @@ from pipeline.datasets.reader import (
 )
 from pipeline.datasets.tables import list_table
 from pipeline.datasets.tars import list_tars
+from pipeline.files import is_utf8
 
 
 def list_own_images(folder: Path, source: OwnSource) -> DatasetReader:
@@ -247,9 +248,7 @@ def _check_spelling(source: Path, images: Iterable[ListedImage]) -> None:
 def _visible(folder: Path) -> tuple[list[Path], list[str]]:
     """What lies in a folder and is not hidden, and the names of what an operating system put in."""
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    # Python stands for a byte that is no text with a lone surrogate.
-    odd = [e.name for e in entries if any("\ud800" <= letter <= "\udfff" for letter in e.name)]
-    if odd:
+    if odd := [entry.name for entry in entries if not is_utf8(entry.name)]:
         reason = f"holds names that are not UTF-8: {enumerate_names(map(ascii, sorted(odd)))}"
         raise DatasetError(f"{folder}: {reason}: rename them")
     entries.sort(key=lambda entry: natural_key(entry.name))

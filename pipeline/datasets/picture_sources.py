@@ -31,6 +31,7 @@ from pipeline.datasets.reader import (
 )
 from pipeline.datasets.tables import list_table
 from pipeline.datasets.tars import list_tars
+from pipeline.files import is_utf8
 
 # `bytes` is 0 where unknown. `stamp`: as long as it is the same the image is, too.
 LISTING = pa.schema([("id", pa.large_string()), ("bytes", pa.int64()), ("stamp", pa.string())])
@@ -121,7 +122,7 @@ def _walk(entries: Callable[[str], Iterable[_Entry]]) -> Iterator[pa.Table]:
             for entry in entries(below):
                 if entry.name.startswith(".") or is_system_name(entry.name):
                     continue
-                if any("\ud800" <= letter <= "\udfff" for letter in entry.name):
+                if not is_utf8(entry.name):
                     raise DatasetError(f"{below}{entry.name!a}: is no name in UTF-8: rename it")
                 if entry.is_folder:
                     folders.append(f"{below}{entry.name}/")
@@ -148,12 +149,12 @@ def _folder_entries(root: Path) -> Callable[[str], Iterable[_Entry]]:
                         )
                     yield _Entry(entry.name, True, 0, "")
                 else:
-                    yield _Entry(entry.name, False, *_file_state(Path(entry.path)))
+                    yield _Entry(entry.name, False, *_file_state(entry))
 
     return entries
 
 
-def _file_state(file: Path) -> tuple[int, str]:
+def _file_state(file: "Path | os.DirEntry[str]") -> tuple[int, str]:
     """Size and time of change; of a link to nowhere, which reading will tell, none."""
     try:
         state = file.stat()

@@ -12,7 +12,14 @@ from itertools import islice
 from types import TracebackType
 
 from pipeline.embedding.manifest import ShardSummary
-from pipeline.embedding.shards import Job, Sample, ShardReport, sample_shard, write_shard
+from pipeline.embedding.shards import (
+    Job,
+    Sample,
+    ShardReport,
+    open_embedder,
+    sample_shard,
+    write_shard,
+)
 
 
 class WorkerEndedError(ValueError):
@@ -44,10 +51,15 @@ class LocalEngine:
         self._pool.shutdown(cancel_futures=True)
 
     def sample(self, shard: ShardSummary, images: int) -> Sample:
-        """As `ShardEmbedder.sample`, by one process. Raises WorkerEndedError."""
+        """As `ShardEmbedder.sample`, by one process, while the others start. Raises
+        WorkerEndedError.
+        """
         given = (shard.number, shard.digest, images)
         with _endings_in_words():
-            return self._pool.submit(sample_shard, self.job, *given).result()
+            sampled = self._pool.submit(sample_shard, self.job, *given)
+            for _ in range(1, self.workers):
+                self._pool.submit(open_embedder, self.job)
+            return sampled.result()
 
     def write(self, shards: Iterable[ShardSummary]) -> Iterator[ShardReport]:
         """Embed shards of the manifest, in any order.

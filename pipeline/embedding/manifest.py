@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,7 +148,8 @@ def write_manifest(
         schema = SCHEMA.with_metadata(metadata)
         with pq.ParquetWriter(temporary, schema, write_statistics=False) as writer:
             for shard in shards:
-                writer.write_table(pa.Table.from_pylist([asdict(shard)], schema=schema))
+                row = {name: [value] for name, value in vars(shard).items()}
+                writer.write_table(pa.table(row, schema=schema))
 
 
 def cut(

@@ -75,7 +75,7 @@ class RayEngine:
             _Actor,
             fn_constructor_args=(self.job,),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(left))),
+            compute=ray.data.ActorPoolStrategy(size=self.workers),
             num_cpus=1,
             num_gpus=0 if self.job.is_cpu else 1,
         )

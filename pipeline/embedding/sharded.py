@@ -67,6 +67,7 @@ def embed_source(
             pending = [one for one in cut if output_name(one.digest, digest) not in names]
         left, embedded, most = sum(one.images for one in pending), 0, 0
         if pending:
+            workers = min(workers, len(pending))
             with engine(job, workers) as opened:
                 first = pending[0]
                 sample = opened.sample(first, min(SAMPLED, first.images))
@@ -92,7 +93,6 @@ def estimate(
     written = images * (job.dim * number_bytes + _ROW_BYTES)
     what = f"{count_text(images, 'image')} in {count_text(len(pending), 'shard')}"
     yield f"to embed: {what}{read}, {size_text(written)} to write"
-    workers = min(workers, len(pending))
     time_s = images * sample.image_s / workers
     memory = workers * sample.memory_bytes + peak_bytes()
     yield (

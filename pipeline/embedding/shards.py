@@ -265,6 +265,11 @@ def embedder(job: Job) -> ShardEmbedder:
     return ShardEmbedder(job)
 
 
+def open_embedder(job: Job) -> None:
+    """Ready this process for its first shard, which otherwise does it."""
+    embedder(job)
+
+
 def write_shard(job: Job, number: int, digest: str) -> ShardReport:
     """As `ShardEmbedder.write`, in a process that is told no more."""
     return embedder(job).write(number, digest)

@@ -101,6 +101,24 @@ def test_a_killed_worker_is_told_and_the_next_start_goes_on(
     assert files_of(tmp_path / "v") == expected
 
 
+def first_shard(job: Job) -> ShardSummary:
+    plan(job, 4)
+    prepare_graph(job, job.digest())
+    with open_manifest(job.destination) as manifest:
+        return next(manifest.summaries())
+
+
+def test_all_workers_start_while_one_takes_the_sample(
+    made: tuple[Path, dict[str, bytes]], tmp_path: Path
+) -> None:
+    job = job_of(made[0], tmp_path / "v")
+    shard = first_shard(job)
+    with LocalEngine(job, 3) as engine:
+        engine.sample(shard, 4)
+        assert len(multiprocessing.active_children()) == 3
+    assert multiprocessing.active_children() == []
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_worker_that_is_killed_amid_the_sample_is_told(
     made: tuple[Path, dict[str, bytes]], tmp_path: Path, engine: str
@@ -115,10 +133,7 @@ def test_a_worker_that_is_killed_amid_the_sample_is_told(
 
     killer = threading.Thread(target=kill)
     job = job_of(made[0], tmp_path / "v")
-    plan(job, 4)
-    prepare_graph(job, job.digest())
-    with open_manifest(job.destination) as manifest:
-        shard = next(manifest.summaries())
+    shard = first_shard(job)
     with ENGINES[engine](job, 1) as opened:
         killer.start()
         with pytest.raises(WorkerEndedError, match=r"the same command goes on with what is left"):
