@@ -37,6 +37,11 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def beside(path: Path, end: str) -> Path:
+    """What stands beside a folder while `replacing_folder` is at it: `part` and `former`."""
+    return path.with_name(f".{path.name}.{end}")
+
+
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """A new folder beside `path` that takes its name when the block ends without an error.
@@ -45,7 +50,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     killed process left aside is put back first. On an error the earlier one stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, former = (path.with_name(f".{path.name}.{end}") for end in ("part", "former"))
+    temporary, former = beside(path, "part"), beside(path, "former")
 
     def settle() -> None:
         if former.exists() and not path.exists():

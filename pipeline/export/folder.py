@@ -23,7 +23,7 @@ from pipeline.export.web.site import SiteOptions, write_site
 from pipeline.files import replacing, replacing_folder, write_json, write_text
 from pipeline.models.licences import UNKNOWN
 from pipeline.models.onnx import write_onnx
-from pipeline.models.query_encoder import QueryEncoder
+from pipeline.models.query_encoder import EXPORTED, QueryEncoder
 from pipeline.paths import DatasetPaths
 from pipeline.progress import track
 from pipeline.search.databases import Database, image_id
@@ -38,7 +38,7 @@ LICENCES = "licences.json"
 WEB = "web"
 KNOWN_SHARE = 0.99  # of the study's own pictures that the web page calls similar to something
 CONTENT = (
-    *("README.md", "database", "encoder.onnx", INT8, "mlflow_model", "parity.json"),
+    *("README.md", "database", EXPORTED, INT8, "mlflow_model", "parity.json"),
     *(CALIBRATION, LICENCES, WEB),
 )
 
@@ -83,7 +83,7 @@ def export_network(
             write_database(folder / "database", database)
         parity = _write_encoders(folder, trained, probe, int8=int8)
         if web is not None:
-            encoder = folder / (INT8 if int8 else "encoder.onnx")
+            encoder = folder / (INT8 if int8 else EXPORTED)
             about = _about(described, trained, probe)
             parity["web"] = write_site(folder / WEB, trained.database, encoder, about, web)
         write_json(folder / "parity.json", parity)
@@ -140,7 +140,7 @@ def _about(described: Mapping[str, Any], trained: Trained, probe: Probe) -> dict
 def _write_encoders(folder: Path, trained: Trained, probe: Probe, *, int8: bool) -> dict[str, Any]:
     """Write the encoders and the MLflow model, and hold them to PyTorch's embeddings."""
     encoder, studied, rows = trained.encoder, trained.studied, probe.rows
-    onnx = folder / "encoder.onnx"
+    onnx = folder / EXPORTED
     write_onnx(onnx, encoder.network, encoder.size_px)
     served = save_served_model(folder / "mlflow_model", onnx, studied.vectors.shape[1])
 

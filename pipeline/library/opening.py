@@ -20,7 +20,7 @@ from pipeline.datasets.reader import read_file
 from pipeline.models.encoders import Encoder
 from pipeline.models.encoders import open_encoder as open_network
 from pipeline.models.onnx_refusals import onnx_refusals
-from pipeline.models.query_encoder import BATCH_IMAGES, QueryEncoder, square_view
+from pipeline.models.query_encoder import BATCH_IMAGES, EXPORTED, QueryEncoder, square_view
 from pipeline.search.databases import (
     Database,
     VectorDatabase,
@@ -31,7 +31,6 @@ from pipeline.search.index import find_index, index_home
 from pipeline.search.search import TEACHER, choose_network, open_query_encoder
 from pipeline.search.upkeep import open_index
 
-EXPORTED = "encoder.onnx"  # in the folder of an export
 Picture = str | Path | bytes | Image.Image
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from pipeline.datasets.decode import decode_image
 
 INPUT, OUTPUT = "image", "embedding"
+EXPORTED = "encoder.onnx"  # in the folder of an export
 MAX_PIXELS = 50_000_000
 BATCH_IMAGES = 64
 # A reduced decode leaves a shorter side at least so many times that of the view, so that most of

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from filelock import FileLock
 
+from pipeline.files import beside
 from pipeline.search.faiss_index import PARTS, Parts
 from pipeline.search.vector_index import CARD, VectorIndexCard, is_vector_index, read_card
 
@@ -46,7 +47,7 @@ def _state(folder: Path) -> list[tuple[int, int] | None]:
     it waits. Raises ValueError where the build was killed there.
     """
     home = folder.resolve()
-    former, until_s = _beside(home, "former"), time.monotonic() + EXCHANGE_S
+    former, until_s = beside(home, "former"), time.monotonic() + EXCHANGE_S
     while not (home / CARD).is_file() and former.exists():
         if time.monotonic() > until_s:
             raise ValueError(
@@ -73,8 +74,8 @@ def writing(folder: Path) -> Iterator[Path]:
     """
     home = folder.resolve()
     home.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(_beside(home, "lock")):
-        former, half_built = _beside(home, "former"), _beside(home, "part")
+    with FileLock(beside(home, "lock")):
+        former, half_built = beside(home, "former"), beside(home, "part")
         if former.exists() and not home.exists():
             former.rename(home)
         if is_vector_index(home):
@@ -84,11 +85,6 @@ def writing(folder: Path) -> Iterator[Path]:
                 for file in _left_over(home):
                     file.unlink()
         yield home
-
-
-def _beside(home: Path, end: str) -> Path:
-    """As `replacing_folder` calls what it leaves, and the lock."""
-    return home.with_name(f".{home.name}.{end}")
 
 
 def _left_over(folder: Path) -> list[Path]:

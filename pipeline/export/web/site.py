@@ -14,6 +14,7 @@ from pipeline.datasets.decode import UnreadableImage, decode_image
 from pipeline.export.shorter import eight_bits
 from pipeline.export.web.runtime import copy_runtime
 from pipeline.files import write_json
+from pipeline.models.query_encoder import EXPORTED
 from pipeline.progress import track
 from pipeline.search.databases import Database
 
@@ -62,7 +63,7 @@ def write_site(
     for file in FILES:
         shutil.copyfile(file, folder / file.name)
     copy_runtime(options.runtime, folder / "runtime")
-    shutil.copyfile(encoder, folder / "encoder.onnx")
+    shutil.copyfile(encoder, folder / EXPORTED)
     numbers, steps = eight_bits(np.asarray(database.vectors))
     (folder / "vectors.bin").write_bytes(steps.astype("<f4").tobytes() + numbers.tobytes())
     count = min(options.pictures, len(database))
@@ -116,7 +117,7 @@ def _small(encoded: bytes, name: str) -> bytes:
 
 def _part_bytes(folder: Path) -> dict[str, int]:
     parts = {
-        "network": ("encoder.onnx",),
+        "network": (EXPORTED,),
         "runtime": ("runtime/ort.*",),
         "index": ("index.json", "vectors.bin"),
         "pictures": ("pictures-*.bin",),
