@@ -52,13 +52,13 @@ class Findings:
 
 
 def checked(
-    batches: Iterable[VectorBatch], source: str, findings: Findings
+    batches: Iterable[VectorBatch], source: str, findings: Findings, *, may_be_empty: bool = False
 ) -> Iterator[VectorBatch]:
     """The batches with unit vectors in float32; `findings` is filled on the way.
 
     source: named in messages. Raises VectorsError: as many ids as vectors are not there, an empty
     id or one that comes twice, vectors of several lengths or of numbers that cannot be scaled, NaN,
-    infinite numbers and zero vectors, and no vector at all.
+    infinite numbers and zero vectors, and no vector at all unless it `may_be_empty`.
     """
     seen: list[np.ndarray] = []
     for batch in batches:
@@ -95,7 +95,7 @@ def checked(
         findings.largest_norm = max(findings.largest_norm, float(norms.max()))
         unit = (vectors / norms[:, None]).astype(np.float32)
         yield VectorBatch(ids, unit, batch.content)
-    if not findings.rows:
+    if not findings.rows and not may_be_empty:
         raise VectorsError(f"{source}: holds no vector")
 
 

@@ -4,6 +4,7 @@ An address is a path, lancedb://FOLDER/TABLE, qdrant://FOLDER/COLLECTION (its lo
 qdrant://HOST:PORT/COLLECTION of this machine, and may end in ?id=COLUMN&vector=COLUMN.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient
     from qdrant_client.http.models import Record
 
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\]):[0-9]{1,5}")  # HOST:PORT, and no more
 _MODULES = {"lancedb": "lancedb", "qdrant": "qdrant_client"}
 _COLUMNS = {"id": "id", "vector": "vector"}
 
@@ -182,7 +183,7 @@ def _qdrant_batches(
             shutil.copytree(place, copy, dirs_exist_ok=True, ignore=lambda *_: [".lock"])
             yield from _scrolled(partial(QdrantClient, path=copy), address, name, columns)
         return
-    if place.rpartition(":")[0] not in LOOPBACK:
+    if not LOOPBACK.fullmatch(place):
         raise VectorsError(
             f"{shown_address(address)}: must be a folder of this machine, or localhost:PORT, "
             "without a name or password; a server elsewhere is read from its own machine, into a "

@@ -80,15 +80,17 @@ class Vectors:
         with self._file(TOMBSTONES) as file:
             return _read_tombstones(file)
 
-    def batches(self) -> Iterator[VectorBatch]:
-        """The rows that are not deleted, in order, unit vectors in float32. Raises VectorsError."""
+    def batches(self, *, may_be_empty: bool = False) -> Iterator[VectorBatch]:
+        """The rows that are not deleted, in order, unit vectors in float32. Raises VectorsError,
+        of no such row too, unless they may all be deleted.
+        """
         gone = self.tombstones()
         kept = (
             batch
             for name in self.files
             for batch in without_ids(self._rows(name), gone.get(name, frozenset()))
         )
-        for batch in checked(kept, self.folder, Findings()):
+        for batch in checked(kept, self.folder, Findings(), may_be_empty=may_be_empty):
             if (length := batch.vectors.shape[1]) != self.card.dim:
                 raise VectorsError(
                     f"{self.folder}: its vectors have {length} numbers, {CARD} says {self.card.dim}"

@@ -43,10 +43,15 @@ class Resampled:
     inflation: float
 
     def ends(self, level: float) -> tuple[float, float]:
-        """The ends of the interval at a confidence level."""
+        """The ends of the interval at a confidence level: quantiles of the means. Where one lies
+        beyond all means, which then cannot say how far, it is at least that of Student's test.
+        """
         student = stdtrit(self.freedom, (1 - level) / 2)
         tail = float(ndtr(self.inflation * student))
         low, high = np.quantile(self.means, [tail, 1 - tail])
+        if tail * (1 + len(self.means)) < 1:
+            middle, reach = self.means.mean(), -self.inflation * student * self.means.std()
+            low, high = min(low, middle - reach), max(high, middle + reach)
         return float(low), float(high)
 
     def p_value(self) -> float:
@@ -87,8 +92,9 @@ def bootstrap_interval(
     resamples. With one seed and n classes r^2 = n / (n - 1) and f = n - 1: at 12 classes 92 to
     96 % hold the truth in place of 88 to 92 %. With S seeds, of variances v of the mean over the
     classes and w over the seeds (each unbiased, alone), r^2 = (v + w) / (v (n - 1) / n +
-    w (S - 1) / S) and f = (v + w)^2 / (v^2 / (n - 1) + w^2 / (S - 1)). No end lies beyond what
-    resamples reach: two seeds that differ more than the classes do cannot say how far others would
+    w (S - 1) / S) and f = (v + w)^2 / (v^2 / (n - 1) + w^2 / (S - 1)). Where a lies beyond the
+    outermost resample, as with two seeds that differ more than the classes do, the ends are at
+    least r t standard deviations of the resamples away
     (`python -m benchmarks.intervals` prints how often the truth is held).
 
     values: one metric a query, or one a seed and query; NaN marks an excluded query, the same for

@@ -206,7 +206,7 @@ def _reason(row: Row, best: Row, bounds: Bounds) -> str:
 def _comparison(row: Row, best: Row) -> str:
     by = accuracy_of(row)
     points = 100 * (row[by.column] - best[by.column])
-    apart = {"no better": ", not told apart by the intervals", "": ", without intervals"}
+    apart = {"not told apart": ", not told apart by the intervals", "": ", without intervals"}
     cost = "its cost is unknown, "
     if row["gmacs"] is not None and best["gmacs"] is not None:
         cost = f"{row['gmacs'] / best['gmacs']:.3g} times the arithmetic, "

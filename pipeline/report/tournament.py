@@ -158,8 +158,9 @@ def equal_costs(rows: Sequence[Row], queries: Queries, drawn: Resampling) -> dic
     lighter one at the teacher's: whether resolution loses less; None where there is no such pair.
 
     Of each lighter network the `pairs` have what of the teacher's backbone is nearest in GMACs, if
-    it is within `SAME_COST`: both rows, the paired `gain` of resolution over architecture with its
-    ends, `p` after Holm over the pairs, and the `word`: confirmed, refuted or undecided.
+    it is within `SAME_COST`, all of them where several are as near: both rows, the paired `gain` of
+    resolution over architecture with its ends, `p` after Holm over the pairs, and the `word`:
+    confirmed, refuted or undecided.
     """
     by = accuracy_of(rows[0])
     teacher = next(row for row in rows if row["role"] == "teacher")
@@ -170,9 +171,10 @@ def equal_costs(rows: Sequence[Row], queries: Queries, drawn: Resampling) -> dic
     for lighter in students:
         if lighter["backbone"] == own or lighter["query_px"] != full_px or not smaller:
             continue
-        nearest = min(smaller, key=lambda row: abs(row["gmacs"] - lighter["gmacs"]))
-        if abs(nearest["gmacs"] / lighter["gmacs"] - 1) <= SAME_COST:
-            matched.append((nearest, lighter))
+        apart = [abs(row["gmacs"] / lighter["gmacs"] - 1) for row in smaller]
+        if (least := min(apart)) <= SAME_COST:
+            nearest = [row for row, one in zip(smaller, apart, strict=True) if one == least]
+            matched += [(row, lighter) for row in nearest]
     if not matched:
         return None
     tests = [

@@ -22,6 +22,9 @@ WITHOUT_METHOD = {
 }
 
 
+_REVERSED = {"better": "worse", "worse": "better", "not told apart": "not told apart", "": ""}
+
+
 def verdict(rows: Sequence[Row]) -> str:
     """A few sentences: the students against each row without the method; what to deploy; of how
     many seeds the figures are means, where they are.
@@ -95,7 +98,7 @@ def _headline(level: Mapping[str, Any], column: str) -> str:
 
 
 def stands(row: Row, opponent: str) -> str:
-    """How a row compares with an opponent: "better", "worse", "no better", or "" for not known."""
+    """How a row compares with an opponent: better, worse, not told apart, or "" for not known."""
     column = f"{accuracy_of(row).column}_over_{opponent}"
     return _word(row.get(f"{column}_low"), row.get(f"{column}_high"))
 
@@ -107,9 +110,10 @@ def stands_to_row(row: Row, other: Row) -> str:
     """
     if _are_paired(row, other):
         return stands(row, other["role"])
-    if _are_paired(other, row):
-        word = stands(other, row["role"])
-        return {"better": "worse", "worse": "better"}.get(word, word)
+    if _are_paired(other, row) or row["role"] == "teacher" != other["role"]:
+        return _REVERSED[stands_to_row(other, row)]
+    if other["role"] == "teacher" and accuracy_of(row) is MAP:
+        return _REVERSED[_word(row["map_drop_low"], row["map_drop_high"])]
     low, high = (f"{accuracy_of(row).column}_{end}" for end in ("low", "high"))
     if row[low] is None or other[low] is None:
         return ""
@@ -125,14 +129,14 @@ def _are_paired(row: Row, other: Row) -> bool:
 def _word(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return ""
-    return "better" if low > 0 else "worse" if high < 0 else "no better"
+    return "better" if low > 0 else "worse" if high < 0 else "not told apart"
 
 
 def _clause(students: Sequence[Row], opponent: str) -> str:
-    """The students that are better than an opponent, no better, and worse, with the points."""
+    """The students that are better than an opponent, not told apart, and worse, with the points."""
     column = f"{accuracy_of(students[0]).column}_over_{opponent}"
-    than, parts = f" than {WITHOUT_METHOD[opponent]}", []
-    for word in ("better", "no better", "worse"):
+    parts: list[str] = []
+    for word, link in (("better", "than"), ("not told apart", "from"), ("worse", "than")):
         found = [row for row in students if stands(row, opponent) == word]
         if not found:
             continue
@@ -142,30 +146,31 @@ def _clause(students: Sequence[Row], opponent: str) -> str:
             who = "every student is"
         points = sorted(row[column] for row in found)
         span = f" to {100 * points[-1]:+.1f}" if others else between(found[0], column, sign="+")
-        parts.append(f"{who} {word}{than}, {100 * points[0]:+.1f}{span} points")
-        than = ""
+        whom = "" if parts else f" {link} {WITHOUT_METHOD[opponent]}"
+        parts.append(f"{who} {word}{whom}, {100 * points[0]:+.1f}{span} points")
     return ", ".join(parts)
 
 
 def _advice(rows: Sequence[Row], students: Sequence[Row]) -> str:
     """What to deploy: the most accurate student that is worth its training, or none."""
     teacher = next(row for row in rows if row["role"] == "teacher")
-    worth = [
-        row
-        for row in students
-        if row["gmacs"] < cost_of(teacher)
-        and all(
+    by = accuracy_of(teacher)
+    untrained = [row for row in rows if row["role"] in UNTRAINED]
+
+    def is_worth_it(row: Row) -> bool:
+        return row["gmacs"] < cost_of(teacher) and all(
             stands_to_row(row, other) == "better"
-            for other in rows
-            if other["role"] in UNTRAINED and other["query_px"] == row["query_px"]
+            if other["query_px"] == row["query_px"]
+            else row[by.column] > other[by.column] or cost_of(other) > row["gmacs"]
+            for other in untrained
         )
-    ]
+
+    worth = [row for row in students if is_worth_it(row)]
     if not worth:
         return (
             "Deploy no student: none is both cheaper than the teacher and better than what "
             "needs no training."
         )
-    by = accuracy_of(teacher)
     best = max(worth, key=lambda row: (row[by.column], -row["gmacs"]))
     said = f"To deploy in the teacher's database: {best['network']}, "
     if teacher["gmacs"] is None:

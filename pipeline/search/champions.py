@@ -53,33 +53,25 @@ def keep_champion(champion: Champion, network: Path) -> None:
     write_json(card, asdict(champion))
 
 
-def kept_champion(dataset: str, key: str) -> Champion | None:
+def kept_champion(dataset: str, key: str, query_px: int) -> Champion | None:
     """The champion that is a version of the student `key`; None where another one leads, or none.
 
-    A champion whose database another teacher has embedded since answers no more. Raises ValueError
-    for a card or a copy that is damaged.
+    A champion of a size that the student had before answers no more, nor does one whose database
+    another teacher has embedded since. Raises ValueError for a card or a copy that is damaged.
     """
-    teacher = DatasetPaths(dataset).teacher
-    fault = None
-    for card in sorted((HOME / dataset).glob("*px.json")):
-        try:
-            champion = _read(card)
-        except ValueError as error:  # it may be another student's, whose own is whole
-            fault = error
-            continue
-        if champion.key == key and teacher.exists():
-            if known_md5(teacher) != champion.teacher_md5:
-                return None
-            if not _is_intact(champion):
-                raise ValueError(
-                    f"{champion.path}: is gone, or not the network of champion version "
-                    f"{champion.version} any more (by its MD5): `l2s retrain` fetches it anew, "
-                    "--newest searches with the student that was trained last"
-                )
-            return champion
-    if fault:
-        raise fault
-    return None
+    card, teacher = card_path(dataset, query_px), DatasetPaths(dataset).teacher
+    if not card.exists() or not teacher.exists():
+        return None
+    champion = _read(card)
+    if champion.key != key or known_md5(teacher) != champion.teacher_md5:
+        return None
+    if not _is_intact(champion):
+        raise ValueError(
+            f"{champion.path}: is gone, or not the network of champion version "
+            f"{champion.version} any more (by its MD5): `l2s retrain` fetches it anew, "
+            "--newest searches with the student that was trained last"
+        )
+    return champion
 
 
 def card_path(dataset: str, query_px: int) -> Path:

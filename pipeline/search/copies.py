@@ -100,7 +100,7 @@ def _in_vectors(source: Path, wanted: frozenset[str], held: frozenset[str]) -> I
     """What a folder of vectors has of the ids, and the images that it was made of."""
     vectors = read_vectors(source)
     count, others = 0, []
-    for batch in vectors.batches():
+    for batch in vectors.batches(may_be_empty=True):
         known = wanted.intersection(batch.ids)
         count += len(known)
         others += [one for one in _same([batch], held) if one not in known]

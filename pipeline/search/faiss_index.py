@@ -96,9 +96,11 @@ class FaissIndex:
             file = self.folder / f"part-{part}.vectors"
             if file.stat().st_size != rows * dim * numbers.itemsize:
                 raise ValueError(f"{file.name} does not hold {rows} vectors of {dim} numbers")
-            self.vectors.append(np.memmap(file, numbers, mode="r", shape=(rows, dim)))
-            mapped = pa.memory_map(str(self.folder / f"part-{part}.arrow"))
-            tables.append(pa.ipc.open_file(mapped).read_all())
+            with pa.memory_map(str(file)) as mapped:  # numpy's map would hold the file open
+                flat = np.frombuffer(mapped.read_buffer(), numbers)
+            self.vectors.append(flat.reshape(rows, dim))
+            with pa.memory_map(str(self.folder / f"part-{part}.arrow")) as mapped:
+                tables.append(pa.ipc.open_file(mapped).read_all())
         self.ids = pa.concat_tables(tables)
         removed, structure = self.parts.removed, self.parts.structure
         self.removed = np.load(self.folder / removed) if removed else np.empty(0, np.int64)
@@ -233,8 +235,17 @@ class FaissIndex:
     def _batch(
         self, places: Int[np.ndarray, " row"], vectors: Float[np.ndarray, "row dim"]
     ) -> VectorBatch:
-        taken = self.ids.take(pa.array(places))
-        return VectorBatch(taken["id"].to_pylist(), vectors, taken["content"].to_pylist())
+        """places: ascending, and at least one."""
+        names, content = [], []
+        chunks = self.ids.to_batches()  # whole columns, `take` would join: at most 2 GiB
+        starts = np.cumsum([0, *map(len, chunks)])
+        first, last = np.searchsorted(starts, [places[0], places[-1]], "right") - 1
+        for start, chunk in zip(starts[first:], chunks[first : last + 1], strict=False):
+            own = places[(places >= start) & (places < start + len(chunk))]
+            taken = chunk.take(pa.array(own - start))
+            names += taken["id"].to_pylist()
+            content += taken["content"].to_pylist()
+        return VectorBatch(names, vectors, content)
 
     def _names(self, rows: Int[np.ndarray, " row"]) -> list[str]:
         column = self.ids["id"]
@@ -260,7 +271,8 @@ class FaissIndex:
                     yield rows, block
                 else:
                     counts = np.isin(rows, self.removed[low:high], invert=True)
-                    yield rows[counts], block[counts]
+                    if counts.any():
+                        yield rows[counts], block[counts]
 
 
 def _save(path: Path, rows: Int[np.ndarray, " row"]) -> None:

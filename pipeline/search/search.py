@@ -116,12 +116,14 @@ def choose_network(
             f"choose one of {', '.join(networks_of(params, owner))}"
         )
     key = network or networks_of(params, owner)[0]
-    return NamedNetwork(key, owner) if newest else leading_network(key, owner)
+    return NamedNetwork(key, owner) if newest else leading_network(params, key, owner)
 
 
-def leading_network(key: str, dataset: str) -> NamedNetwork:
-    """The network, or the champion that stands for it."""
-    return NamedNetwork(key, dataset, kept_champion(dataset, key) if key != TEACHER else None)
+def leading_network(params: Params, key: str, dataset: str) -> NamedNetwork:
+    """The network, or the champion that stands for it. Raises ValueError as `kept_champion`."""
+    if key == TEACHER:
+        return NamedNetwork(key, dataset)
+    return NamedNetwork(key, dataset, kept_champion(dataset, key, params.students[key].query_px))
 
 
 def networks_of(params: Params, dataset: str) -> list[str]:

@@ -25,7 +25,7 @@ class Step:
 
     def lacking(self) -> Iterator[VectorBatch]:
         """The vectors that the index lacks, or holds with other content, in blocks."""
-        for batch in regrouped(self.vectors.batches(), ROWS_AT_ONCE):
+        for batch in regrouped(self.vectors.batches(may_be_empty=True), ROWS_AT_ONCE):
             held: dict[str, str] = {}
             for found in self.index.rows(batch.ids):
                 held |= zip(found.ids, found.content, strict=True)

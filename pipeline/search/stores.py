@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 TABLE = "vectors"  # of LanceDB, and the collection of Qdrant's local mode
+LOCAL = "qdrant"  # the folder of that mode
 IDS_AT_ONCE = 1000
 LEAST_SQLITE_BYTES = 512
 POINTS_AT_ONCE = 256  # a request to a server has a bounded size
@@ -242,7 +243,7 @@ def qdrant_client(folder: Path, server: str, *, is_new: bool = False) -> "Iterat
         place, _ = split_server(server)
         client = QdrantClient(url=f"http://{place}", check_compatibility=False)
     else:
-        kept = folder / "qdrant"
+        kept = folder / LOCAL
         points = kept / "collection" / TABLE / "storage.sqlite"
         # Less than a page of SQLite is to it a file that is to be made, as is none.
         is_whole = points.is_file() and points.stat().st_size >= LEAST_SQLITE_BYTES
@@ -269,7 +270,7 @@ def qdrant_client(folder: Path, server: str, *, is_new: bool = False) -> "Iterat
 def split_server(server: str) -> tuple[str, str]:
     """HOST:PORT and the collection of a server. Raises ValueError for one elsewhere."""
     place, _, name = server.partition("/")
-    if place.rpartition(":")[0] not in LOOPBACK or not name:
+    if not LOOPBACK.fullmatch(place) or not name:
         raise ValueError(f"--server {server}: must be localhost:PORT/COLLECTION, of this machine")
     return place, name
 

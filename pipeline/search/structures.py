@@ -14,6 +14,7 @@ from pipeline.search.vector_index import exact_neighbours, others, shared
 
 IndexKind = Literal["exact", "hnsw", "ivfpq"]
 MOST_LISTS = 1 << 14
+MOST_CODED = 8  # numbers that a byte of ivfpq stands for
 ROWS_AT_ONCE = 1 << 15
 ASKED = 200  # rows whose ten nearest decide how many lists are looked into
 LEAST_FOUND = 0.95  # of them, among the rows that are proposed
@@ -58,7 +59,8 @@ def use_threads(threads: int) -> None:
 
 def empty_structure(vectors: Float[np.ndarray, "database dim"], kind: IndexKind) -> Any:
     """An empty index of the kind; ivfpq has learned its lists from a sample of the vectors, 64 a
-    list, a quarter of faiss's own limit. Raises ValueError for ivfpq under 256 vectors.
+    list, a quarter of faiss's own limit. Raises ValueError for ivfpq under 256 vectors, and of a
+    number of dimensions with too large prime factors.
     """
     rows, dim = vectors.shape
     flat = faiss.IndexFlatIP(dim)
@@ -74,6 +76,11 @@ def empty_structure(vectors: Float[np.ndarray, "database dim"], kind: IndexKind)
     # are to be as fine as the classes: where each holds several, their neighbours are in many.
     lists = max(1, min(int(4 * rows**0.5), rows // 39, MOST_LISTS))
     parts = max(part for part in range(1, max(dim // 4, 1) + 1) if dim % part == 0)
+    if dim // parts > MOST_CODED:
+        raise ValueError(
+            f"ivfpq codes equal parts of a vector, and {dim} numbers have none of four to "
+            f"{MOST_CODED}: take hnsw or exact"
+        )
     coded = faiss.IndexIVFPQ(flat, dim, lists, parts, 8, faiss.METRIC_INNER_PRODUCT)
     coded.cp.min_points_per_centroid = coded.pq.cp.min_points_per_centroid = 1
     coded.cp.max_points_per_centroid = 64

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from pipeline.embedding.destination import Destination, destination_of, may_open
 from pipeline.embedding.golden import UncheckableError, check_folder
 from pipeline.embedding.manifest import noted_network
 from pipeline.files import replacing_folder
-from pipeline.search.concurrency import in_force, writing
-from pipeline.search.faiss_index import FaissIndex
+from pipeline.search.concurrency import WRITTEN, in_force, writing
+from pipeline.search.faiss_index import PARTS, FaissIndex
 from pipeline.search.step import Step, any_in, hashes
-from pipeline.search.stores import LanceIndex, QdrantIndex, qdrant_client
+from pipeline.search.stores import LOCAL, TABLE, LanceIndex, QdrantIndex, qdrant_client
 from pipeline.search.vector_index import (
     CARD,
     Kind,
@@ -30,6 +31,7 @@ from pipeline.search.vector_index import (
     VectorIndex,
     VectorIndexCard,
     is_vector_index,
+    read_card,
     sample_rows,
 )
 
@@ -108,21 +110,22 @@ def build_index(
     of their network, ivfpq of too few, and as `open_index` does; what is there then stays.
     """
     place = destination_of(str(source), Path.cwd(), "VECTORS")
-    vectors = place.vectors()
-    if folder.exists() and not (folder / CARD).is_file():
-        raise ValueError(f"{folder}: is there, and is no index: name another place")
+    place.vectors()  # so that nothing is locked or made for what is none
+    if foreign := _foreign_in(folder):
+        raise ValueError(f"{folder}: is there, and is no index: {foreign}: name another place")
     if Path.cwd().is_relative_to(folder.resolve()):
         raise ValueError(f"{folder}: is the current folder, which a build would replace: leave it")
     golden, network = _check(place) if is_checked else UNCHECKED, noted_network(place)
-    card = VectorIndexCard(
-        kind=kind,
-        dim=vectors.card.dim,
-        network=vectors.card.network,
-        number=number,
-        server=server,
-        sources=(place.address,),
-    )
     with writing(folder) as home, replacing_folder(home) as new:
+        vectors = place.vectors()  # as they are when the writer before is done
+        card = VectorIndexCard(
+            kind=kind,
+            dim=vectors.card.dim,
+            network=vectors.card.network,
+            number=number,
+            server=server,
+            sources=(place.address,),
+        )
         card.write(new)
         with _opened(new, card, is_new=True) as index:
             if held := len(index):  # of a server, whose collection is not in the folder
@@ -132,6 +135,26 @@ def build_index(
                 )
             count = index.upsert(vectors.batches())
     return Built(card, count, golden, network)
+
+
+def _foreign_in(folder: Path) -> str:
+    """What speaks against the replacing of a folder, in words; empty where it is an index, damaged
+    or not, or is not there.
+    """
+    if not folder.exists():
+        return ""
+    if not (folder / CARD).is_file():
+        return f"it has no {CARD}"
+    own = (CARD, PARTS, *WRITTEN, ".*.part", f"{TABLE}.lance", LOCAL)
+    names = sorted(file.name for file in folder.iterdir())
+    if others := [name for name in names if not any(fnmatch(name, one) for one in own)]:
+        return f"it holds {others[0]}"
+    if names == [CARD]:  # as of one that a server keeps
+        try:
+            read_card(folder)
+        except ValueError:
+            return f"its {CARD} is of something else"
+    return ""
 
 
 def _check(place: Destination, is_meant: Callable[[Sequence[str]], bool] = lambda _: True) -> str:
@@ -166,9 +189,8 @@ def add_vectors(folder: Path, source: str | Path, *, is_checked: bool = True) ->
     `open_index` does.
     """
     place = destination_of(str(source), Path.cwd(), "VECTORS")
-    vectors = place.vectors()
     with writing(folder), open_index(folder) as index:
-        card = index.card
+        card, vectors = index.card, place.vectors()  # as they are when the writer before is done
         if (card.dim, card.network) != (vectors.card.dim, vectors.card.network):
             raise ValueError(
                 f"{place}: its vectors are of {_told(vectors.card.network, vectors.card.dim)}, "

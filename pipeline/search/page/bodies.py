@@ -1,6 +1,6 @@
 """What the body of a request holds: a picture, several as a form, or vectors as JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.message import Message
 from email.parser import HeaderParser
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import HTTPException
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, FiniteFloat, ValidationError
 
 MAX_QUERIES = 64  # pictures or vectors of a request
 MAX_JSON_BYTES = 4 << 20  # 64 vectors of 2048 numbers; numbers take eight times their text
@@ -24,8 +24,9 @@ class Vectors(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     vectors: Annotated[
-        list[Annotated[list[FiniteFloat], Field(min_length=1)]],
+        list[Annotated[list[FiniteFloat], Field(min_length=1), FailFast()]],
         Field(min_length=1, max_length=MAX_QUERIES),
+        FailFast(),  # of millions of faults the first is told, and no list made
     ]
 
 
@@ -70,7 +71,7 @@ def _form_files(body: bytes, content_type: str) -> Iterator[tuple[str, bytes]]:
     """The files of a form. Source: RFC 7578, and RFC 2046 for the boundary, without a preamble."""
     told = Message()
     told["Content-Type"] = content_type
-    if not (boundary := told.get_boundary("")):
+    if not (boundary := _parameter(told.get_boundary)):
         raise HTTPException(422, f"{FORM} names no boundary")
     start = f"--{boundary}".encode("latin-1", "replace")
     if not body.startswith(start):
@@ -84,12 +85,22 @@ def _form_files(body: bytes, content_type: str) -> Iterator[tuple[str, bytes]]:
         head, _, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
         name = None
         if len(head) <= MAX_HEAD_BYTES:
-            name = HeaderParser().parsestr(head.decode("utf-8", "replace")).get_filename()
+            told = HeaderParser().parsestr(head.decode("utf-8", "replace"))
+            name = _parameter(told.get_filename)
         if name is None:
             raise HTTPException(
                 422, f"part {number} of the form is no file: parameters belong in the address"
             )
         yield f"picture {number} ({name})", content
+
+
+def _parameter(read: Callable[[], str | None]) -> str | None:
+    """A parameter of a header, whose sender may name any character set. Raises HTTPException."""
+    try:
+        said = read()
+    except (ValueError, LookupError) as error:
+        raise HTTPException(422, f"the form's headers cannot be read: {error!a}") from None
+    return said and said.encode("utf-8", "replace").decode()
 
 
 def read_vectors(body: bytes, dim: int) -> Float[np.ndarray, "query dim"]:

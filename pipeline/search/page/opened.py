@@ -33,7 +33,7 @@ from pipeline.teachers import teacher_card
 from pipeline.teachers.stored_vectors import KIND as STORED
 
 INDEX = "index "  # what the name of a database begins with that is no study's
-MAX_OPEN = 32  # databases, and networks, those replaced on disk since included
+MAX_OPEN = 32  # networks, those replaced on disk since included
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Opened:
         """file: a network for the indexes whose vectors are its own, or of nobody known."""
         self.params, self.file = params, file
         self._network = lru_cache(MAX_OPEN)(_open_network)
-        self._database = lru_cache(MAX_OPEN)(_open_database)
+        self._databases: dict[str, tuple[Place, Database | VectorDatabase]] = {}
         self._qdrant = Lock()  # its local mode is open once
 
     def names(self) -> list[str]:
@@ -92,11 +92,18 @@ class Opened:
         # Of this thread. A single query is not shared among threads, but wakes and awaits them.
         use_threads(self.params.threads)
         if place.card is None or place.card.kind != "qdrant":
-            yield self._database(place)
+            yield self._kept(place)
             return
         assert place.index is not None
         with self._qdrant, open_index(INDEXES / place.index) as index:  # others may write to it
             yield VectorDatabase(place.name, index)
+
+    def _kept(self, place: Place) -> Database | VectorDatabase:
+        """The open database; of each name one is kept, so that replaced ones hold no memory."""
+        known = self._databases.get(place.name)
+        if known is None or known[0] != place:
+            known = self._databases[place.name] = place, _open_database(place)
+        return known[1]
 
     def networks(self, place: Place) -> dict[str, NamedNetwork]:
         """The trained networks that a database can be searched with, a teacher last; those whose
@@ -109,7 +116,7 @@ class Opened:
         for dataset in [place.dataset] if place.dataset else self.params.datasets:
             for key in networks_of(self.params, dataset):
                 with suppress(ValueError):
-                    named = leading_network(key, dataset)
+                    named = leading_network(self.params, key, dataset)
                     if named.path.exists() and _embeds(named) and _fits(place.card, named):
                         found.setdefault(key, named)
         if (file := self.file) and place.card and file.path.exists() and _fits(place.card, file):
@@ -125,7 +132,9 @@ class Opened:
         if key is None or key not in known:
             for dataset in [place.dataset] if place.dataset else self.params.datasets:
                 if key in networks_of(self.params, dataset):
-                    leading_network(key, dataset)  # raises what is wrong with its champion
+                    leading_network(
+                        self.params, key, dataset
+                    )  # raises what is wrong with its champion
             names = ", ".join(known) or "none"
             raise HTTPException(404, f"{place.name} has no network {key!r}; known: {names}")
         named = known[key]

@@ -59,14 +59,15 @@ def test_width_is_the_normal_one_for_many_classes() -> None:
     assert interval.high == pytest.approx(values.mean() + error, abs=0.06 * error)
 
 
-def test_crossed_draws_equal_a_plain_loop() -> None:
+@pytest.mark.parametrize(("apart", "is_beyond"), [(1.0, True), (0.1, False)])
+def test_crossed_draws_equal_a_plain_loop(apart: float, *, is_beyond: bool) -> None:
     """Three seeds, twelve unequal classes: each sample draws both, and all seeds meet all classes.
 
     The variances, by hand: of the mean over classes by its linear terms, over seeds by their means.
     """
     drawing = np.random.default_rng(1)
     classes = drawing.permutation(np.repeat(np.arange(12), np.arange(1, 13)))
-    values = drawing.random((3, len(classes))) + np.array([[0.0], [0.2], [0.5]])
+    values = drawing.random((3, len(classes))) + apart * np.array([[0.0], [0.2], [0.5]])
     generator = np.random.default_rng(5)
     chosen = generator.spawn(1)[0].integers(3, size=(200, 3))
     means = []
@@ -80,10 +81,16 @@ def test_crossed_draws_equal_a_plain_loop() -> None:
     w = statistics.variance(values.mean(axis=1)) / 3
     freedom = (v + w) ** 2 / (v**2 / 11 + w**2 / 2)
     inflation = math.sqrt((v + w) / (v * 11 / 12 + w * 2 / 3))
-    tail = stats.norm.cdf(inflation * stats.t.ppf(0.05, freedom))
+    student = inflation * stats.t.ppf(0.05, freedom)
+    tail = stats.norm.cdf(student)
+    low, high = np.quantile(means, [tail, 1 - tail])
+    assert is_beyond == (tail < 1 / 201)
+    if is_beyond:
+        middle, reach = statistics.fmean(means), student * statistics.pstdev(means)
+        low, high = min(low, middle + reach), max(high, middle - reach)
     interval = bootstrap_interval(values, classes, seed=5, samples=200, level=0.9)
-    assert interval.low == pytest.approx(np.quantile(means, tail), abs=1e-9)
-    assert interval.high == pytest.approx(np.quantile(means, 1 - tail), abs=1e-9)
+    assert interval.low == pytest.approx(low, abs=1e-9)
+    assert interval.high == pytest.approx(high, abs=1e-9)
     assert interval.mean == pytest.approx(total, abs=1e-12)
 
 
@@ -107,19 +114,23 @@ def test_the_order_of_the_seeds_does_not_matter_beyond_the_draws() -> None:
     assert forth.high - forth.low > 0.1  # of the seeds; over the classes alone it is 0.03
 
 
-@pytest.mark.parametrize(("seeds", "least"), [(2, 340), (3, 358), (5, 364), (10, 364)])
-def test_crossed_intervals_hold_the_truth(seeds: int, least: int) -> None:
-    """Of 400 studies whose seeds move the mean as much as their classes do; one seed alone, 342.
+@pytest.mark.parametrize(
+    ("seeds", "times", "least"),
+    [(2, 1, 340), (3, 1, 358), (5, 1, 364), (10, 1, 364), (2, 5, 335), (3, 5, 352), (4, 5, 360)],
+)
+def test_crossed_intervals_hold_the_truth(seeds: int, times: int, least: int) -> None:
+    """Of 400 studies whose seeds move the mean as much as their classes do, or five times as much.
 
-    380 are due. Two seeds are too few to say how far others would lie, which is why the range of
-    the seeds stands beside.
+    380 are due. One seed alone holds 342; two by their resamples alone, at five times, 314. Two
+    seeds are too few to say how far others would lie, which is why the range of the seeds stands
+    beside.
     """
     held = 0
     for number in range(400):
         generator = np.random.default_rng(number)
         of_class, of_seed = generator.standard_normal(50), generator.standard_normal((seeds, 1))
         noise = 0.5 * generator.standard_normal((seeds, 50))
-        values = of_class + of_seed / math.sqrt(50) + noise
+        values = of_class + times * of_seed / math.sqrt(50) + noise
         interval = bootstrap_interval(values, np.arange(50), seed=number, samples=400)
         assert interval.low is not None
         assert interval.high is not None
@@ -144,6 +155,16 @@ def test_intervals_hold_the_true_mean_as_often_as_they_say(count: int, least: in
         assert interval.high is not None
         held += interval.low <= 0.5 <= interval.high
     assert least <= held <= 394
+
+
+def test_ends_beyond_all_resamples_are_those_of_students_test() -> None:
+    """Fifty samples cannot reach to 99.9 %, and their outermost would be the ends."""
+    values = np.random.default_rng(0).standard_normal(60)
+    found = bootstrap_interval(values, one_each(values), seed=0, samples=50, level=0.999)
+    assert found.low is not None
+    assert found.high is not None
+    low, high = stats.t.interval(0.999, 59, values.mean(), stats.sem(values))
+    assert found.high - found.low == pytest.approx(high - low, rel=0.25)
 
 
 @pytest.mark.parametrize(("count", "is_given"), [(LEAST_CLASSES - 1, False), (LEAST_CLASSES, True)])

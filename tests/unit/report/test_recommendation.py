@@ -213,7 +213,7 @@ def test_a_cheaper_row_of_equal_accuracy_is_not_hidden() -> None:
         "1 times the arithmetic, a mAP 0.4 points higher, not told apart by the intervals; "
         "needs no training; `l2s export` does not write it"
     )
-    assert "s is no better than the teacher fed the same small images" in found["verdict"]
+    assert "s is not told apart from the teacher fed the same small images" in found["verdict"]
     assert "Deploy no student" in found["verdict"]
     better = recommend(failed_distillation(0.001, 0.012), Bounds(max_drop=20))
     assert better["as_good"] == []

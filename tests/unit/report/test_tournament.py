@@ -126,6 +126,15 @@ def test_a_pair_of_another_kind_is_none(changes: dict[str, Any]) -> None:
     assert equal_costs(rows, queries, DRAWN) is None
 
 
+def test_students_of_one_cost_all_meet_the_lighter_network() -> None:
+    queries = asked(a=-0.1, b=0.1, light=0.0)
+    near = {"gmacs": row("made", "a", "asymmetric", 32, 0.5)["gmacs"] * 1.05}
+    found = equal_costs(rows_of(queries, light=LIGHT | near), queries, DRAWN)
+    assert found is not None
+    words = {pair["resolution"]["network"]: pair["word"] for pair in found["pairs"]}
+    assert words == {"a": "refuted", "b": "confirmed"}
+
+
 def test_a_pair_further_apart_than_a_tenth_is_none() -> None:
     queries = asked(small=0.1, light=0.0)
     far = {"gmacs": row("made", "small", "asymmetric", 32, 0.5)["gmacs"] / 1.12}

@@ -53,13 +53,14 @@ def test_means_of_seeds_are_called_so() -> None:
 
 @pytest.mark.parametrize("opponent", ["naive", "adapter"])
 @pytest.mark.parametrize(
-    ("gain", "word"), [((0.4, 1), "no better"), ((-3, 1), "worse"), ((1, 1), "no better")]
+    ("gain", "word"),
+    [((0.4, 1), "not told apart from"), ((-3, 1), "worse than"), ((1, 1), "not told apart from")],
 )
 def test_a_failed_distillation_is_called_one(
     opponent: str, gain: tuple[float, float], word: str
 ) -> None:
     said = verdict([TEACHER, student(**{opponent: gain}), *UNTRAINED])
-    assert f"a is {word} than " in said
+    assert f"a is {word} " in said
     assert said.endswith(
         "Deploy no student: none is both cheaper than the teacher and better than what needs no "
         "training."
@@ -76,10 +77,11 @@ def test_several_students_are_told_apart() -> None:
     said = verdict([*rows, *UNTRAINED])
     assert said.startswith("a and c are better than the teacher fed the same small images (naive)")
     assert (
-        "+10.0 to +10.0 points, b is no better, +0.5 (-0.5 to +1.5) points; every student" in said
+        "+10.0 to +10.0 points, b is not told apart, +0.5 (-0.5 to +1.5) points; every student"
+        in said
     )
     assert (
-        "(baseline), +5.0 (+3.0 to +7.0) points, c is no better, +0.0 (-1.0 to +1.0) points, b"
+        "(baseline), +5.0 (+3.0 to +7.0) points, c is not told apart, +0.0 (-1.0 to +1.0) points, b"
         in said
     )
     assert f"{TO_DEPLOY}a," in said
@@ -105,8 +107,17 @@ def test_a_student_as_dear_as_the_teacher_is_not_deployed() -> None:
 def test_a_student_of_the_full_size_has_no_naive_row_to_beat() -> None:
     light = student(naive=None, adapter=None, baseline=(1, 2), px=96) | {"gmacs": 0.01}
     said = verdict([TEACHER, light, *UNTRAINED])
-    assert said.startswith("a is no better than a network with labels and a database of its own")
+    assert said.startswith(
+        "a is not told apart from a network with labels and a database of its own"
+    )
     assert f"{TO_DEPLOY}a," in said
+
+
+def test_a_student_that_a_cheaper_untrained_row_beats_is_not_deployed() -> None:
+    light = student("a", 0.15, 96, naive=None, adapter=None) | {"gmacs": 0.02}
+    assert verdict([TEACHER, light, *UNTRAINED]).endswith("better than what needs no training.")
+    dearer = [one | {"gmacs": 0.03} for one in UNTRAINED]
+    assert f"{TO_DEPLOY}a," in verdict([TEACHER, light, *dearer])
 
 
 def test_rows_of_an_older_version_are_told_apart_by_their_intervals() -> None:
@@ -129,19 +140,26 @@ def test_without_students_there_is_nothing_to_say() -> None:
 def test_how_rows_stand_to_one_another() -> None:
     one = student(naive=(0.4, 1), adapter=(3, 1), baseline=(-3, 1))
     assert [stands(one, o) for o in ("naive", "adapter", "baseline", "none")] == [
-        "no better",
+        "not told apart",
         "better",
         "worse",
         "",
     ]
     of_cell = {role: row("made", "a", role, 64, 0.2) for role in ("naive", "adapter", "baseline")}
-    assert stands_to_row(one, of_cell["naive"]) == "no better"  # though their intervals lie apart
-    assert stands_to_row(of_cell["naive"], one) == "no better"
+    assert (
+        stands_to_row(one, of_cell["naive"]) == "not told apart"
+    )  # though their intervals lie apart
+    assert stands_to_row(of_cell["naive"], one) == "not told apart"
     assert stands_to_row(of_cell["adapter"], one) == "worse"
     assert stands_to_row(of_cell["baseline"], one) == "better"
     # The naive row is shared by the students of a size, and bears one's name; others are not.
     assert stands_to_row(student("b", naive=(-3, 1)), of_cell["naive"]) == "worse"
     assert stands_to_row(student("b", 0.6), of_cell["baseline"]) == "better"
-    assert stands_to_row(student("b", 0.23), of_cell["baseline"]) == "no better"
+    assert stands_to_row(student("b", 0.23), of_cell["baseline"]) == "not told apart"
+    # The teacher is paired with all: their intervals overlap, the drop's does not hold zero.
+    near = TEACHER | {"map": 0.61, "map_low": 0.55, "map_high": 0.67}
+    drop = {"map_drop": 0.01, "map_drop_low": 0.005, "map_drop_high": 0.015}
+    assert stands_to_row(one | drop, near) == "worse"
+    assert stands_to_row(near, one | drop) == "better"
     lean = without_intervals({"rows": [student("b"), of_cell["baseline"]]})["rows"]
     assert stands_to_row(*lean) == ""

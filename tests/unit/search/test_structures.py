@@ -95,3 +95,11 @@ def inverted_file(folder: Path, vectors: np.ndarray) -> Any:
     index: Any = faiss.read_index(str(folder / "index.faiss"))
     index.own_fields = False  # the inner one outlives it
     return faiss.downcast_index(index.index)
+
+
+@pytest.mark.parametrize("dim", [37, 74])
+def test_dimensions_that_no_code_divides_are_refused(tmp_path: Path, dim: int) -> None:
+    """A byte for 37 numbers would say next to nothing of them."""
+    vectors, ids = unit_vectors(300, dim), np.arange(300)
+    with pytest.raises(ValueError, match=f"{dim} numbers have none of four to 8: take hnsw"):
+        write_image_index(tmp_path / "i", vectors, ids, "ivfpq", threads=1)

@@ -18,7 +18,7 @@ from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import read_vectors, write_vectors
 from pipeline.export.folder import write_database
 from pipeline.files import write_json, write_text
-from pipeline.search import faiss_index, upkeep
+from pipeline.search import concurrency, faiss_index, upkeep
 from pipeline.search.faiss_index import FaissIndex
 from pipeline.search.index import IndexCard, find_index, index_names, require_card
 from pipeline.search.step import regrouped
@@ -64,6 +64,17 @@ def batches(ids: list[str], vectors: np.ndarray, content: str = "") -> Iterator[
 def exact(queries: np.ndarray, vectors: np.ndarray, ids: list[str], k: int) -> list[list[str]]:
     """By sorting all similarities."""
     return [[ids[row] for row in np.argsort(-(vectors @ query))[:k]] for query in queries]
+
+
+def write_tombstones(folder: Path, gone: pa.Table) -> None:
+    pq.write_table(gone, folder / "tombstones.parquet")
+    card = read_vectors(folder).card.model_copy(update={"tombstones": len(gone)})
+    write_text(folder / "card.json", card.model_dump_json())
+
+
+def deleted(ids: list[str]) -> pa.Table:
+    files = ["part-00000.parquet"] * len(ids)
+    return pa.table({"id": ids, "content": [""] * len(ids), "file": files})
 
 
 @pytest.fixture
@@ -135,9 +146,7 @@ def test_adding_puts_in_what_is_new_and_what_has_changed(
     write_vectors(source, batches(ids, more), network="n1")
     files = ["part-00000.parquet"] * 2 + ["earlier.parquet"]
     gone = pa.table({"id": [IDS[20], "gone", IDS[30]], "content": [""] * 3, "file": files})
-    pq.write_table(gone, source / "tombstones.parquet")
-    card = read_vectors(source).card.model_copy(update={"tombstones": 3})
-    write_text(source / "card.json", card.model_dump_json())
+    write_tombstones(source, gone)
     (fault,) = verify_index(tmp_path / "i").faults
     assert fault.endswith(
         f"10 of {ROWS + 9} vectors are not there, 10 have changed, 1 are deleted there: "
@@ -202,9 +211,76 @@ def test_a_build_that_fails_leaves_what_was_there(tmp_path: Path, source: Path) 
     with pytest.raises(ValueError, match="ivfpq learns from 256 images or more, and there are 100"):
         build_index(tmp_path / "i", tmp_path / "few", "ivfpq")
     assert verify_index(tmp_path / "i").vectors == ROWS
-    with pytest.raises(ValueError, match="is there, and is no index: name another place"):
+    with pytest.raises(ValueError, match=r"is there, and is no index: it has no index\.json: name"):
         build_index(source, source, "exact")
     assert verify_index(tmp_path / "i").faults == []
+
+
+def test_vectors_that_are_all_deleted_leave_an_index_empty(
+    tmp_path: Path, source: Path, kind: Kind
+) -> None:
+    build_index(tmp_path / "i", source, kind)
+    write_tombstones(source, deleted(IDS))
+    (fault,) = verify_index(tmp_path / "i").faults
+    assert f"0 of 0 vectors are not there, 0 have changed, {ROWS} are deleted there" in fault
+    assert add_vectors(tmp_path / "i", source).removed == ROWS
+    assert verify_index(tmp_path / "i").faults == []
+    with pytest.raises(ValueError, match="holds no vector"):
+        build_index(tmp_path / "other", source, kind)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_writer_that_waited_takes_the_vectors_as_they_are_then(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_index(tmp_path / "i", source, "exact")
+
+    @contextmanager
+    def after_another(folder: Path) -> Iterator[Path]:
+        with concurrency.writing(folder) as home:
+            write_tombstones(source, deleted(IDS[:3]))
+            yield home
+
+    monkeypatch.setattr(upkeep, "writing", after_another)
+    assert add_vectors(tmp_path / "i", source).removed == 3
+
+
+FOREIGN = {
+    "another card": {CARD: '{"format": "of another program"}'},
+    "a file beside it": {CARD: '{"format": 1}', "precious.txt": "text"},
+    "no card": {"parts.json": "{}"},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("files", FOREIGN.values(), ids=FOREIGN)
+def test_a_folder_of_anything_else_is_not_replaced(
+    tmp_path: Path, source: Path, files: dict[str, str]
+) -> None:
+    (tmp_path / "i").mkdir()
+    for name, text in files.items():
+        (tmp_path / "i" / name).write_text(text)
+    with pytest.raises(ValueError, match="is there, and is no index: it"):
+        build_index(tmp_path / "i", source, "exact")
+    assert {file.name: file.read_text() for file in (tmp_path / "i").iterdir()} == files
+
+
+def test_a_damaged_index_is_built_anew(tmp_path: Path, source: Path, kind: Kind) -> None:
+    build_index(tmp_path / "i", source, kind)
+    (tmp_path / "i" / CARD).write_text("{")
+    assert build_index(tmp_path / "i", source, kind).vectors == ROWS
+    assert verify_index(tmp_path / "i").faults == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="of Linux")
+def test_an_open_index_holds_no_file_open(tmp_path: Path, source: Path) -> None:
+    build_index(tmp_path / "i", source, "exact")
+    with open_index(tmp_path / "i") as index:
+        index.upsert(batches(["new"], QUERIES[:1]))
+    with open_index(tmp_path / "i") as index:
+        assert len(index) == ROWS + 1
+        held = [str(file.readlink()) for file in Path("/proc/self/fd").iterdir() if file.exists()]
+        assert [one for one in held if one.startswith(str(tmp_path))] == []
 
 
 @pytest.mark.parametrize("kind", MAPPED)
@@ -418,7 +494,13 @@ def test_a_collection_of_a_server_that_holds_points_is_not_built_upon(
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("server", ["example.com:6333/a", "localhost:6333", "localhost:6333/"])
+@pytest.mark.parametrize(
+    "server",
+    [
+        *("example.com:6333/a", "localhost:6333", "localhost:6333/"),
+        *("localhost:x@example.com/a", "localhost:1@example.com/a", "127.0.0.1:80#/a"),
+    ],
+)
 def test_a_server_elsewhere_is_refused(tmp_path: Path, source: Path, server: str) -> None:
     with pytest.raises(ValueError, match=f"{server}: must be localhost:PORT/COLLECTION"):
         build_index(tmp_path / "i", source, "qdrant", server=server)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from pydantic import ValidationError
 from safetensors.numpy import save_file
 
 from pipeline import open_encoder
@@ -163,6 +164,18 @@ FORMS = {
         "part 1",
     ),
     "too many": ((HEAD + b"x\r\n") * 65 + b"--cut--", FORM, 413, "at most 64 pictures"),
+    "an unknown character set": (
+        HEAD.replace(b'filename="a.jpg"', b"filename*=undefined''a") + b"x\r\n--cut--",
+        FORM,
+        422,
+        "the form's headers cannot be read",
+    ),
+    "a name that is no text": (
+        HEAD.replace(b'filename="a.jpg"', b"filename*=unicode_escape''%5Cud800") + b"x\r\n--cut--",
+        FORM,
+        422,
+        "picture 1 (?): ",
+    ),
     "an empty picture": (HEAD + b"\r\n--cut--", FORM, 422, "picture 1 (a.jpg): is empty"),
 }
 
@@ -172,7 +185,13 @@ def test_forms_that_hold_no_pictures_are_refused(client: TestClient, name: str) 
     content, kind, status, says = FORMS[name]
     got = client.post("/search", content=content, headers={"content-type": kind})
     assert (got.status_code, says in got.json()["error"]) == (status, True), got.text
-    assert len(FORMS) == 8
+    assert len(FORMS) == 10
+
+
+def test_of_many_faults_of_vectors_the_first_is_told() -> None:
+    with pytest.raises(ValidationError) as caught:
+        bodies.Vectors.model_validate_json(b'{"vectors": [["", "", ""], ["", ""]]}')
+    assert caught.value.error_count() == 1
 
 
 def test_a_form_gives_back_the_bytes_that_were_sent() -> None:
