@@ -72,8 +72,11 @@ class Tracking(Model):
     keep_best: Annotated[int, Field(ge=0)]
 
 
+Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # as NumPy and Optuna take them
+
+
 class Params(Model):
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Strict(False)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), Strict(False)]
     threads: Positive
     compute: Compute
     inputs: dict[Name, str]
@@ -286,6 +289,11 @@ def _student_faults(
     recipe = _recipe_of(student, dataset)
     wrong = field_faults(Network, network)
     faults += [f"{own}.network.{fault}" for fault in wrong]
+    if network["dim"] != dataset.network.dim and not wrong:
+        faults.append(
+            f"{own}.network.dim = {network['dim']}: a student's embeddings are as long as its "
+            f"teacher's, datasets.{student.dataset}.network.dim = {dataset.network.dim}"
+        )
     if not wrong:
         faults += start_faults(
             own, Network.model_validate(network), student.dataset, dataset.teacher, dataset.network

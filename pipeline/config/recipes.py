@@ -13,6 +13,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 # YAML has lists; what is frozen holds tuples.
 Colour = Annotated[tuple[Share, Share, Share], Strict(False)]
 Deviation = Annotated[tuple[Rate, Rate, Rate], Strict(False)]
+Spread = Annotated[float, Field(gt=0, le=1)]
+UnitDeviation = Annotated[tuple[Spread, Spread, Spread], Strict(False)]  # of pixels from 0 to 1
 
 
 class Network(Model):
@@ -22,7 +24,7 @@ class Network(Model):
     pooling: Literal["gem", "native"] = "gem"
     dim: Positive
     mean: Colour | None = None
-    std: Deviation | None = None
+    std: UnitDeviation | None = None
 
 
 class Augmentation(Model):

@@ -4,12 +4,13 @@ A student's similarities are shifted against its teacher's. The map that undoes 
 gives both the same distribution over pairs of images: quantile to quantile.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.datasets.packs import Pack, validation_split
@@ -18,12 +19,15 @@ from pipeline.teachers.stored_vectors import StoredVectors
 from pipeline.teachers.teacher import Teacher
 
 MOST_IMAGES = 2000
-MOST_PAIRS = 1 << 22  # whose scores are held at a time: more queries than give so many are left out
+MOST_PAIRS = 1 << 22  # whose scores are held: of more both sides are drawn at equal distances
 FALSE_SHARE = 0.01  # of the false matches that the teacher's threshold lets pass
 # Thresholds lie among the highest scores: there the quantiles are close.
 _PROBABILITIES = np.unique(
     np.concatenate([np.linspace(0, 1, 101), 1 - np.geomspace(1e-2, 1e-6, 41)])
 )
+
+
+Pairs = tuple[Int[np.ndarray, "row 1"], Int[np.ndarray, "1 column"]]
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,12 @@ def fit_calibration(
     """
     if len(teacher) < 2:
         raise ValueError(f"{len(teacher)} images: two are the least that scores can be fitted on")
-    rows = _spread_rows(len(queries), len(teacher))
-    apart = _apart(rows, len(teacher))
+    pairs = _spread_pairs(len(queries), len(teacher))
+    apart = pairs[0] != pairs[1]
     at = _PROBABILITIES[1 - 1 / apart.sum() >= _PROBABILITIES]
     at = np.append(at, 1.0)
     ours, theirs = (
-        np.quantile(_scores(asked, teacher, rows)[apart], at) for asked in (queries, teacher)
+        np.quantile(_scores(asked, teacher, pairs)[apart], at) for asked in (queries, teacher)
     )
     # Of equal scores of the student the highest counts, so that the map is one.
     rising = np.append(ours[1:] > ours[:-1], True) & (ours > -1) & (ours < 1)
@@ -125,33 +129,31 @@ def false_matches_passed(
     `database` is the same image. labels: of the queries, and of as many first rows of the database,
     the only ones then used.
     """
-    rows = _spread_rows(len(queries), len(database))
-    if labels is None:
-        is_false = _apart(rows, len(database))
-    else:
+    if labels is not None:
         database = database[: len(labels)]
-        is_false = labels[rows][:, None] != labels[None]
+    rows, columns = pairs = _spread_pairs(len(queries), len(database))
+    is_false = rows != columns if labels is None else labels[rows] != labels[columns]
     if not is_false.any():
         return None
-    threshold = np.quantile(_scores(database, database, rows)[is_false], 1 - share)
-    ours = _scores(queries, database, rows)[is_false]
+    threshold = np.quantile(_scores(database, database, pairs)[is_false], 1 - share)
+    ours = _scores(queries, database, pairs)[is_false]
     return float((ours > threshold).mean()), float((calibration(ours) > threshold).mean())
 
 
-def _spread_rows(queries: int, database: int) -> Int[np.ndarray, " row"]:
-    """Queries at equal distances, as many as `MOST_PAIRS` allows."""
-    count = min(queries, max(1, MOST_PAIRS // database))
-    return np.linspace(0, queries - 1, count).round().astype(np.int64)
+def _spread_pairs(queries: int, database: int) -> Pairs:
+    """Rows of both at equal distances, all of them if these are `MOST_PAIRS` at the most; else as
+    many of the one as of the other, as far as there are.
+    """
+    count = min(queries, max(math.isqrt(MOST_PAIRS), MOST_PAIRS // database))
+    rows, columns = (
+        np.linspace(0, every - 1, some).round().astype(np.int64)
+        for every, some in ((queries, count), (database, min(database, MOST_PAIRS // count)))
+    )
+    return rows[:, None], columns[None]
 
 
 def _scores(
-    queries: Float[Tensor, "query dim"],
-    database: Float[Tensor, "database dim"],
-    rows: Int[np.ndarray, " row"],
-) -> Float[np.ndarray, "row database"]:
-    return (queries[rows] @ database.T).cpu().double().numpy()
-
-
-def _apart(rows: Int[np.ndarray, " row"], database: int) -> Bool[np.ndarray, "row database"]:
-    """All pairs but those of an image with itself."""
-    return rows[:, None] != np.arange(database)[None]
+    queries: Float[Tensor, "query dim"], database: Float[Tensor, "database dim"], pairs: Pairs
+) -> Float[np.ndarray, "row column"]:
+    rows, columns = pairs
+    return (queries[rows[:, 0]] @ database[columns[0]].T).cpu().double().numpy()

@@ -64,7 +64,8 @@ def _weigh(comparison: Comparison, tolerance_points: float, *, without_interval:
         low, high = 100 * comparison.gain_low, 100 * comparison.gain_high
         figures += f"{100 * comparison.level:g} % interval {low:+.2f} to {high:+.2f}: "
     if low >= -tolerance_points:
-        return Decision("promoted", f"{figures}not worse than {tolerance_points:g} points")
+        found = "worse, by no more than the" if high < 0 else "not worse than"
+        return Decision("promoted", f"{figures}{found} {tolerance_points:g} points")
     if gain >= -tolerance_points:
         figures += (
             f"it may be worse by up to {-low:.2f} points, and {tolerance_points:g} are allowed; "

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from pipeline.code_digests import code_digests
 from pipeline.config.params import Params
@@ -22,6 +23,7 @@ from pipeline.tracking.registry import Version
 from pipeline.tracking.runs import tracked_run
 from pipeline.tracking.store import Store, open_store, tracking_errors
 
+ROLLED_BACK = "rolled back"
 TROUBLE = "the champions cannot be read or moved"
 
 
@@ -109,7 +111,7 @@ def roll_back_champion(dataset: str, query_px: int) -> tuple[Version, Version]:
         with TemporaryDirectory(dir=WORK) as folder:
             network = registry.fetch_network(store, before, folder)
             registry.step_back(store, now, before)
-            store.client.set_model_version_tag(now.model, now.version, "decision", "rolled back")
+            store.client.set_model_version_tag(now.model, now.version, "decision", ROLLED_BACK)
             _let_answer(dataset, query_px, before, network)
     return now, before
 
@@ -149,10 +151,13 @@ def _judge(params: Params, store: Store, name: str, query_px: int, terms: Terms)
         else:
             own = DatasetPaths(name).student(key)
             known = registry.find_versions(store, model, file_md5(own))
-            if champion and (settled := _find_settled(champion, known, own, terms)):
+            question = _question(params, name, own, champion, terms)
+            if champion and (settled := _find_settled(champion, known, own, question, terms)):
                 decision = Decision("unchanged", settled)
             else:
-                decision, version = _challenge(params, store, key, known, champion, theirs, terms)
+                decision, version = _challenge(
+                    params, store, key, known, champion, theirs, question, terms
+                )
                 if decision.moves_alias:
                     leading, network = version, own
         if leading and network:
@@ -160,13 +165,35 @@ def _judge(params: Params, store: Store, name: str, query_px: int, terms: Terms)
     return Verdict(model, key or "", leading.version if leading else "", decision, others)
 
 
-def _find_settled(champion: Version, known: list[Version], own: Path, terms: Terms) -> str:
-    """Why there is nothing to decide; empty where there is."""
-    judged = [one for one in known if "decision" in one.tags]
-    if judged and not terms.again:
-        return f"judged before, as version {judged[0].version}: {judged[0].tags['decision']}"
-    is_champion = file_md5(own) == champion.tag("md5")
-    return "the candidate is the champion: the same network" if is_champion else ""
+def _settings(params: Params, terms: Terms) -> dict[str, Any]:
+    return {
+        "tolerance_points": terms.tolerance_points,
+        "without_interval": terms.without_interval,
+        **params.evaluation.model_dump(),
+    }
+
+
+def _question(params: Params, name: str, own: Path, champion: Version | None, terms: Terms) -> str:
+    """A hash of what a decision depends on: candidate, champion, test images, teacher, terms."""
+    against = champion.tag("md5") if champion else ""
+    asked = [against, _settings(params, terms), code_digests(__name__)]
+    paths = DatasetPaths(name)
+    return fingerprint(asked, [own, paths.database, paths.teacher])
+
+
+def _find_settled(
+    champion: Version, known: list[Version], own: Path, question: str, terms: Terms
+) -> str:
+    """Why there is nothing to decide; empty where there is: also where the same network was judged
+    against another champion, on other test images or on other terms, unless it was rolled back.
+    """
+    if file_md5(own) == champion.tag("md5"):
+        return "the candidate is the champion: the same network"
+    for one in () if terms.again else known:
+        decided = one.tags.get("decision", "")
+        if decided == ROLLED_BACK or (decided and one.tags.get("question") == question):
+            return f"judged before, as version {one.version}: {decided}"
+    return ""
 
 
 def _challenge(
@@ -176,11 +203,12 @@ def _challenge(
     known: list[Version],
     champion: Version | None,
     theirs: Path | None,
+    question: str,
     terms: Terms,
 ) -> tuple[Decision, Version]:
     """Compare a student with the champion, whose network is `theirs`, and let the better one lead.
 
-    The decision is a run of its own, the same for the same question, and stands as tags on the
+    The decision is a run of its own, the same for the same `question`, and stands as tags on the
     student's version, one of those that are `known`, or a new one.
     """
     student, interval = params.students[key], params.evaluation
@@ -196,15 +224,12 @@ def _challenge(
         device,
         same_teacher=champion is not None and champion.tag("teacher_md5") == teacher_md5,
     )
-    asked = {name: getattr(terms, name) for name in ("tolerance_points", "without_interval")}
-    decision = decide(outcome, **asked)
-    settings = {**asked, **interval.model_dump()}
-    question = [champion.tag("md5") if champion else "", settings, code_digests(__name__)]
+    decision = decide(outcome, terms.tolerance_points, without_interval=terms.without_interval)
     with tracked_run(
         stage="retrain",
         key=model,
         role="decision",
-        fingerprint=fingerprint(question, [network, paths.database]),
+        fingerprint=question,
         facts={
             "dataset": student.dataset,
             "network": key,
@@ -214,7 +239,7 @@ def _challenge(
             "champion_version": champion.version if champion else "none",
             **teacher_origin(student.dataset),
         },
-        settings=settings,
+        settings=_settings(params, terms),
     ) as run:
         origin = {"dataset": student.dataset, "teacher_md5": teacher_md5}
         version = (
@@ -226,6 +251,6 @@ def _challenge(
         run.set_tags({**tags, "candidate_version": version.version, **computed_with(device)})
         if isinstance(outcome, Comparison):
             run.log_results(outcome.metrics())
-        for tag, text in tags.items():
+        for tag, text in {**tags, "question": question}.items():
             store.client.set_model_version_tag(model, version.version, tag, text)
     return decision, version

@@ -61,6 +61,13 @@ class Record:
         for other in set(self.folder.glob("epoch-*")) - kept:
             shutil.rmtree(other)
 
+    def go_on(self) -> None:
+        """Take over the epochs that a killed process of the same run left, and their networks."""
+        with suppress(FileNotFoundError):
+            left = json.loads((self.folder / "record.json").read_text(encoding="utf-8"))
+            if left["status"] == RUNNING:
+                self.rows = left["rows"]
+
     def forget(self) -> None:
         """Delete what need not wait any more: the networks, after the end of the run everything."""
         done = self.folder.glob("epoch-*") if self.status == RUNNING else [self.folder]

@@ -20,7 +20,8 @@ class Version:
     """One student network that was, is, or might have been the champion of its resolution.
 
     Its tags are `network`, the key of the student in params.yaml, `md5` of its file, and
-    `teacher_md5` of the teacher that it learned from; `decision` and `reason`, once it was judged.
+    `teacher_md5` of the teacher that it learned from; once it was judged `decision`, `reason`, and
+    `question`, a hash of what they depended on.
     """
 
     model: str
@@ -57,7 +58,7 @@ def find_champion(store: Store, model: str) -> Version | None:
 
 
 def find_versions(store: Store, model: str, md5: str) -> list[Version]:
-    """The versions that hold the network of that MD5: it has been judged before."""
+    """The versions that hold the network of that MD5."""
     found = store.client.search_model_versions(f"name = '{model}'")
     return [_version(one) for one in found if one.tags.get("md5") == md5]
 

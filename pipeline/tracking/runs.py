@@ -32,6 +32,7 @@ class TrackedRun:
         self._trouble = ""
         self._retry_at_s = 0.0
         since_s = time.monotonic()
+        record.go_on()
         try:
             with tracking_errors():
                 self._store = open_store()
@@ -45,12 +46,13 @@ class TrackedRun:
     def log_epoch(
         self, metrics: Mapping[str, float], save: Callable[[Path], None] | None = None
     ) -> None:
-        """Log the row of one epoch as a checkpoint, unless the store has that epoch already.
+        """Log the row of one epoch as a checkpoint, unless store or record has that epoch already.
 
         `save` writes the network as it is after the epoch to a path; without it the checkpoint has
         metrics only. The file stays as long as the epoch is the last or among the best.
         """
-        if metrics["epoch"] <= self.logged_epochs:
+        known = max((row["epoch"] for row in self.record.rows), default=0)
+        if metrics["epoch"] <= max(self.logged_epochs, known):
             return
         self.record.rows.append({**metrics, "time_ms": time.time_ns() // 1_000_000})
         if save is not None:

@@ -50,7 +50,8 @@ class StudentObjective:
     def batches(self, epoch: int) -> list[np.ndarray]:
         size, limit = self.images_per_batch, self.images_per_epoch
         generator = seeded_generator(self.seed, "order", epoch)
-        return shuffled_batches(self.rows, size, generator, limit, self.least_images)
+        least = max(self.least_images, min(2, size))  # live batch norm has no spread of one image
+        return shuffled_batches(self.rows, size, generator, limit, least)
 
     def begin_epoch(self, epoch: int, network: nn.Module) -> None:
         """Nothing depends on the student's state."""

@@ -8,6 +8,7 @@ from torch.nn.functional import kl_div, log_softmax, normalize, smooth_l1_loss
 Gallery = Float[Tensor, "item dim"]  # embeddings by the teacher among which neighbours are sought
 
 STEP = 1e-6  # temperature of the teacher's order in `rop`: next to a step function
+SAME = 1e-6  # of cosine: two vectors of one image
 OFFSET = 0.1  # added to the teacher's difference that `d3still` divides by
 
 
@@ -58,9 +59,10 @@ def csd(
     """mean_i KL(softmax_j(t_i . t_j / T_t) || softmax_j(s_i . t_j / T_s)), j over N(i).
 
     N(i): image i itself, and the `neighbours` - 1 others of the batch nearest to it by the teacher.
-    With a gallery, of other embeddings by the teacher, they are the nearest there, none of the
-    batch. Raises ValueError for unequal shapes and for fewer images than `neighbours`. Source: Wu
-    et al., CVPR 2022 (contextual similarity distillation), whose gallery is the training set.
+    With a gallery of embeddings by the teacher they are the nearest there but for the image's own,
+    and none of the batch. Raises ValueError for unequal shapes and for fewer images than
+    `neighbours`. Source: Wu et al., CVPR 2022 (contextual similarity distillation), whose gallery
+    is the training set.
     """
     to_teacher, own = _neighbourhoods(student, teacher, neighbours, gallery)
     return _divergence(to_teacher / student_temperature, own / teacher_temperature)
@@ -183,7 +185,8 @@ def _neighbourhoods(
         itself = torch.eye(len(own), dtype=torch.bool, device=own.device)
         order = own.masked_fill(itself, torch.inf).topk(neighbours, dim=1).indices
         return (student @ teacher.mT).gather(1, order), own.gather(1, order)
-    order = (teacher @ gallery.mT).topk(neighbours - 1, dim=1).indices
+    alike = teacher @ gallery.mT  # the gallery may hold the image itself, which is there already
+    order = alike.masked_fill(alike > 1 - SAME, -torch.inf).topk(neighbours - 1, dim=1).indices
     near = torch.cat([teacher[:, None], gallery[order]], dim=1)
     return (near @ student[:, :, None]).squeeze(2), (near @ teacher[:, :, None]).squeeze(2)
 

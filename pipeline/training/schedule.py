@@ -54,4 +54,7 @@ def build_optimiser(
     rates = OneCycleLR(
         optimiser, peaks, steps, pct_start=warmup_share, div_factor=schedule.initial_division
     )
+    if steps == 1:  # which would be the last of a cycle, at next to no rate
+        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+            group["lr"] = peak
     return optimiser, rates

@@ -181,10 +181,18 @@ def fit(
 def _validate(views: EvaluationViews, database: Tensor | None, network: nn.Module) -> Row:
     """The map of held-out training classes, if there are any; without labels the mean overlap with
     the teacher's ten nearest of held-out training images.
+
+    Raises FloatingPointError for a network that trains by the statistics of its batches while it
+    has lost its way by the running ones, which nothing in the loss shows.
     """
     if not len(views):
         return {}
     queries = embed_views(network, views, next(network.parameters()).device)
+    if not queries.isfinite().all():
+        raise FloatingPointError(
+            "embeddings of validation images are not finite: a lower learning_rate keeps batch "
+            "norm in step; the checkpoint of the epoch before is kept"
+        )
     if not views.pack.labelled:
         assert database is not None, "nothing but a teacher says what is right"
         agreement = measure_agreement({"student": Search(queries)}, database)["student"]

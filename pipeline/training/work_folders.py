@@ -4,7 +4,7 @@ outputs, which DVC deletes before it runs a stage again."""
 import shutil
 from pathlib import Path
 
-from pipeline.files import file_md5
+from pipeline.files import file_md5, write_text
 from pipeline.paths import LOCK, WORK
 
 
@@ -33,7 +33,7 @@ def close_work_folders(stage: str, key: str, result: Path) -> None:
     """
     md5 = file_md5(result)
     for folder in (WORK / stage / key).iterdir():
-        (folder / "result.md5").write_text(md5)
+        write_text(folder / "result.md5", md5)
 
 
 def delete_spent_work() -> None:
@@ -44,4 +44,4 @@ def delete_spent_work() -> None:
 
 
 def _is_locked(md5: str) -> bool:
-    return LOCK.exists() and f"md5: {md5}" in LOCK.read_text()
+    return bool(md5) and LOCK.exists() and f"md5: {md5}" in LOCK.read_text()

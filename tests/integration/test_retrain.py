@@ -68,7 +68,7 @@ def test_new_images_retrain_students_and_only_the_better_one_leads(workspace: Pa
     assert first.lines[0] == f"{NAME}: no image is new or changed"
     (verdict,) = first.verdicts[NAME]  # the study's own student leads before anything is retrained
     assert verdict.decision.result == "unchanged"
-    assert "judged before, as version 1: first" in verdict.decision.reason
+    assert verdict.decision.reason == "the candidate is the champion: the same network"
     assert answer_of(STUDENT) == "1"
     assert kept_teacher_line(NAME) is None
     teacher = Path("models/own/teacher.safetensors").read_bytes()
@@ -95,7 +95,7 @@ def test_new_images_retrain_students_and_only_the_better_one_leads(workspace: Pa
     again = retrain(Request())
     assert answer_of(STUDENT) == "2"  # the damaged card is written anew
     assert again.lines[0] == f"{NAME}: no image is new or changed"
-    assert "judged before, as version 2: promoted" in again.lines[1]
+    assert "the candidate is the champion: the same network" in again.lines[1]
 
     put_images(workspace, 7)
     third = retrain(Request())
@@ -126,12 +126,18 @@ def test_new_images_retrain_students_and_only_the_better_one_leads(workspace: Pa
     assert champion is not None
     assert champion.version == "1"
     assert answer_of(STUDENT) == "1"
-    Path(f"models/own/students/{STUDENT}.safetensors").unlink()  # as while it is retrained
+    student = Path(f"models/own/students/{STUDENT}.safetensors")
+    student.rename(f"models/{NAME}/refused.safetensors")  # as while it is retrained
     assert answer_of(STUDENT) == "1"
     with pytest.raises(ValueError, match="version 1 is the first champion"):
         roll_back_champion(NAME, 16)
     with pytest.raises(ValueError, match=f"own-64px: has no champion; champions: {MODEL}"):
         roll_back_champion(NAME, 64)
+
+    # The one that was refused was never held against the one that leads now.
+    verdict = put_student(f"models/{NAME}/refused.safetensors")
+    assert "judged before" not in verdict.decision.reason, verdict
+    assert "a difference of" in verdict.decision.reason
 
     # The one that was rolled back may lead where it is asked again.
     assert put_student("made/144/student.safetensors").decision.reason.endswith("rolled back")
@@ -251,6 +257,15 @@ def test_too_few_test_classes_promote_nobody_unless_it_is_asked_for(
     asked = {run.params["without_interval"]: run for run in runs if "map_gain" in run.metrics}
     assert set(asked) == {"False", "True"}
     assert not any("map_gain_low" in run.metrics for run in asked.values())
+
+
+def test_a_refused_candidate_is_judged_anew_on_other_terms_alone(defended: Path) -> None:
+    assert put_student(str(defended)).decision.result == "refused"
+    again = put_student(str(defended)).decision
+    assert (again.result, again.reason) == ("unchanged", "judged before, as version 3: refused")
+    other = put_student(str(defended), Terms(tolerance_points=0.6)).decision
+    assert other.result == "refused"
+    assert "worse by more than 0.6 points" in other.reason
 
 
 def test_a_candidate_that_ranks_nothing_is_refused_and_recorded(defended: Path) -> None:

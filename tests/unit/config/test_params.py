@@ -168,6 +168,18 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"students": {"a": {"dataset": "emblems", "query_px": 97}}},
         "students.a.query_px = 97: must be at most datasets.emblems.teacher_px = 96",
     ),
+    "a student of other embeddings": (
+        {"students": {"a": STUDENT | {"network": {"dim": 64}}}},
+        "students.a.network.dim = 64: a student's embeddings are as long as its teacher's",
+    ),
+    "a deviation of pixels up to 255": (
+        {"datasets.emblems.network.std": [58.4, 0.2, 0.2]},
+        "datasets.emblems.network.std.0 = 58.4: input should be less than or equal to 1",
+    ),
+    "a seed beyond 32 bits": (
+        {"seeds": [0, 2**32]},
+        "seeds.1 = 4294967296: input should be less than 4294967296",
+    ),
     "a student called teacher": (
         {"students": {"teacher": STUDENT}},
         "students.teacher: this name is taken",

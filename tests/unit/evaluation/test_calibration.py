@@ -113,12 +113,16 @@ def test_of_one_class_no_match_is_false() -> None:
     assert false_matches_passed(rows, rows, np.zeros(9, int), same) is None
 
 
-def test_memory_is_bounded_by_leaving_queries_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded_by_pairs_spread_over_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = unit_rows(100, 8, 0)
     whole = fit_calibration(shrunk(teacher, 1), teacher)
     monkeypatch.setattr(calibration, "MOST_PAIRS", 3000)
     fewer = fit_calibration(shrunk(teacher, 1), teacher)
-    assert (whole.pairs, fewer.pairs) == (100 * 99, 30 * 99)
+    assert whole.pairs == 100 * 99
+    assert 2900 < fewer.pairs <= 3000
+    rows, columns = calibration._spread_pairs(1000, 50_000)
+    assert (rows.shape, columns.shape) == ((54, 1), (1, 55))
+    assert (rows[-1], columns[0, -1]) == (999, 49_999)
     grid = np.linspace(-0.5, 0.5, 50)
     np.testing.assert_allclose(fewer(grid), whole(grid), atol=0.1)
 

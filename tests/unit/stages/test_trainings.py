@@ -118,6 +118,15 @@ def test_a_store_that_is_lost_after_the_first_seed_stops_no_other(
     assert [run.info.status for run in found] == ["FINISHED"] * 2
 
 
+def test_a_network_whose_embeddings_are_no_numbers_is_told(study: Path) -> None:
+    pack = open_pack(DatasetPaths("emblems").pack)
+    network = build_embedder(BACKBONE, DIM, weights="random", seed=3)
+    network.projection.bias.data.fill_(torch.nan)
+    views = EvaluationViews(pack, pack.rows("train")[:4], 16)
+    with pytest.raises(FloatingPointError, match="a lower learning_rate"):
+        trainings._validate(views, None, network)
+
+
 def test_a_teacher_learns_by_the_loss_that_is_named(study: Path, trained: list[Training]) -> None:
     supervised.train_supervised("teacher", "emblems")
     set_params(study, {"datasets.emblems.teacher.loss": PROXIES})

@@ -277,6 +277,29 @@ def test_figures_of_finished_work_wait_where_the_store_is_gone_at_its_end(
     assert (logged.info.status, logged.data.metrics["map"]) == ("FINISHED", 0.5)
 
 
+def test_a_resumed_run_keeps_what_waits_while_the_store_is_gone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row(1, 0.3), row(2, 0.9), row(3, 0.5)]
+    with monkeypatch.context() as broken:
+        broken.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9/")
+        killed = start(needs_store=False)
+        run = killed.__enter__()
+        for one in rows:
+            run.log_epoch(one, save)
+        waiting = {"epoch-2", "epoch-3"}
+        assert waiting_files(run.record) == waiting
+        record = json.loads((run.record.folder / "record.json").read_text())
+        with start(needs_store=False) as again:
+            for one in rows:
+                again.log_epoch(one)
+            assert waiting_files(again.record) == waiting
+            assert again.record.rows == record["rows"]  # their times, too
+            again.log_epoch(row(4, 0.6), save)
+    assert audit_record({}) == [completed_line(run.record)]
+    assert files(store) == {"1": "none", "2": "kept", "3": "none", "4": "kept"}
+
+
 def test_a_run_that_begins_without_the_store_is_sent_once_it_returns(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

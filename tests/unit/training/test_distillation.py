@@ -257,3 +257,11 @@ def test_a_batch_too_small_for_the_loss_joins_another(pack: Pack) -> None:
         pack, fixed_teacher(), images_per_batch=5, images_per_epoch=11, least_images=3
     )
     assert [len(batch) for batch in objective.batches(0)] == [5, 6]
+
+
+def test_a_last_image_is_no_batch_of_its_own(pack: Pack) -> None:
+    """Of one view at the least size live batch norm would have nothing to compare."""
+    objective = distillation_objective(
+        pack, fixed_teacher(), images_per_batch=5, images_per_epoch=11
+    )
+    assert [len(batch) for batch in objective.batches(0)] == [5, 6]

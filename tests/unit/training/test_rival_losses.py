@@ -69,7 +69,9 @@ def neighbourhoods(
     found = []
     for i, (s, t) in enumerate(zip(student.tolist(), teacher.tolist(), strict=True)):
         rest = [row for j, row in enumerate(teacher.tolist()) if j != i]
-        others = rest if gallery is None else gallery.tolist()
+        others = rest
+        if gallery is not None:  # which may hold the image itself
+            others = [row for row in gallery.tolist() if row != t]
         near = [t, *sorted(others, key=lambda row: -dot(t, row))][:neighbours]
         found.append(([dot(s, one) for one in near], [dot(t, one) for one in near]))
     return found
@@ -206,6 +208,18 @@ def test_csd_by_hand() -> None:
     value = csd(student, teacher, neighbours=2, student_temperature=1, teacher_temperature=1)
     # The first image has no divergence; the second's is (p - q)(log p - log q) = tanh(1/2).
     assert value.item() == pytest.approx(math.tanh(0.5) / 2, rel=1e-14)
+
+
+def test_an_image_in_its_own_bank_is_no_neighbour_of_itself() -> None:
+    """With two neighbours, both itself, nothing would be left to learn."""
+    student, teacher = random_units(6, 5, 3)
+    value = partial(csd, neighbours=2, student_temperature=1, teacher_temperature=0.1)
+    student.requires_grad_()
+    loss = value(student, teacher, gallery=torch.cat([teacher, -teacher]))
+    loss.backward()
+    assert loss.item() > 1e-3
+    assert student.grad is not None
+    assert student.grad.abs().max() > 1e-3
 
 
 def test_csd_with_a_bank_by_hand() -> None:

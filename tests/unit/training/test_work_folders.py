@@ -66,6 +66,14 @@ def test_a_finished_run_starts_anew_only_once_its_result_is_locked() -> None:
     assert [folder.exists() for folder in folders] == [False, True]
 
 
+def test_a_note_that_a_full_disk_cut_off_throws_no_work_away() -> None:
+    folder = worked(0)
+    (folder / "result.md5").touch()
+    Path("dvc.lock").write_text("outs:\n  md5: 67b0acc2afc0ff1e9051b2f6af88a2e3\n")
+    delete_spent_work()
+    assert (open_work_folder("distill", "a", 0, "mark1") / "checkpoint.pt").exists()
+
+
 def test_a_finished_seed_is_kept_until_all_are_trained_whatever_is_locked() -> None:
     """The seed alone was a study before, with the same result: dvc.lock still holds it."""
     result = Path("model.safetensors")
