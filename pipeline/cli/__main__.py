@@ -253,24 +253,27 @@ def gc(
     """
     with workspace() as opened:
         from pipeline.flows.garbage import find_garbage
+        from pipeline.flows.run_state import hold_workspace
 
         opened.require_rest("delete")
-        garbage = find_garbage(opened.all_params, opened.params.datasets, keep or [])
-        for line in garbage.lines():
-            typer.echo(line)
-        if garbage.paths and (yes or typer.confirm("Delete all this?", abort=True)):
-            garbage.delete()
+        with hold_workspace():  # while you are asked, too
+            garbage = find_garbage(opened.all_params, opened.params.datasets, keep or [])
+            for line in garbage.lines():
+                typer.echo(line)
+            if garbage.paths and (yes or typer.confirm("Delete all this?", abort=True)):
+                garbage.delete()
 
 
 def _given_path(name: str, given: str, here: Path) -> str:
     """The path of a data set as params.yaml is to hold it; what lies in a store is fetched."""
     from pipeline.datasets.object_storage import is_address
-    from pipeline.datasets.remote import FOLDER, fetch_address
+    from pipeline.datasets.remote import fetch_address, folder_of
 
     if not is_address(given):
         return _given_file("path", Path(given), here)
-    fetch_address(given, FOLDER / name)
-    return str((FOLDER / name).resolve())
+    folder = folder_of(name, given)
+    fetch_address(given, folder)
+    return str(folder.resolve())
 
 
 def _given_file(option: str, file: Path, here: Path) -> str:

@@ -139,10 +139,10 @@ def _images(given: str, opened: Workspace) -> Path:
     """Where the images lie on this machine; what is in object storage is fetched."""
     from pipeline.config.attached import PRESET
     from pipeline.datasets.object_storage import is_address
-    from pipeline.datasets.remote import FOLDER, fetch_address
+    from pipeline.datasets.remote import fetch_address, folder_of
 
     if is_address(given):
-        return fetch_address(given, FOLDER / PRESET).resolve()
+        return fetch_address(given, folder_of(PRESET, given)).resolve()
     return opened.path(Path(given)).resolve()
 
 
@@ -150,12 +150,13 @@ def _vectors(given: str, here: Path) -> str:
     """The address of a store that is on this machine, where files in object storage are fetched."""
     from pipeline.config.attached import PRESET
     from pipeline.datasets.object_storage import SCHEMES
-    from pipeline.datasets.remote import FOLDER, fetch_address
+    from pipeline.datasets.remote import fetch_address, folder_of
 
     place, sign, columns = given.partition("?")
     if place.partition("://")[0] not in SCHEMES:
         return _address(given, here)
-    return f"{fetch_address(place, FOLDER / f'{PRESET}-vectors').resolve()}{sign}{columns}"
+    folder = fetch_address(place, folder_of(f"{PRESET}-vectors", place))
+    return f"{folder.resolve()}{sign}{columns}"
 
 
 def _address(given: str, here: Path) -> str:

@@ -188,6 +188,11 @@ def _relation_faults(raw: dict[str, Any]) -> list[str]:
         if key not in known and key not in rows
     ]
     faults += [
+        f"weights.{key}: this name is taken: call the student otherwise"
+        for key in files
+        if key in TAKEN
+    ]
+    faults += [
         f"datasets.{name}: this name is taken: data/{name} holds something else"
         for name in TAKEN
         if name in known

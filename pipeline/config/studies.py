@@ -111,18 +111,38 @@ def with_inactive(params: Params) -> Params:
     """The parameters of the active studies of the current folder, and after them those of inactive
     ones whose teacher is there. Raises ValueError for the faults of a saved study.
     """
-    saved = _saved_studies(Path())
-    for name in {**saved, **dict.fromkeys(preset_names())}:
+    for name in known_studies():
         if name not in params.datasets and DatasetPaths(name).teacher.exists():
-            path = saved.get(name)
-            text = path.read_text(encoding="utf-8") if path else preset_text(name)
-            found = parse_params(text, path or Path("params.yaml"))
-            if name not in found.datasets:
-                raise ValueError(f"{path}: holds no data set {name}, by which it is named")
+            found = inactive_params(name)
             datasets = {**params.datasets, name: found.datasets[name]}
             students = {**found.students, **params.students}
             params = params.model_copy(update={"datasets": datasets, "students": students})
     return params
+
+
+def known_studies() -> list[str]:
+    """The studies that are saved in the current folder, and those that come with the package."""
+    return list({**_saved_studies(Path()), **dict.fromkeys(preset_names())})
+
+
+def inactive_params(name: str) -> Params:
+    """The parameters of a study by its own text, saved or of the package. Raises ValueError."""
+    path = _saved_studies(Path()).get(name)
+    text = path.read_text(encoding="utf-8") if path else preset_text(name)
+    found = parse_params(text, path or Path("params.yaml"))
+    if name not in found.datasets:
+        raise ValueError(f"{path}: holds no data set {name}, by which it is named")
+    return found
+
+
+def named_paths() -> set[Path]:
+    """The files and folders of the user's that params.yaml or a saved study names, absolute."""
+    given: set[Path] = set()
+    for file in (Path("params.yaml"), *_saved_studies(Path()).values()):
+        study = read_yaml(file.read_text(encoding="utf-8"), file)
+        for section in ("inputs", "weights", "vectors"):
+            given |= {Path(one).absolute() for one in _section(study, section).values() if one}
+    return given
 
 
 def _saved_studies(folder: Path) -> dict[str, Path]:

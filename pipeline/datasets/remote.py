@@ -4,6 +4,7 @@ DVC watches no address. So the objects become files of the workspace, which it w
 others, and whose folder is compared with the store before a study runs.
 """
 
+import hashlib
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,15 @@ from pipeline.datasets.vectors import CARD
 from pipeline.files import read_json, replacing, write_json
 from pipeline.progress import track
 
-FOLDER = Path("remote")  # in the workspace, a folder a data set
+FOLDER = Path("remote")  # in the workspace, a folder a data set and address
 RECORD = ".address.json"  # hidden, so that no source takes it for an image's
 _WANTED = (*IMAGE_SUFFIXES, ".tar", ".parquet", ".arrow", ".feather", ".csv", ".npy", ".txt")
 _AT_ONCE = 8
+
+
+def folder_of(name: str, address: str) -> Path:
+    """Where what lies at an address is fetched to for a data set: another address leaves it."""
+    return FOLDER / f"{name}-{hashlib.sha256(address.encode()).hexdigest()[:8]}"
 
 
 def fetch_address(address: str, folder: Path) -> Path:

@@ -13,6 +13,8 @@ from itertools import chain
 from pathlib import Path
 
 from pipeline.config.params import Params
+from pipeline.config.studies import inactive_params, known_studies, named_paths
+from pipeline.datasets.remote import FOLDER, RECORD
 from pipeline.flows.graph import open_repository
 from pipeline.paths import TAKEN, WORK, locked_outputs
 from pipeline.search.champions import HOME as CHAMPIONS
@@ -54,38 +56,58 @@ class Garbage:
 
     def delete(self) -> None:
         for path in self.every:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            is_folder = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
 
 
 def find_garbage(params: Params, active: Collection[str], keep: Collection[str]) -> Garbage:
     """What neither the active studies need, nor those to `keep`, an index, or a champion.
 
-    params: of all studies whose networks are there. Of DVC's cache that stays, too, which a branch,
-    a tag or an experiment needs, and a cache outside of this folder altogether. Raises ValueError
-    for a study to keep that is not there, while experiments run, and where DVC cannot tell.
+    params: of all studies whose networks are there. Folders that are no study's by their names
+    stay, and so do links, and what holds, or lies in, a path that a study names. Of DVC's cache
+    that stays, too, which a branch, a tag or an experiment needs, and a cache outside of this
+    folder altogether. Raises ValueError for a study to keep that is not there, while experiments
+    run, and where DVC cannot tell.
     """
     if running := [
         str(one.parent) for end in ("", "*/") for one in EXPERIMENTS.glob(f"{end}*/.dvc")
     ]:
         raise ValueError(f"an experiment of DVC runs in {', '.join(running)}: wait for its end")
     found: dict[str, list[Path]] = {}
+    known = {*params.datasets, *known_studies()} - {*TAKEN}
+    given = named_paths()
+    theirs: dict[str, str] = {}
     for path in chain.from_iterable(sorted(root.glob("*/")) for root in ROOTS):
-        if path not in ROOTS and path.name not in TAKEN:
-            found.setdefault(path.name, []).append(path)
+        if path in ROOTS or path.name not in known:
+            continue
+        found.setdefault(path.name, []).append(path)
+        place = path.absolute()
+        if path.is_symlink():
+            theirs[path.name] = f"{path} is a link"
+        elif any(one.is_relative_to(place) or place.is_relative_to(one) for one in given):
+            theirs[path.name] = f"{path} holds what a study names"
     if unknown := sorted(set(keep) - found.keys()):
         raise ValueError(f"--keep {', '.join(unknown)}: no such study; known: {', '.join(found)}")
     kept = dict.fromkeys(keep, "as asked")
     kept |= {require_card(name).dataset: f"index {name} needs it" for name in index_names()}
     kept |= {card.parent.name: "its champions need it" for card in CHAMPIONS.glob("*/*px.json")}
+    kept = theirs | kept
     stays = {*active, *kept}
+    cells = {
+        name: (params if name in active else inactive_params(name)).cells_of(name)
+        for name in filter(params.datasets.__contains__, sorted(stays))
+    }
     paths = {f"study {name}": own for name, own in found.items() if name not in stays}
-    for name in filter(params.datasets.__contains__, sorted(stays)):
-        cells = params.cells_of(name)
+    for name, own in cells.items():
         files = chain.from_iterable(sorted(Path().glob(one.format(name))) for one in CELLS)
-        paths[f"lost cells of {name}"] = [file for file in files if file.stem not in cells]
+        paths[f"lost cells of {name}"] = [file for file in files if file.stem not in own]
     work = chain.from_iterable(sorted((WORK / one).glob("*")) for one in TRAININGS)
-    needed = stays | {key for key, one in params.students.items() if one.dataset in stays}
+    needed = stays.union(*cells.values())
     paths["interrupted trainings"] = [path for path in work if path.name not in needed]
+    fetched = [file.parent for file in sorted(FOLDER.glob(f"*/{RECORD}"))]
+    paths["fetched for no study"] = [
+        path for path in fetched if not any(one.is_relative_to(path.absolute()) for one in given)
+    ]
     paths["DVC's cache"] = _unused_copies(stays, {str(path) for path in chain(*paths.values())})
     shown = {name: why for name, why in kept.items() if name not in active}
     return Garbage({what: files for what, files in paths.items() if files}, shown)

@@ -113,7 +113,9 @@ def read_card(path: Path) -> NetworkCard:
 
 def _parse_card(text: str) -> NetworkCard:
     """The card that a file holds as JSON. Raises TypeError or ValueError for what is none."""
-    fields: dict[str, Any] = json.loads(text)
+    fields: Any = json.loads(text)
+    if not isinstance(fields, dict):
+        raise TypeError(f"its card is {text[:40]}")
     if kind := fields.get("kind"):
         raise ValueError(f"it is a teacher of kind {kind!r}")
     colours = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}

@@ -261,14 +261,18 @@ def test_images_in_object_storage_are_fetched_when_they_are_selected(
         store.pipe_file(f"/photos/birds/{number}.jpg", encode_picture(number))
     select = ["select", "images", "--path"]
     result = CliRunner().invoke(cli.app, [*select, "memory://photos/birds"])
-    store.rm("/photos", recursive=True)
     assert result.exit_code == 0, result.output
-    assert load_params(study / "params.yaml").inputs == {"images": str(study / "remote/images")}
-    assert sorted(one.name for one in (study / "remote/images").glob("*.jpg")) == [
-        "0.jpg",
-        "1.jpg",
-        "2.jpg",
-    ]
+    given = load_params(study / "params.yaml").inputs
+    folder = Path(given["images"])
+    assert folder.parent == study / "remote"
+    fetched = ["0.jpg", "1.jpg", "2.jpg"]
+    assert sorted(one.name for one in folder.glob("*.jpg")) == fetched
+    store.pipe_file("/photos/others/a.jpg", encode_picture(9))
+    other = CliRunner().invoke(cli.app, [*select, "memory://photos/others", "-S", "typo.key=1"])
+    assert other.exit_code == 2
+    store.rm("/photos", recursive=True)
+    assert load_params(study / "params.yaml").inputs == given
+    assert sorted(one.name for one in folder.glob("*.jpg")) == fetched  # a refusal takes nothing
     before = (study / "params.yaml").read_bytes()
     for address, words in (
         ("memory://photos/birds", "holds 0 images"),
