@@ -60,10 +60,17 @@ def run_reported(study: Study, url: str) -> None:
 
 
 def retrain_reported(request: Request, url: str) -> RetrainResult:
-    """Retrain as a flow that reports to the Prefect API at the address."""
+    """Retrain as a flow that reports to the Prefect API at the address; where that is lost on the
+    way, without it: what is trained and judged by then is found again.
+    """
     with temporary_settings({PREFECT_API_URL: url}):
-        state = retrain_flow(*astuple(request), return_state=True)
-        _send_what_waits()
+        try:
+            state = retrain_flow(*astuple(request), return_state=True)
+            _send_what_waits()
+        except HTTPError as error:
+            lost = f"Prefect's server was lost ({error}): Prefect's record is not complete"
+            Terminal().note(f"{lost}; the retraining goes on")
+            return retrain(request)
     result = state.result(raise_on_failure=False)
     if isinstance(result, BaseException):
         raise result

@@ -9,6 +9,7 @@ from configparser import ConfigParser
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from pipeline.files import expand_home, write_text
 from pipeline.flows.graph import StageGraph
@@ -116,6 +117,7 @@ def require_remote() -> None:
 
 def _run_orders(orders: list[CellOrder], deployment: str, stop: Stop, note: OnLine) -> list[str]:
     """Ask for all the cells at once, and take each result as it comes; those that failed."""
+    from httpx import HTTPError
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
     from prefect.states import Cancelling
@@ -129,16 +131,19 @@ def _run_orders(orders: list[CellOrder], deployment: str, stop: Stop, note: OnLi
                 f"--deployment {deployment}: the Prefect server knows none of that name: "
                 "`prefect --no-prompt deploy --all` makes those of prefect.yaml"
             ) from None
-        waiting = {
-            order.stage: client.create_flow_run_from_deployment(
-                asked, parameters=asdict(order), name=order.stage
-            ).id
-            for order in orders
-        }
+        waiting: dict[str, UUID] = {}
         try:
+            for order in orders:
+                waiting[order.stage] = client.create_flow_run_from_deployment(
+                    asked, parameters=asdict(order), name=order.stage
+                ).id
             while waiting and not stop.event.wait(LOOK_EVERY_S):
                 for stage, run in list(waiting.items()):
-                    state = client.read_flow_run(run).state
+                    try:
+                        state = client.read_flow_run(run).state
+                    except HTTPError as error:  # after a minute of tries; the cell goes on there
+                        note(f"{stage}: Prefect does not answer, and is asked again ({error})")
+                        continue
                     if state is None or not state.is_final():
                         continue
                     del waiting[stage]
@@ -147,8 +152,11 @@ def _run_orders(orders: list[CellOrder], deployment: str, stop: Stop, note: OnLi
                         failed.append(stage)
         finally:
             cancelling: Any = Cancelling(message="the study was stopped")
-            for run in waiting.values():
-                client.set_flow_run_state(run, cancelling, force=True)
+            for stage, run in waiting.items():
+                try:
+                    client.set_flow_run_state(run, cancelling, force=True)
+                except HTTPError as error:
+                    note(f"{stage}: could not be cancelled elsewhere ({error})")
     return [*failed, *waiting]
 
 

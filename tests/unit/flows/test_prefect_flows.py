@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from httpx import ConnectError
 from prefect.states import Completed, Failed
 
 from pipeline.flows import prefect_flows
+from pipeline.flows.retraining import Request, RetrainResult
 
 
 class MadeStudy:
@@ -53,3 +55,17 @@ def test_a_flow_that_breaks_off_is_told_and_the_study_finished(
 
 def test_a_flow_that_ends_has_finished_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report(monkeypatch, breaks_off=False) == ["finish"]
+
+
+def test_a_retraining_goes_on_where_the_server_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object, return_state: bool) -> Any:
+        assert return_state
+        raise ConnectError("refused")
+
+    asked: list[Request] = []
+    found = RetrainResult()
+    monkeypatch.setattr(prefect_flows, "retrain_flow", lost)
+    monkeypatch.setattr(prefect_flows, "retrain", lambda one: asked.append(one) or found)
+    request = Request("birds")
+    assert prefect_flows.retrain_reported(request, "http://127.0.0.1:1/api") is found
+    assert asked == [request]

@@ -2,11 +2,14 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from uuid import UUID
 
 import pytest
-from httpx import HTTPStatusError, Request, Response
+from httpx import ConnectError, HTTPStatusError, Request, Response
 from prefect.client import orchestration
 from prefect.exceptions import ObjectNotFound
+from prefect.states import Completed
 
 from pipeline.flows import remote
 from pipeline.flows.graph import GraphError, StageGraph
@@ -127,3 +130,52 @@ def test_a_deployment_that_the_server_does_not_know_is_told_in_words(
     monkeypatch.setattr(orchestration, "get_client", lambda **_: nullcontext(Client()))
     with pytest.raises(ExchangeError, match="--deployment cell/typo: the Prefect server knows"):
         remote._run_orders([], "cell/typo", Stop(), print)
+
+
+class UnsteadyClient:
+    """Of a server that is away for a while, or from the third order on; notes what is cancelled."""
+
+    def __init__(self, *, orders: int) -> None:
+        self.orders, self.asked, self.looks = orders, 0, 0
+        self.cancelled: list[UUID] = []
+
+    def read_deployment_by_name(self, _: str) -> SimpleNamespace:
+        return SimpleNamespace(id=UUID(int=99))
+
+    def create_flow_run_from_deployment(self, *_: object, **__: object) -> SimpleNamespace:
+        self.asked += 1
+        if self.asked > self.orders:
+            raise ConnectError("refused")
+        return SimpleNamespace(id=UUID(int=self.asked))
+
+    def read_flow_run(self, _: UUID) -> SimpleNamespace:
+        self.looks += 1
+        if self.looks < 3:
+            raise ConnectError("refused")
+        return SimpleNamespace(state=Completed())
+
+    def set_flow_run_state(self, run: UUID, *_: object, **__: object) -> None:
+        self.cancelled.append(run)
+        if run.int == 1:
+            raise ConnectError("refused")
+
+
+ORDERS = [CellOrder(stage, [], "", "", "") for stage in ("distill@a-64", "distill@a-48")]
+
+
+def test_a_server_that_is_away_for_a_while_loses_no_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, taken = UnsteadyClient(orders=2), []
+    monkeypatch.setattr(orchestration, "get_client", lambda **_: nullcontext(client))
+    monkeypatch.setattr(remote, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(remote, "_take_result", lambda stage, *_: not taken.append(stage))
+    assert remote._run_orders(ORDERS, "cell/a", Stop(), print) == []
+    assert sorted(taken) == ["distill@a-48", "distill@a-64"]
+    assert client.cancelled == []
+
+
+def test_an_order_that_fails_cancels_those_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = UnsteadyClient(orders=1)
+    monkeypatch.setattr(orchestration, "get_client", lambda **_: nullcontext(client))
+    with pytest.raises(ConnectError):
+        remote._run_orders(ORDERS, "cell/a", Stop(), print)
+    assert client.cancelled == [UUID(int=1)]  # though that failed, too
