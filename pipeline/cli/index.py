@@ -5,7 +5,6 @@ Indexes of vectors depend on no study, and need no workspace: an index is a fold
 
 import shlex
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -139,18 +138,13 @@ def _search_options(vectors: str, network: Path | None) -> list[str]:
     from pipeline.embedding.golden import has_embedded
     from pipeline.paths import DatasetPaths
 
-    def fits(file: Path) -> bool:
-        with suppress(ValueError):  # a damaged one has embedded nothing
-            return has_embedded(file, vectors)
-        return False
-
     if not vectors:
         return []
     study = find_workspace()
     for teacher in sorted(study.glob(str(DatasetPaths("*").teacher))) if study else ():
-        if fits(teacher):
+        if has_embedded(teacher, vectors):
             return ["--dataset", teacher.parent.name]
-    return ["--network", str(network) if network and fits(network) else "FILE"]
+    return ["--network", str(network) if network and has_embedded(network, vectors) else "FILE"]
 
 
 @app.command()

@@ -15,10 +15,12 @@ from pathlib import Path
 from pipeline.config.params import Params
 from pipeline.config.studies import inactive_params, known_studies, named_paths
 from pipeline.datasets.remote import FOLDER, RECORD
+from pipeline.embedding.golden import has_embedded
 from pipeline.flows.graph import open_repository
 from pipeline.paths import TAKEN, WORK, locked_outputs
 from pipeline.search.champions import HOME as CHAMPIONS
-from pipeline.search.index import index_names, require_card
+from pipeline.search.index import INDEXES, index_names, require_card
+from pipeline.search.vector_index import CARD, is_vector_index, read_card
 
 ROOTS = tuple(map(Path, ("data", "models", "embeddings", "results", "report", "report/parts")))
 CELLS = ("models/{}/students/*", "models/{}/baselines/*", "results/{}/*/*", "report/parts/{}/*")
@@ -91,6 +93,12 @@ def find_garbage(params: Params, active: Collection[str], keep: Collection[str])
     kept = dict.fromkeys(keep, "as asked")
     kept |= {require_card(name).dataset: f"index {name} needs it" for name in index_names()}
     kept |= {card.parent.name: "its champions need it" for card in CHAMPIONS.glob("*/*px.json")}
+    kept |= {
+        name: f"index {index.name} needs it"
+        for index, digest in _vector_indexes()
+        for name in found
+        if any(has_embedded(file, digest) for file in Path("models", name).rglob("*.safetensors"))
+    }
     kept = theirs | kept
     stays = {*active, *kept}
     cells = {
@@ -111,6 +119,13 @@ def find_garbage(params: Params, active: Collection[str], keep: Collection[str])
     paths["DVC's cache"] = _unused_copies(stays, {str(path) for path in chain(*paths.values())})
     shown = {name: why for name, why in kept.items() if name not in active}
     return Garbage({what: files for what, files in paths.items() if files}, shown)
+
+
+def _vector_indexes() -> Iterator[tuple[Path, str]]:
+    """The indexes of vectors, and the digest of the network that embedded theirs, where known."""
+    for folder in sorted(path.parent for path in INDEXES.glob(f"*/{CARD}")):
+        if is_vector_index(folder) and (digest := read_card(folder).network):
+            yield folder, digest
 
 
 def _unused_copies(stays: Collection[str], going: Collection[str]) -> list[Path]:

@@ -6,9 +6,11 @@ import pytest
 
 from pipeline.config.params import Params, load_params
 from pipeline.config.studies import preset_text, with_inactive
+from pipeline.embedding.shards import vectors_digest
 from pipeline.flows import garbage
 from pipeline.flows.garbage import find_garbage
 from pipeline.paths import DatasetPaths
+from pipeline.search.vector_index import VectorIndexCard
 
 ACTIVE, INACTIVE = "cub200", "emblems"
 
@@ -66,3 +68,13 @@ def test_what_was_fetched_for_no_study_goes(params: Params) -> None:
     text = preset_text(ACTIVE).replace("inputs: {}", f"inputs: {{{ACTIVE}: remote/emblems-2}}")
     Path("params.yaml").write_text(text)
     assert lost(params, INACTIVE)["fetched for no study"] == ["emblems-1"]
+
+
+def test_the_network_of_an_index_of_vectors_stays(params: Params) -> None:
+    student = next(Path(f"models/{INACTIVE}/students").glob("*.safetensors"))
+    student.write_bytes(b"network")
+    digest = vectors_digest(student, "float16", is_reduced=False)
+    card = VectorIndexCard(kind="exact", dim=4, network=digest, sources=())
+    Path("indexes/birds").mkdir(parents=True)
+    card.write(Path("indexes/birds"))
+    assert find_garbage(params, [ACTIVE], []).kept == {INACTIVE: "index birds needs it"}
