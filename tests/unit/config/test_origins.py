@@ -98,7 +98,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a start from another architecture": (
         student_of(
-            {"backbone": "timm/test_vit", "weights": "teacher", "batch_norm": "live", "dim": 8}
+            {"backbone": "timm/test_vit", "weights": "teacher", "batch_norm": "live", "dim": 128}
         ),
         "students.own.network.weights = 'teacher': students.own.network.backbone = 'timm/test_vit' "
         "must be the teacher's, 'timm/test_resnet'",
