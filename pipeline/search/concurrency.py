@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,7 @@ from filelock import FileLock
 
 from pipeline.files import beside
 from pipeline.search.faiss_index import PARTS, Parts
+from pipeline.search.stores import LOCAL, TABLE
 from pipeline.search.vector_index import CARD, VectorIndexCard, is_vector_index, read_card
 
 EXCHANGE_S = 1.0  # two renames of folders take milliseconds
@@ -85,6 +87,26 @@ def writing(folder: Path) -> Iterator[Path]:
                 for file in _left_over(home):
                     file.unlink()
         yield home
+
+
+def foreign_in(folder: Path) -> str:
+    """What speaks against the replacing of a folder, in words; empty where it is an index, damaged
+    or not, or is not there.
+    """
+    if not folder.exists():
+        return ""
+    if not (folder / CARD).is_file():
+        return f"it has no {CARD}"
+    own = (CARD, PARTS, *WRITTEN, ".*.part", f"{TABLE}.lance", LOCAL)
+    names = sorted(file.name for file in folder.iterdir())
+    if others := [name for name in names if not any(fnmatch(name, one) for one in own)]:
+        return f"it holds {others[0]}"
+    if names == [CARD]:  # as of one that a server keeps
+        try:
+            read_card(folder)
+        except ValueError:
+            return f"its {CARD} is of something else"
+    return ""
 
 
 def _left_over(folder: Path) -> list[Path]:

@@ -102,6 +102,8 @@ class FaissIndex:
             with pa.memory_map(str(self.folder / f"part-{part}.arrow")) as mapped:
                 tables.append(pa.ipc.open_file(mapped).read_all())
         self.ids = pa.concat_tables(tables)
+        self.chunks = self.ids.to_batches()
+        self.chunk_starts = np.cumsum([0, *map(len, self.chunks)])
         removed, structure = self.parts.removed, self.parts.structure
         self.removed = np.load(self.folder / removed) if removed else np.empty(0, np.int64)
         self.structure = read_index(self.folder / structure) if structure else None
@@ -237,10 +239,9 @@ class FaissIndex:
     ) -> VectorBatch:
         """places: ascending, and at least one."""
         names, content = [], []
-        chunks = self.ids.to_batches()  # whole columns, `take` would join: at most 2 GiB
-        starts = np.cumsum([0, *map(len, chunks)])
-        first, last = np.searchsorted(starts, [places[0], places[-1]], "right") - 1
-        for start, chunk in zip(starts[first:], chunks[first : last + 1], strict=False):
+        first, last = np.searchsorted(self.chunk_starts, [places[0], places[-1]], "right") - 1
+        for number in range(first, last + 1):  # of the table `take` would join columns, to 2 GiB
+            start, chunk = self.chunk_starts[number], self.chunks[number]
             own = places[(places >= start) & (places < start + len(chunk))]
             taken = chunk.take(pa.array(own - start))
             names += taken["id"].to_pylist()
@@ -254,11 +255,10 @@ class FaissIndex:
     def _places(self, ids: Sequence[str]) -> Int[np.ndarray, " row"]:
         """The rows that count of these ids, as far as there are such, ascending."""
         wanted = pa.array(list(ids), pa.string())
-        chunks = self.ids["id"].chunks
-        starts = np.cumsum([0, *map(len, chunks)])
         found = [
-            start + pc.is_in(chunk, value_set=wanted).to_numpy(zero_copy_only=False).nonzero()[0]
-            for start, chunk in zip(starts[:-1].tolist(), chunks, strict=True)
+            start
+            + pc.is_in(ids["id"], value_set=wanted).to_numpy(zero_copy_only=False).nonzero()[0]
+            for start, ids in zip(self.chunk_starts[:-1].tolist(), self.chunks, strict=True)
         ]
         return np.setdiff1d(np.concatenate([np.empty(0, np.int64), *found]), self.removed)
 

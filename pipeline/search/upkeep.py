@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +18,10 @@ from pipeline.embedding.destination import Destination, destination_of, may_open
 from pipeline.embedding.golden import UncheckableError, check_folder
 from pipeline.embedding.manifest import noted_network
 from pipeline.files import replacing_folder
-from pipeline.search.concurrency import WRITTEN, in_force, writing
-from pipeline.search.faiss_index import PARTS, FaissIndex
+from pipeline.search.concurrency import foreign_in, in_force, writing
+from pipeline.search.faiss_index import FaissIndex
 from pipeline.search.step import Step, any_in, hashes
-from pipeline.search.stores import LOCAL, TABLE, LanceIndex, QdrantIndex, qdrant_client
+from pipeline.search.stores import LanceIndex, QdrantIndex, qdrant_client
 from pipeline.search.vector_index import (
     CARD,
     Kind,
@@ -31,7 +30,6 @@ from pipeline.search.vector_index import (
     VectorIndex,
     VectorIndexCard,
     is_vector_index,
-    read_card,
     sample_rows,
 )
 
@@ -111,7 +109,7 @@ def build_index(
     """
     place = destination_of(str(source), Path.cwd(), "VECTORS")
     place.vectors()  # so that nothing is locked or made for what is none
-    if foreign := _foreign_in(folder):
+    if foreign := foreign_in(folder):
         raise ValueError(f"{folder}: is there, and is no index: {foreign}: name another place")
     if Path.cwd().is_relative_to(folder.resolve()):
         raise ValueError(f"{folder}: is the current folder, which a build would replace: leave it")
@@ -135,26 +133,6 @@ def build_index(
                 )
             count = index.upsert(vectors.batches())
     return Built(card, count, golden, network)
-
-
-def _foreign_in(folder: Path) -> str:
-    """What speaks against the replacing of a folder, in words; empty where it is an index, damaged
-    or not, or is not there.
-    """
-    if not folder.exists():
-        return ""
-    if not (folder / CARD).is_file():
-        return f"it has no {CARD}"
-    own = (CARD, PARTS, *WRITTEN, ".*.part", f"{TABLE}.lance", LOCAL)
-    names = sorted(file.name for file in folder.iterdir())
-    if others := [name for name in names if not any(fnmatch(name, one) for one in own)]:
-        return f"it holds {others[0]}"
-    if names == [CARD]:  # as of one that a server keeps
-        try:
-            read_card(folder)
-        except ValueError:
-            return f"its {CARD} is of something else"
-    return ""
 
 
 def _check(place: Destination, is_meant: Callable[[Sequence[str]], bool] = lambda _: True) -> str:

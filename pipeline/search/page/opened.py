@@ -132,9 +132,8 @@ class Opened:
         if key is None or key not in known:
             for dataset in [place.dataset] if place.dataset else self.params.datasets:
                 if key in networks_of(self.params, dataset):
-                    leading_network(
-                        self.params, key, dataset
-                    )  # raises what is wrong with its champion
+                    # Raises what is wrong with its champion.
+                    leading_network(self.params, key, dataset)
             names = ", ".join(known) or "none"
             raise HTTPException(404, f"{place.name} has no network {key!r}; known: {names}")
         named = known[key]
