@@ -14,7 +14,7 @@ from pipeline.teachers.stored_vectors import StoredVectors, View, open_stored_ve
 from pipeline.training.distillation import StudentBatch, StudentObjective
 from pipeline.training.job import TrainingJob
 from pipeline.training.named_losses import loss_of
-from pipeline.training.projections import fitted_projection
+from pipeline.training.projections import fitted_offset, fitted_projection
 from pipeline.training.samplers import seeded_generator
 from pipeline.training.trainings import Training, TrainingData
 from pipeline.views.coupled import Decode, cached_decoder, coupled_views
@@ -82,12 +82,16 @@ def vectors_training(job: TrainingJob, recipe: DistillationRecipe, data: Trainin
         device=data.device,
         group=data.group,
     )
-    database = torch.from_numpy(stored.rows[data.val])
+
+    def own(rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(stored.rows[rows])
+
     return Training(
         objective,
         stored.dim,
-        database,
-        begin=fitted_projection(job, data, lambda rows: torch.from_numpy(stored.rows[rows])),
+        own(data.val),
+        begin=fitted_projection(job, data, own),
+        end=fitted_offset(job, data, own),
     )
 
 

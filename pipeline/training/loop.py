@@ -51,12 +51,14 @@ def train(
     loading_threads: int = 1,
     group: ProcessGroup = ALONE,
     proxies: Proxies | None = None,
+    end: Callable[[Any], None] | None = None,
 ) -> list[Row]:
     """Train `network`, and `proxies`, in place, from the checkpoint in `folder` if there is one.
 
     Returns a row an epoch: the mean of each loss term and of their sum, the learning rate after the
     epoch, and what `validate` measures. A resumed training ends with the same weights as an
     undisturbed one. Of a group only the main process measures, reports and writes.
+    `end` changes the network after the last step, before it is measured.
     Raises FloatingPointError for a loss that is not finite; the last checkpoint is from before.
     """
     plans = [len(objective.batches(epoch)) for epoch in range(schedule.epochs)]
@@ -93,6 +95,8 @@ def train(
             row = _mean_terms(totals) | {"epoch": epoch + 1, "learning_rate": rate}
             history.append(row)
             network.eval()
+            if end is not None and len(history) == schedule.epochs:
+                end(network)
             if group.is_main:
                 row |= validate(network)
                 save_checkpoint(folder, parts, history)

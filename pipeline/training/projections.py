@@ -1,4 +1,4 @@
-"""How the projection of a student begins: fitted to its teacher, where it need not be learned."""
+"""What a student's projection takes from its teacher in closed form: how it begins and ends."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +15,7 @@ from pipeline.config.recipes import DistillationRecipe
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.agreement import Search, measure_agreement
 from pipeline.models.embedder import Embedder
+from pipeline.models.weights import read_card
 from pipeline.training.centroids import cluster_centroids
 from pipeline.training.job import TrainingJob
 from pipeline.training.trainings import TrainingData
@@ -23,6 +24,7 @@ FITTED = 5000  # training images, at most, that a projection is fitted to
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the mean diagonal of X'X
 CLUSTERS, FOLDS = 20, 5  # of the teacher's vectors; a fold leaves out every fifth cluster
 CHOSEN_ON = 1000  # images, at most, whose searches choose
+OFFSET_ROUNDS = 1000  # at most; a trained student's takes ten
 
 
 def fitted_projection(
@@ -36,10 +38,30 @@ def fitted_projection(
     assert isinstance(job.recipe, DistillationRecipe)
     if job.recipe.projection == "random" or job.network.weights == "teacher":
         return None
-    return partial(_fit, job, data, targets)
+    return partial(_fit, fit_projection, job, data, targets)
+
+
+def fitted_offset(
+    job: TrainingJob, data: TrainingData, targets: Callable[[np.ndarray], Tensor]
+) -> Callable[[Embedder], None] | None:
+    """What fits the offset of the job's trained student to the teacher's vectors of training
+    images; None where its recipe says otherwise. `targets` as for `fitted_projection`.
+
+    Raises ValueError for a student that takes its teacher's network, if that has no projection.
+    """
+    assert isinstance(job.recipe, DistillationRecipe)
+    if job.recipe.offset == "learned":
+        return None
+    if job.network.weights == "teacher" and not read_card(job.paths.teacher).projection:
+        raise ValueError(
+            "distillation.offset = fitted: the student takes its teacher's network, which has no "
+            "projection whose bias could be set; take learned"
+        )
+    return partial(_fit, fit_offset, job, data, targets)
 
 
 def _fit(
+    fit: Callable[[Embedder, Tensor, Tensor], None],
     job: TrainingJob,
     data: TrainingData,
     targets: Callable[[np.ndarray], Tensor],
@@ -51,10 +73,10 @@ def _fit(
     if data.group.is_main:
         views = EvaluationViews(data.pack, rows, job.size_px)
         network.eval().to(data.device)
-        features = embed_views(network.pooled, views, data.device, name="fitting the projection")
+        features = embed_views(network.pooled, views, data.device, name="fitting to the teacher")
         pairs = features, targets(rows)
     # The same vectors in each process: a GPU's sums may differ in their last digits.
-    fit_projection(network, *data.group.share(pairs))
+    fit(network, *data.group.share(pairs))
 
 
 def fit_projection(
@@ -92,6 +114,32 @@ def fit_projection(
     with torch.no_grad():
         network.projection.weight.copy_(weight.T)
         network.projection.bias.copy_(bias)
+
+
+def fit_offset(
+    network: Embedder,
+    features: Float[Tensor, "image feature"],
+    targets: Float[Tensor, "image dim"],
+) -> None:
+    """Set the projection's bias so that the mean of the embeddings is that of the targets.
+
+    A query vector that is off by the same for every image ranks the database by that, too. Losses
+    that repel, such as CSD, and colours that are changed in training leave such an offset.
+    The bias moves by the difference of the means until they agree to 1e-6.
+    """
+    projection = network.projection
+    assert isinstance(projection, nn.Linear), "told before the training"
+    wanted = normalize(targets.double()).mean(0)
+    with torch.no_grad():
+        mapped = features.double() @ projection.weight.double().T
+        bias = projection.bias.double()
+        for _ in range(OFFSET_ROUNDS):
+            vectors = mapped + bias
+            missing = wanted - normalize(vectors).mean(0)
+            bias += vectors.norm(dim=1).mean() * missing
+            if missing.norm() < 1e-6:
+                break
+        projection.bias.copy_(bias)
 
 
 def _folds(targets: Float[Tensor, "image dim"]) -> Int[Tensor, " image"]:

@@ -14,7 +14,7 @@ from pipeline.training.black_box import vectors_training
 from pipeline.training.distillation import DistillationObjective
 from pipeline.training.job import TrainingJob, set_up
 from pipeline.training.named_losses import loss_of
-from pipeline.training.projections import fitted_projection
+from pipeline.training.projections import fitted_offset, fitted_projection
 from pipeline.training.trainings import Training, TrainingData
 from pipeline.views.coupled import cached_decoder
 
@@ -54,4 +54,10 @@ def student_training(job: TrainingJob, data: TrainingData) -> Training:
         group=data.group,
     )
     database = embed(data.val) if data.group.is_main else None
-    return Training(objective, card.dim, database, begin=fitted_projection(job, data, embed))
+    return Training(
+        objective,
+        card.dim,
+        database,
+        begin=fitted_projection(job, data, embed),
+        end=fitted_offset(job, data, embed),
+    )

@@ -60,8 +60,8 @@ class Training:
     """What the network of a job is trained for: an objective, and the `dim` of its embeddings.
 
     database: of the validation images, which the network's queries are ranked against; without it
-    they are ranked against each other. proxies: what the loss itself learns. begin: sets what
-    has a closed form, before the first step.
+    they are ranked against each other. proxies: what the loss itself learns. begin and
+    end: set what has a closed form, before the first step and after the last.
     """
 
     objective: Objective
@@ -69,6 +69,7 @@ class Training:
     database: Tensor | None = None
     proxies: Proxies | None = None
     begin: Callable[[Embedder], None] | None = None
+    end: Callable[[Embedder], None] | None = None
 
 
 def train_seeds(
@@ -175,6 +176,7 @@ def fit(
         loading_threads=loading_threads(data.device),
         group=data.group,
         proxies=training.proxies,
+        end=training.end,
     )
 
 

@@ -34,6 +34,7 @@ CHOICES = {
     "negative_pool": ["batch", "dataset"],
     "pooling": ["gem", "native"],
     "precision": ["bfloat16"],
+    "offset": ["learned", "fitted"],
     "projection": ["random", "fitted"],
     "view_pairs": ["independent", "coupled"],
     "weights": ["pretrained", "random"],

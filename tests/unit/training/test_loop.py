@@ -39,6 +39,7 @@ def consecutive(size: int, rows: int = 24) -> list[list[int]]:
 
 def run(network: nn.Module, objective: object, folder: Path, **changes: object) -> list[dict]:
     options = {"validate": lambda _: {}, "on_epoch": lambda _: None, "loading_threads": 1}
+    options |= {"end": None}
     options |= {name: changes.pop(name) for name in list(changes) if name in options}
     return train(network, objective, schedule(**changes), folder=folder, **options)
 
@@ -78,6 +79,24 @@ def test_a_row_an_epoch_with_means_over_images(tmp_path: Path) -> None:
     assert history[0]["loss"] == history[0]["squared"]
     assert history[0]["validation_map"] == 0.25
     assert list(tmp_path.iterdir()) == [tmp_path / "checkpoint.pt"]
+
+
+def test_what_ends_a_training_is_measured_kept_and_done_once(tmp_path: Path) -> None:
+    ended: list[nn.Module] = []
+
+    def end(network: nn.Module) -> None:
+        ended.append(network)
+        with torch.no_grad():
+            network.bias.fill_(7.0)
+
+    network = linear()
+    options = {"end": end, "validate": lambda net: {"validation_map": net.bias.item()}}
+    history = run(network, regression(consecutive(4)), tmp_path, epochs=3, **options)
+    assert ended == [network]
+    assert [row["validation_map"] == 7.0 for row in history] == [False, False, True]
+    again = linear()
+    assert run(again, regression(consecutive(4)), tmp_path, epochs=3, **options) == history
+    assert (len(ended), again.bias.item()) == (1, 7.0)
 
 
 def test_it_learns(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A student's own projection begins random, or fitted to the teacher's vectors."""
+"""What a student's projection takes from its teacher's vectors: how it begins, and its offset."""
 
 from itertools import product
 from pathlib import Path
@@ -12,14 +12,17 @@ from torch.nn.functional import normalize
 from pipeline.config.params import load_params
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.agreement import Search, measure_agreement
+from pipeline.models.weights import save_network
 from pipeline.training.centroids import cluster_centroids
-from pipeline.training.job import TrainingJob
+from pipeline.training.job import TrainingJob, new_network
 from pipeline.training.process_group import ALONE
 from pipeline.training.projections import (
     CLUSTERS,
     FOLDS,
     RIDGES,
+    fit_offset,
     fit_projection,
+    fitted_offset,
     fitted_projection,
 )
 from pipeline.training.trainings import TrainingData
@@ -29,9 +32,10 @@ from tests.made_training import CPU, made_pack, tiny_embedder
 KEY = "emblems-40"
 
 
-def job_of(folder: Path, projection: str, weights: str) -> TrainingJob:
+def job_of(folder: Path, projection: str, weights: str, *, offset: str = "learned") -> TrainingJob:
     values = {
         "datasets.emblems.distillation.projection": projection,
+        "datasets.emblems.distillation.offset": offset,
         f"students.{KEY}.network.weights": weights,
     }
     return TrainingJob(load_params(edited_params(folder, values)), "student", KEY, 0)
@@ -117,3 +121,64 @@ def test_the_projection_is_the_regression_that_finds_most_in_clusters_it_has_not
 def test_vectors_of_one_cluster_cannot_be_fitted_to() -> None:
     with pytest.raises(ValueError, match="form one cluster"):
         fit_projection(tiny_embedder(seed=3), torch.randn(4, 16), torch.ones(4, 8))
+
+
+def test_the_offset_gives_the_embeddings_the_mean_of_the_teachers_and_nothing_else() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    features = normalize(torch.rand(60, 16, generator=drawn))
+    targets = normalize(torch.randn(60, 8, generator=drawn) + 0.3)
+    network = tiny_embedder(seed=3)
+    assert isinstance(network.projection, torch.nn.Linear)
+    weight = network.projection.weight.detach().clone()
+    fit_offset(network, features, targets)
+    mean = normalize(network.projection(features)).mean(0)
+    torch.testing.assert_close(mean, targets.mean(0), rtol=0, atol=1e-6)
+    assert torch.equal(network.projection.weight, weight)
+    assert network.projection.bias.requires_grad
+
+
+def test_a_student_that_is_off_by_the_same_everywhere_is_put_right() -> None:
+    drawn = torch.Generator().manual_seed(1)
+    features = normalize(torch.randn(60, 16, generator=drawn))
+    network = tiny_embedder(seed=3)
+    with torch.no_grad():
+        targets, bias = network.projection(features), network.projection.bias.clone()
+        network.projection.bias += 0.5
+    fit_offset(network, features, normalize(targets))
+    torch.testing.assert_close(network.projection.bias, bias, rtol=0, atol=1e-5)
+
+
+def test_the_offset_is_fitted_where_the_recipe_says_so_to_the_training_images(
+    tmp_path: Path,
+) -> None:
+    pack = made_pack(tmp_path, 4, 8)
+    train = pack.rows("train")
+    data = TrainingData(pack, train, np.empty(0, np.int64), CPU, ALONE)
+    views = EvaluationViews(pack, train, 40)
+
+    def embed(rows: np.ndarray) -> Tensor:
+        return embed_views(tiny_embedder(seed=1), EvaluationViews(pack, rows, 40), CPU)
+
+    assert fitted_offset(job_of(tmp_path, "random", "random"), data, embed) is None
+    end = fitted_offset(job_of(tmp_path, "random", "random", offset="fitted"), data, embed)
+    assert end is not None
+    student = tiny_embedder(seed=2)
+    end(student)
+    means = (embed_views(student, views, CPU).mean(0), embed(train).mean(0))
+    torch.testing.assert_close(*means, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("whitened", [False, True])
+def test_a_student_without_a_projection_has_no_offset_which_is_told_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whitened: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = job_of(tmp_path, "random", "teacher", offset="fitted")
+    teacher, card = new_network(job_of(tmp_path, "random", "random"), 8 if whitened else None)
+    save_network(tmp_path / job.paths.teacher, teacher, card)
+    data = TrainingData(made_pack(tmp_path, 2, 2), np.arange(4), np.arange(0), CPU, ALONE)
+    if whitened:
+        assert fitted_offset(job, data, lambda rows: torch.zeros(len(rows), 8)) is not None
+        return
+    with pytest.raises(ValueError, match="has no projection whose bias could be set"):
+        fitted_offset(job, data, lambda rows: torch.zeros(len(rows), 8))
