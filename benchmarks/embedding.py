@@ -2,10 +2,10 @@
 
 Generates N small JPEG files of noise and a random network, and embeds them by each engine in a
 process of its own, whose whole tree is watched: memory is the sum of the proportional set sizes.
-`work` is decoding and network alone, in CPU seconds an image, by one thread in each of two
-processes at once, before and after an embedding; `overhead` is the CPU time of the local engine's
-whole tree, less what it takes for no image, over that work, and the wall is set against both
-workers' share of it, in the same way and with the start.
+`work` is decoding and network alone, in CPU seconds of the same images, halved between two
+processes of one thread each, in turn with an embedding and for as long; `overhead` is the CPU time
+of the local engine's whole tree, less what it takes for no image, over that work, and the wall is
+set against both workers' share of it, in the same way and with the start.
 The two engines' folders are compared byte by byte. With --kills so many times a process of the
 tree, drawn at random, is killed at a random moment, by SIGKILL or SIGTERM; what is there when a
 last run has ended is compared with what an undisturbed one wrote.
@@ -124,26 +124,26 @@ def measure(
 
 
 def work_s(home: Path, images: int) -> float:
-    """CPU seconds an image of decoding and network alone, as all workers do it at once: two cores
-    share memory, and a network that waits for it takes longer beside another.
+    """CPU seconds of decoding and network alone, a share of the images in each of as many processes
+    as there are workers: two cores share memory, and a network that waits for it takes longer
+    beside another.
     """
     job = job_of(home, images, "work")
     prepare_graph(job, job.digest())
     with ProcessPoolExecutor(WORKERS, get_context("spawn"), initializer=prepare_process) as pool:
-        return float(np.mean(list(pool.map(_work_s, [job] * WORKERS))))
+        return sum(pool.map(_work_s, [job] * WORKERS, range(WORKERS)))
 
 
 def against_work(home: Path, images: int, rounds: int) -> str:
     """What the local engine takes for the work alone, in words: medians of rounds, in each of which
-    the work, an embedding, its start for no image and the work again are measured.
+    the work, an embedding and its start for no image are measured.
     """
     works_ms, starts_s, cpu, after, wall = [], [], [], [], []
     for _ in range(rounds):
-        before = work_s(home, images)
+        work = work_s(home, images)
         shard = usual_shard(images)
         found = measure(home, images, "local", "local", shard=shard, watch=False)
         nothing = measure(home, 2, "local", "nothing", shard=1, watch=False)
-        work = images * (before + work_s(home, images)) / 2
         works_ms.append(1000 * work / images)
         starts_s.append(nothing.wall_s)
         cpu.append((found.cpu_s - nothing.cpu_s) / work)
@@ -157,14 +157,16 @@ def against_work(home: Path, images: int, rounds: int) -> str:
     )
 
 
-def _work_s(job: Job, sampled: int = 1024) -> float:
+def _work_s(job: Job, worker: int) -> float:
     opened = ShardEmbedder(job)
     folder = Path(job.source.address)
-    ids = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*.jpg"))[:sampled]]
+    files = sorted(folder.rglob("*.jpg"))[worker::WORKERS]
+    ids = [file.relative_to(folder).as_posix() for file in files]
     opened.embed(ids[:64])
     started_s = time.process_time()
-    opened.embed(ids)
-    return (time.process_time() - started_s) / len(ids)
+    for first in range(0, len(ids), SHARD_IMAGES):
+        opened.embed(ids[first : first + SHARD_IMAGES])
+    return time.process_time() - started_s
 
 
 def same(first: Path, second: Path) -> bool:
