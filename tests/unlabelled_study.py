@@ -19,6 +19,7 @@ def make_unlabelled_study(folder: Path) -> Path:
     dataset["teacher"] = {"kind": "frozen"}
     dataset["validation_share"] = 0.4
     dataset["distillation"]["optimisation"]["epochs"] = 2
+    dataset["distillation"]["offset"] = "learned"
     params["datasets"][NAME] = dataset
     params["inputs"] = {NAME: "images"}
     own = {"dataset": NAME, "query_px": 16, "network": {"weights": "teacher"}}

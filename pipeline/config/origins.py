@@ -100,3 +100,18 @@ def mixture_faults(place: str, teacher: TeacherRecipe, recipe: DistillationRecip
         f"{place}.distillation.mixup_alpha = {recipe.mixup_alpha:g}: must be 0 with teacher.kind = "
         "'vectors': no vector is stored of a mixture"
     ]
+
+
+def offset_faults(
+    place: str, teacher: TeacherRecipe, start: str, recipe: DistillationRecipe
+) -> list[str]:
+    """Faults of the fitted offset of a student, which its projection takes in. `start`: what its
+    weights are.
+    """
+    is_bare = isinstance(teacher, FrozenTeacher) and not teacher.whitening and start == "teacher"
+    if recipe.offset == "learned" or not is_bare:
+        return []
+    return [
+        f"{place}: distillation.offset = 'fitted': must be learned where the student starts as a "
+        "frozen teacher without whitening, which has no projection to take it in"
+    ]

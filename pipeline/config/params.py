@@ -9,7 +9,13 @@ from pydantic import Field, Strict
 from pipeline.config.faults import ConfigurationError, field_faults, well_formed
 from pipeline.config.losses import least_images
 from pipeline.config.merging import merged
-from pipeline.config.origins import mixture_faults, start_faults, teacher_faults, weights_faults
+from pipeline.config.origins import (
+    mixture_faults,
+    offset_faults,
+    start_faults,
+    teacher_faults,
+    weights_faults,
+)
 from pipeline.config.recipes import (
     DistillationRecipe,
     Name,
@@ -306,8 +312,11 @@ def _student_faults(
         )
     wrong = field_faults(DistillationRecipe, recipe)
     faults += [f"{own}.distillation.{fault}" for fault in wrong]
-    if student.distillation and not wrong:
-        checked = DistillationRecipe.model_validate(recipe)
+    if wrong:
+        return faults
+    checked = DistillationRecipe.model_validate(recipe)
+    faults += offset_faults(own, dataset.teacher, network["weights"], checked)
+    if student.distillation:
         faults += _crop_faults(f"{own}.distillation", checked)
         faults += _batch_faults(f"{own}.distillation", checked)
         faults += mixture_faults(own, dataset.teacher, checked)

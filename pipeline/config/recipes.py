@@ -64,7 +64,7 @@ class DistillationRecipe(Model):
     mixup_alpha: Annotated[float, Field(ge=0, le=4)]  # beyond, draws are rejected for ever
     mixup_partner: Literal["dataset", "batch"]
     projection: Literal["random", "fitted"]
-    offset: Literal["learned", "fitted"]
+    offset: Literal["learned", "fitted"] = "learned"
     optimisation: Optimisation
     augmentation: Augmentation
 

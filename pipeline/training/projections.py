@@ -1,4 +1,4 @@
-"""What a student's projection takes from its teacher in closed form: how it begins and ends."""
+"""What a student's projection takes from its teacher without training: how it begins and ends."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +15,6 @@ from pipeline.config.recipes import DistillationRecipe
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.evaluation.agreement import Search, measure_agreement
 from pipeline.models.embedder import Embedder
-from pipeline.models.weights import read_card
 from pipeline.training.centroids import cluster_centroids
 from pipeline.training.job import TrainingJob
 from pipeline.training.trainings import TrainingData
@@ -24,7 +23,8 @@ FITTED = 5000  # training images, at most, that a projection is fitted to
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the mean diagonal of X'X
 CLUSTERS, FOLDS = 20, 5  # of the teacher's vectors; a fold leaves out every fifth cluster
 CHOSEN_ON = 1000  # images, at most, whose searches choose
-OFFSET_ROUNDS = 1000  # at most; a trained student's takes ten
+OFFSET_ROUNDS = 200  # at most; ten do for a student whose teacher's mean is short
+TINY = 1e-6  # of a difference of means, and of a length
 
 
 def fitted_projection(
@@ -46,17 +46,10 @@ def fitted_offset(
 ) -> Callable[[Embedder], None] | None:
     """What fits the offset of the job's trained student to the teacher's vectors of training
     images; None where its recipe says otherwise. `targets` as for `fitted_projection`.
-
-    Raises ValueError for a student that takes its teacher's network, if that has no projection.
     """
     assert isinstance(job.recipe, DistillationRecipe)
     if job.recipe.offset == "learned":
         return None
-    if job.network.weights == "teacher" and not read_card(job.paths.teacher).projection:
-        raise ValueError(
-            "distillation.offset = fitted: the student takes its teacher's network, which has no "
-            "projection whose bias could be set; take learned"
-        )
     return partial(_fit, fit_offset, job, data, targets)
 
 
@@ -125,21 +118,29 @@ def fit_offset(
 
     A query vector that is off by the same for every image ranks the database by that, too. Losses
     that repel, such as CSD, and colours that are changed in training leave such an offset.
-    The bias moves by the difference of the means until they agree to 1e-6.
+    mean_i v_i / |v_i| = m for v_i = W x_i + b is solved as for a geometric median (Weiszfeld): b
+    moves by what the mean lacks, times the harmonic mean of the lengths. Where float32 holds no
+    better bias than the learned one, as of embeddings that are all the same, that one stays.
     """
-    projection = network.projection
-    assert isinstance(projection, nn.Linear), "told before the training"
-    wanted = normalize(targets.double()).mean(0)
+    assert isinstance(network.projection, nn.Linear), "params.yaml was checked for it"
+    parameters = network.projection.weight, network.projection.bias
+    weight, learned = (one.detach().cpu().double() for one in parameters)
+    mapped, wanted = features.double() @ weight.T, normalize(targets.double()).mean(0)
+
+    def lacking(bias: Tensor) -> tuple[Tensor, Tensor]:
+        vectors = mapped + bias
+        lengths = vectors.norm(dim=1, keepdim=True).clamp(min=TINY)
+        return wanted - (vectors / lengths).mean(0), lengths
+
+    bias = learned
+    for _ in range(OFFSET_ROUNDS):
+        difference, lengths = lacking(bias)
+        if difference.norm() < TINY:
+            break
+        bias = bias + difference / (1 / lengths).mean()
+    kept = min((learned, bias.float().double()), key=lambda one: float(lacking(one)[0].norm()))
     with torch.no_grad():
-        mapped = features.double() @ projection.weight.double().T
-        bias = projection.bias.double()
-        for _ in range(OFFSET_ROUNDS):
-            vectors = mapped + bias
-            missing = wanted - normalize(vectors).mean(0)
-            bias += vectors.norm(dim=1).mean() * missing
-            if missing.norm() < 1e-6:
-                break
-        projection.bias.copy_(bias)
+        network.projection.bias.copy_(kept)
 
 
 def _folds(targets: Float[Tensor, "image dim"]) -> Int[Tensor, " image"]:

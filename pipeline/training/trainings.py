@@ -61,7 +61,7 @@ class Training:
 
     database: of the validation images, which the network's queries are ranked against; without it
     they are ranked against each other. proxies: what the loss itself learns. begin and
-    end: set what has a closed form, before the first step and after the last.
+    end: set what needs no steps, before the first one and after the last.
     """
 
     objective: Objective

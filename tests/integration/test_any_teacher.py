@@ -31,6 +31,7 @@ VIT = {
     "datasets.emblems.network.backbone": "timm/test_vit",
     "datasets.emblems.network.pooling": "native",
     "datasets.emblems.teacher": {"kind": "frozen"},
+    "datasets.emblems.distillation.offset": "learned",
     "students": {
         "vit-16": {"dataset": "emblems", "query_px": 16, "network": {"weights": "teacher"}}
     },

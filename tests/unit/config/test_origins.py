@@ -130,4 +130,9 @@ def test_a_fault_is_named_with_its_key(tmp_path: Path, what: str) -> None:
 
 def test_a_student_may_start_from_a_frozen_teacher(tmp_path: Path) -> None:
     changes = {TEACHER: {"kind": "frozen"}, **student_of({"weights": "teacher"})}
-    assert loaded(tmp_path, changes).student_network("own").weights == "teacher"
+    with pytest.raises(ConfigurationError, match="offset = 'fitted': must be learned where"):
+        loaded(tmp_path, changes)
+    bare = changes | {"datasets.emblems.distillation.offset": "learned"}
+    whitened = changes | {TEACHER: {"kind": "frozen", "whitening": 8}}
+    for allowed in (bare, whitened):
+        assert loaded(tmp_path, allowed).student_network("own").weights == "teacher"

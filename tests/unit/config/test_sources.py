@@ -36,7 +36,10 @@ CSV = {
     "near_duplicates": "leave_out",
 }
 IMAGES = FOLDER | {"kind": "images"}
-FROZEN = {"datasets.emblems.teacher": {"kind": "frozen", "whitening": None, "whitening_images": 9}}
+FROZEN = {
+    "datasets.emblems.teacher": {"kind": "frozen", "whitening": None, "whitening_images": 9},
+    "datasets.emblems.distillation.offset": "learned",
+}
 INPUT = {"inputs": {"emblems": "somewhere"}}
 
 

@@ -15,6 +15,7 @@ from tests.integration.workspace import ROOT
 from tests.made_params import PARAMS, edited_params
 from tests.made_training import CPU, equal_states
 
+LEARNED = {"datasets.emblems.distillation.offset": "learned"}  # by a network without projection
 KEY = "emblems-40"
 
 
@@ -80,7 +81,7 @@ def test_a_seed_has_its_own_draws_weights_and_place(tmp_path: Path) -> None:
 
 
 def test_a_teacher_that_is_not_trained_is_that_of_every_seed(tmp_path: Path) -> None:
-    frozen = {"datasets.emblems.teacher": {"kind": "frozen"}, "seeds": [3, 5]}
+    frozen = {"datasets.emblems.teacher": {"kind": "frozen"}, **LEARNED, "seeds": [3, 5]}
     params = load_params(edited_params(tmp_path, frozen))
     second = TrainingJob(params, "student", KEY, 5)
     assert second.paths.teacher == Path("models/emblems/teacher.safetensors")
@@ -91,7 +92,7 @@ def test_a_teacher_that_is_not_trained_is_that_of_every_seed(tmp_path: Path) -> 
 def started(folder: Path, student: dict[str, object], *, whitened: bool = False) -> TrainingJob:
     """The job of a student whose frozen teacher is there, a network of 16 px without projection."""
     own = {"dataset": "emblems", "query_px": 16, "network": student}
-    changes = {"datasets.emblems.teacher": {"kind": "frozen"}, "students": {"own": own}}
+    changes = {"datasets.emblems.teacher": {"kind": "frozen"}, **LEARNED, "students": {"own": own}}
     params = load_params(edited_params(folder, changes))
     teacher, card = new_network(
         TrainingJob(params, "teacher", "emblems", 0), 8 if whitened else None
