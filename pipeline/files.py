@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 FULL_BYTES = 1 << 16  # a disk with less free is full: what stays is less than libraries buffer
 
 
@@ -47,10 +49,17 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """A new folder beside `path` that takes its name when the block ends without an error.
 
     An earlier folder is renamed aside, and deleted when the new one stands in its place; what a
-    killed process left aside is put back first. On an error the earlier one stays.
+    killed process left aside is put back first. On an error the earlier one stays. A link stays,
+    and what it leads to is replaced. Raises ValueError where another process is at it.
     """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, former = beside(path, "part"), beside(path, "former")
+    temporary, former, own = (beside(path, end) for end in ("part", "former", "part.lock"))
+    lock = FileLock(own)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ValueError(f"{path}: another process is writing it") from None
 
     def settle() -> None:
         if former.exists() and not path.exists():
@@ -58,15 +67,17 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         for left in (temporary, former):
             shutil.rmtree(left, ignore_errors=True)
 
-    settle()
-    temporary.mkdir()
     try:
+        settle()
+        temporary.mkdir()
         yield temporary
         if path.exists():
             path.rename(former)
         temporary.rename(path)
     finally:
         settle()
+        own.unlink(missing_ok=True)  # before another can have it
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -45,8 +45,10 @@ def prepare_process() -> None:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    named = os.environ.get("no_proxy", os.environ.get("NO_PROXY", "")).split(",")
-    direct = ",".join(filter(None, dict.fromkeys([*named, "127.0.0.1", "localhost"])))
+    given = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
+    named = [one.strip() for one in given.split(",")]
+    every = ["*"] if "*" in named else [*named, "127.0.0.1", "localhost"]  # * holds alone only
+    direct = ",".join(filter(None, dict.fromkeys(every)))
     os.environ |= {"no_proxy": direct, "NO_PROXY": direct}
     warnings.filterwarnings("ignore", module="PIL")
 

@@ -59,7 +59,7 @@ def init(
     with errors_in_words():
         from pipeline.config.layout import lay_out
 
-        written = lay_out(folder.expanduser(), study)
+        written = lay_out(expand_home(folder, Path.cwd()), study)
     typer.echo(f"{folder}: wrote {', '.join(written)}")
     typer.echo(f"next: cd {shlex.quote(str(folder))}; l2s study")
 
@@ -160,7 +160,7 @@ def latency(dataset: OneStudy = None) -> None:
         for paths in map(DatasetPaths, names):
             measure_latencies(paths, read_rows(paths, params.cells_of(paths.dataset)), encoder, run)
         _show_tradeoffs(params, names, write=True)
-        write_study_page(params, {})
+        write_study_page(opened.params, {})
         for paths in map(DatasetPaths, names):
             record_latencies(paths, read_rows(paths, params.cells_of(paths.dataset)), COLUMNS)
 

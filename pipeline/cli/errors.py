@@ -109,6 +109,8 @@ def errors_in_words() -> Iterator[None]:
     collect_seldom()
     try:
         yield
+    except BrokenPipeError:
+        raise  # `| head` has seen enough
     except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
         words = _in_words(error)
         if words is None or os.environ.get("L2S_DEBUG"):

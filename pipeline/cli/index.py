@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.cli.errors import errors_in_words, find_workspace, printable, workspace
+from pipeline.files import expand_home
 
 
 class PicturesFirst(TyperGroup):
@@ -120,7 +121,12 @@ def build(
                 "in a store"
             )
         built = build_index(
-            Path(to), vectors, kind, number=number, server=server, is_checked=not unchecked
+            expand_home(Path(to), Path.cwd()),
+            vectors,
+            kind,
+            number=number,
+            server=server,
+            is_checked=not unchecked,
         )
         options = _search_options(built.card.network, built.network)
     typer.echo(built.golden)

@@ -100,7 +100,8 @@ def _check_target(target: Path, *, force: bool) -> None:
     """Raise ValueError unless the folder is free, or holds an export alone and may be replaced."""
     if not target.exists():
         return
-    if not target.is_dir() or {path.name for path in target.iterdir()} - set(CONTENT):
+    names = {path.name for path in target.iterdir()} if target.is_dir() else {""}
+    if names and not {EXPORTED, "parity.json"} <= names <= set(CONTENT):
         raise ValueError(f"{target}: is there already, and is no export: choose another --output")
     if not force:
         raise ValueError(f"{target}: is there already: --force replaces it")

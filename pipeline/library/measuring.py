@@ -80,6 +80,7 @@ class Evaluation(ranking.RetrievalResult):
             )
         if names is not None and len(names) != len(precision):
             raise ValueError(f"{len(names)} names of {len(precision)} rows: must be one a row")
+        names = None if names is None else list(names)  # an array or a column has no truth value
         found = first_results(self.query, self.database, self.labels, rows, k)
         similarity = (self.query[rows] @ self.database.T).cpu().numpy()
         titles = {self._title(row, names): row for row in rows}
@@ -153,6 +154,8 @@ def evaluate_retrieval(
         listed = listed.astype(str)  # a column of pandas
     if listed.dtype.kind not in "iuU":
         raise ValueError(f"labels are {listed.dtype}: must be integers or names")
+    if listed.dtype.kind == "U" and (listed == "").any():
+        raise ValueError("labels: images without a class, of which nothing says what is right")
     classes, places = np.unique(listed, return_inverse=True)
     result = ranking.evaluate_retrieval(*tensors, torch.from_numpy(places), recall_at=recall_at)
     names = [str(one) for one in classes]
@@ -163,4 +166,4 @@ def evaluate_retrieval(
 
 def _tensor(vectors: Vectors) -> Float[Tensor, "row dim"]:
     """The same numbers; those of an array are copied, as a mapped file must not be written to."""
-    return vectors if isinstance(vectors, Tensor) else torch.tensor(np.asarray(vectors))
+    return vectors.detach() if isinstance(vectors, Tensor) else torch.tensor(np.asarray(vectors))

@@ -51,8 +51,10 @@ class PictureEncoder:
 
         Raises ValueError for what is no picture, or is damaged, and for no picture at all.
         """
-        if not pictures or isinstance(pictures, str | bytes | Path | Image.Image):
+        is_one = isinstance(pictures, str | bytes | Path | Image.Image)
+        if is_one or len(pictures) == 0:
             raise ValueError(f"pictures = {pictures!r:.60}: must be a list of one or more")
+        pictures = list(pictures)  # a column of pandas counts by its own index
         parts = []
         for start in range(0, len(pictures), BATCH_IMAGES):
             batch = enumerate(pictures[start : start + BATCH_IMAGES], start)

@@ -127,6 +127,31 @@ def test_what_a_killed_process_left_aside_is_put_back(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "folder").iterdir()] == ["old"]
 
 
+def test_two_processes_do_not_write_one_folder(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "folder") as folder:
+        (folder / "first").write_text("")
+        with (
+            pytest.raises(ValueError, match="another process is writing it"),
+            replacing_folder(tmp_path / "folder") as other,
+        ):
+            (other / "second").write_text("")
+    assert [file.name for file in (tmp_path / "folder").iterdir()] == ["first"]
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    disk = tmp_path / "disk" / "folder"
+    disk.mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(disk)
+    for text in ("first", "second"):
+        with replacing_folder(link) as folder:
+            (folder / text).write_text("")
+        assert link.is_symlink()
+        assert [file.name for file in disk.iterdir()] == [text]
+    assert {file.name for file in tmp_path.rglob("*")} == {"disk", "link", "folder", "second"}
+
+
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "good", {"a": 1})
     assert read_json(tmp_path / "good") == {"a": 1}

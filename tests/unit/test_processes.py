@@ -168,3 +168,25 @@ def test_group_of_another_folder_is_left_alone(
     record_group("distill@a-64", family.pid)
     assert end_leftovers() == []
     assert len(group_members(family.pid)) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"no_proxy": "*"}, "*"),
+        ({"no_proxy": "a.example, *"}, "*"),
+        ({"no_proxy": "", "NO_PROXY": "a.example"}, "a.example,127.0.0.1,localhost"),
+        ({"no_proxy": "a", "NO_PROXY": "b,localhost"}, "a,b,localhost,127.0.0.1"),
+        ({}, "127.0.0.1,localhost"),
+    ],
+)
+def test_no_proxy_stands_before_this_machine_and_what_the_user_said_holds(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], wanted: str
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+        if name in given:
+            monkeypatch.setenv(name, given[name])
+    processes.prepare_process()
+    assert (os.environ["no_proxy"], os.environ["NO_PROXY"]) == (wanted, wanted)

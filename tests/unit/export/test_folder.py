@@ -284,6 +284,12 @@ def test_only_an_export_is_replaced(
             export(target, force=force)
     assert (target / "notes.txt").read_text() == "mine"
     assert (target / "encoder.onnx").exists()
+    own = tmp_path / "own"  # names that an export has, too
+    (own / "database").mkdir(parents=True)
+    (own / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match="is no export"):
+        export(own, force=True)
+    assert (own / "README.md").read_text() == "mine"
 
 
 def test_an_export_that_fails_leaves_the_one_before(

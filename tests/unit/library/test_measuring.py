@@ -115,6 +115,18 @@ def test_what_is_no_class_is_refused(labels: list[int]) -> None:
         evaluate_retrieval(VECTORS, VECTORS, labels)
 
 
+def test_images_without_classes_are_not_measured_by_class() -> None:
+    with pytest.raises(ValueError, match="images without a class"):
+        evaluate_retrieval(VECTORS, VECTORS, [""] * 5)
+
+
+def test_names_may_be_a_column_and_vectors_may_take_part_in_a_graph() -> None:
+    learned = torch.tensor(VECTORS, requires_grad=True)
+    found = evaluate_retrieval(learned, learned, LABELS)
+    for names in (pd.Series(NAMES), np.array(NAMES)):
+        assert found.show(read, names, k=2).html == found.show(read, NAMES, k=2).html
+
+
 def test_a_mapped_file_is_read_only(tmp_path: Path) -> None:
     np.save(tmp_path / "vectors.npy", VECTORS)
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
