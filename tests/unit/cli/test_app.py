@@ -283,3 +283,8 @@ def test_images_in_object_storage_are_fetched_when_they_are_selected(
         assert refused.exit_code == 2
         assert words in refused.stderr
     assert (study / "params.yaml").read_bytes() == before
+
+
+def test_a_reader_that_has_seen_enough_is_no_error_of_the_user() -> None:
+    with pytest.raises(BrokenPipeError), errors_in_words():
+        raise BrokenPipeError(32, "Broken pipe")

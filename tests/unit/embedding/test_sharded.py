@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from pipeline.datasets.decode import decode_image
-from pipeline.datasets.picture_sources import PictureSource
+from pipeline.datasets.picture_sources import PictureSource, picture_source
 from pipeline.datasets.vector_batches import VectorsError
 from pipeline.datasets.vectors import read_vectors
-from pipeline.embedding.destination import Destination
+from pipeline.embedding.destination import Destination, destination_of
 from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.embedding.golden import check_golden
 from pipeline.embedding.manifest import ShardSummary, open_manifest, output_name
@@ -323,3 +323,12 @@ def test_from_a_store_into_a_store(
     local = [pa.BufferReader(here[name]) for name in here if len(name) > 30]
     expected = pa.concat_tables(map(pq.read_table, local))
     assert rows.sort_by("id") == expected.sort_by("id")
+
+
+def test_a_home_is_where_the_shell_did_not_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    here, wanted = tmp_path / "here", str(tmp_path / "home" / "v")
+    assert destination_of("~/v", here).address == wanted  # as of --to=~/v
+    assert picture_source("~/v", here).address == wanted
