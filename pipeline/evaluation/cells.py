@@ -271,10 +271,12 @@ def _comparisons(compared: _Compared, role: str, options: Mapping[str, Any]) -> 
 def _interval_columns(
     name: str, values: SeedValues, units: Int[np.ndarray, " query"], options: Mapping[str, Any]
 ) -> dict[str, float | None]:
-    """A mean and its interval; None where no query has a value."""
+    """A mean and its interval, within what the values can be; None where no query has one."""
     if np.isnan(values).all():
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
-    return _columns(name, bootstrap_interval(values, units, **options))
+    found = _columns(name, bootstrap_interval(values, units, **options))
+    least = -1.0 if name == "cosine" else 0.0
+    return {key: end if end is None else min(max(end, least), 1.0) for key, end in found.items()}
 
 
 def _columns(name: str, interval: Interval) -> dict[str, float | None]:

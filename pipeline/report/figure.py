@@ -137,7 +137,7 @@ def cost_ticks(first: float, last: float) -> list[float]:
 
 def percent_ticks(low: float, high: float) -> list[float]:
     """Evenly spaced round values around low .. high, from 0 where that is near."""
-    step = next(step for step in (1, 2, 5, 10, 20) if (high - low) / step < MOST_TICKS - 1)
+    step = next(step for step in (1, 2, 5, 10, 20, 50) if (high - low) / step < MOST_TICKS - 1)
     first = math.floor(low / step)
     last = max(math.ceil(high / step), first + 1)
     if first <= 2:

@@ -60,6 +60,7 @@ def test_ticks_of_costs(first: float, last: float, ticks: list[float]) -> None:
         (40.2, 44.9, [40, 41, 42, 43, 44, 45]),
         (61.0, 78.0, [60, 65, 70, 75, 80]),
         (0.0, 100.0, [0, 20, 40, 60, 80, 100]),
+        (-44.0, 100.0, [0, 50, 100]),  # of an interval that is wider than a share can be
         (50.0, 50.0, [50, 51]),
     ],
 )
