@@ -2,10 +2,10 @@
 
 Generates N small JPEG files of noise and a random network, and embeds them by each engine in a
 process of its own, whose whole tree is watched: memory is the sum of the proportional set sizes.
-`work` is decoding and network alone, in CPU seconds of the same images, halved between two
-processes of one thread each, in turn with an embedding and for as long; `overhead` is the CPU time
-of the local engine's whole tree, less what it takes for no image, over that work, and the wall is
-set against both workers' share of it, in the same way and with the start.
+`work` is decoding and network alone, of the same images, halved between two processes of one thread
+each, in turn with an embedding and for as long; `overhead` is the CPU time of the local engine's
+whole tree, less what it takes for no image, over that of the work; its wall is set against the mean
+wall of the two processes, in the same way and with the start.
 The two engines' folders are compared byte by byte. With --kills so many times a process of the
 tree, drawn at random, is killed at a random moment, by SIGKILL or SIGTERM; what is there when a
 last run has ended is compared with what an undisturbed one wrote.
@@ -25,7 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -123,15 +123,18 @@ def measure(
     return Measured(time.monotonic() - started_s, cpu_s, peak)
 
 
-def work_s(home: Path, images: int) -> float:
-    """CPU seconds of decoding and network alone, a share of the images in each of as many processes
-    as there are workers: two cores share memory, and a network that waits for it takes longer
-    beside another.
+def measure_work(home: Path, images: int) -> tuple[float, float]:
+    """Decoding and network alone, a share of the images in each of as many processes as there are
+    workers: two cores share memory, and a network that waits for it takes longer beside another.
+    CPU seconds of all, and the mean wall of one.
     """
     job = job_of(home, images, "work")
     prepare_graph(job, job.digest())
     with ProcessPoolExecutor(WORKERS, get_context("spawn"), initializer=prepare_process) as pool:
-        return sum(pool.map(_work_s, [job] * WORKERS, range(WORKERS)))
+        cpus_s, walls_s = zip(
+            *pool.map(_measure_work, [job] * WORKERS, range(WORKERS)), strict=True
+        )
+    return sum(cpus_s), mean(walls_s)
 
 
 def against_work(home: Path, images: int, rounds: int) -> str:
@@ -140,15 +143,15 @@ def against_work(home: Path, images: int, rounds: int) -> str:
     """
     works_ms, starts_s, cpu, after, wall = [], [], [], [], []
     for _ in range(rounds):
-        work = work_s(home, images)
+        work_s, share_s = measure_work(home, images)
         shard = usual_shard(images)
         found = measure(home, images, "local", "local", shard=shard, watch=False)
         nothing = measure(home, 2, "local", "nothing", shard=1, watch=False)
-        works_ms.append(1000 * work / images)
+        works_ms.append(1000 * work_s / images)
         starts_s.append(nothing.wall_s)
-        cpu.append((found.cpu_s - nothing.cpu_s) / work)
-        after.append((found.wall_s - nothing.wall_s) * WORKERS / work)
-        wall.append(found.wall_s * WORKERS / work)
+        cpu.append((found.cpu_s - nothing.cpu_s) / work_s)
+        after.append((found.wall_s - nothing.wall_s) / share_s)
+        wall.append(found.wall_s / share_s)
     return (
         f"work {median(works_ms):.2f} ms/image, overhead {median(cpu):.3f}, of the wall "
         f"{median(after):.3f} ({min(after):.3f} to {max(after):.3f} in {rounds} rounds) after "
@@ -157,16 +160,16 @@ def against_work(home: Path, images: int, rounds: int) -> str:
     )
 
 
-def _work_s(job: Job, worker: int) -> float:
+def _measure_work(job: Job, worker: int) -> tuple[float, float]:
     opened = ShardEmbedder(job)
     folder = Path(job.source.address)
     files = sorted(folder.rglob("*.jpg"))[worker::WORKERS]
     ids = [file.relative_to(folder).as_posix() for file in files]
     opened.embed(ids[:64])
-    started_s = time.process_time()
+    cpu_s, wall_s = time.process_time(), time.perf_counter()
     for first in range(0, len(ids), SHARD_IMAGES):
         opened.embed(ids[first : first + SHARD_IMAGES])
-    return time.process_time() - started_s
+    return time.process_time() - cpu_s, time.perf_counter() - wall_s
 
 
 def same(first: Path, second: Path) -> bool:

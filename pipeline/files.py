@@ -128,9 +128,12 @@ def _md5_of_state(path: Path, *state: int) -> str:
     return file_md5(path)
 
 
-def expand_home(given: Path, here: Path) -> Path:
-    """The path with a leading ~ or ~NAME replaced, unless `here` holds what is called so."""
-    return given if (here / given).exists() else Path(os.path.expanduser(given))  # noqa: PTH111
+def user_path(given: str | Path, here: Path = Path()) -> Path:
+    """A path that a user gave in the folder `here`, with a leading ~ or ~NAME replaced, unless
+    `here` holds what is called so.
+    """
+    path = here / given
+    return path if path.exists() else here / os.path.expanduser(given)  # noqa: PTH111
 
 
 def is_utf8(name: str) -> bool:

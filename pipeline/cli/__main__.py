@@ -3,19 +3,19 @@
 import io
 import os
 import shlex
-import shutil
-import subprocess
 import sys
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pipeline.cli import attach, audit, embed, export, index, operations, recommend, search
 from pipeline.cli.errors import OneStudy, Workspace, end_flow, errors_in_words, workspace
-from pipeline.cli.settings import read_setting
-from pipeline.files import expand_home
+from pipeline.cli.settings import given_file, given_path, read_setting
+from pipeline.files import user_path
 from pipeline.paths import STUDY_PAGE, DatasetPaths
 from pipeline.processes import prepare_process
 
@@ -26,8 +26,22 @@ Jobs = Annotated[
     int | None,
     typer.Option(min=1, help="Stages side by side; by default as many as the cores allow."),
 ]
+
+
+class NoEmptyWord(TyperGroup):
+    """An empty word, such as an unset variable of the shell, would name the current folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for before, word in pairwise(["", *args]):
+            if not word or (word.startswith("--") and word.endswith("=")):
+                option = word or (before if before.startswith("-") else "an argument")
+                ctx.fail(f"{option.removesuffix('=')}: must not be empty")
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="l2s",
+    cls=NoEmptyWord,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -59,7 +73,8 @@ def init(
     with errors_in_words():
         from pipeline.config.layout import lay_out
 
-        written = lay_out(expand_home(folder, Path.cwd()), study)
+        folder = user_path(folder)
+        written = lay_out(folder, study)
     typer.echo(f"{folder}: wrote {', '.join(written)}")
     typer.echo(f"next: cd {shlex.quote(str(folder))}; l2s study")
 
@@ -227,9 +242,9 @@ def select(
             raise ValueError("--path, --weights and --epochs go with one study at a time")
         values: dict[str, Any] = {}
         if path:
-            values[f"inputs.{names[0]}"] = _given_path(names[0], path, opened.here)
+            values[f"inputs.{names[0]}"] = given_path(names[0], path, opened.here)
         if weights:
-            values[f"weights.{names[0]}"] = _given_file("weights", weights, opened.here)
+            values[f"weights.{names[0]}"] = given_file("weights", weights, opened.here)
             values[f"datasets.{names[0]}.network.weights"] = "file"
         values |= dict(map(read_setting, settings or []))
         came, left = select_studies(
@@ -262,31 +277,6 @@ def gc(
                 typer.echo(line)
             if garbage.paths and (yes or typer.confirm("Delete all this?", abort=True)):
                 garbage.delete()
-
-
-def _given_path(name: str, given: str, here: Path) -> str:
-    """The path of a data set as params.yaml is to hold it; what lies in a store is fetched."""
-    from pipeline.datasets.object_storage import is_address
-    from pipeline.datasets.remote import fetch_address, folder_of
-
-    if not is_address(given):
-        return _given_file("path", Path(given), here)
-    folder = folder_of(name, given)
-    fetch_address(given, folder)
-    return str(folder.resolve())
-
-
-def _given_file(option: str, file: Path, here: Path) -> str:
-    """The path as params.yaml is to hold it: absolute, so that it is the same in the folder of an
-    experiment, or relative where git tracks what lies there.
-    """
-    given = Path(os.path.normpath(here / expand_home(file, here)))
-    if not given.exists():
-        raise ValueError(f"--{option} {file}: there is no such file or folder")
-    git = shutil.which("git")  # without it nothing is tracked
-    command = [str(git), "ls-files", "--", str(given)]
-    tracked = git and subprocess.run(command, capture_output=True, check=False).stdout  # noqa: S603
-    return os.path.relpath(given) if tracked else str(given)
 
 
 app.add_typer(attach.app)

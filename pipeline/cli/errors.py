@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.files import expand_home
+from pipeline.files import user_path
 from pipeline.processes import memory_fault
 from pipeline.quick_start import collect_seldom
 
@@ -89,7 +89,7 @@ class Workspace:
 
     def path(self, given: Path) -> Path:
         """A path of the user's, which refers to the folder where the command was given."""
-        return self.here / expand_home(given, self.here)
+        return user_path(given, self.here)
 
 
 @contextmanager

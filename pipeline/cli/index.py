@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.cli.errors import errors_in_words, find_workspace, printable, workspace
-from pipeline.files import expand_home
+from pipeline.files import user_path
 
 
 class PicturesFirst(TyperGroup):
@@ -120,8 +120,9 @@ def build(
                 f"--to {shown_address(to)}: an index is a folder of this machine; VECTORS may lie "
                 "in a store"
             )
+        folder = user_path(to)
         built = build_index(
-            expand_home(Path(to), Path.cwd()),
+            folder,
             vectors,
             kind,
             number=number,
@@ -130,8 +131,9 @@ def build(
         )
         options = _search_options(built.card.network, built.network)
     typer.echo(built.golden)
-    typer.echo(f"{to}: {built.vectors} vectors of {built.card.dim} numbers, {kind}")
-    typer.echo(f"search it with: {shlex.join(['l2s', 'search', 'IMAGE', '--index', to, *options])}")
+    typer.echo(f"{folder}: {built.vectors} vectors of {built.card.dim} numbers, {kind}")
+    search = ["l2s", "search", "IMAGE", "--index", str(folder), *options]
+    typer.echo(f"search it with: {shlex.join(search)}")
     if options[1:] == ["FILE"]:
         typer.echo("FILE: of the network that embedded the vectors")
 

@@ -1,5 +1,6 @@
 """`l2s retrain`, `rollback`, `schedule`, `remote`, `ui`: what keeps a study in service."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -92,20 +93,15 @@ def schedule(
         from pipeline.flows.retraining import Request, chosen_datasets
         from pipeline.flows.schedule import read_timetable, run_schedule
 
+        request = Request(dataset, with_teacher, tolerance, without_interval=without_interval)
         if not study:  # what no run could use is told now, not at three in the morning
-            chosen_datasets(opened.params, Request(dataset, with_teacher, tolerance))
-        elif dataset or with_teacher or without_interval:
+            chosen_datasets(opened.params, request)
+        elif request != Request():
             raise ValueError(
-                "--study runs the whole study: --dataset, --with-teacher and --without-interval go "
-                "with a retraining"
+                "--study runs the whole study: --dataset, --with-teacher, --tolerance and "
+                "--without-interval go with a retraining"
             )
-        parameters = {
-            "dataset": dataset,
-            "with_teacher": with_teacher,
-            "tolerance": tolerance,
-            "without_interval": without_interval,
-        }
-        number = run_schedule(read_timetable(cron, every), None if study else parameters, port)
+        number = run_schedule(read_timetable(cron, every), None if study else asdict(request), port)
     raise typer.Exit(128 + number if number else 0)
 
 

@@ -31,7 +31,7 @@ from pipeline.datasets.reader import (
 )
 from pipeline.datasets.tables import list_table
 from pipeline.datasets.tars import list_tars
-from pipeline.files import expand_home, is_utf8
+from pipeline.files import is_utf8, user_path
 
 # `bytes` is 0 where unknown. `stamp`: as long as it is the same the image is, too.
 LISTING = pa.schema([("id", pa.large_string()), ("bytes", pa.int64()), ("stamp", pa.string())])
@@ -99,7 +99,7 @@ def picture_source(given: str, here: Path, allow: Iterable[str] = ()) -> Picture
     Raises DatasetError for an address of no known form, and one that holds a password.
     """
     if not is_address(given):
-        return PictureSource(str((here / expand_home(Path(given), here)).resolve()), tuple(allow))
+        return PictureSource(str(user_path(given, here).resolve()), tuple(allow))
     check_own_address("SOURCE", given)
     return PictureSource(given.rstrip("/"))
 

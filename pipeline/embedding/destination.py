@@ -19,7 +19,7 @@ from pipeline.datasets.object_storage import (
 )
 from pipeline.datasets.reader import DatasetError
 from pipeline.datasets.vectors import Vectors, open_folder
-from pipeline.files import expand_home, replacing
+from pipeline.files import replacing, user_path
 
 _LOCK = ".embed.lock"
 
@@ -30,7 +30,7 @@ def destination_of(given: str, here: Path, option: str = "--to") -> "Destination
     Raises DatasetError for an address of no known form, and one that holds a password.
     """
     if not is_address(given):
-        return Destination(str((here / expand_home(Path(given), here)).resolve()))
+        return Destination(str(user_path(given, here).resolve()))
     check_own_address(option, given)
     return Destination(given.rstrip("/"))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pipeline.files import expand_home, write_text
+from pipeline.files import user_path, write_text
 from pipeline.flows.graph import StageGraph
 from pipeline.flows.lockfile import normalise_lock, sorted_lock
 from pipeline.flows.run_state import workspace
@@ -179,7 +179,7 @@ def enter_checkout() -> dict[str, str]:
     name of the folder from the machine that deploys. Raises ValueError where it names none.
     """
     named = os.environ.get("L2S_CHECKOUT", "")
-    folder = expand_home(Path(named), Path.cwd())
+    folder = user_path(named)
     if not named or not (folder / "dvc.yaml").is_file():
         raise ValueError(
             f"L2S_CHECKOUT = {named!r}: must name a checkout on the worker's machine: "

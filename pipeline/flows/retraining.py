@@ -37,22 +37,21 @@ RunStages = Callable[[StageGraph, StageGraph], bool]
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for. `tolerance_points` are points of map; `across_backbones`: a student may
-    replace a champion of another backbone; `without_interval`: too few test classes may decide.
+    """What was asked for, by the names of `retrain_flow`. tolerance: points of map.
+    across_backbones: a student may replace a champion of another backbone. without_interval: too
+    few test classes may decide.
     """
 
     dataset: str | None = None
     with_teacher: bool = False
-    tolerance_points: float = 0.5
+    tolerance: float = 0.5
     force: bool = False
     across_backbones: bool = False
     without_interval: bool = False
 
     def __post_init__(self) -> None:
-        if not self.tolerance_points >= 0:  # NaN neither
-            raise ValueError(
-                f"--tolerance {self.tolerance_points}: must be 0 or more points of map"
-            )
+        if not self.tolerance >= 0:  # NaN neither
+            raise ValueError(f"--tolerance {self.tolerance}: must be 0 or more points of map")
 
 
 @dataclass
@@ -98,7 +97,7 @@ def retrain(
     stop, terminal, began_s = stop or Stop(), Terminal(), time.monotonic()
     result = RetrainResult()
     allowed = request.across_backbones, request.without_interval
-    terms = Terms(request.tolerance_points, request.force, *allowed)
+    terms = Terms(request.tolerance, request.force, *allowed)
 
     def note(line: str) -> None:
         result.lines.append(line)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.datasets.decode import UnreadableImage, decode_image, encode_jpeg
 from pipeline.datasets.reader import is_image_name, is_system_name, natural_key, read_file
-from pipeline.files import expand_home
+from pipeline.files import user_path
 
 
 def name_pictures(arguments: Iterable[str], folder: Path, listed: Iterable[str]) -> list[str]:
@@ -35,7 +35,7 @@ def name_pictures(arguments: Iterable[str], folder: Path, listed: Iterable[str])
 
 def _found(argument: str, folder: Path) -> list[Path]:
     """The files of one argument; none for the empty one."""
-    path = folder / expand_home(Path(argument), folder)
+    path = user_path(argument, folder)
     if argument and path.is_dir():
         return [path / name for name in image_names(path)]
     if glob.has_magic(argument) and not path.exists():

@@ -15,7 +15,7 @@ from pipeline.config.params import Params
 from pipeline.datasets.decode import UnreadableImage, decode_image
 from pipeline.datasets.reader import read_file
 from pipeline.embedding.golden import has_embedded
-from pipeline.files import expand_home
+from pipeline.files import user_path
 from pipeline.models.encoders import Encoder, open_encoder
 from pipeline.models.query_encoder import least_decoded_px, square_view
 from pipeline.paths import DatasetPaths
@@ -85,7 +85,7 @@ def named_file(network: str | None, here: Path) -> NamedNetwork | None:
     """
     if network is None or not network.endswith(".safetensors"):
         return None
-    file = (here / expand_home(Path(network), here)).resolve()
+    file = user_path(network, here).resolve()
     if not file.is_file():
         raise ValueError(f"--network {network}: there is no such file")
     return NamedNetwork(file.name, "", file=file)

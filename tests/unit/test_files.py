@@ -11,12 +11,12 @@ import pytest
 
 from pipeline.files import (
     content_md5,
-    expand_home,
     file_md5,
     read_json,
     replacing,
     replacing_folder,
     unreadable_files,
+    user_path,
     write_json,
     write_text,
 )
@@ -200,10 +200,12 @@ def test_files_that_cannot_be_read_to_their_end_are_told(tmp_path: Path) -> None
 
 
 def test_a_tilde_is_the_home_unless_something_is_called_so(tmp_path: Path) -> None:
-    assert expand_home(Path("~/own"), tmp_path) == Path.home() / "own"
-    assert expand_home(Path("~nobody-of-this-name"), tmp_path) == Path("~nobody-of-this-name")
+    assert user_path("~/own", tmp_path) == Path.home() / "own"
+    for name in ("pictures", "~nobody-of-this-name"):
+        assert user_path(name, tmp_path) == tmp_path / name
+        assert user_path(name) == Path(name)
     (tmp_path / "~own").mkdir()
-    assert expand_home(Path("./~own"), tmp_path) == Path("~own")
+    assert user_path("./~own", tmp_path) == tmp_path / "~own"
 
 
 def test_the_content_of_a_folder_is_names_and_bytes_wherever_it_lies(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import __main__ as cli
 from pipeline.cli.errors import errors_in_words
+from pipeline.cli.settings import given_file
 from pipeline.config.params import load_params
 from tests.made_archives import encode_picture
 from tests.made_params import edited_params
@@ -173,10 +174,25 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("select", "emblems", "--path", ""), "--path: must not be empty"),
+        (("search", "x.jpg", "--index="), "--index: must not be empty"),
+        (("index", ""), "an argument: must not be empty"),
+    ],
+)
+def test_an_empty_word_is_not_the_current_folder(arguments: tuple[str, ...], told: str) -> None:
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 2
+    assert told in result.output
+
+
+@pytest.mark.parametrize(
     ("options", "told"),
     [
         (("--dataset", "birds"), "--dataset 'birds': no such data set; known: emblems"),
         (("--study", "--dataset", "emblems"), "--study runs the whole study: --dataset, "),
+        (("--study", "--tolerance", "1"), "--study runs the whole study: --dataset, "),
     ],
 )
 def test_a_schedule_of_what_no_run_could_use_does_not_start(
@@ -221,16 +237,16 @@ def test_a_given_path_is_absolute_unless_git_tracks_it(
     (tmp_path / "part").mkdir()
     for name in ("tracked", "own"):
         (tmp_path / "part" / name).touch()
-    assert cli._given_file("path", Path("own"), tmp_path / "part") == f"{tmp_path}/part/own"
+    assert given_file("path", Path("own"), tmp_path / "part") == f"{tmp_path}/part/own"
     subprocess.run(["git", "init", "--quiet"], check=True)
     subprocess.run(["git", "add", "part/tracked"], check=True)
-    assert cli._given_file("path", Path("../part/own"), tmp_path / "part") == f"{tmp_path}/part/own"
-    assert cli._given_file("path", Path("tracked"), tmp_path / "part") == "part/tracked"
-    assert cli._given_file("path", tmp_path / "part", tmp_path) == "part"
+    assert given_file("path", Path("../part/own"), tmp_path / "part") == f"{tmp_path}/part/own"
+    assert given_file("path", Path("tracked"), tmp_path / "part") == "part/tracked"
+    assert given_file("path", tmp_path / "part", tmp_path) == "part"
     with pytest.raises(ValueError, match="--path else: there is no such file or folder"):
-        cli._given_file("path", Path("else"), tmp_path)
+        given_file("path", Path("else"), tmp_path)
     monkeypatch.setenv("PATH", "")  # no git is installed
-    assert cli._given_file("path", Path("tracked"), tmp_path / "part") == f"{tmp_path}/part/tracked"
+    assert given_file("path", Path("tracked"), tmp_path / "part") == f"{tmp_path}/part/tracked"
 
 
 @pytest.mark.parametrize(
