@@ -34,15 +34,15 @@ def name_pictures(arguments: Iterable[str], folder: Path, listed: Iterable[str])
 
 
 def _found(argument: str, folder: Path) -> list[Path]:
-    """The files of one argument; none for the empty one."""
+    """The files of one argument."""
     path = user_path(argument, folder)
-    if argument and path.is_dir():
+    if path.is_dir():
         return [path / name for name in image_names(path)]
     if glob.has_magic(argument) and not path.exists():
         matches = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
         files = [match for match in matches if match.is_file() and is_image_name(match.name)]
         return sorted(files, key=lambda file: natural_key(str(file)))
-    return [path] if argument else []
+    return [path]
 
 
 def image_names(folder: Path) -> list[str]:

@@ -293,7 +293,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "empty folder": (["search", "empty"], "IMAGE = 'empty': names no image"),
     "glob of nothing": (["search", "photos/*.bmp"], "'photos/*.bmp': names no image"),
     "empty list": (["search", "-"], "IMAGE = '-': names no image"),
-    "empty name": (["search", ""], "give a file, a folder, a glob, or -"),
+    "empty name": (["search", ""], "an argument: must not be empty"),
     "text as picture": (["search", "text.jpg"], "text.jpg: "),
     "empty picture": (["search", "zero.jpg"], "zero.jpg: "),
     "decompression bomb": (["search", "vast.png"], "vast.png: "),
