@@ -307,7 +307,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "index of nothing": (["index", "nowhere"], "is not a folder"),
     "index of a file": (["index", "text.jpg"], "is not a folder"),
     "index of an empty folder": (["index", "empty"], "empty"),
-    "index without a name": (["index", "photos", "--name", ""], "must be letters, digits"),
+    "index without a name": (["index", "photos", "--name", ""], "--name: must not be empty"),
     "index name with a path": (["index", "photos", "--name", "a/b"], "a/b"),
     "index name hidden": (["index", "photos", "--name", ".."], ".."),
     "unknown kind": (["index", "photos", "--kind", "lsh"], "lsh"),
