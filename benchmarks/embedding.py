@@ -2,10 +2,9 @@
 
 Generates N small JPEG files of noise and a random network, and embeds them by each engine in a
 process of its own, whose whole tree is watched: memory is the sum of the proportional set sizes.
-`work` is decoding and network alone, of the same images, halved between two processes of one thread
-each, in turn with an embedding and for as long; `overhead` is the CPU time of the local engine's
-whole tree, less what it takes for no image, over that of the work; its wall is set against the mean
-wall of the two processes, in the same way and with the start.
+Workers note the time that they spend in decoding and network; the local engine's wall and the CPU
+time of its whole tree, less what it takes for no image, are set against the sum, which the wall
+shares between the workers.
 The two engines' folders are compared byte by byte. With --kills so many times a process of the
 tree, drawn at random, is killed at a random moment, by SIGKILL or SIGTERM; what is there when a
 last run has ended is compared with what an undisturbed one wrote.
@@ -21,11 +20,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -33,12 +31,13 @@ import psutil
 from PIL import Image
 
 from pipeline.datasets.picture_sources import PictureSource
+from pipeline.embedding import local
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.local import LocalEngine
 from pipeline.embedding.manifest import SHARD_IMAGES
 from pipeline.embedding.ray_engine import RayEngine
 from pipeline.embedding.sharded import embed_source
-from pipeline.embedding.shards import Job, ShardEmbedder, prepare_graph
+from pipeline.embedding.shards import Embedded, Job, ShardEmbedder, ShardReport, embedder
 from pipeline.models.weights import NetworkCard, build_embedder, save_network
 from pipeline.processes import prepare_process
 from pipeline.search.upkeep import build_index
@@ -123,53 +122,43 @@ def measure(
     return Measured(time.monotonic() - started_s, cpu_s, peak)
 
 
-def measure_work(home: Path, images: int) -> tuple[float, float]:
-    """Decoding and network alone, a share of the images in each of as many processes as there are
-    workers: two cores share memory, and a network that waits for it takes longer beside another.
-    CPU seconds of all, and the mean wall of one.
-    """
-    job = job_of(home, images, "work")
-    prepare_graph(job, job.digest())
-    with ProcessPoolExecutor(WORKERS, get_context("spawn"), initializer=prepare_process) as pool:
-        cpus_s, walls_s = zip(
-            *pool.map(_measure_work, [job] * WORKERS, range(WORKERS)), strict=True
-        )
-    return sum(cpus_s), mean(walls_s)
-
-
 def against_work(home: Path, images: int, rounds: int) -> str:
-    """What the local engine takes for the work alone, in words: medians of rounds, in each of which
-    the work, an embedding and its start for no image are measured.
-    """
+    """What the local engine takes for decoding and network alone, in words: medians of rounds."""
     works_ms, starts_s, cpu, after, wall = [], [], [], [], []
     for _ in range(rounds):
-        work_s, share_s = measure_work(home, images)
-        shard = usual_shard(images)
-        found = measure(home, images, "local", "local", shard=shard, watch=False)
         nothing = measure(home, 2, "local", "nothing", shard=1, watch=False)
-        works_ms.append(1000 * work_s / images)
+        spent = home / "local.spent"
+        spent.unlink(missing_ok=True)
+        found = measure(home, images, "local", "local", shard=usual_shard(images), watch=False)
+        work_s, work_cpu_s = np.loadtxt(spent).sum(0).tolist()
+        works_ms.append(1000 * work_cpu_s / images)
         starts_s.append(nothing.wall_s)
-        cpu.append((found.cpu_s - nothing.cpu_s) / work_s)
-        after.append((found.wall_s - nothing.wall_s) / share_s)
-        wall.append(found.wall_s / share_s)
+        cpu.append((found.cpu_s - nothing.cpu_s) / work_cpu_s)
+        after.append((found.wall_s - nothing.wall_s) * WORKERS / work_s)
+        wall.append(found.wall_s * WORKERS / work_s)
     return (
-        f"work {median(works_ms):.2f} ms/image, overhead {median(cpu):.3f}, of the wall "
+        f"work {median(works_ms):.2f} ms/image, CPU {median(cpu):.3f} of it, wall "
         f"{median(after):.3f} ({min(after):.3f} to {max(after):.3f} in {rounds} rounds) after "
         f"{median(starts_s):.1f} s of start, {median(wall):.3f} ({min(wall):.3f} to "
         f"{max(wall):.3f}) with it"
     )
 
 
-def _measure_work(job: Job, worker: int) -> tuple[float, float]:
-    opened = ShardEmbedder(job)
-    folder = Path(job.source.address)
-    files = sorted(folder.rglob("*.jpg"))[worker::WORKERS]
-    ids = [file.relative_to(folder).as_posix() for file in files]
-    opened.embed(ids[:64])
-    cpu_s, wall_s = time.process_time(), time.perf_counter()
-    for first in range(0, len(ids), SHARD_IMAGES):
-        opened.embed(ids[first : first + SHARD_IMAGES])
-    return time.process_time() - cpu_s, time.perf_counter() - wall_s
+def timed_shard(job: Job, number: int, digest: str) -> ShardReport:
+    """As `write_shard`; how long decoding and network took is noted beside the vectors."""
+    opened, spent = embedder(job), []
+
+    def embed(ids: Sequence[str]) -> Embedded:
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        found = ShardEmbedder.embed(opened, ids)
+        spent.append((time.perf_counter() - wall_s, time.process_time() - cpu_s))
+        return found
+
+    opened.embed = embed  # type: ignore[method-assign]
+    report = opened.write(number, digest)
+    with Path(f"{job.destination.address}.spent").open("a") as file:
+        file.writelines(f"{wall_s} {cpu_s}\n" for wall_s, cpu_s in spent)
+    return report
 
 
 def same(first: Path, second: Path) -> bool:
@@ -233,6 +222,7 @@ def kill_rounds(home: Path, images: int, engine: str, kills: int) -> None:
 def run() -> None:
     """What `start` starts; runs that are killed build an index too, if there is none."""
     prepare_process()
+    local.write_shard = timed_shard
     home, images, engine, destination, shard = sys.argv[1:]
     job = job_of(Path(home), int(images), destination)
     embed_source(job, engine=ENGINES[engine], workers=WORKERS, shard_images=int(shard))
@@ -247,7 +237,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--backbone", default="torchvision/mobilenet_v2")
-    parser.add_argument("--rounds", type=int, default=1, help="of engine and bare work in turn")
+    parser.add_argument("--rounds", type=int, default=1, help="of the local engine")
     parser.add_argument("--kills", type=int, default=0)
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
