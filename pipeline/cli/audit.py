@@ -26,7 +26,7 @@ def audit(
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="Queries that are drawn.")] = 1000,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Neighbours of each.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the sample and the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample and the intervals.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure what an index loses of the teacher's exact search: student, quantisation,
@@ -54,9 +54,10 @@ def audit(
     for name, part in {"lost": found.loss, **found.parts}.items():
         typer.echo(f"  {name if name == 'lost' else f'  by {name}':18}{_told(part)}")
     typer.echo(f"  recall@{k} of the index against the exact search: {_told(found.found).strip()}")
-    if found.missing:
+    if found.missing or found.surplus:
         typer.echo(
-            f"the index and the vectors differ by {found.missing}: `l2s index verify {index}`"
+            f"the index lacks {found.missing} of the vectors and holds {found.surplus} others, "
+            f"which counts as lost by quantisation: `l2s index verify {index}`"
         )
 
 

@@ -4,7 +4,8 @@ For each sampled query, an image of which both have a vector, four searches find
 the other images: the teacher's vector among all of the teacher's, exactly; the student's among the
 same, exactly; the student's in the index, which compares with all that it holds, in the form in
 which it holds it; the student's in the index as users search it. With o the share of the first
-list that a search finds, the loss is 1 - o(index), and its parts add up to it, query by query:
+list that a search finds, where of images that the teacher finds equally similar any counts, the
+loss is 1 - o(index), and its parts add up to it, query by query:
 
     student         1 - o(student, exact)
     quantisation    o(student, exact) - o(index, all of it)
@@ -13,7 +14,7 @@ list that a search finds, the loss is 1 - o(index), and its parts add up to it, 
 A part may be negative: what is found by a worse search may by chance be what the teacher finds.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +24,16 @@ from pipeline.datasets.vector_batches import id_key, vectors_of
 from pipeline.datasets.vectors import Vectors
 from pipeline.evaluation.confidence import Interval, bootstrap_interval
 from pipeline.search.step import hashes
-from pipeline.search.vector_index import VectorIndex, exact_neighbours, others, sample_rows, shared
+from pipeline.search.vector_index import (
+    VectorIndex,
+    exact_neighbours,
+    least_of_others,
+    sample_rows,
+    share_found,
+)
 
 PARTS = ("student", "quantisation", "approximation")
+TEACHER, STUDENT = 0, 1  # whose vectors of the queries
 
 
 @dataclass(frozen=True)
@@ -33,13 +41,15 @@ class Audit:
     """The loss of overlap at k and its parts, as fractions of 1, with intervals over the queries.
 
     found: the share of the exact neighbours of the student's queries that the index finds: its
-    recall at k. missing: how many of the teacher's vectors the index lacks, less what it has more.
+    recall at k. missing: how many of the teacher's vectors the index lacks. surplus: how many
+    others it holds.
     """
 
     queries: int
     k: int
     vectors: int
     missing: int
+    surplus: int
     loss: Interval
     parts: dict[str, Interval]
     found: Interval
@@ -56,74 +66,124 @@ def audit_index(
 ) -> Audit:
     """Search an index by sampled queries, and compare with the teacher's exact search.
 
-    Memory goes by the sample and k, and by the ids: vectors are read block by block, twice.
+    Memory goes by the sample and k, and by the ids: vectors are read block by block, three times.
     teacher: vectors of the images that the index holds. student: of the queries; without it the
     teacher's own are searched for, and the student's part is 0. sample: queries, at most.
     seed: of the sample and of the intervals.
 
     Raises ValueError for vectors that do not fit together, and under k + 1 of them.
     """
-    of_queries = student or teacher
-    _, drawn = sample_rows(of_queries.batches(), sample, seed)
+    _require_fit(index, teacher, student)
+    rows, drawn = sample_rows((student or teacher).batches(), sample, seed)
     own = drawn.vectors
     if student is not None:
-        if student.card.dim != teacher.card.dim:
-            raise ValueError(
-                f"{student.folder} has vectors of {student.card.dim} numbers and {teacher.folder} "
-                f"of {teacher.card.dim}: a student's are of the teacher's length"
-            )
         own = vectors_of(drawn.ids, teacher.batches(), str(teacher.folder))
-    networks = {index.card.network, teacher.card.network} - {""}
-    if len(networks) > 1:
-        raise ValueError(
-            f"{teacher.folder} and the index are of different networks: audit it with the vectors "
-            "that it was built from"
-        )
-    if index.card.dim != teacher.card.dim:
-        raise ValueError(
-            f"the index has vectors of {index.card.dim} numbers and {teacher.folder} of "
-            f"{teacher.card.dim}: audit it with the vectors that it was built from"
-        )
-    counted = Counted(teacher)
-    _, nearest = exact_neighbours(np.concatenate([own, drawn.vectors]), counted.blocks(), k + 1)
-    if counted.rows <= k:
-        raise ValueError(f"{teacher.folder}: {counted.rows} vectors have no {k} nearest others")
+    if student is None and rows <= k:
+        raise _too_few(teacher, rows, k)
+    ids: list[Int[np.ndarray, " row"]] = []
+    both = np.concatenate([own, drawn.vectors])
+    nearest = exact_neighbours(both, _blocks(teacher, ids), k + 1)
+    if (rows := sum(map(len, ids))) <= k:
+        raise _too_few(teacher, rows, k)
     queries = _numbers(drawn.ids)
-    true, exact = (others(rows, queries, k) for rows in np.split(nearest, 2))
-    through_all, found = (
-        others(map(_numbers, index.search(drawn.vectors, k + 1, exhaustive=every).ids), queries, k)
-        for every in (True, False)
-    )
-    overlaps = [
-        np.ones(len(queries)),
-        *(shared(true, one, k) for one in (exact, through_all, found)),
-    ]
+    least = np.split(least_of_others(*nearest, np.tile(queries, 2), k), 2)
+    exact = _others(nearest[1][len(own) :], queries, k)
+    searches = (index.search(drawn.vectors, k + 1, exhaustive=every) for every in (True, False))
+    of_index = [_others(map(_numbers, found.ids), queries, k) for found in searches]
+    wanted, vectors = _vectors_in(teacher, [exact, *of_index])
 
-    def interval(values: Float[np.ndarray, " query"]) -> Interval:
-        return bootstrap_interval(values, np.arange(len(values)), seed=seed)
+    def share(rows: Int[np.ndarray, "query k"], side: int) -> Float[np.ndarray, " query"]:
+        places, asked = np.searchsorted(wanted, rows), np.split(both, 2)[side]
+        near = np.stack([vectors[one] @ query for one, query in zip(places, asked, strict=True)])
+        return share_found(near, least[side], k)
 
-    lost = dict(zip(PARTS, map(interval, -np.diff(overlaps, axis=0)), strict=True))
+    overlaps = [np.ones(len(queries)), *(share(rows, TEACHER) for rows in (exact, *of_index))]
+    lost = dict(zip(PARTS, -np.diff(overlaps, axis=0), strict=True))
+    known = np.concatenate(ids)
+    held = np.concatenate([known[:0], *(_numbers(one.ids) for one in index.rows())])
+    sure = {"student": student is None, "approximation": index.card.kind == "exact"}
     return Audit(
         queries=len(queries),
         k=k,
-        vectors=counted.rows,
-        missing=counted.rows - len(index),
-        loss=interval(1 - overlaps[-1]),
-        parts=lost,
-        found=interval(shared(exact, found, k)),
+        vectors=rows,
+        missing=len(np.setdiff1d(known, held, assume_unique=True)),
+        surplus=len(np.setdiff1d(held, known, assume_unique=True)),
+        loss=_interval(1 - overlaps[-1], seed, 0),
+        parts={
+            name: Interval(0, 0, 0) if sure.get(name) else _interval(values, seed, -1)
+            for name, values in lost.items()
+        },
+        found=_interval(share(of_index[-1], STUDENT), seed, 0),
     )
 
 
-class Counted:
-    """Vectors in blocks, numbered by their ids; `rows` counts them."""
+def _require_fit(index: VectorIndex, teacher: Vectors, student: Vectors | None) -> None:
+    if student is not None and student.card.dim != teacher.card.dim:
+        raise ValueError(
+            f"{student.folder} has vectors of {student.card.dim} numbers and {teacher.folder} "
+            f"of {teacher.card.dim}: a student's are of the teacher's length"
+        )
+    fault = ""
+    if len({index.card.network, teacher.card.network} - {""}) > 1:
+        fault = f"{teacher.folder} and the index are of different networks"
+    elif index.card.dim != teacher.card.dim:
+        fault = (
+            f"the index has vectors of {index.card.dim} numbers and {teacher.folder} of "
+            f"{teacher.card.dim}"
+        )
+    if fault:
+        raise ValueError(f"{fault}: audit it with the vectors that it was built from")
 
-    def __init__(self, vectors: Vectors) -> None:
-        self.vectors, self.rows = vectors, 0
 
-    def blocks(self) -> Iterator[tuple[Int[np.ndarray, " row"], Float[np.ndarray, "row dim"]]]:
-        for batch in self.vectors.batches():
-            self.rows += len(batch.ids)
-            yield _numbers(batch.ids), batch.vectors
+def _too_few(teacher: Vectors, rows: int, k: int) -> ValueError:
+    return ValueError(f"{teacher.folder}: {rows} vectors have no {k} nearest others")
+
+
+def _blocks(
+    vectors: Vectors, ids: list[Int[np.ndarray, " row"]] | None = None
+) -> Iterator[tuple[Int[np.ndarray, " row"], Float[np.ndarray, "row dim"]]]:
+    """Vectors in blocks, numbered by their ids, which are put into `ids`."""
+    for batch in vectors.batches():
+        numbers = _numbers(batch.ids)
+        if ids is not None:
+            ids.append(numbers)
+        yield numbers, batch.vectors
+
+
+def _others(
+    found: Iterable[Int[np.ndarray, " row"]], queries: Int[np.ndarray, " query"], k: int
+) -> Int[np.ndarray, "query k"]:
+    """The first k of each list without the query itself; -1 where it has fewer."""
+    lists = np.full((len(queries), k), -1)
+    for kept, rows, own in zip(lists, found, queries, strict=True):
+        some = rows[rows != own][:k]
+        kept[: len(some)] = some
+    return lists
+
+
+def _vectors_in(
+    vectors: Vectors, lists: Sequence[Int[np.ndarray, "query k"]]
+) -> tuple[Int[np.ndarray, " row"], Float[np.ndarray, "row dim"]]:
+    """What stands in the lists, ascending, and its vectors; NaN where there is none."""
+    wanted = np.unique(np.stack(lists))
+    kept = np.full((len(wanted), vectors.card.dim), np.nan, np.float32)
+    for numbers, block in _blocks(vectors):
+        places = np.searchsorted(wanted, numbers).clip(max=len(wanted) - 1)
+        is_wanted = wanted[places] == numbers
+        kept[places[is_wanted]] = block[is_wanted]
+    return wanted, kept
+
+
+def _interval(values: Float[np.ndarray, " query"], seed: int, least: float) -> Interval:
+    """The bootstrap's, over the queries, of values from `least` to 1. Where all are equal, it says
+    nothing of what so many queries may not have met: the share of 1 - 0.025^(1 / queries) of all.
+    Source: the rule of three, Hanley and Lippman-Hand, JAMA 1983, for both sides.
+    """
+    found = bootstrap_interval(values, np.arange(len(values)), seed=seed)
+    if found.low is None or np.ptp(values) > 0:
+        return found
+    unseen = 1 - 0.025 ** (1 / len(values))
+    return Interval(max(least, found.mean - unseen), found.mean, min(1.0, found.mean + unseen))
 
 
 def _numbers(ids: Iterable[str]) -> Int[np.ndarray, " row"]:

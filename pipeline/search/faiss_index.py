@@ -25,9 +25,11 @@ from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.files import replacing, write_text
 from pipeline.search.index import file_sha256
 from pipeline.search.structures import (
+    SCANNED,
     IndexKind,
     choose_lists,
     empty_structure,
+    proposals,
     proposed_rows,
     read_index,
     row_blocks,
@@ -53,9 +55,10 @@ class Parts(BaseModel):
 class FaissIndex:
     """The kinds exact, hnsw and ivfpq of `VectorIndex`, in a folder of the card's kind.
 
-    exact compares all vectors; the others propose rows (`proposed_rows`), which are ranked by their
-    vectors. is_new: the folder holds none yet. Raises ValueError for one that has lost its files,
-    and files that do not fit together.
+    exact compares all vectors, and so does hnsw where it holds few for as many as are wanted; else
+    hnsw and ivfpq propose rows (`proposed_rows`), which are ranked by their vectors. is_new: the
+    folder holds none yet. Raises ValueError for one that has lost its files, and files that do not
+    fit together.
     """
 
     def __init__(self, folder: Path, card: VectorIndexCard, *, is_new: bool = False) -> None:
@@ -197,7 +200,8 @@ class FaissIndex:
         k = min(k, len(self))
         if not k:
             return Neighbours([[] for _ in queries], [[] for _ in queries])
-        if self.structure is None or (exhaustive and self.card.kind == "hnsw"):
+        is_small = len(self) <= SCANNED * proposals(k, len(self))
+        if self.structure is None or (self.card.kind == "hnsw" and (exhaustive or is_small)):
             scores, rows = exact_neighbours(queries, self._blocks(), k)
             return Neighbours([self._names(found) for found in rows], scores.tolist())
         proposed = proposed_rows(

@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pipeline.files import replacing
-from pipeline.search.vector_index import exact_neighbours, others, shared
+from pipeline.search.vector_index import exact_neighbours, least_of_others, share_found
 
 IndexKind = Literal["exact", "hnsw", "ivfpq"]
 MOST_LISTS = 1 << 14
 MOST_CODED = 8  # numbers that a byte of ivfpq stands for
 ROWS_AT_ONCE = 1 << 15
+SCANNED = 64  # vectors are compared in the time that hnsw takes for one candidate
 ASKED = 200  # rows whose ten nearest decide how many lists are looked into
 LEAST_FOUND = 0.95  # of them, among the rows that are proposed
 
@@ -101,14 +102,16 @@ def choose_lists(structure: Any, parts: Sequence[Float[np.ndarray, "row dim"]]) 
     queries = vectors_of_rows(parts, asked)
     starts = np.cumsum([0, *map(len, parts)])
     blocks = chain.from_iterable(map(row_blocks, parts, starts))
-    _, nearest = exact_neighbours(queries, blocks, 11)
-    near = others(nearest, asked, 10)
+    least = least_of_others(*exact_neighbours(queries, blocks, 11), asked, 10)
     found: dict[int, float] = {}
     lists = 1
     while max(found.values(), default=0.0) < LEAST_FOUND and lists < 2 * structure.nlist:
         structure.nprobe = min(lists, structure.nlist)
         _, proposed = structure.search(queries, proposals(10, rows))
-        found[structure.nprobe] = float(shared(near, proposed, 10).mean())
+        vectors = vectors_of_rows(parts, proposed.clip(0).ravel()).reshape(*proposed.shape, -1)
+        similarities = np.einsum("qpd,qd->qp", vectors, queries)
+        similarities[(proposed < 0) | (proposed == asked[:, None])] = np.nan
+        found[structure.nprobe] = float(share_found(similarities, least, 10).mean())
         lists *= 2
     structure.nprobe = max(found, key=found.__getitem__)  # the first of equal ones
 
@@ -124,9 +127,9 @@ def proposed_rows(
     """The rows that hnsw or ivfpq proposes for the `k` nearest, of which some are -1 where it has
     fewer; ivfpq has at least k, or all.
 
-    It goes the deeper the more are wanted, and the more are removed: as deep as found the ten
-    nearest, times k / 10 and times all / those that count. removed: rows that do not count.
-    exhaustive: let ivfpq look into all of its lists.
+    It goes the deeper the more are removed: as deep as found the ten nearest, times all / those
+    that count; ivfpq times k / 10, too, and hnsw has as many candidates as it proposes. removed:
+    rows that do not count. exhaustive: let ivfpq look into all of its lists.
     """
     known: Any = faiss  # whose types lack the parameters
     inner = structure
@@ -138,13 +141,14 @@ def proposed_rows(
         np.bitwise_or.at(bits, removed // 8, np.uint8(1) << (removed % 8))
         out = faiss.IDSelectorBitmap(held, faiss.swig_ptr(bits))
         kept, held = faiss.IDSelectorNot(out), held - len(removed)
-    wanted, deeper = proposals(k, held), max(1.0, k / 10) * structure.ntotal / held
+    wanted, deeper = proposals(k, held), structure.ntotal / held
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     if isinstance(inner, faiss.IndexHNSW):
-        depth = int(max(inner.hnsw.efSearch, wanted) * deeper)
+        depth = min(int(max(inner.hnsw.efSearch, wanted) * deeper), structure.ntotal)
         parameters = known.SearchParametersHNSW(efSearch=depth, sel=kept)
         rows: np.ndarray = structure.search(queries, wanted, params=parameters)[1]
         return rows
+    deeper *= max(1.0, k / 10)
     lists = inner.nlist if exhaustive else min(int(inner.nprobe * deeper), inner.nlist)
     while True:
         parameters = known.SearchParametersIVF(nprobe=lists, sel=kept)

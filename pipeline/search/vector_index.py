@@ -21,6 +21,7 @@ from pipeline.files import write_text
 
 CARD = "index.json"
 NUMBERS_AT_ONCE = 1 << 18
+TIED = 1e-6  # cosines that differ by less are equal: float32 rounds each of its sums otherwise
 Kind = Literal["exact", "hnsw", "ivfpq", "lancedb", "qdrant"]
 Number = Literal["float16", "float32"]
 
@@ -162,19 +163,25 @@ def widened(vectors: Float[np.ndarray, "row dim"]) -> Float32[np.ndarray, "row d
     return wide
 
 
-def others(
-    found: Iterable[Int[np.ndarray, " row"]], queries: Int[np.ndarray, " query"], k: int
-) -> list[Int[np.ndarray, " row"]]:
-    """The first k of each list without the query itself."""
-    return [rows[rows != own][:k] for rows, own in zip(found, queries, strict=True)]
-
-
-def shared(
-    true: Sequence[Int[np.ndarray, " row"]], found: Sequence[Int[np.ndarray, " row"]], k: int
+def least_of_others(
+    similarities: Float[np.ndarray, "query found"],
+    rows: Int[np.ndarray, "query found"],
+    own: Int[np.ndarray, " query"],
+    k: int,
 ) -> Float[np.ndarray, " query"]:
-    """The share of k that both lists of each query have."""
-    both = [len(np.intersect1d(one, other)) for one, other in zip(true, found, strict=True)]
-    return np.array(both) / k
+    """How similar the k-th of each list is without the query's own row; best first, k or more."""
+    lists = zip(similarities, rows != own[:, None], strict=True)
+    return np.array([one[is_other][:k][-1] for one, is_other in lists])
+
+
+def share_found(
+    similarities: Float[np.ndarray, "query found"], least: Float[np.ndarray, " query"], k: int
+) -> Float[np.ndarray, " query"]:
+    """The share of the k nearest of each query that were found: of equally near ones any counts.
+
+    similarities: of what was found; NaN for none. least: that of the k-th nearest.
+    """
+    return np.minimum((similarities >= least[:, None] - TIED).sum(1), k) / k
 
 
 def sample_rows(batches: Iterable[VectorBatch], count: int, seed: int) -> tuple[int, VectorBatch]:

@@ -110,12 +110,42 @@ def test_approximation_is_what_the_lists_that_are_not_looked_into_lose(folder: P
     assert found.found.mean == pytest.approx(probed, abs=1e-9)
 
 
-def test_what_the_index_lacks_is_counted(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivfpq", "lancedb"])
+def test_which_of_equally_near_images_is_found_is_no_loss(tmp_path: Path, kind: Kind) -> None:
+    """Every image twice and a placeholder a hundred times, in an index in another order."""
+    if kind == "lancedb":
+        pytest.importorskip("lancedb")
+    vectors = np.concatenate([np.repeat(TEACHER[:300], 2, axis=0), TEACHER[[300] * 100]])
+    order = np.random.default_rng(3).permutation(ROWS)
+    write_vectors(tmp_path / "teacher", batches(IDS, vectors))
+    write_vectors(tmp_path / "student", batches(IDS, unit(vectors + 1e-9)))
+    write_vectors(tmp_path / "shuffled", batches([IDS[row] for row in order], vectors[order]))
+    build_index(tmp_path / "i", tmp_path / "shuffled", kind)
+    for student in (None, read_vectors(tmp_path / "student")):
+        with open_index(tmp_path / "i") as index:
+            found = audit_index(index, read_vectors(tmp_path / "teacher"), student, sample=ROWS)
+        means = [found.loss.mean, *(part.mean for part in found.parts.values())]
+        assert means == pytest.approx([0, 0, 0, 0], abs=0.05 if kind == "ivfpq" else 1e-12)
+        assert found.found.mean == pytest.approx(1 - found.loss.mean)
+
+
+def test_a_loss_that_no_query_met_has_an_interval(folder: Path) -> None:
+    found = audited(folder, "hnsw", None, sample=100)
+    unseen = 1 - 0.025 ** (1 / 100)
+    assert (found.loss.low, found.loss.mean, found.loss.high) == (0, 0, unseen)
+    quantisation = found.parts["quantisation"]
+    assert (quantisation.low, quantisation.high) == (-unseen, unseen)
+    assert found.parts["student"].high == 0  # there is no student
+    assert found.found.low == 1 - unseen
+
+
+def test_what_the_index_lacks_and_has_more_is_counted(folder: Path, tmp_path: Path) -> None:
     build_index(tmp_path / "i", folder / "teacher", "exact")
     with open_index(tmp_path / "i") as index:
         index.delete(IDS[:100])
+        index.upsert(batches([f"other {one}" for one in IDS[:70]], TEACHER[:70]))
         found = audit_index(index, read_vectors(folder / "teacher"), sample=50, k=K)
-    assert found.missing == 100
+    assert (found.missing, found.surplus) == (100, 70)
     assert found.parts["quantisation"].mean > 0.05
 
 
@@ -190,3 +220,4 @@ def test_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         told["loss"]["mean"], abs=1e-12
     )
     assert CliRunner().invoke(cli.app, ["audit", "teacher", "--vectors", "teacher"]).exit_code == 2
+    assert CliRunner().invoke(cli.app, [*command, "--seed", "-1"]).exit_code == 2

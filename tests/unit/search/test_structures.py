@@ -7,7 +7,13 @@ import faiss
 import numpy as np
 import pytest
 
-from pipeline.search.structures import IndexKind, read_index, write_exact_index, write_image_index
+from pipeline.search.structures import (
+    IndexKind,
+    proposed_rows,
+    read_index,
+    write_exact_index,
+    write_image_index,
+)
 
 
 def test_searches_as_brute_force_does(tmp_path: Path) -> None:
@@ -88,6 +94,35 @@ def test_no_more_lists_are_looked_into_than_help(tmp_path: Path) -> None:
     vectors = copies / np.linalg.norm(copies, axis=1, keepdims=True)
     inverted = inverted_file(tmp_path, vectors)
     assert inverted.nprobe <= inverted.nlist // 4
+
+
+def test_of_equal_vectors_any_are_found(tmp_path: Path) -> None:
+    """A placeholder that stands for a fifth of the images is near itself whichever is proposed."""
+    vectors = unit_vectors(4000)
+    vectors[::5] = vectors[0]
+    other = unit_vectors(4000)
+    chosen = [inverted_file(tmp_path, one).nprobe for one in (vectors, other)]
+    assert chosen[0] <= chosen[1]
+
+
+def test_hnsw_has_as_many_candidates_as_rows_at_the_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = unit_vectors(600)
+    write_image_index(tmp_path / "i", vectors, np.arange(600), "hnsw", threads=1)
+    index, depths = read_index(tmp_path / "i"), []
+    made = faiss.SearchParametersHNSW
+
+    def noted(**given: Any) -> Any:
+        depths.append(given["efSearch"])
+        return made(**given)
+
+    monkeypatch.setattr(faiss, "SearchParametersHNSW", noted)
+    removed = np.arange(0, 600, 2)
+    for k in (1, 10, 20, 100, 600):
+        proposed_rows(index, vectors[:3], k)
+        proposed_rows(index, vectors[:3], min(k, 300), removed=removed)
+    assert depths == [128, 256, 160, 320, 320, 600, 600, 600, 600, 600]
 
 
 def inverted_file(folder: Path, vectors: np.ndarray) -> Any:
