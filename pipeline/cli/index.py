@@ -191,6 +191,8 @@ def remove(
 
         listed = [line.rstrip("\r\n") for line in sys.stdin] if "-" in ids else []
         wanted = list(dict.fromkeys([*(one for one in ids if one != "-"), *filter(None, listed)]))
+        if not wanted:
+            raise ValueError("ID = -: the list is empty")
         held = contents_of(index, wanted)
         removed = remove_vectors(index, wanted)
         typer.echo(f"{index}: {removed} of {len(wanted)} removed; searches find them no more")

@@ -106,6 +106,8 @@ def _print_tables(found: dict[str, Any], what: str) -> None:
                 class_name, name = printable(hit["class_name"]), printable(hit["name"])
                 place = f"{hit['rank']:4}  {hit['similarity']:10.4f}"
                 typer.echo(f"{place}  {class_name:{width}}  {name}")
+        elif "results" in query:
+            typer.echo(f"\n{printable(query['image'])}: there is nothing to be found")
 
 
 @app.command()

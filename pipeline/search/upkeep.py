@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from pipeline.datasets.reader import enumerate_names
 from pipeline.datasets.vector_batches import UNIT_TOLERANCE
@@ -101,12 +102,18 @@ def build_index(
     """Make the index of a folder of vectors, in the place of one that is there.
 
     source: a path, or an address of object storage, which is read file by file. number: how the
-    kinds of FAISS keep vectors; float16 takes half the room. server: as in `VectorIndexCard`.
-    is_checked: an image of each shard is embedded anew first (`check_folder`).
+    kinds of FAISS keep vectors; float16 takes half the room (but hnsw's graph has its own).
+    server: as in `VectorIndexCard`. is_checked: an image of each shard is embedded anew first
+    (`check_folder`).
 
     Raises ValueError for a folder that is something else, vectors that are not whole or not those
-    of their network, ivfpq of too few, and as `open_index` does; what is there then stays.
+    of their network, ivfpq of too few, options of another kind, and as `open_index` does; what is
+    there then stays.
     """
+    if server and kind != "qdrant":
+        raise ValueError(f"--server {server}: is Qdrant's, and the kind is {kind}")
+    if number != "float32" and kind in ("lancedb", "qdrant"):
+        raise ValueError(f"--number {number}: {kind} keeps float32")
     place = destination_of(str(source), Path.cwd(), "VECTORS")
     place.vectors()  # so that nothing is locked or made for what is none
     if foreign := foreign_in(folder):
@@ -163,8 +170,8 @@ def add_vectors(folder: Path, source: str | Path, *, is_checked: bool = True) ->
     source: as of `build_index`. is_checked: of each shard with such vectors an image is embedded
     anew first (`check_folder`).
 
-    Raises ValueError for vectors of another network, which leave the index as it was, and as
-    `open_index` does.
+    Raises ValueError for vectors of another network, and a further folder that has other vectors
+    under ids of the index, which leave it as it was, and as `open_index` does.
     """
     place = destination_of(str(source), Path.cwd(), "VECTORS")
     with writing(folder), open_index(folder) as index:
@@ -177,6 +184,13 @@ def add_vectors(folder: Path, source: str | Path, *, is_checked: bool = True) ->
             )
         step, golden = Step(index, vectors), ""
         fresh = [hashes(batch.ids) for batch in step.lacking()]
+        former = [one for one in card.sources if not may_open(one, ()) or Destination(one).names()]
+        if step.changed and former and place.address not in card.sources:
+            raise ValueError(
+                f"{place}: {step.changed} of its ids have other vectors in {folder}, of "
+                f"{enumerate_names(former)}: an id is the path of an image below the folder that "
+                "was embedded; embed a folder above both, or build another index"
+            )
         if fresh:
             known = np.sort(np.concatenate(fresh))
             golden = _check(place, lambda ids: any_in(ids, known)) if is_checked else UNCHECKED
@@ -237,18 +251,28 @@ def verify_index(folder: Path, allow: Sequence[str] = ()) -> Verified:
         found = sum(best[0] > 1 - UNIT_TOLERANCE for best in near.similarities if best)
         if found < len(own.ids) * (LEAST_FOUND if card.kind in ("hnsw", "ivfpq") else 1):
             faults.append(f"{len(own.ids) - found} of {len(own.ids)} of its vectors are not found")
-        for source in (Destination(one) for one in card.sources if one not in unread):
-            if not source.names():
-                continue
+        known: list[Int[np.ndarray, " id"]] = []
+        sources = [Destination(one) for one in card.sources if one not in unread]
+        there = [source for source in sources if source.names()]
+        for source in there:
             step = Step(index, source.vectors())
             for _ in step.lacking():
                 pass
-            deleted = sum(len(rows.ids) for rows in index.rows(sorted(step.gone)))
+            gone = [hashes(rows.ids) for rows in index.rows(sorted(step.gone))]
+            deleted = sum(map(len, gone))
+            known += [*step.held, *gone]
             if step.absent or step.changed or deleted:
                 faults.append(
                     f"is not in step with {source}: {step.absent} of {step.rows} vectors are not "
                     f"there, {step.changed} have changed, {deleted} are deleted there: "
                     f"`l2s index add {folder} {source}`"
+                )
+        if known and len(there) == len(card.sources):
+            strange = count - len(np.unique(np.concatenate(known)))
+            if strange:
+                faults.append(
+                    f"{strange} of its vectors are in none of the folders that it was built from: "
+                    "build it anew, or take them out with `l2s index remove`"
                 )
     return Verified(card, count, len(own.ids), found, faults, unread)
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -84,7 +85,8 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Kind:
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    monkeypatch.setattr(faiss_index, "SCANNED", 0)  # a graph of few vectors is searched, too
     return request.param
 
 
@@ -160,6 +162,47 @@ def test_adding_puts_in_what_is_new_and_what_has_changed(
     with open_index(tmp_path / "i") as index:
         vectors, kept = np.delete(more, 20, axis=0), [*ids[:20], *ids[21:]]
         assert index.search(QUERIES, 5, exhaustive=True).ids == exact(QUERIES, vectors, kept, 5)
+
+
+def test_what_no_folder_has_any_more_is_told(tmp_path: Path, source: Path) -> None:
+    """A folder that was made anew has no tombstones: only its ids say what is gone."""
+    build_index(tmp_path / "i", source, "exact")
+    write_vectors(tmp_path / "more", batches(["m1", "m2"], QUERIES[:2]), network="n1")
+    add_vectors(tmp_path / "i", tmp_path / "more")
+    write_vectors(source, batches(IDS[3:], VECTORS[3:]), network="n1")
+    add_vectors(tmp_path / "i", source)
+    (fault,) = verify_index(tmp_path / "i").faults
+    assert fault.startswith("3 of its vectors are in none of the folders that it was built from: ")
+    remove_vectors(tmp_path / "i", IDS[:3])
+    assert verify_index(tmp_path / "i").faults == []
+    (tmp_path / "more").rename(tmp_path / "elsewhere")  # nobody can say any more
+    remove_vectors(tmp_path / "i", ["m1"])
+    assert verify_index(tmp_path / "i").faults == []
+
+
+def test_another_folder_with_the_same_ids_is_refused(tmp_path: Path, source: Path) -> None:
+    build_index(tmp_path / "i", source, "exact")
+    write_vectors(tmp_path / "other", batches(["new", *IDS[:9]], QUERIES[:10]), network="n1")
+    with pytest.raises(ValueError, match=f"9 of its ids have other vectors in .*, of {source}: "):
+        add_vectors(tmp_path / "i", tmp_path / "other")
+    assert verify_index(tmp_path / "i").faults == []
+    source.rename(tmp_path / "moved")  # then it may be the same folder, elsewhere
+    assert add_vectors(tmp_path / "i", tmp_path / "other").replaced == 9
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "told"),
+    [
+        ("exact", {"server": "localhost:1/c"}, "--server localhost:1/c: is Qdrant's, and the kind"),
+        ("lancedb", {"number": "float16"}, "--number float16: lancedb keeps float32"),
+    ],
+)
+def test_options_of_another_kind_are_refused(
+    tmp_path: Path, source: Path, kind: Kind, given: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        build_index(tmp_path / "i", source, kind, **given)
+    assert not (tmp_path / "i").exists()
 
 
 def test_vectors_of_another_network_or_dimension_are_refused(tmp_path: Path, source: Path) -> None:
@@ -441,6 +484,9 @@ def test_ids_to_remove_may_come_as_a_list(tmp_path: Path, source: Path) -> None:
     command = ["index", "remove", str(tmp_path / "i"), "-"]
     done = CliRunner().invoke(cli.app, command, input=f"{IDS[3]}\n\n{IDS[4]}\n")
     assert "2 of 2 removed" in done.output
+    done = CliRunner().invoke(cli.app, command, input="\n")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "ID = -: the list is empty" in done.output
 
 
 def test_an_index_of_vectors_in_the_folder_of_indexes_is_no_index_of_pictures(
@@ -515,8 +561,11 @@ def classes() -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", MAPPED)
-def test_as_many_are_found_as_asked_for(tmp_path: Path, classes: np.ndarray, kind: Kind) -> None:
+def test_as_many_are_found_as_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: np.ndarray, kind: Kind
+) -> None:
     """Where the lists that hold the ten nearest hold no more, or what they hold is removed."""
+    monkeypatch.setattr(faiss_index, "SCANNED", 0)
     ids = [f"{row}.jpg" for row in range(len(classes))]
     write_vectors(tmp_path / "all", batches(ids, classes))
     build_index(tmp_path / "i", tmp_path / "all", kind)
