@@ -90,9 +90,10 @@ def name_first_champions(params: Params, name: str) -> Iterator[Verdict]:
 
 
 def roll_back_champion(dataset: str, query_px: int) -> tuple[Version, Version]:
-    """The champion of a query resolution gives way to the one before; both, the present first.
+    """The champion of a query resolution gives way to the last before it that learned from the
+    teacher of this workspace; both, the present first.
 
-    Raises TrackingError, and ValueError where there is none before, or none that could answer.
+    Raises TrackingError, and ValueError where there is none such.
     """
     with tracking_errors(TROUBLE):
         store = open_store()
@@ -101,17 +102,16 @@ def roll_back_champion(dataset: str, query_px: int) -> tuple[Version, Version]:
             known = ", ".join(sorted(one.model for one in registry.champions(store)))
             model = registry.model_name(dataset, query_px)
             raise ValueError(f"{model}: has no champion; champions: {known or 'none'}")
-        before, teacher = registry.find_previous(store, now), DatasetPaths(dataset).teacher
-        if teacher.exists() and file_md5(teacher) != before.tag("teacher_md5"):
-            raise ValueError(
-                f"{before.model} version {before.version}: learned from another teacher than "
-                f"{teacher}, so that it cannot search its database: bring back the results of that "
-                "teacher first (`git checkout` and `dvc checkout`)"
-            )
+        teacher, theirs = DatasetPaths(dataset).teacher, now.tags.get("teacher_md5", "")
+        teacher_md5 = file_md5(teacher) if teacher.exists() else theirs
+        before = registry.find_previous(store, now, teacher_md5)
         with TemporaryDirectory(dir=WORK) as folder:
             network = registry.fetch_network(store, before, folder)
-            registry.step_back(store, now, before)
-            store.client.set_model_version_tag(now.model, now.version, "decision", ROLLED_BACK)
+            if theirs == teacher_md5:
+                registry.step_back(store, now, before)
+                store.client.set_model_version_tag(now.model, now.version, "decision", ROLLED_BACK)
+            else:  # it stays the champion of its own teacher
+                registry.promote(store, before)
             _let_answer(dataset, query_px, before, network)
     return now, before
 
@@ -137,7 +137,9 @@ def _let_answer(dataset: str, query_px: int, version: Version, network: Path) ->
 
 def _judge(params: Params, store: Store, name: str, query_px: int, terms: Terms) -> Verdict:
     model = registry.model_name(name, query_px)
-    champion = _find_champion(store, name, query_px)
+    leads = _find_champion(store, name, query_px)
+    teacher_md5 = file_md5(DatasetPaths(name).teacher)
+    champion = leads and registry.find_champion_of(store, leads, teacher_md5)
     with TemporaryDirectory(dir=WORK) as folder:
         theirs = registry.fetch_network(store, champion, folder) if champion else None
         backbone = read_card(theirs).backbone if theirs else None
@@ -161,6 +163,8 @@ def _judge(params: Params, store: Store, name: str, query_px: int, terms: Terms)
                 if decision.moves_alias:
                     leading, network = version, own
         if leading and network:
+            if leading == champion != leads:  # what led has learned from another teacher
+                registry.promote(store, leading)
             _let_answer(name, query_px, leading, network)
     return Verdict(model, key or "", leading.version if leading else "", decision, others)
 

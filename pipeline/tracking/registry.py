@@ -88,17 +88,45 @@ def promote(store: Store, version: Version) -> None:
     _lead(store, version, [number for number in line if number != version.version])
 
 
-def find_previous(store: Store, now: Version) -> Version:
-    """The champion before the present one. Raises ValueError where there is none."""
-    before = _line_before(store, now)
-    if not before:
+def find_champion_of(store: Store, now: Version, teacher_md5: str) -> Version:
+    """The champion of a teacher: the present one, or else the last before it that learned from that
+    teacher. Where none did, the present one.
+    """
+    if now.tag("teacher_md5") == teacher_md5:
+        return now
+    return _last_before(store, now, teacher_md5) or now
+
+
+def find_previous(store: Store, now: Version, teacher_md5: str) -> Version:
+    """The last champion of a teacher before the present one. Raises ValueError where there is none.
+    """
+    if found := _last_before(store, now, teacher_md5):
+        return found
+    if not _line_before(store, now):
         raise ValueError(f"{now.model}: version {now.version} is the first champion of its size")
-    return _version(store.client.get_model_version(now.model, before[-1]))
+    raise ValueError(
+        f"{now.model}: the champions before version {now.version} learned from another teacher, so "
+        "that they cannot search its database: bring back the results of that teacher first (`git "
+        "checkout` and `dvc checkout`)"
+    )
 
 
 def step_back(store: Store, now: Version, before: Version) -> None:
-    """Let the champion before lead again. The line gets shorter: the present one has left it."""
-    _lead(store, before, _line_before(store, now)[:-1])
+    """Let a champion before lead again. The line gets shorter: the present one has left it."""
+    line = _line_before(store, now)
+    _lead(store, before, [number for number in line if number != before.version])
+
+
+def _last_before(store: Store, now: Version, teacher_md5: str) -> Version | None:
+    """The last champion before the present one that learned from a teacher."""
+    found = store.client.search_model_versions(f"name = '{now.model}'")
+    own = {
+        one.version: one
+        for one in map(_version, found)
+        if one.tags.get("teacher_md5") == teacher_md5
+    }
+    line = [number for number in _line_before(store, now) if number in own]
+    return own[line[-1]] if line else None
 
 
 def _lead(store: Store, version: Version, before: list[str]) -> None:

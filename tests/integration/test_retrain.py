@@ -30,7 +30,7 @@ from pipeline.search.promotion import (
     roll_back_champion,
 )
 from pipeline.search.search import choose_network, open_network
-from pipeline.tracking.registry import champions, find_champion
+from pipeline.tracking.registry import add_version, champions, find_champion, promote
 from pipeline.tracking.store import open_store
 from tests.integration.workspace import set_params
 from tests.quick_study import CPU, NAME, STUDENT, environment, make_quick_study, put_images
@@ -295,9 +295,8 @@ def test_a_champion_of_another_teacher_gives_way_to_a_student_of_this_one(defend
     assert "another teacher" in verdict.decision.reason
     assert answer_of(STUDENT) == "3"
     state = champion_state()
-    with pytest.raises(
-        ValueError, match=r"version 2: learned from another teacher than models/own"
-    ):
+    words = "the champions before version 3 learned from another teacher"
+    with pytest.raises(ValueError, match=words):
         roll_back_champion(NAME, 16)  # it could answer nothing, and the newest student would
     assert champion_state() == state
     # Students and database of the teacher before are not judged with this one.
@@ -309,6 +308,21 @@ def test_a_champion_of_another_teacher_gives_way_to_a_student_of_this_one(defend
         yaml.dump(lock, file)
     with pytest.raises(ValueError, match=r"teacher.safetensors: is newer than the result of dist"):
         list(judge_dataset(load_params(), NAME, Terms(again=True)))
+
+
+def test_a_champion_of_another_teacher_does_not_open_the_gate(defended: Path) -> None:
+    """As where another workspace shares the server, or this one went back to an earlier teacher."""
+    store = open_store()
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    tags = {"dataset": NAME, "teacher_md5": "another"}
+    promote(store, add_version(store, MODEL, Path("made/120/student.safetensors"), run_id, tags))
+    verdict = put_student(str(defended))
+    assert (verdict.decision.result, verdict.champion) == ("refused", "2"), verdict
+    assert "worse by more than 0.5 points" in verdict.decision.reason
+    assert answer_of(STUDENT) == "2"
+    now, before = roll_back_champion(NAME, 16)
+    assert (now.version, before.version) == ("2", "1")  # not the one of the other teacher, 3
+    assert answer_of(STUDENT) == "1"
 
 
 def test_a_lost_registry_beside_champions_is_an_error(

@@ -9,6 +9,7 @@ from pipeline.tracking.registry import (
     add_version,
     fetch_network,
     find_champion,
+    find_champion_of,
     find_previous,
     promote,
     step_back,
@@ -28,11 +29,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         return open_store()
 
 
-def versions(store: Store, model: str, count: int, folder: Path) -> list[Version]:
+def versions(
+    store: Store, model: str, count: int, folder: Path, teacher: str = "t"
+) -> list[Version]:
     network = folder / "network.safetensors"
     network.write_text(model)
     run_id = store.client.create_run(store.experiment_id).info.run_id
-    return [add_version(store, model, network, run_id, {}) for _ in range(count)]
+    tags = {"teacher_md5": teacher} if teacher else {}
+    return [add_version(store, model, network, run_id, tags) for _ in range(count)]
 
 
 def leader(store: Store, model: str) -> Version:
@@ -46,11 +50,11 @@ def rollbacks(store: Store, model: str, count: int) -> list[str]:
     seen = []
     for _ in range(count):
         now = leader(store, model)
-        step_back(store, now, find_previous(store, now))
+        step_back(store, now, find_previous(store, now, "t"))
         seen.append(leader(store, model).version)
     now = leader(store, model)
     with pytest.raises(ValueError, match=f"version {now.version} is the first champion"):
-        find_previous(store, now)
+        find_previous(store, now, "t")
     return seen
 
 
@@ -88,8 +92,24 @@ def test_what_was_rolled_back_from_is_not_come_back_to(store: Store, tmp_path: P
     assert rollbacks(store, "line", 1) == ["1"]
 
 
+def test_champions_of_another_teacher_are_passed_over(store: Store, tmp_path: Path) -> None:
+    one, two = versions(store, "shared", 2, tmp_path)
+    (other,) = versions(store, "shared", 1, tmp_path, teacher="other")
+    for version in (one, other, two):
+        promote(store, version)
+    now = leader(store, "shared")
+    found = [find_champion_of(store, now, teacher).version for teacher in ("t", "other", "new")]
+    assert found == [two.version, other.version, two.version]
+    step_back(store, now, find_previous(store, now, "t"))
+    now = leader(store, "shared")
+    assert now.version == one.version
+    assert find_champion_of(store, now, "other").version == other.version
+    with pytest.raises(ValueError, match="champions before version 1 learned from another teacher"):
+        find_previous(store, now, "t")
+
+
 def test_a_version_without_its_tags_is_refused_in_words(store: Store, tmp_path: Path) -> None:
-    (one,) = versions(store, "bare", 1, tmp_path)
+    (one,) = versions(store, "bare", 1, tmp_path, teacher="")
     with pytest.raises(ValueError, match="bare version 1: has no tag 'teacher_md5'"):
         _ = one.tag("teacher_md5")
 
