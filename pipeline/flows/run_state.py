@@ -1,10 +1,12 @@
 """What runs leave on disk: who holds the workspace, how far he is, how stages ended."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -94,12 +96,24 @@ def read_state() -> dict[str, Any] | None:
 
 
 def running_study() -> dict[str, Any] | None:
-    """The state of the study that runs in this workspace now, if one does.
-
-    That of another machine, which shares the folder, counts as running until it says otherwise.
-    """
+    """The state of the study that runs in this workspace now, if one does."""
     state = read_state()
-    return None if state is None or state["ended"] or is_dead(state) else state
+    return None if state is None or state["ended"] or has_let_go(state, LOCK) else state
+
+
+def has_let_go(owner: Mapping[str, Any], lock: Path) -> bool:
+    """Whether the owner of a lock has ended.
+
+    One on a machine of another name, also a container or a laptop that was renamed, is told by the
+    lock; where that cannot be had he counts as running.
+    """
+    if owner["host"] == socket.gethostname():
+        return is_dead(owner)
+    try:
+        with FileLock(lock).acquire(timeout=0):
+            return True
+    except (OSError, NotImplementedError):  # a Timeout too; or a disk that has no locks
+        return False
 
 
 def at_work() -> str | None:

@@ -17,12 +17,12 @@ from zoneinfo import available_timezones
 from filelock import FileLock, Timeout
 
 from pipeline.files import write_json
-from pipeline.flows.run_state import running_study
+from pipeline.flows.run_state import has_let_go, running_study
 from pipeline.flows.server import ServerError, prefect_server, set_up_prefect
 from pipeline.flows.stage_runs import Stop, now_text, signals_stop
 from pipeline.flows.terminal import Terminal
 from pipeline.paths import WORK
-from pipeline.processes import end_leftovers, is_dead, own_name
+from pipeline.processes import end_leftovers, own_name
 
 if TYPE_CHECKING:
     from prefect.schedules import Schedule
@@ -129,7 +129,7 @@ def running_schedule() -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return None if is_dead(record["owner"]) else record
+    return None if has_let_go(record["owner"], LOCK) else record
 
 
 def next_run_line() -> str:

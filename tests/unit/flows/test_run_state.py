@@ -75,7 +75,7 @@ def test_an_error_is_an_end_and_no_kill() -> None:
     assert left["ended"]
 
 
-def test_study_of_another_machine_counts_as_running() -> None:
+def test_study_of_another_machine_counts_as_running_while_it_holds_the_lock() -> None:
     with run_state.hold_workspace():
         facts = json.loads(run_state.STATE.read_text())
         run_state.STATE.write_text(
@@ -84,6 +84,12 @@ def test_study_of_another_machine_counts_as_running() -> None:
         assert run_state.running_study() is not None
         run_state.STATE.write_text(json.dumps({**facts, "pid": str(2**22 + 1)}))
         assert run_state.running_study() is None
+    run_state.STATE.write_text(json.dumps({**facts, "host": "elsewhere"}))  # killed there
+    assert run_state.running_study() is None
+    assert run_state.at_work() is None
+    run_state.LOCK.unlink()
+    run_state.LOCK.mkdir()  # as where no lock can be had
+    assert run_state.running_study() is not None
 
 
 def test_record_follows_the_stages() -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from filelock import FileLock
 
 from pipeline.files import write_json
 from pipeline.flows.schedule import (
+    LOCK,
     RECORD,
     Timetable,
     deployment_name,
@@ -148,3 +150,8 @@ def test_others_read_when_a_schedule_fires_next(
     dead = {**own_name(), "process_start": "another boot 1"}
     write_json(RECORD, {**record, "owner": dead})
     assert running_schedule() is None
+    elsewhere = {**record, "owner": {**own_name(), "host": "elsewhere"}}
+    write_json(RECORD, elsewhere)
+    with FileLock(LOCK):
+        assert running_schedule() == {**elsewhere, "coming": list(times)}
+    assert running_schedule() is None  # it was killed there
