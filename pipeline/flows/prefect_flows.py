@@ -165,7 +165,8 @@ def _begin(state: RunState) -> None:
     """
     if (lost := state.previous) and lost.get("flow_run_id"):
         _close_lost_run(UUID(lost["flow_run_id"]), f"its process {lost['pid']} was killed")
-    state.note(flow_run_id=str(flow_run.id), prefect=str(PREFECT_API_URL.value()))
+    url = str(PREFECT_API_URL.value())
+    state.note(flow_run_id=str(flow_run.id), prefect=url, unclosed=None)
 
 
 def _tag_run(study: Study) -> None:

@@ -29,12 +29,14 @@ class RunState:
 
     def __init__(self, previous: Mapping[str, Any] | None) -> None:
         self.previous = previous  # of a run that was killed
+        named = previous is not None and "flow_run_id" in previous
         self._guard = threading.Lock()
         self._facts: dict[str, Any] = {
             **own_name(),
             "since": now_text(),
             "ended": None,
             "stages": {},
+            "unclosed": previous if named else None,  # for whoever comes next, until it is closed
         }
 
     def note(self, **facts: Any) -> None:
@@ -82,7 +84,7 @@ def hold_workspace() -> Iterator[RunState]:
         raise ValueError(f"a study runs here already: {holder(read_state())}") from None
     with lock:
         found = read_state()
-        state = RunState(found if found and not found["ended"] else None)
+        state = RunState(_killed(found))
         state.note()
         try:
             yield state
@@ -93,6 +95,15 @@ def hold_workspace() -> Iterator[RunState]:
 def read_state() -> dict[str, Any] | None:
     """The state of what holds or last held the workspace."""
     return json.loads(STATE.read_text(encoding="utf-8")) if STATE.exists() else None
+
+
+def _killed(state: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The state of a killed run, by what was found; one whose run in Prefect is not closed yet may
+    have been handed on by holders that close none, such as `l2s gc`.
+    """
+    if state is None:
+        return None
+    return state.get("unclosed") or (None if state["ended"] else state)
 
 
 def running_study() -> dict[str, Any] | None:

@@ -1,6 +1,8 @@
 """The flow of a study where Prefect fails it: the study ends in order all the same."""
 
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from httpx import ConnectError
@@ -8,6 +10,7 @@ from prefect.states import Completed, Failed
 
 from pipeline.flows import prefect_flows
 from pipeline.flows.retraining import Request, RetrainResult
+from pipeline.flows.run_state import STATE, hold_workspace
 
 
 class MadeStudy:
@@ -69,3 +72,22 @@ def test_a_retraining_goes_on_where_the_server_is_lost(monkeypatch: pytest.Monke
     request = Request("birds")
     assert prefect_flows.retrain_reported(request, "http://127.0.0.1:1/api") is found
     assert asked == [request]
+
+
+def test_a_killed_run_is_closed_once_also_after_others_held_the_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    closed: list[UUID] = []
+    monkeypatch.setattr(prefect_flows, "_close_lost_run", lambda one, _: closed.append(one))
+    lost = UUID(int=7)
+    with hold_workspace() as state:
+        state.note(flow_run_id=str(lost))
+        killed = STATE.read_text()
+    STATE.write_text(killed)
+    with hold_workspace():  # such as `l2s gc`
+        pass
+    for _ in range(2):
+        with hold_workspace() as state:
+            prefect_flows._begin(state)
+    assert closed == [lost]

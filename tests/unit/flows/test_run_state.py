@@ -67,6 +67,20 @@ def test_killed_holder_lets_go_and_leaves_his_record() -> None:
     assert left["ended"]
 
 
+def test_a_killed_run_is_handed_on_by_who_closes_none() -> None:
+    with run_state.hold_workspace() as state:
+        state.note(flow_run_id="lost")
+        killed = run_state.STATE.read_text()
+    run_state.STATE.write_text(killed)
+    with run_state.hold_workspace():  # such as `l2s gc`
+        gc_killed = run_state.STATE.read_text()
+    for left in (run_state.STATE.read_text(), gc_killed):
+        run_state.STATE.write_text(left)
+        with run_state.hold_workspace() as state:
+            assert state.previous is not None
+            assert state.previous["flow_run_id"] == "lost"
+
+
 def test_an_error_is_an_end_and_no_kill() -> None:
     with pytest.raises(ValueError, match="misspelt"), run_state.hold_workspace():
         raise ValueError("misspelt")
