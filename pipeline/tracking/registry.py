@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 LINE = "line"  # tag of a model: its champions, the first one first, each once
+OWN_TAGS = {"network", "md5", "teacher_md5"}  # of every version of this program
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,20 @@ def model_name(dataset: str, query_px: int) -> str:
 
 @tracking_errors()
 def champions(store: Store, condition: str | None = None) -> list[Version]:
-    """The versions that lead now, of the models that meet a condition in MLflow's words."""
-    return [
+    """The versions that lead now, of the models that meet a condition in MLflow's words;
+    without one those of this program: a server may hold other models.
+    """
+    page = store.client.search_registered_models(condition)
+    models = list(page)
+    while page.token:
+        page = store.client.search_registered_models(condition, page_token=page.token)
+        models += page
+    found = [
         _version(store.client.get_model_version(model.name, str(model.aliases[CHAMPION])))
-        for model in store.client.search_registered_models(condition)
+        for model in models
         if CHAMPION in model.aliases
     ]
+    return [one for one in found if condition or one.tags.keys() >= OWN_TAGS]
 
 
 def find_champion(store: Store, model: str) -> Version | None:
@@ -98,8 +107,7 @@ def find_champion_of(store: Store, now: Version, teacher_md5: str) -> Version:
 
 
 def find_previous(store: Store, now: Version, teacher_md5: str) -> Version:
-    """The last champion of a teacher before the present one. Raises ValueError where there is none.
-    """
+    """The champion of a teacher before the present one. Raises ValueError where there is none."""
     if found := _last_before(store, now, teacher_md5):
         return found
     if not _line_before(store, now):

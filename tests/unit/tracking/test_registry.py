@@ -1,5 +1,6 @@
 """The line of champions: rollbacks walk it backwards and come to an end, whatever led again."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from pipeline.tracking.registry import (
     Version,
     add_version,
+    champions,
     fetch_network,
     find_champion,
     find_champion_of,
@@ -112,6 +114,21 @@ def test_a_version_without_its_tags_is_refused_in_words(store: Store, tmp_path: 
     (one,) = versions(store, "bare", 1, tmp_path, teacher="")
     with pytest.raises(ValueError, match="bare version 1: has no tag 'teacher_md5'"):
         _ = one.tag("teacher_md5")
+
+
+def test_models_of_others_are_none_of_ours_and_all_pages_are_read(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = versions(store, "ours", 1, tmp_path)
+    promote(store, one)
+    (foreign,) = versions(store, "foreign", 1, tmp_path, teacher="")
+    store.client.set_registered_model_alias("foreign", "champion", foreign.version)
+    search = partial(store.client.search_registered_models, max_results=1)
+    monkeypatch.setattr(store.client, "search_registered_models", search)
+    names = [found.model for found in champions(store)]
+    assert "ours" in names
+    assert "foreign" not in names
+    assert leader(store, "foreign").version == foreign.version  # by its name it is found
 
 
 def test_a_network_is_held_to_its_hash(store: Store, tmp_path: Path) -> None:
