@@ -170,7 +170,12 @@ def _flattened(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The commit of the working copy, marked when it has changes, or "none" outside of git."""
+    """The commit of the working copy, marked when it has changes; "none" outside of git, or where
+    git is not installed.
+    """
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    except OSError:
+        return "none"
     return done.stdout.strip() or "none"

@@ -22,3 +22,8 @@ def test_the_commit_is_told_or_that_there_is_none(
     (tmp_path / "file").write_text("x")
     subprocess.run(["git", "add", "file"], check=True)
     assert git_commit() == f"{commit}-dirty"
+
+
+def test_without_git_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_commit() == "none"
