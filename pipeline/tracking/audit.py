@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.files import write_text
 from pipeline.paths import STUDY, WORK, locked_outputs, tradeoff_tables
-from pipeline.tracking.pages import NOTE, NOTE_TAG, results_address
+from pipeline.tracking.pages import LEFT_OUT, NOTE, NOTE_LENGTH, NOTE_TAG, results_address
 from pipeline.tracking.record import RECORDS, waiting_records
 from pipeline.tracking.store import (
     Store,
@@ -48,14 +48,20 @@ def _state(locked: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def note_results(store: Store) -> None:
-    """Describe the experiment by the verdicts and tables of the present study; MLflow shows the
-    first lines of it, until it is opened.
+    """Describe the experiment by the verdicts and tables of the present study, while there is room;
+    MLflow shows the first lines of it, until it is opened.
     """
     tables = {table.parent.name: table.read_text("utf-8").strip() for table in tradeoff_tables()}
     verdicts = [f"**{name}**: {text.split(chr(10))[-1]}" for name, text in tables.items()]
     more = NOTE.format(address=results_address(".", store.experiment_id))
-    texts = [*verdicts, more, *(f"## {name}\n{text}" for name, text in tables.items())]
-    note = "\n\n".join(texts)
+    note, left_out = "\n\n".join([*verdicts, more]), 0
+    for name, text in tables.items():
+        longer = f"{note}\n\n## {name}\n{text}"
+        if len(longer) <= NOTE_LENGTH - len(LEFT_OUT):
+            note = longer
+        else:
+            left_out += 1
+    note = (note + LEFT_OUT.format(count=left_out) if left_out else note)[:NOTE_LENGTH]
     if store.client.get_experiment(store.experiment_id).tags.get(NOTE_TAG) != note:
         store.client.set_experiment_tag(store.experiment_id, NOTE_TAG, note)
 

@@ -46,10 +46,12 @@ STATE = {
     ],
 }
 NOTE_TAG = "mlflow.note.content"  # the experiment's description, in Markdown
+NOTE_LENGTH = 20_000  # characters: MLflow refuses a longer one
 NOTE = """\
 The runs `evaluate@...` are the rows of the tables below, the others trainings with a checkpoint an
 epoch. The view [current results]({address}) has a row for each, with its accuracy, and charts of
 accuracy for what a query costs. The page of the study is `report/index.html` in its workspace."""
+LEFT_OUT = "\n\nThere is no room for {count} more tables: they stand in `results/`."
 VIEW = json.dumps({"name": "current results", "createdAt": 0, "state": json.dumps(STATE)})
 
 

@@ -508,6 +508,22 @@ def test_the_experiment_is_described_by_the_tables_of_the_present_study(store: S
     assert "of another study" not in note
 
 
+def test_of_many_studies_the_description_holds_what_there_is_room_for(store: Store) -> None:
+    locked = {}
+    for name in (f"study-{number}" for number in range(7)):
+        Path("results", name).mkdir(parents=True)
+        table = f"{'|' * (17000 if name == 'study-1' else 4000)}\n\n{name} is good\n"
+        Path("results", name, "tradeoff.md").write_text(table, encoding="utf-8")
+        locked[f"evaluate@{name}"] = {"outs": [{"path": f"results/{name}/cells/a.json"}]}
+    Path("dvc.lock").write_text(json.dumps({"stages": locked}), encoding="utf-8")
+    assert record_lines() == []
+    note = store.client.get_experiment(store.experiment_id).tags[NOTE_TAG]
+    assert all(f"**study-{number}**: study-{number} is good\n" in note for number in range(7))
+    shown = [number for number in range(7) if f"## study-{number}\n" in note]
+    assert shown == [0, 2, 3, 4]
+    assert note.endswith("no room for 3 more tables: they stand in `results/`.")
+
+
 def test_the_record_is_looked_at_when_the_lock_changes_or_something_waits(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
