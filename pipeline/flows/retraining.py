@@ -177,10 +177,9 @@ def retrain_stages(params: Params, name: str, request: Request, run_stages: RunS
     if not run_stages(own.only(noticing), whole):
         return "whether images are new could not be found out"
     own, whole = plan()
-    done = own.only(own.locked)  # of which KEPT are in the graph where they are asked for
     if has_new_images(own, name):
         cause = image_changes(known, given)
-    elif has_new_images(done, name, KEPT):
+    elif has_new_images(own, name, KEPT):
         cause = "teacher or baselines learned from an older pack"
     elif request.force:
         cause = "the images are the same, but it was asked for (--force)"
@@ -210,13 +209,19 @@ def retraining_graph(
 
 
 def has_new_images(graph: StageGraph, name: str, readers: Sequence[str] = READING_IMAGES) -> bool:
-    """Whether the pack, or a student, is behind the images; also after a retraining broke off."""
+    """Whether the pack, or a student, is behind the images; also after a retraining broke off.
+
+    A stage that never ran, as of a student that params.yaml has just got, tells nothing of images,
+    unless no teacher was trained yet either.
+    """
     paths = DatasetPaths(name)
     signs = (str(paths.source.parent), str(paths.pack))
+    never_ran = graph.upstreams.keys() - graph.locked
+    silent = set() if f"train_teacher@{name}" in never_ran else never_ran
     return any(
         reason.startswith(signs)
         for stage, reasons in graph.changes.items()
-        if stage.partition("@")[0] in readers
+        if stage.partition("@")[0] in readers and stage not in silent
         for reason in reasons
     )
 

@@ -97,6 +97,13 @@ def test_new_images_are_told_from_other_changes(
     assert has_new_images(graph(changes), "a") is expected
 
 
+def test_a_student_that_was_never_trained_is_no_new_image() -> None:
+    new = {"distill@a-64": ("data/a/pack.arrow new",)}
+    assert not has_new_images(graph(new, without="distill@a-64"), "a")
+    nothing_ran = StageGraph(UPSTREAMS, new, frozenset())
+    assert has_new_images(nothing_ran, "a")  # as where the first run is one --with-teacher
+
+
 def test_manifests_are_compared_image_by_image(tmp_path: Path) -> None:
     def entry(name: str, sha: str, class_name: str = "c") -> dict[str, str]:
         return {"name": name, "sha256": sha, "class_name": class_name}
@@ -137,7 +144,7 @@ def test_images_that_a_study_has_learned_since_are_not_new(
         lambda: StageGraph(
             {"hash_inputs@emblems": (), "prepare@emblems": (), "train_teacher@emblems": ()},
             changes,
-            frozenset({"train_teacher@emblems"}),
+            frozenset({"hash_inputs@emblems", "prepare@emblems", "train_teacher@emblems"}),
         ),
     )
 
