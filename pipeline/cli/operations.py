@@ -14,7 +14,8 @@ Dataset = Annotated[
     typer.Option(help="By default every data set that is read from your own images."),
 ]
 WithTeacher = Annotated[
-    bool, typer.Option("--with-teacher", help="Retrain teacher and baselines too.")
+    bool,
+    typer.Option("--with-teacher", help="Retrain teacher and baselines, and search values, too."),
 ]
 Tolerance = Annotated[
     float,

@@ -1,9 +1,9 @@
 """`l2s retrain`: new images noticed, students retrained, champions defended.
 
-The teacher and the labelled baselines stay as they are, also where the pack has changed under
-them: their stages are left out, so that dvc.lock goes on naming the pack they were trained on, and
-`l2s status` and `dvc status` call them stale. That is the honest state, and `l2s study` or
-`--with-teacher` brings them up to date.
+The teacher, the labelled baselines and what searches found stay as they are, also where the pack
+has changed under them: their stages are left out, so that dvc.lock goes on naming the pack they
+were made from, and `l2s status` and `dvc status` call them stale. That is the honest state, and
+`l2s study` or `--with-teacher` brings them up to date.
 """
 
 import time
@@ -26,7 +26,7 @@ from pipeline.tracking.audit import record_lines
 if TYPE_CHECKING:
     from pipeline.search.promotion import Verdict
 
-KEPT = ("train_teacher", "train_baseline")  # stages that a retraining of students leaves alone
+KEPT = ("train_teacher", "train_baseline", "tune")  # which a retraining of students leaves alone
 NOTICING = ("inputs", "hash_inputs")
 READING_IMAGES = ("prepare", "distill")  # by whose changes new images are seen
 
@@ -193,9 +193,10 @@ def retrain_stages(params: Params, name: str, request: Request, run_stages: RunS
 def retraining_graph(
     graph: StageGraph, name: str, students: set[str], *, with_teacher: bool
 ) -> StageGraph:
-    """The stages of a data set that a retraining may run; teacher and baselines only if asked.
+    """The stages of a data set that a retraining may run; teacher, baselines and searches only if
+    asked.
 
-    A baseline that was never trained is not left out: the evaluation needs it.
+    A baseline or search that never ran is not left out: the evaluation needs it.
     """
     if not with_teacher and f"train_teacher@{name}" not in graph.locked:
         raise ValueError(f"{name}: has no teacher yet: run `l2s study` first, or --with-teacher")

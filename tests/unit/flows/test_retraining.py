@@ -32,7 +32,8 @@ UPSTREAMS = {
     "prepare@b": ("hash_inputs@b",),
     "train_teacher@a": ("prepare@a",),
     "embed_database@a": ("prepare@a", "train_teacher@a"),
-    "distill@a-64": ("prepare@a", "train_teacher@a"),
+    "tune@a-64": ("prepare@a", "train_teacher@a"),
+    "distill@a-64": ("prepare@a", "train_teacher@a", "tune@a-64"),
     "train_baseline@a-64": ("prepare@a",),
     "evaluate@a-64": ("distill@a-64", "train_baseline@a-64", "embed_database@a"),
     "tradeoff@a": ("evaluate@a-64",),
@@ -45,10 +46,11 @@ def graph(changes: dict[str, tuple[str, ...]], without: str = "") -> StageGraph:
     return StageGraph(UPSTREAMS, changes, frozenset(UPSTREAMS) - {without})
 
 
-def test_teacher_and_baselines_are_left_out_and_nothing_waits_for_them() -> None:
+def test_teacher_baselines_and_searches_are_left_out_and_nothing_waits_for_them() -> None:
     whole = graph({"prepare@a": ("data/a/source modified",), "train_teacher@a": (PACK,)})
     own = retraining_graph(whole, "a", {"a-64"}, with_teacher=False)
-    left = {"inputs@b", "hash_inputs@b", "prepare@b", "train_teacher@a", "train_baseline@a-64"}
+    left = {"inputs@b", "hash_inputs@b", "prepare@b", "train_teacher@a"}
+    left |= {"train_baseline@a-64", "tune@a-64"}
     assert set(own.names) == set(UPSTREAMS) - left
     assert own.upstreams["distill@a-64"] == ("prepare@a",)
     assert own.upstreams["evaluate@a-64"] == ("distill@a-64", "embed_database@a")
@@ -64,15 +66,14 @@ def test_teacher_and_baselines_are_left_out_and_nothing_waits_for_them() -> None
 
 def test_the_teacher_is_retrained_on_request() -> None:
     own = retraining_graph(graph({}), "a", {"a-64"}, with_teacher=True)
-    assert {"train_teacher@a", "train_baseline@a-64"} <= set(own.names)
+    assert {"train_teacher@a", "train_baseline@a-64", "tune@a-64"} <= set(own.names)
     assert "prepare@b" not in own.names
 
 
-def test_a_baseline_that_was_never_trained_is_not_left_out() -> None:
-    own = retraining_graph(
-        graph({}, without="train_baseline@a-64"), "a", {"a-64"}, with_teacher=False
-    )
-    assert "train_baseline@a-64" in own.names
+@pytest.mark.parametrize("stage", ["train_baseline@a-64", "tune@a-64"])
+def test_what_never_ran_is_not_left_out(stage: str) -> None:
+    own = retraining_graph(graph({}, without=stage), "a", {"a-64"}, with_teacher=False)
+    assert stage in own.names
 
 
 def test_without_a_teacher_there_is_nothing_to_learn_from() -> None:
