@@ -178,11 +178,13 @@ def _settings(params: Params, terms: Terms) -> dict[str, Any]:
 
 
 def _question(params: Params, name: str, own: Path, champion: Version | None, terms: Terms) -> str:
-    """A hash of what a decision depends on: candidate, champion, test images, teacher, terms."""
+    """A hash of what a decision depends on: candidate, champion, test images and their classes,
+    teacher, terms.
+    """
     against = champion.tag("md5") if champion else ""
     asked = [against, _settings(params, terms), code_digests(__name__)]
     paths = DatasetPaths(name)
-    return fingerprint(asked, [own, paths.database, paths.teacher])
+    return fingerprint(asked, [own, paths.database, paths.teacher, paths.pack])
 
 
 def _find_settled(

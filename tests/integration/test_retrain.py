@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from ruamel.yaml import YAML
@@ -266,6 +267,22 @@ def test_a_refused_candidate_is_judged_anew_on_other_terms_alone(defended: Path)
     other = put_student(str(defended), Terms(tolerance_points=0.6)).decision
     assert other.result == "refused"
     assert "worse by more than 0.6 points" in other.reason
+
+
+def test_a_refused_candidate_is_judged_anew_where_a_test_class_was_corrected(
+    defended: Path,
+) -> None:
+    assert put_student(str(defended)).decision.result == "refused"
+    pack = Path(f"data/{NAME}/pack.arrow")
+    table = pa.ipc.open_file(pack.read_bytes()).read_all()
+    test = [row for row, split in enumerate(table["split"].to_pylist()) if split == "test"]
+    classes = table["class_name"].to_pylist()
+    classes[test[0]] = classes[test[-1]]
+    column = table.schema.get_field_index("class_name")
+    with pa.ipc.new_file("corrected.arrow", table.schema) as writer:
+        writer.write_table(table.set_column(column, "class_name", pa.array(classes)))
+    put_file("corrected.arrow", str(pack))
+    assert "a difference of" in put_student(str(defended)).decision.reason
 
 
 def test_a_candidate_that_ranks_nothing_is_refused_and_recorded(defended: Path) -> None:
