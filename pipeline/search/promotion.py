@@ -154,7 +154,9 @@ def _judge(params: Params, store: Store, name: str, query_px: int, terms: Terms)
             own = DatasetPaths(name).student(key)
             known = registry.find_versions(store, model, file_md5(own))
             question = _question(params, name, own, champion, terms)
-            if champion and (settled := _find_settled(champion, known, own, question, terms)):
+            if champion and (
+                settled := _find_settled(store, champion, known, own, question, terms)
+            ):
                 decision = Decision("unchanged", settled)
             else:
                 decision, version = _challenge(
@@ -188,16 +190,25 @@ def _question(params: Params, name: str, own: Path, champion: Version | None, te
 
 
 def _find_settled(
-    champion: Version, known: list[Version], own: Path, question: str, terms: Terms
+    store: Store,
+    champion: Version,
+    known: list[Version],
+    own: Path,
+    question: str,
+    terms: Terms,
 ) -> str:
     """Why there is nothing to decide; empty where there is: also where the same network was judged
-    against another champion, on other test images or on other terms, unless it was rolled back.
+    against another champion, on other test images or on other terms, unless it was rolled back,
+    and where it was promoted and a kill kept it from leading.
     """
     if file_md5(own) == champion.tag("md5"):
         return "the candidate is the champion: the same network"
+    led = registry.read_line(store, champion.model)
     for one in () if terms.again else known:
         decided = one.tags.get("decision", "")
-        if decided == ROLLED_BACK or (decided and one.tags.get("question") == question):
+        is_done = one.version in led or not Decision(decided, "").moves_alias
+        is_same = decided and one.tags.get("question") == question
+        if decided == ROLLED_BACK or (is_same and is_done):
             return f"judged before, as version {one.version}: {decided}"
     return ""
 
@@ -251,12 +262,12 @@ def _challenge(
         version = (
             known[0] if known else registry.add_version(store, model, network, run.run_id, origin)
         )
-        if decision.moves_alias:
-            registry.promote(store, version)
         tags = {"decision": decision.result, "reason": decision.reason}
         run.set_tags({**tags, "candidate_version": version.version, **computed_with(device)})
         if isinstance(outcome, Comparison):
             run.log_results(outcome.metrics())
-        for tag, text in {**tags, "question": question}.items():
-            store.client.set_model_version_tag(model, version.version, tag, text)
+    for tag, text in {**tags, "question": question}.items():
+        store.client.set_model_version_tag(model, version.version, tag, text)
+    if decision.moves_alias:  # last: what is killed before it is judged anew
+        registry.promote(store, version)
     return decision, version

@@ -90,6 +90,11 @@ def add_version(
     return _version(made)
 
 
+def read_line(store: Store, model: str) -> list[str]:
+    """The versions that lead or led and were not rolled back, the first one first."""
+    return store.client.get_registered_model(model).tags.get(LINE, "").split()
+
+
 def promote(store: Store, version: Version) -> None:
     """Let a version lead: the last of the line of champions, in which none stands twice."""
     now = find_champion(store, version.model)
@@ -138,15 +143,15 @@ def _last_before(store: Store, now: Version, teacher_md5: str) -> Version | None
 
 
 def _lead(store: Store, version: Version, before: list[str]) -> None:
-    """The alias moves last: where this is broken off, the same one leads as before."""
+    """The line follows the alias: where this is broken off, it is as after a move by hand."""
     line = " ".join([*before, version.version])
-    store.client.set_registered_model_tag(version.model, LINE, line)
     store.client.set_registered_model_alias(version.model, CHAMPION, version.version)
+    store.client.set_registered_model_tag(version.model, LINE, line)
 
 
 def _line_before(store: Store, now: Version) -> list[str]:
     """The versions that led before the present one; all, if it was let lead in MLflow by hand."""
-    line = store.client.get_registered_model(now.model).tags.get(LINE, "").split()
+    line = read_line(store, now.model)
     return line[: line.index(now.version)] if now.version in line else line
 
 

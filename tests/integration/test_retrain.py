@@ -285,6 +285,28 @@ def test_a_refused_candidate_is_judged_anew_where_a_test_class_was_corrected(
     assert "a difference of" in put_student(str(defended)).decision.reason
 
 
+def test_a_promotion_that_was_killed_before_it_led_is_made_by_the_next_retraining(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise OSError("killed")
+
+    del workspace
+    assert [one.decision.result for one in name_first_champions(load_params(), NAME)] == ["first"]
+    better = "made/144/student.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.tracking.registry.promote", killed)
+        with pytest.raises(OSError, match="killed"):
+            put_student(better)
+    (run,) = open_store().runs("tags.role = 'decision' and tags.candidate_version = '2'")
+    assert (run.info.status, run.data.tags["decision"]) == ("FINISHED", "promoted")
+    assert run.data.metrics["map_gain"] > 0
+    verdict = put_student(better)
+    assert (verdict.decision.result, verdict.champion) == ("promoted", "2")
+    open_store().client.set_registered_model_alias(MODEL, "champion", "1")  # by hand, to stay
+    assert put_student(better).decision.reason == "judged before, as version 2: promoted"
+
+
 def test_a_candidate_that_ranks_nothing_is_refused_and_recorded(defended: Path) -> None:
     del defended
     network, card = load_network(Path("made/144/student.safetensors"), CPU)
