@@ -15,9 +15,9 @@ FILE = "training_seconds.json"  # in results/DATASET: no output of any stage
 def with_training_seconds(
     paths: DatasetPaths, rows: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The rows with `training_s`: from the start to the end of the run of their network's training,
-    a pause of an interrupted one included; None where the record has none, or cannot be reached,
-    which is told. Those that were asked for before are kept in results/DATASET.
+    """The rows with `training_s`: from the start of the run of their network's training to its last
+    epoch, a pause of an interrupted one included; None where the record has none, or cannot be
+    reached, which is told. Those that were asked for before are kept in results/DATASET.
     """
     rows = list(rows)
     networks = [_trained_network(paths, row) for row in rows]
@@ -42,7 +42,11 @@ def _seconds(md5s: Iterable[str]) -> dict[str, float]:
     for md5 in md5s:
         runs = store.runs(f"tags.output_md5 = '{md5}' and attributes.status = 'FINISHED'")
         for run in runs[:1]:
-            found[md5] = (run.info.end_time - run.info.start_time) / 1000
+            history = store.client.get_metric_history(run.info.run_id, "epoch")
+            if at_ms := [one.timestamp for one in history]:
+                # The end of the run moves where a finished training runs again; its epochs stay. A
+                # run that was sent later, after a lost contact, starts after its first epoch.
+                found[md5] = (max(at_ms) - min(run.info.start_time, *at_ms)) / 1000
     return found
 
 
