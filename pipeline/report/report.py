@@ -74,7 +74,8 @@ def read_part(paths: DatasetPaths, cells: Sequence[str]) -> dict[str, Any]:
 
 
 def write_tradeoff(paths: DatasetPaths, rows: Sequence[Row]) -> None:
-    """Write results/DATASET/tradeoff.csv, .md and .svg, and tradeoff_COST.svg for other `COSTS`.
+    """Write results/DATASET/tradeoff.csv, .md and .svg, and tradeoff_COST.svg for other `COSTS`
+    that are known; one of a cost that is known no more is deleted.
 
     They are no outputs of a stage: the table holds the latencies, which no stage measures.
     """
@@ -85,10 +86,13 @@ def write_tradeoff(paths: DatasetPaths, rows: Sequence[Row]) -> None:
     words = f"{tradeoff.markdown_table(rows)}\n{verdict(rows)}\n"
     write_text(paths.results / "tradeoff.md", words)
     write_text(paths.results / "tradeoff.svg", draw_tradeoff(rows, title))
-    for cost in set(costs_of(timed)) - {"gmacs"}:
-        title = f"{paths.dataset}{subset}: accuracy and {COSTS[cost]}"
-        drawn = draw_tradeoff(timed, title, cost)
-        write_text(paths.results / f"tradeoff_{cost}.svg", drawn)
+    for cost in COSTS.keys() - {"gmacs"}:
+        file = paths.results / f"tradeoff_{cost}.svg"
+        if cost in costs_of(timed):
+            title = f"{paths.dataset}{subset}: accuracy and {COSTS[cost]}"
+            write_text(file, draw_tradeoff(timed, title, cost))
+        else:
+            file.unlink(missing_ok=True)
 
 
 def render_report(

@@ -207,6 +207,15 @@ def test_latencies_stand_in_the_written_table_where_they_were_measured(
     assert figure.startswith("<svg")
 
 
+def test_the_figure_of_a_cost_that_is_known_no_more_goes(paths: DatasetPaths) -> None:
+    rows = rows_of(paths)
+    file = paths.results / "tradeoff_training_s.svg"
+    write_tradeoff(paths, [row | {"training_s": 8.0} for row in rows])
+    assert file.read_text(encoding="utf-8").startswith("<svg")
+    write_tradeoff(paths, rows)
+    assert not file.exists()
+
+
 def test_reading_the_rows_writes_nothing(paths: DatasetPaths) -> None:
     measure(paths, rows_of(paths))
     before = sorted(paths.results.rglob("*"))
