@@ -162,6 +162,7 @@ def latency(dataset: OneStudy = None) -> None:
     """
     with workspace() as opened:
         from pipeline.evaluation.latency import COLUMNS, busy_note, measure_latencies
+        from pipeline.flows.run_state import hold_workspace
         from pipeline.report.pages import write_study_page
         from pipeline.report.tradeoff import read_rows
         from pipeline.teachers.teacher import open_teacher
@@ -172,12 +173,14 @@ def latency(dataset: OneStudy = None) -> None:
         typer.echo(f"measuring single queries{busy_note(load)}", err=True)
         run = {"device": str(opened.device), "threads": params.threads, "load": load}
         encoder = partial(open_teacher, device=opened.device)
-        for paths in map(DatasetPaths, names):
-            measure_latencies(paths, read_rows(paths, params.cells_of(paths.dataset)), encoder, run)
-        _show_tradeoffs(params, names, write=True)
-        write_study_page(opened.params, {})
-        for paths in map(DatasetPaths, names):
-            record_latencies(paths, read_rows(paths, params.cells_of(paths.dataset)), COLUMNS)
+        with hold_workspace():  # no study begins meanwhile
+            for paths in map(DatasetPaths, names):
+                rows = read_rows(paths, params.cells_of(paths.dataset))
+                measure_latencies(paths, rows, encoder, run)
+            _show_tradeoffs(params, names, write=True)
+            write_study_page(opened.params, {})
+            for paths in map(DatasetPaths, names):
+                record_latencies(paths, read_rows(paths, params.cells_of(paths.dataset)), COLUMNS)
 
 
 def _show_tradeoffs(params: "Params", names: list[str], *, write: bool = False) -> None:

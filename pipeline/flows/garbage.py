@@ -24,7 +24,7 @@ from pipeline.search.vector_index import CARD, is_vector_index, read_card
 
 ROOTS = tuple(map(Path, ("data", "models", "embeddings", "results", "report", "report/parts")))
 CELLS = ("models/{}/students/*", "models/{}/baselines/*", "results/{}/*/*", "report/parts/{}/*")
-TRAININGS = ("train_teacher", "distill", "train_baseline")
+TRAININGS = ("train_teacher", "distill", "train_baseline", "tune")
 EXPERIMENTS = Path(".dvc", "tmp", "exps")
 
 

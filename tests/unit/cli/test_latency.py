@@ -80,6 +80,17 @@ def test_nothing_is_measured_beside_a_study_or_without_results() -> None:
 
 
 @pytest.mark.usefixtures("study")
+def test_no_study_begins_while_it_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(*_: object) -> None:
+        with pytest.raises(ValueError, match="a study runs here already"), hold_workspace():
+            raise AssertionError("held twice")
+
+    monkeypatch.setattr(latency, "measure_latencies", measure)
+    done = l2s("latency")
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.usefixtures("study")
 def test_a_network_that_is_not_there_is_named() -> None:
     file = Path(f"models/emblems/students/{STUDENT}.safetensors")
     file.unlink()

@@ -70,6 +70,12 @@ def test_what_was_fetched_for_no_study_goes(params: Params) -> None:
     assert lost(params, INACTIVE)["fetched for no study"] == ["emblems-1"]
 
 
+def test_what_an_interrupted_search_left_goes_with_its_student(params: Params) -> None:
+    for key in (next(iter(params.students)), "gone"):
+        Path(".work/tune", key).mkdir(parents=True)
+    assert lost(params, INACTIVE)["interrupted trainings"] == ["gone"]
+
+
 def test_the_network_of_an_index_of_vectors_stays(params: Params) -> None:
     student = next(Path(f"models/{INACTIVE}/students").glob("*.safetensors"))
     student.write_bytes(b"network")
