@@ -184,11 +184,12 @@ def run_schedule(
 
 def deployment_name() -> str:
     """The name of this workspace's schedule on a server that others may share: its folder's, with a
-    mark of machine and place, as each would run the schedules of its namesakes.
+    mark of machine and place, as each would run the schedules of its namesakes; "-" stands for what
+    Prefect refuses in a name.
     """
     here = Path.cwd()
     mark = hashlib.sha256(f"{socket.gethostname()}:{here}".encode()).hexdigest()[:8]
-    return f"{here.name}-{mark}"
+    return f"{re.sub('[/%&<>]', '-', here.name)}-{mark}"
 
 
 async def _serve(

@@ -121,6 +121,18 @@ def test_workspaces_of_one_name_share_no_schedule_on_a_server(
     assert all(name.startswith("large-to-small-") for name in names)
 
 
+def test_the_name_of_a_schedule_is_one_that_prefect_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.types.names import BANNED_CHARACTERS
+
+    folder = tmp_path / "50% & <more>"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert deployment_name().startswith("50- - -more--")
+    assert set(BANNED_CHARACTERS).isdisjoint(deployment_name())
+
+
 def test_the_coming_times_are_those_of_the_clock_on_the_wall() -> None:
     now = datetime.now().astimezone()
     first, _, third = asyncio.run(Timetable("0 3 * * *", zone="Europe/Prague").coming())
