@@ -8,10 +8,12 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 from zoneinfo import available_timezones
 
 from filelock import FileLock, Timeout
@@ -192,6 +194,33 @@ def deployment_name() -> str:
     return f"{re.sub('[/%&<>]', '-', here.name)}-{mark}"
 
 
+async def forget_passed(deployment: UUID, *, beside_a_run: bool = False) -> None:
+    """Delete what the timetable of a deployment has scheduled for times that have passed: Prefect
+    would run all of it, one after the other. beside_a_run: only while one of its runs is running.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas import filters
+    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    def own(kind: StateType) -> filters.FlowRunFilter:
+        return filters.FlowRunFilter(
+            deployment_id=filters.FlowRunFilterDeploymentId(any_=[deployment]),
+            state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=[kind])),
+        )
+
+    now, earliest_first = datetime.now().astimezone(), FlowRunSort.EXPECTED_START_TIME_ASC
+    async with get_client() as client:
+        if beside_a_run and not await client.read_flow_runs(flow_run_filter=own(StateType.RUNNING)):
+            return
+        waiting = await client.read_flow_runs(
+            flow_run_filter=own(StateType.SCHEDULED), sort=earliest_first
+        )
+        for run in waiting:
+            if run.auto_scheduled and run.expected_start_time and run.expected_start_time < now:
+                await client.delete_flow_run(run.id)
+
+
 async def _serve(
     timetable: Timetable,
     parameters: Mapping[str, Any] | None,
@@ -200,6 +229,8 @@ async def _serve(
     note: Callable[[str], None],
 ) -> None:
     """Serve until the stop: then Prefect pauses the schedule and ends the run on its way."""
+    from httpx import HTTPError
+    from prefect.exceptions import ObjectNotFound
     from prefect.runner import Runner
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -211,7 +242,8 @@ async def _serve(
     with temporary_settings({PREFECT_API_URL: url}):
         runner = Runner(name=name, limit=1)
         schedule, given = timetable.prefect_schedule(), dict(parameters or {})
-        await runner.aadd_flow(flow, name=name, schedule=schedule, parameters=given)
+        own = await runner.aadd_flow(flow, name=name, schedule=schedule, parameters=given)
+        await forget_passed(own)  # while nothing served, also of another timetable
         serving = asyncio.create_task(runner.start())
         note(f"serving {flow.name} {timetable}; pages: {url.removesuffix('/api')}")
         while not serving.done() and not (stop.event.is_set() and runner.started):
@@ -219,8 +251,11 @@ async def _serve(
             if coming != record["coming"]:
                 record["coming"] = coming
                 write_json(RECORD, record)
-                if running_study() is None:  # the times that pass meanwhile are no news
+                if running_study() is None:
                     note(f"next runs: {', '.join(map(_local_text, coming))}")
+                else:  # the times that pass meanwhile are no news, and need not be made up for
+                    with suppress(HTTPError, ObjectNotFound):  # of a server that is busy or lost
+                        await forget_passed(own, beside_a_run=True)
             await asyncio.sleep(LOOK_EVERY_S)
         if serving.done():
             raise ServerError(f"Prefect has stopped to serve: {serving.exception()!r}")

@@ -3,6 +3,9 @@
 import asyncio
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -15,6 +18,7 @@ from pipeline.flows.schedule import (
     Timetable,
     deployment_name,
     every_seconds,
+    forget_passed,
     local_zone,
     next_run_line,
     read_timetable,
@@ -167,3 +171,44 @@ def test_others_read_when_a_schedule_fires_next(
     with FileLock(LOCK):
         assert running_schedule() == {**elsewhere, "coming": list(times)}
     assert running_schedule() is None  # it was killed there
+
+
+class MadeClient:
+    """Of a Prefect server: runs by the kind of their state, and the ids of those deleted."""
+
+    def __init__(self, runs: dict[str, list[SimpleNamespace]]) -> None:
+        self.runs, self.deleted = runs, set[str]()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def read_flow_runs(self, *, flow_run_filter: Any, **_: Any) -> list[SimpleNamespace]:
+        assert flow_run_filter.deployment_id.any_ == [UUID(int=1)]
+        (kind,) = flow_run_filter.state.type.any_
+        return self.runs.get(kind.value, [])
+
+    async def delete_flow_run(self, run: str) -> None:
+        self.deleted.add(run)
+
+
+def test_times_that_passed_are_not_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime.now().astimezone()
+
+    def run(name: str, hours: float, *, by_timetable: bool = True) -> SimpleNamespace:
+        at = now + timedelta(hours=hours)
+        return SimpleNamespace(id=name, auto_scheduled=by_timetable, expected_start_time=at)
+
+    by_hand = run("by hand", -1, by_timetable=False)
+    waiting = [run("late", -50), by_hand, run("passed", -0.01), run("next", 0.01)]
+    for running, beside_a_run, deleted in (
+        ([], False, {"late", "passed"}),
+        ([], True, set()),
+        ([run("long", -1)], True, {"late", "passed"}),
+    ):
+        client = MadeClient({"SCHEDULED": waiting, "RUNNING": running})
+        monkeypatch.setattr("prefect.client.orchestration.get_client", lambda made=client: made)
+        asyncio.run(forget_passed(UUID(int=1), beside_a_run=beside_a_run))
+        assert client.deleted == deleted
