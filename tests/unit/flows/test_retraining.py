@@ -251,4 +251,4 @@ def test_what_a_stop_leaves_out_is_named(
 @pytest.mark.parametrize("tolerance", [-0.1, float("nan")])
 def test_a_tolerance_that_is_none_is_refused_before_anything_runs(tolerance: float) -> None:
     with pytest.raises(ValueError, match=r"--tolerance .*: must be 0 or more"):
-        Request(tolerance_points=tolerance)
+        Request(tolerance=tolerance)
