@@ -12,6 +12,7 @@ from pipeline.search.page.bodies import (
     PICTURES_BODY,
     QUERIES_BODY,
     Pictures,
+    count_vectors,
     media_type,
     read_pictures,
 )
@@ -92,12 +93,13 @@ def routes(service: SearchService) -> APIRouter:
 
         One query that cannot be used refuses all, and is named.
         """
-        body = await uploads.read(request)
         if media_type(request.headers.get("content-type", "")) == JSON:
+            body = await uploads.read(request)
             if network is not None:
                 raise HTTPException(422, "network: vectors are embedded already; leave it out")
-            return await lanes.small.run(request, service.search_vectors, body, database, k)
-        sent, lane = await received(request, body)
+            lane = lanes.of(0, len(body), count_vectors(body))
+            return await lane.run(request, service.search_vectors, body, database, k)
+        sent, lane = await received(request, await uploads.read(request))
         return await lane.run(request, service.search, sent, database, network, k)
 
     return router

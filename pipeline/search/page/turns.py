@@ -26,8 +26,8 @@ ANSWER_S = 10  # for all of a picture to be taken
 ANSWERING_BYTES = 128 << 20  # of all pictures that are not taken yet
 PART_BYTES = 1 << 18  # of a picture that the connection holds
 RETRY_AFTER_S = 5  # what is told to whoever comes to a full queue
-# Large pictures, and many, take turns among themselves: others need not wait for them.
-SMALL_PIXELS, SMALL_BYTES, SMALL_PICTURES = 4_000_000, 2 << 20, 4
+# Large queries, and many, take turns among themselves: others need not wait for them.
+SMALL_PIXELS, SMALL_BYTES, SMALL_QUERIES = 4_000_000, 2 << 20, 4
 SMALL_WAITING = 100  # 64 clients and some more, 2 MiB each
 LARGE_WAITING = 6  # 20 MiB and a second of work each
 PICTURES_WAITING = 200  # of the database, to be shown: two pages of 50 + 50 results
@@ -83,15 +83,15 @@ class Turns:
 
 
 class Lanes:
-    """Two queues: small pictures need not wait for large ones, nor for many."""
+    """Two queues: small queries need not wait for large ones, nor for many."""
 
     def __init__(self) -> None:
         self.small, self.large = Turns(SMALL_WAITING), Turns(LARGE_WAITING)
 
-    def of(self, pixels: int, size_bytes: int, pictures: int) -> Turns:
-        """The queue of a request."""
+    def of(self, pixels: int, size_bytes: int, queries: int) -> Turns:
+        """The queue of a request. pixels: of its pictures; vectors have none."""
         is_small = pixels <= SMALL_PIXELS and size_bytes <= SMALL_BYTES
-        return self.small if is_small and pictures <= SMALL_PICTURES else self.large
+        return self.small if is_small and queries <= SMALL_QUERIES else self.large
 
 
 async def _disconnected(request: Request) -> None:

@@ -12,6 +12,7 @@ import httpx
 import jsonschema
 import numpy as np
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import ValidationError
@@ -222,6 +223,49 @@ def test_many_pictures_wait_in_the_queue_of_large_ones() -> None:
     assert lanes.of(1000, 1000, 5) is lanes.large
     assert lanes.of(turns.SMALL_PIXELS + 1, 1000, 1) is lanes.large
     assert lanes.of(1000, turns.SMALL_BYTES + 1, 1) is lanes.large
+
+
+def test_vectors_wait_with_pictures_of_their_size_and_too_large_ones_do_not(
+    searches: SearchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "LARGE_WAITING", -1)
+    few, many = (json.dumps({"vectors": [GOOD] * count}).encode() for count in (4, 5))
+    sent = {
+        few: 200,
+        many: 503,
+        few.ljust(turns.SMALL_BYTES + 1): 503,
+        few.ljust(bodies.MAX_JSON_BYTES + 1): 413,
+    }
+    with TestClient(create_app(searches), base_url="http://localhost") as client:
+        for content, status in sent.items():
+            got = client.post("/search", content=content, headers={"content-type": bodies.JSON})
+            assert got.status_code == status, got.text
+
+
+def test_a_form_is_not_held_beside_its_pictures(
+    client: TestClient,
+    searches: SearchService,
+    pictures: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, search, gone, gone_before = turns.Uploads.read, searches.search, [], []
+
+    class Body(bytes):
+        def __del__(self) -> None:
+            gone.append(len(self))
+
+    async def read_noted(uploads: turns.Uploads, request: Request) -> bytes:
+        return Body(await read(uploads, request))
+
+    def search_noted(*given: Any) -> Any:
+        gone_before.extend(gone)
+        return search(*given)
+
+    monkeypatch.setattr(turns.Uploads, "read", read_noted)
+    monkeypatch.setattr(searches, "search", search_noted)
+    sent = form(*((f"{i}.jpg", one) for i, one in enumerate(pictures)))
+    assert client.post("/search", **sent).status_code == 200
+    assert len(gone_before) == 1
 
 
 @pytest.fixture
