@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -106,7 +107,7 @@ class Uploads:
         self._held_bytes = 0
 
     async def read(self, request: Request) -> bytes:
-        """The body. Raises HTTPException: 413 for a large one, 408 for a slow one, Busy."""
+        """The body. Raises HTTPException: 413 for a large one, 408 for a slow or cut one, Busy."""
         body, arrived_bytes = bytearray(), 0
         try:
             async with asyncio.timeout(UPLOAD_S):
@@ -124,6 +125,8 @@ class Uploads:
                         raise Busy
         except TimeoutError:
             raise HTTPException(408, f"the upload did not arrive within {UPLOAD_S} s") from None
+        except ClientDisconnect:
+            raise HTTPException(408, "the client has gone") from None
         finally:
             self._held_bytes -= len(body)
         if arrived_bytes > MAX_UPLOAD_BYTES:

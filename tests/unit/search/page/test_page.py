@@ -309,6 +309,24 @@ def test_who_has_gone_is_not_searched_for(
     assert len(searched) == 2
 
 
+def test_who_goes_during_an_upload_is_no_fault_of_the_program(searches: SearchService) -> None:
+    """Of an exception that reaches uvicorn the terminal would have the traceback."""
+    head = {"type": "http", "method": "POST", "path": "/search", "query_string": b""}
+    parts = [{"type": "http.disconnect"}, {"type": "http.request", "body": b"a", "more_body": True}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return parts.pop()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app = create_app(searches)
+    asyncio.run(app({**head, "headers": [(b"host", b"localhost")]}, receive, send))
+    assert sent[0]["status"] == 408
+    assert b"the client has gone" in sent[1]["body"]
+
+
 @pytest.fixture
 def indexed(study: Path) -> Path:
     """The study with an index of four pictures, `mine`."""
