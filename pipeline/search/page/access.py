@@ -30,9 +30,9 @@ class Access:
         """The names that a request may call the server by.
 
         A browser sends requests to this machine under any name that resolves to it (DNS rebinding).
-        It has no token to send: with one, where all addresses are listened on, any name will do.
+        It has no token to send: with one any name will do, such as that of a proxy.
         """
-        if self.token is not None and ip_address(self.address()).is_unspecified:
+        if self.token is not None:
             return ["*"]
         return [LOOPBACK, "localhost", f"[{self.host}]" if ":" in self.host else self.host]
 
