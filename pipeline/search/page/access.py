@@ -34,7 +34,8 @@ class Access:
         """
         if self.token is not None:
             return ["*"]
-        return [LOOPBACK, "localhost", f"[{self.host}]" if ":" in self.host else self.host]
+        own = f"[{self.host}]" if ":" in self.host else self.host
+        return list(dict.fromkeys([LOOPBACK, "localhost", own]))
 
     def address(self) -> str:
         """Of the host. Raises ValueError for a name that has none."""

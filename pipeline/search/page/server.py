@@ -5,8 +5,9 @@ no web site can reach it by a name of its own that resolves to this machine (DNS
 only from the page itself.
 """
 
+import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.datasets.decode import UnreadableImage
@@ -50,8 +50,7 @@ def create_app(service: SearchService, access: Access = LOCAL) -> FastAPI:
     # The last one added comes first.
     if access.token is not None:
         app.add_middleware(Bearers, token=access.token)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=access.names(), www_redirect=False)
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, names=access.names())
     for kind in (StarletteHTTPException, RequestValidationError, ValueError, Exception):
         app.add_exception_handler(kind, _described)
     if access.token is None:
@@ -64,10 +63,10 @@ def create_app(service: SearchService, access: Access = LOCAL) -> FastAPI:
 
 
 class Guard:
-    """Answers no other web site, and gives every answer the page's policy."""
+    """Answers no other web site and to no other name, and gives every answer the page's policy."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
+        self._app, self._names = app, [name.lower() for name in names]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_policy(message: Message) -> None:
@@ -75,12 +74,16 @@ class Guard:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        origin = host = None
-        if scope["type"] == "http":
-            origin, host = map(Headers(scope=scope).get, ("origin", "host"))
         app = self._app
-        if origin is not None and origin != f"http://{host}":
-            app = _error(403, f"requests from {origin} are not answered")
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            origin, host = headers.get("origin"), headers.get("host", "")
+            name = re.sub(r":\d*\Z", "", host).lower()
+            if origin is not None and origin != f"http://{host}":
+                app = _error(403, f"requests from {origin} are not answered")
+            elif "*" not in self._names and name not in self._names:
+                known = ", ".join(self._names)
+                app = _error(400, f"requests to {host!r} are not answered; known: {known}")
         await app(scope, receive, send_with_policy)
 
 

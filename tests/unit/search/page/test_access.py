@@ -64,10 +64,35 @@ def test_with_the_token_programs_are_answered_and_there_is_no_page(
 
 
 def test_names_of_the_host() -> None:
-    assert Access("127.0.0.1").names() == ["127.0.0.1", "localhost", "127.0.0.1"]
+    assert Access("127.0.0.1").names() == ["127.0.0.1", "localhost"]
     assert "[::1]" in Access("::1").names()
     for host in ("127.0.0.1", "0.0.0.0", "192.0.2.7"):  # noqa: S104
         assert Access(host, TOKEN).names() == ["*"]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    {
+        "localhost": 200,
+        "LOCALHOST:8765": 200,
+        "[::1]": 200,
+        "[::1]:8765": 200,
+        "::1": 400,
+        "localhost:8765.example": 400,
+        "attacker.example:8765": 400,
+        "attacker@localhost": 400,
+        "": 400,
+    }.items(),
+)
+def test_without_a_token_only_loopback_names_are_answered(
+    searches: SearchService, host: str, status: int
+) -> None:
+    with TestClient(create_app(searches, Access("::1"))) as client:
+        got = client.get("/databases", headers={"host": host})
+    assert got.status_code == status
+    if status == 400:
+        says = f"requests to {host!r} are not answered; known: 127.0.0.1, localhost, [::1]"
+        assert got.json() == {"error": says}
 
 
 def test_behind_a_proxy_with_a_name_of_its_own_the_token_counts(guarded: TestClient) -> None:
