@@ -5,6 +5,7 @@ no web site can reach it by a name of its own that resolves to this machine (DNS
 only from the page itself.
 """
 
+import asyncio
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.search.page.access import Access, Bearers
@@ -26,6 +28,8 @@ from pipeline.search.page.api import routes
 from pipeline.search.page.service import SearchService
 
 LOCAL = Access()
+HEAD_S = 5  # for the head of a request, from the connection or the last answer on
+MAX_CONNECTIONS = 500  # more than may wait in all queues; a process may open 1024 files
 HERE = Path(__file__).parent
 PAGES = ("page.html", "page.css", "answers.js", "page.js", "icon.svg")
 FILES = {name: HERE / name for name in PAGES} | {"look.css": HERE.parents[1] / "look.css"}
@@ -130,14 +134,42 @@ def listen(port: int, access: Access = LOCAL) -> socket.socket:
     return listener
 
 
-def serve(app: FastAPI, listener: socket.socket) -> None:
-    """Answer until the process is interrupted, or told to end."""
+class Connection(H11Protocol):
+    """A connection, which ends where no head of a request is whole within `HEAD_S`.
+
+    uvicorn's own time begins after an answer, and ends with any byte.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.close()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def data_received(self, data: bytes) -> None:
+        timer, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:  # no request is at work
+            self.timeout_keep_alive_task = timer
+        elif timer is not None:
+            timer.cancel()
+
+
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """What answers at a listener."""
     config = uvicorn.Config(
         app,
-        http="h11",  # which bounds the head of a request
+        http=Connection,  # by h11, which bounds the head of a request
         log_level="warning",
-        timeout_keep_alive=5,
+        timeout_keep_alive=HEAD_S,
         server_header=False,
     )
+    return uvicorn.Server(config)
+
+
+def serve(app: FastAPI, listener: socket.socket) -> None:
+    """Answer until the process is interrupted, or told to end."""
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
+        server_of(app).run(sockets=[listener])

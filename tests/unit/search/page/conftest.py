@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 
 from pipeline.config.params import load_params
 from pipeline.search.page import service
-from pipeline.search.page.server import create_app, listen
+from pipeline.search.page.server import create_app, listen, server_of
 from pipeline.search.page.service import SearchService
 from tests.made_study import make_served_study
 
@@ -45,7 +44,7 @@ def client(searches: SearchService) -> Iterator[TestClient]:
 def address(searches: SearchService) -> Iterator[str]:
     """The page, served by a thread of this process."""
     with listen(0) as listener:
-        served = uvicorn.Server(uvicorn.Config(create_app(searches), log_level="critical"))
+        served = server_of(create_app(searches))
         thread = threading.Thread(target=served.run, kwargs={"sockets": [listener]})
         thread.start()
         while not served.started:

@@ -28,7 +28,7 @@ from pipeline.datasets.packs import open_pack
 from pipeline.paths import DatasetPaths
 from pipeline.search import pictures
 from pipeline.search.indexing import index_folder
-from pipeline.search.page import turns
+from pipeline.search.page import server, turns
 from pipeline.search.page.bodies import Pictures
 from pipeline.search.page.schema import Answers
 from pipeline.search.page.server import create_app
@@ -239,6 +239,43 @@ def test_slow_uploads_keep_nobody_waiting_and_end(
         with suppress(OSError):
             connection.sendall(b"\xff")
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
+        connection.close()
+
+
+def test_connections_without_a_whole_head_end(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """A byte now and then does not help, nor does what follows an answer."""
+    monkeypatch.setattr(server, "HEAD_S", 2)
+    address = request.getfixturevalue("address")
+    refused = "POST /search?k=0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n"
+    heads = [b"", b"GET / HTTP/1.1\r\nHost: lo", refused.encode(), refused.encode() + bytes(99)]
+    held = [connect(address) for _ in heads]
+    for connection, head in zip(held, heads, strict=True):
+        connection.sendall(head)
+    for _ in range(6):
+        time.sleep(0.5)
+        for connection in held[1:]:
+            with suppress(OSError):
+                connection.sendall(b"a")
+    for connection in held:
+        connection.settimeout(0.5)
+        with suppress(ConnectionResetError):
+            while connection.recv(10_000):
+                pass
+        connection.close()
+    assert post(address, PICTURE) == 200
+
+
+def test_connections_together_have_a_bound(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
+    held = [connect(address) for _ in range(3)]
+    with connect(address) as fourth:
+        assert fourth.recv(100) == b""
+    asked = b"GET /icon.svg HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for connection in held:
+        connection.sendall(asked)
+        assert connection.recv(15) == b"HTTP/1.1 200 OK"
         connection.close()
 
 
