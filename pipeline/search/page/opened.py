@@ -1,5 +1,6 @@
 """The databases and networks of a workspace, opened when first asked for, anew when they change."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from PIL import Image
 
 from pipeline.config.params import Params
 from pipeline.datasets.decode import decode_image, encode_jpeg
+from pipeline.files import beside
 from pipeline.models.encoders import Encoder
 from pipeline.models.query_encoder import square_view
 from pipeline.paths import DatasetPaths
+from pipeline.search.concurrency import in_force
 from pipeline.search.databases import Database, VectorDatabase, open_database
 from pipeline.search.index import INDEXES, index_home, index_names, require_card
 from pipeline.search.search import (
@@ -28,7 +31,7 @@ from pipeline.search.search import (
 )
 from pipeline.search.structures import use_threads
 from pipeline.search.upkeep import hold_index, open_index
-from pipeline.search.vector_index import CARD, VectorIndexCard, is_vector_index, read_card
+from pipeline.search.vector_index import CARD, VectorIndexCard
 from pipeline.teachers import teacher_card
 from pipeline.teachers.stored_vectors import KIND as STORED
 
@@ -64,8 +67,7 @@ class Opened:
     def names(self) -> list[str]:
         """The databases that are there, whole or not: the study's, then the indexes."""
         studied = [name for name in self.params.datasets if DatasetPaths(name).index.exists()]
-        indexes = sorted([*index_names(), *_vector_index_names()])
-        return studied + [f"{INDEX}{name}" for name in indexes]
+        return studied + [f"{INDEX}{name}" for name in _index_names()]
 
     def place(self, name: str | None) -> Place:
         """Of a database, by default the first. Raises HTTPException 404, ValueError for a card
@@ -79,8 +81,12 @@ class Opened:
         if not name.startswith(INDEX):
             return Place(name, name, None, DatasetPaths(name).index.stat().st_mtime_ns)
         index = name.removeprefix(INDEX)
-        if is_vector_index(INDEXES / index):
-            return Place(name, None, index, _newest_ns(INDEXES / index), read_card(INDEXES / index))
+        folder = INDEXES / index
+        try:
+            return in_force(folder, lambda card: Place(name, None, index, _newest_ns(folder), card))
+        except ValueError:
+            if index not in index_names():  # those of pictures
+                raise
         dataset = require_card(index).dataset
         if dataset not in self.params.datasets:
             raise HTTPException(404, f"{name} belongs to {dataset}, which is not selected")
@@ -155,9 +161,18 @@ def _fits(card: VectorIndexCard | None, named: NamedNetwork) -> bool:
     return int(teacher_card(named.path)["dim"]) == card.dim and named.fits(card)
 
 
-def _vector_index_names() -> list[str]:
-    folders = (path.parent for path in INDEXES.glob(f"[!.]*/{CARD}"))  # others are half built
-    return [folder.name for folder in folders if is_vector_index(folder)]
+def _index_names() -> list[str]:
+    """The indexes of either kind, whole or not; what else begins with a dot is half built."""
+    listed = {re.sub(r"\A\.(.+)\.former\Z", r"\1", path.name) for path in INDEXES.glob("*")}
+    return sorted(name for name in listed if name[0] != "." and _is_index(INDEXES / name))
+
+
+def _is_index(folder: Path) -> bool:
+    """Whether it holds an index, or a build that takes its place has just renamed it aside."""
+    with suppress(OSError, RuntimeError):  # a folder that may not be entered, a link to itself
+        former = beside(folder.resolve(), "former")
+        return any(path.exists() for path in (folder / CARD, former, folder / CARD))
+    return False
 
 
 def _newest_ns(folder: Path) -> int:

@@ -19,7 +19,7 @@ from pipeline.datasets.vectors import write_vectors
 from pipeline.files import replacing
 from pipeline.search import concurrency, upkeep
 from pipeline.search.faiss_index import FaissIndex
-from pipeline.search.page.opened import _newest_ns, _vector_index_names
+from pipeline.search.page.opened import _index_names, _newest_ns
 from pipeline.search.upkeep import (
     add_vectors,
     build_index,
@@ -278,8 +278,8 @@ def test_what_is_half_built_or_no_index_is_not_listed(
     assert second.startswith(f"error: {indexes}/cut")
     assert index_folders(indexes) == [indexes / "cut", indexes / "whole"]
     monkeypatch.chdir(indexes.parent)
-    assert "whole" in _vector_index_names()
-    assert ".mine.part" not in _vector_index_names()
+    assert "whole" in _index_names()
+    assert ".mine.part" not in _index_names()
 
 
 def test_the_next_writer_clears_away_what_killed_ones_left(

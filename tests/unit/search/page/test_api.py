@@ -5,6 +5,7 @@ import shutil
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import faiss
@@ -26,6 +27,7 @@ from pipeline.embedding.shards import vectors_digest
 from pipeline.models.query_encoder import square_view
 from pipeline.models.weights import NetworkCard, build_embedder, save_network
 from pipeline.paths import DatasetPaths
+from pipeline.search import concurrency
 from pipeline.search.databases import Database, Hit
 from pipeline.search.page import bodies, service, turns
 from pipeline.search.page.server import create_app
@@ -302,6 +304,36 @@ def test_every_kind_of_index_answers(
     remove_vectors(Path("indexes", "mine"), ["class 4/4.jpg"])  # while the server is open
     (hit, *_) = client.post(asked, content=picture).json()["answers"][0]["hits"]
     assert hit["name"] != "class 4/4.jpg"
+
+
+def test_an_index_is_there_while_a_build_takes_its_place(client: TestClient, vectors: Path) -> None:
+    home = Path("indexes", "mine")
+    build_index(home, vectors, "exact")
+    for ask in (
+        lambda: client.get("/databases"),
+        lambda: client.post("/search?database=index mine", json={"vectors": [GOOD]}),
+    ):
+        aside = home.rename(home.with_name(".mine.former"))
+        returned = Timer(0.1, aside.rename, [home])
+        returned.start()
+        got = ask()
+        returned.join()
+        assert got.status_code == 200, got.text
+        assert '"index mine"' in got.text
+        assert '"fault":"' not in got.text
+
+
+def test_an_index_whose_build_was_killed_as_it_took_its_place_is_told(
+    client: TestClient, vectors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrency, "EXCHANGE_S", 0.05)
+    home = Path("indexes", "mine")
+    build_index(home, vectors, "exact")
+    home.rename(home.with_name(".mine.former"))
+    listed = {one["name"]: one["fault"] for one in client.get("/databases").json()}
+    assert listed.pop("emblems") is None
+    assert "was killed as it did" in listed.pop("index mine")
+    assert not listed
 
 
 def test_vectors_of_another_network_are_searched_by_vectors_alone(
