@@ -34,8 +34,9 @@ def image_id(name: str) -> int:
 
 @dataclass(frozen=True)
 class Hit:
-    """One result. `similarity` is the cosine, `id` that of the image's name, `row` the place in the
-    database, `rank` from 1.
+    """One result. `similarity` is the cosine, `id` that of the image's name, `rank` from 1.
+
+    row: the place in the database; of an index of vectors, which has no rows, `rank` - 1.
     """
 
     rank: int
