@@ -1,5 +1,6 @@
 """The routes that answer with data: for the page, and for other programs."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
@@ -41,12 +42,16 @@ def routes(service: SearchService) -> APIRouter:
     router = APIRouter(responses=FAULTS)
     uploads, lanes = turns.Uploads(), turns.Lanes()
     pictures, answers = turns.Turns(turns.PICTURES_WAITING), turns.Answers()
+    cutting = asyncio.Lock()
 
-    async def received(request: Request, body: bytes) -> tuple[Pictures, turns.Turns]:
+    async def received(request: Request) -> tuple[Pictures, turns.Turns]:
         """The pictures of a request, and the queue that they wait in."""
-        sent = await run_in_threadpool(read_pictures, body, request.headers.get("content-type", ""))
-        pixels = await run_in_threadpool(lambda: sum(pixel_count(one) for _, one in sent))
-        return sent, lanes.of(pixels, len(body), len(sent))
+        told = request.headers.get("content-type", "")
+        async with uploads.held(request) as body:
+            async with cutting:  # a form takes four times its bytes meanwhile
+                sent = await run_in_threadpool(read_pictures, body, told)
+            pixels = await run_in_threadpool(lambda: sum(pixel_count(one) for _, one in sent))
+            return sent, lanes.of(pixels, len(body), len(sent))
 
     @router.get("/databases")
     async def databases(request: Request) -> list[Entry]:
@@ -65,7 +70,7 @@ def routes(service: SearchService) -> APIRouter:
         request: Request, database: DatabaseName = None, network: NetworkName = None
     ) -> Embeddings:
         """Unit vectors of pictures. One that cannot be read refuses all, and is named."""
-        sent, lane = await received(request, await uploads.read(request))
+        sent, lane = await received(request)
         return await lane.run(request, service.embed, sent, database, network)
 
     @router.post(
@@ -78,7 +83,7 @@ def routes(service: SearchService) -> APIRouter:
         request: Request, database: DatabaseName = None, network: NetworkName = None
     ) -> Response:
         """What a network sees of a picture, pixel by pixel, as PNG."""
-        sent, lane = await received(request, await uploads.read(request))
+        sent, lane = await received(request)
         shown = await lane.run(request, service.view, sent, database, network)
         return answers.picture(shown, "image/png")
 
@@ -99,7 +104,7 @@ def routes(service: SearchService) -> APIRouter:
                 raise HTTPException(422, "network: vectors are embedded already; leave it out")
             lane = lanes.of(0, len(body), count_vectors(body))
             return await lane.run(request, service.search_vectors, body, database, k)
-        sent, lane = await received(request, await uploads.read(request))
+        sent, lane = await received(request)
         return await lane.run(request, service.search, sent, database, network, k)
 
     return router

@@ -1,14 +1,14 @@
 """Who is served when, and within which bounds: uploads that come in time, work that takes turns.
 
 What the requests of a page may take together: uploads that arrive (`ARRIVING_BYTES`) and that wait
-for their turn (`SMALL_WAITING` and `LARGE_WAITING` of their kinds), 450 MiB; pictures that are sent
-and not taken yet (`ANSWERING_BYTES`), 128 MiB; one small and one large picture that are decoded,
-0.3 GiB; the networks and databases that are open.
+for their turn (`SMALL_WAITING` and `LARGE_WAITING` of their kinds), 450 MiB, and a form that is cut
+into its pictures, 60 MiB; pictures that are sent and not taken yet (`ANSWERING_BYTES`), 128 MiB;
+one small and one large picture that are decoded, 0.3 GiB; the networks and databases that are open.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
@@ -132,6 +132,16 @@ class Uploads:
         if arrived_bytes > MAX_UPLOAD_BYTES:
             raise HTTPException(413, f"the upload has more than {MAX_UPLOAD_BYTES} bytes")
         return bytes(body)
+
+    @asynccontextmanager
+    async def held(self, request: Request) -> AsyncIterator[bytes]:
+        """As `read`; the body counts as one that arrives until the block ends."""
+        body = await self.read(request)
+        self._held_bytes += len(body)
+        try:
+            yield body
+        finally:
+            self._held_bytes -= len(body)
 
 
 class Answers:

@@ -28,7 +28,7 @@ from pipeline.datasets.packs import open_pack
 from pipeline.paths import DatasetPaths
 from pipeline.search import pictures
 from pipeline.search.indexing import index_folder
-from pipeline.search.page import server, turns
+from pipeline.search.page import api, server, turns
 from pipeline.search.page.bodies import Pictures
 from pipeline.search.page.schema import Answers
 from pipeline.search.page.server import create_app
@@ -298,6 +298,28 @@ def test_uploads_together_have_a_bound(address: str, monkeypatch: pytest.MonkeyP
     deadline_s = time.monotonic() + 10
     while post(address, b"\0" * 90_000) == 503:  # until the server knows that they have gone
         assert time.monotonic() < deadline_s
+
+
+def test_uploads_that_are_not_in_a_queue_yet_count_as_arriving(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end, count = threading.Event(), threading.Event(), api.pixel_count
+
+    def count_later(encoded: bytes) -> int:
+        begun.set()
+        assert may_end.wait(30)
+        return count(encoded)
+
+    monkeypatch.setattr(api, "pixel_count", count_later)
+    monkeypatch.setattr(turns, "ARRIVING_BYTES", 100_000)
+    large = PICTURE.ljust(60_000, b"\0")
+    with ThreadPoolExecutor(1) as client:
+        first = client.submit(post, address, large)
+        assert begun.wait(30)
+        assert post(address, large) == 503
+        may_end.set()
+        assert first.result() == 200
+    assert post(address, large) == 200
 
 
 def test_a_large_picture_does_not_hold_up_the_small_ones(
