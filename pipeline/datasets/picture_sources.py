@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.object_storage import (
     check_own_address,
     content_mark,
@@ -75,10 +76,11 @@ class PictureSource:
     def open(self) -> Callable[[str], bytes]:
         """A function that gives the encoded image of an id.
 
-        It raises UnreadableImage, and DatasetError where a store cannot be reached.
+        It raises UnreadableImage, also for an id that the source has not, or not any more, and
+        DatasetError where a store cannot be reached.
         """
         if (reader := self._reader()) is not None:
-            return reader.read
+            return _of_known_ids(reader)
         if self.is_remote:
             return lambda name: read_object(f"{self.address}/{name}", name)
         return lambda name: read_file(Path(self.address, name), name)
@@ -102,6 +104,17 @@ def picture_source(given: str, here: Path, allow: Iterable[str] = ()) -> Picture
         return PictureSource(str(user_path(given, here).resolve()), tuple(allow))
     check_own_address("SOURCE", given)
     return PictureSource(given.rstrip("/"))
+
+
+def _of_known_ids(reader: DatasetReader) -> Callable[[str], bytes]:
+    known, read = frozenset(image.name for image in reader.images), reader.read
+
+    def read_known(name: str) -> bytes:
+        if name not in known:
+            raise UnreadableImage(name, "there is no such image any more")
+        return read(name)
+
+    return read_known
 
 
 def _tables(rows: Iterable[tuple[str, int, str]]) -> Iterator[pa.Table]:

@@ -43,7 +43,7 @@ def plan(job: Job, shard_images: int) -> Changes:
 
     An image of another size or time of change is read, and has changed if its content is another
     than the embedded one. So is one that could not be read before: where it can, it counts as
-    changed. A shard that is not done yet and lost an image is cut anew.
+    changed. A shard that is not done, or not any more, and lost an image is cut anew.
 
     The manifest says what was embedded, and by which file in which way, so that it can be checked.
     Raises ValueError for a source without images, a destination with other files, and one of
@@ -77,13 +77,13 @@ def plan(job: Job, shard_images: int) -> Changes:
         changed |= _readable_again(known, earlier, read, destination)
         gone = known.alive & ((known.match < 0) | changed)
         dropped = np.zeros(len(earlier), bool)
-        dropped[np.unique(known.shard[gone | known.moved])] = True
+        dropped[np.unique(known.shard[gone | known.moved | ~known.alive])] = True
         dropped &= ~known.done
         kept = known.alive & ~gone & ~dropped[known.shard]
         is_new = np.ones(len(listing), bool)
         is_new[known.match[kept]] = False
         moved = known.moved & kept
-        if is_new.any() or gone.any() or moved.any():
+        if is_new.any() or gone.any() or moved.any() or dropped.any():
             rows = listing.filter(pa.array(is_new))
             shards = _renewed(earlier, known, gone, dropped)
             later = cut([rows], shard_images, known.digests)
