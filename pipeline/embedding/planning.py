@@ -181,7 +181,7 @@ def _changed(
         ids, start = earlier[number].ids, known.starts[number]
         places = known.places(number)
         for place in np.flatnonzero(known.moved[places] & ~known.resized[places]).tolist():
-            changed[start + place] = _digest(read, ids[place]) != content.get(ids[place])
+            changed[start + place] = content_now(read, ids[place]) != content.get(ids[place])
     return changed
 
 
@@ -196,11 +196,11 @@ def _readable_again(
             continue
         for place, name in enumerate(earlier[number].ids, known.starts[number]):
             if name in unread and known.match[place] >= 0:
-                again[place] = _digest(read, name) != ""
+                again[place] = content_now(read, name) != ""
     return again
 
 
-def _digest(read: Callable[[str], bytes], name: str) -> str:
+def content_now(read: Callable[[str], bytes], name: str) -> str:
     """The hash of an image as it is now; empty where it cannot be read."""
     try:
         return hashlib.sha256(read(name)).hexdigest()

@@ -78,12 +78,46 @@ def test_no_index_is_built_of_vectors_of_another_preprocessing(
     assert not (vectors.parent / "index").exists()
 
 
-def test_one_shard_of_another_network_is_enough(vectors: Path) -> None:
-    file = max(vectors.glob("????????????????????????????????????????.parquet"))
+def _spoil(file: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Replace the vectors of a shard's file."""
     table = pq.read_table(file)
-    turned = pa.FixedSizeListArray.from_arrays(table["vector"].combine_chunks().values[::-1], 16)
-    pq.write_table(table.set_column(1, table.schema.field("vector"), turned), file)
-    assert build(vectors)[0] == 2
+    numbers = table["vector"].combine_chunks().values.to_numpy()
+    spoiled = pa.FixedSizeListArray.from_arrays(pa.array(change(numbers)), 16)
+    pq.write_table(table.set_column(1, table.schema.field("vector"), spoiled), file)
+
+
+SPOILED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "of another network": lambda numbers: numbers[::-1].copy(),
+    "no numbers": lambda numbers: numbers * np.float32("nan"),
+    "zeros": lambda numbers: numbers * np.float32(0),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_one_spoiled_shard_is_enough(vectors: Path, name: str) -> None:
+    _spoil(max(vectors.glob("????????????????????????????????????????.parquet")), SPOILED[name])
+    code, said = build(vectors)
+    assert (code, "to its stored vector: another network" in said) == (2, True)
+    assert len(SPOILED) == 3
+
+
+def test_a_shard_is_checked_by_any_image_that_is_left(tmp_path: Path) -> None:
+    """Of ten images in a shard the first five are deleted, and the next three have changed."""
+    write_network(tmp_path / "net.safetensors")
+    write_pictures(tmp_path / "images", range(10))
+    job = make_job(tmp_path)
+    embed(job, shard_images=10)
+    names = sorted((tmp_path / "images").rglob("*.jpg"))
+    for file in names[:5]:
+        file.unlink()
+    embed(job, shard_images=10)
+    for file in names[5:8]:
+        file.write_bytes(b"other")
+    assert check_golden(job).checked == 1
+    (file,) = (tmp_path / "vectors").glob("????????????????????????????????????????.parquet")
+    _spoil(file, SPOILED["of another network"])
+    with pytest.raises(VectorsError, match="to its stored vector: another network"):
+        check_golden(job)
 
 
 def add(vectors: Path, *options: str) -> tuple[int, str]:
