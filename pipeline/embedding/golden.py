@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -66,19 +66,26 @@ def check_golden(
     """Embed an image of each shard anew and hold it against its stored vector.
 
     By PyTorch, from the network's file. is_meant: whether a shard is, by the ids of its images that
-    are not gone; others are not counted. Raises VectorsError for a cosine under `SAME`: another
-    network, or another preprocessing; for a network of vectors of another length; and for a
-    destination without a manifest.
+    are not gone; others are not counted. Large JPEGs are decoded as they were. Raises VectorsError
+    for a cosine under `SAME`: another network, or another preprocessing; for a network of vectors
+    of another length; for a destination without a manifest, or of another source; and
+    UncheckableError where nothing was checked.
     """
     names = job.destination.names()
     if MANIFEST not in names:
         address = job.destination.address
         raise VectorsError(f"{address}: holds no {MANIFEST}: `l2s embed` did not write it")
-    opened = ShardEmbedder(job, by_graph=False)
     checked = passed_over = 0
     least = 1.0
     with open_manifest(job.destination) as manifest:
-        network = manifest.origin["network"]
+        network, source = manifest.origin["network"], manifest.origin["source"]
+        if source != job.source.address:
+            raise VectorsError(
+                f"{job.destination}: holds vectors of the images in {source}, not of "
+                f"{job.source.address}"
+            )
+        is_reduced = manifest.origin.get("is_reduced", job.is_reduced)
+        opened = ShardEmbedder(replace(job, is_reduced=is_reduced), by_graph=False)
         for number in range(len(manifest)):
             shard = manifest[number]
             file = output_name(shard.digest, network)
@@ -96,6 +103,10 @@ def check_golden(
                     f"{cosine:.4f} to its stored vector: another network ({job.network}?), or "
                     "another preprocessing"
                 )
+    if not checked:
+        raise UncheckableError(
+            f"nothing of {job.destination} was checked: no image in {source} is as it was"
+        )
     return GoldenReport(checked, passed_over, least)
 
 
@@ -105,8 +116,9 @@ def check_folder(
     """As `check_golden`, of a folder of vectors, by what its manifest says of it.
 
     On the CPU. Raises VectorsError as `check_golden` does, and UncheckableError where nothing was
-    checked: `l2s embed` did not write the folder, the network or the images are not there any more,
-    or they lie in a store, which nobody but the user may name: in another bucket than the vectors.
+    checked: also, `l2s embed` did not write the folder, the network or the images are not there any
+    more, or they lie in a store, which nobody but the user may name: in another bucket than the
+    vectors.
     """
     if MANIFEST not in destination.names():
         raise UncheckableError(f"`l2s embed` did not write {destination}")
@@ -122,14 +134,10 @@ def check_folder(
         raise UncheckableError(
             f"the images lie in a store: `l2s embed SOURCE --to {destination} --check`"
         )
-    job = Job(source, destination, Path(file), is_reduced=origin["is_reduced"])
     try:
-        report = check_golden(job, is_meant)
+        return check_golden(Job(source, destination, Path(file)), is_meant)
     except DatasetError as error:
         raise UncheckableError(f"the images are not there: {error}") from error
-    if not report.checked:
-        raise UncheckableError(f"no image in {source.address} is as it was")
-    return report
 
 
 def _cosine(opened: ShardEmbedder, shard: Shard, file: str) -> float | None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli.__main__ import app
+from pipeline.datasets.picture_sources import PictureSource
 from pipeline.datasets.vector_batches import VectorBatch, VectorsError
 from pipeline.datasets.vectors import write_vectors
 from pipeline.embedding import golden, shards
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.golden import UncheckableError, check_folder, check_golden
 from pipeline.embedding.manifest import open_manifest
+from pipeline.embedding.shards import Embedded, ShardEmbedder
 from pipeline.models.query_encoder import square_view
 from pipeline.search.upkeep import build_index, open_index
 from tests.made_embedding import embed, make_job, picture, write_network, write_pictures
@@ -242,8 +244,35 @@ def test_vectors_from_elsewhere_are_not_checked(tmp_path: Path) -> None:
     assert built.golden.startswith("not checked against their network: `l2s embed` did not write")
 
 
-def test_a_reduced_decode_is_checked_by_a_reduced_decode(tmp_path: Path) -> None:
+def test_a_reduced_decode_is_checked_by_a_reduced_decode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_network(tmp_path / "net.safetensors")
     write_pictures(tmp_path / "images", range(4))
     embed(make_job(tmp_path, is_reduced=True))
+    decoded: list[bool] = []
+    whole = ShardEmbedder.embed
+
+    def noted(opened: ShardEmbedder, ids: Sequence[str]) -> Embedded:
+        decoded.append(opened.job.is_reduced)
+        return whole(opened, ids)
+
+    monkeypatch.setattr(ShardEmbedder, "embed", noted)
     assert check_folder(Destination(str(tmp_path / "vectors"))).least_cosine > 0.99999
+    assert check_golden(make_job(tmp_path)).checked == 1  # whatever the user says now
+    assert decoded == [True, True]
+
+
+def test_a_check_of_another_source_is_refused(vectors: Path) -> None:
+    shutil.copytree(vectors.parent / "images", vectors.parent / "copy")
+    copy = make_job(vectors.parent, source=PictureSource(str(vectors.parent / "copy")))
+    with pytest.raises(VectorsError, match=r"vectors: holds vectors of .*/images, not of .*/copy"):
+        check_golden(copy)
+
+
+def test_a_check_that_checks_nothing_is_none(vectors: Path) -> None:
+    for file in (vectors.parent / "images").rglob("*.jpg"):
+        file.unlink()
+    said = r"nothing of .*vectors was checked: no image in .*images is as it was"
+    with pytest.raises(UncheckableError, match=said):
+        check_golden(make_job(vectors.parent))
