@@ -115,10 +115,10 @@ def check_folder(
 ) -> GoldenReport:
     """As `check_golden`, of a folder of vectors, by what its manifest says of it.
 
-    On the CPU. Raises VectorsError as `check_golden` does, and UncheckableError where nothing was
-    checked: also, `l2s embed` did not write the folder, the network or the images are not there any
-    more, or they lie in a store, which nobody but the user may name: in another bucket than the
-    vectors.
+    On the CPU. Raises VectorsError as `check_golden` does, and for a network's file that has been
+    replaced since; UncheckableError where nothing was checked: also, `l2s embed` did not write the
+    folder, the network or the images are not there any more, or they lie in a store, which nobody
+    but the user may name: in another bucket than the vectors.
     """
     if MANIFEST not in destination.names():
         raise UncheckableError(f"`l2s embed` did not write {destination}")
@@ -129,6 +129,11 @@ def check_folder(
         raise UncheckableError(f"{destination} does not say which network embedded it")
     if not Path(file).is_file():
         raise UncheckableError(f"{file}, which embedded {destination}, is not there")
+    if not has_embedded(Path(file), origin["network"]):
+        raise VectorsError(
+            f"{file}: is another network than the one that embedded {destination}, or this machine "
+            "has another version of the package: put that network back, or embed into a new folder"
+        )
     source = PictureSource(origin["source"])
     if origin["allow"] or not may_open(source.address, [destination.bucket]):
         raise UncheckableError(

@@ -83,7 +83,8 @@ def plan(job: Job, shard_images: int) -> Changes:
         is_new = np.ones(len(listing), bool)
         is_new[known.match[kept]] = False
         moved = known.moved & kept
-        if is_new.any() or gone.any() or moved.any() or dropped.any():
+        is_noted = earlier.origin | origin == earlier.origin  # else its file has moved
+        if is_new.any() or gone.any() or moved.any() or dropped.any() or not is_noted:
             rows = listing.filter(pa.array(is_new))
             shards = _renewed(earlier, known, gone, dropped)
             later = cut([rows], shard_images, known.digests)

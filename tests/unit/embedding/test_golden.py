@@ -18,11 +18,18 @@ from pipeline.datasets.vectors import write_vectors
 from pipeline.embedding import golden, shards
 from pipeline.embedding.destination import Destination
 from pipeline.embedding.golden import UncheckableError, check_folder, check_golden
-from pipeline.embedding.manifest import open_manifest
+from pipeline.embedding.manifest import noted_network, open_manifest
 from pipeline.embedding.shards import Embedded, ShardEmbedder
 from pipeline.models.query_encoder import square_view
 from pipeline.search.upkeep import build_index, open_index
-from tests.made_embedding import embed, make_job, picture, write_network, write_pictures
+from tests.made_embedding import (
+    embed,
+    files_of,
+    make_job,
+    picture,
+    write_network,
+    write_pictures,
+)
 
 
 @pytest.fixture
@@ -54,11 +61,24 @@ def test_no_index_is_built_of_vectors_of_another_network(vectors: Path) -> None:
     write_network(vectors.parent / "net.safetensors", seed=1)
     code, said = build(vectors)
     assert code == 2
-    assert "to its stored vector: another network" in said
+    assert "net.safetensors: is another network than the one that embedded " in said
     assert (vectors.parent / "index" / "parts.json").read_bytes() == before
     code, said = build(vectors, "--unchecked")
     assert code == 0
     assert "not checked against their network: as you wish" in said
+
+
+def test_a_network_that_has_moved_is_noted_by_the_next_run(vectors: Path) -> None:
+    """Though no image is new: then another one at its old place says nothing of the vectors."""
+    job = make_job(vectors.parent, network=vectors.parent / "kept.safetensors")
+    (vectors.parent / "net.safetensors").rename(job.network)
+    assert embed(job).shards == 0
+    write_network(vectors.parent / "net.safetensors", seed=1)
+    assert noted_network(job.destination) == job.network
+    assert check_folder(job.destination).checked == 3
+    before = files_of(vectors)
+    assert embed(job).shards == 0
+    assert files_of(vectors) == before
 
 
 def test_a_network_of_vectors_of_another_length_is_told(vectors: Path) -> None:
@@ -167,7 +187,7 @@ def test_no_shard_of_another_network_is_added(vectors: Path, kind: str) -> None:
     write_network(vectors.parent / "net.safetensors", seed=1)
     code, said = add(vectors)
     assert code == 2
-    assert "to its stored vector: another network" in said
+    assert "is another network than the one that embedded " in said
     with open_index(vectors.parent / "index") as index:
         assert len(index) == 10
     code, said = add(vectors, "--unchecked")
