@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ from pipeline.datasets import archives
 from pipeline.datasets.archives import OpenArchive, spool_members
 from pipeline.datasets.reader import SPLITS, DatasetError, Split, natural_key
 
+Cell = TypeVar("Cell")
 Tests = tuple[Callable[[pa.DataType], bool], ...]
 TEXT_BYTES = 4096  # of a label or a path: the longest path of Linux
 PART_RATIO = 4  # how many times its size a part of a column may unpack to, beyond 64 MiB
@@ -53,7 +55,7 @@ def shown(file: Path) -> str:
 def read_column(file: Path, column: str) -> list[object]:
     """The values of a column of numbers or short texts. Raises DatasetError."""
     with _named_faults(file, f"cannot read the column {column!r}"):
-        return list(_cells(file, column, _PLAIN, TEXT_BYTES))
+        return list(_bounded(file, column, _cells(file, column, _PLAIN), TEXT_BYTES))
 
 
 def read_columns(file: Path) -> list[str]:
@@ -83,7 +85,8 @@ def spool_images(
 
 def _images(files: Collection[Path]) -> Iterable[bytes]:
     for _, file in with_splits(files):
-        for row, content in enumerate(read_images(file)):
+        images = _bounded(file, "image", read_images(file), archives.MEMBER_BYTES)
+        for row, content in enumerate(images):
             if content is None:
                 raise DatasetError(f"{shown(file)}: row {row}: the column 'image' holds no bytes")
             yield content
@@ -92,15 +95,15 @@ def _images(files: Collection[Path]) -> Iterable[bytes]:
 def read_images(file: Path) -> Iterator[bytes | None]:
     """The column `image` of a file, one in memory at a time; None in a row that is empty.
 
-    Raises DatasetError.
+    However large they are in all. Raises DatasetError.
     """
     with _named_faults(file, "cannot read its images"):
-        for content in _cells(file, "image", _BYTES, archives.MEMBER_BYTES):
+        for content in _cells(file, "image", _BYTES):
             assert content is None or isinstance(content, bytes), "no other column comes so far"
             yield content
 
 
-def _cells(file: Path, column: str, meant: tuple[str, Tests], cell_bytes: int) -> Iterator[object]:
+def _cells(file: Path, column: str, meant: tuple[str, Tests]) -> Iterator[object]:
     """The values of a column, or of its field `bytes`, one in memory at a time.
 
     A batch is one row: what a dictionary of a few bytes repeats may fill any memory otherwise.
@@ -115,18 +118,23 @@ def _cells(file: Path, column: str, meant: tuple[str, Tests], cell_bytes: int) -
             reason = f"the column {column!r} holds no {meant[0]} but {held}"
             raise DatasetError(f"{shown(file)}: {reason}")
         _check_size(file, opened.metadata, leaf)
-        by_ratio = max(archives.RATIO_FROM_BYTES, archives.RATIO * file.stat().st_size)
-        left_bytes = min(archives.UNPACKED_BYTES, by_ratio)
-        for row, batch in enumerate(opened.iter_batches(1, columns=[leaf])):
+        for batch in opened.iter_batches(1, columns=[leaf]):
             value = batch.column(column)[0].as_py()
-            value = value["bytes"] if isinstance(value, dict) else value
-            size_bytes = len(value) if isinstance(value, (str, bytes)) else 0
-            left_bytes -= size_bytes
-            if size_bytes > cell_bytes or left_bytes < 0:
-                reason = f"row {row} of {column!r} has {size_bytes} bytes: allowed are"
-                most = f"{cell_bytes}, and {archives.RATIO} times the file's own in all"
-                raise DatasetError(f"{shown(file)}: {reason} {most}")
-            yield value
+            yield value["bytes"] if isinstance(value, dict) else value
+
+
+def _bounded(file: Path, column: str, cells: Iterable[Cell], cell_bytes: int) -> Iterator[Cell]:
+    """The cells of a column, which unpack to no more than an archive may. Raises DatasetError."""
+    by_ratio = max(archives.RATIO_FROM_BYTES, archives.RATIO * file.stat().st_size)
+    left_bytes = min(archives.UNPACKED_BYTES, by_ratio)
+    for row, value in enumerate(cells):
+        size_bytes = len(value) if isinstance(value, (str, bytes)) else 0
+        left_bytes -= size_bytes
+        if size_bytes > cell_bytes or left_bytes < 0:
+            reason = f"row {row} of {column!r} has {size_bytes} bytes: allowed are"
+            most = f"{cell_bytes}, and {archives.RATIO} times the file's own in all"
+            raise DatasetError(f"{shown(file)}: {reason} {most}")
+        yield value
 
 
 def _check_size(file: Path, metadata: pq.FileMetaData, leaf: str) -> None:

@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from pipeline.datasets.archives import MEMBER_BYTES, MEMBERS
+from pipeline.datasets.archives import MEMBERS
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.object_storage import check_address, read_object
 from pipeline.datasets.parquet import read_column, read_columns, read_images
 from pipeline.datasets.reader import (
+    MAX_FILE_BYTES,
     SPLITS,
     DatasetError,
     DatasetReader,
@@ -220,6 +221,8 @@ def _bytes(table: Path, name: str, value: object) -> bytes:
     value = value.get("bytes") if isinstance(value, dict) else value
     if value is None:
         raise UnreadableImage(name, f"its row of {table.name} holds no bytes")
-    if not isinstance(value, bytes) or len(value) > MEMBER_BYTES:
+    if not isinstance(value, bytes):
         raise DatasetError(f"{table}: {name}: the column 'image' holds no bytes of an image")
+    if len(value) > MAX_FILE_BYTES:
+        raise UnreadableImage(name, f"has {len(value)} bytes, more than {MAX_FILE_BYTES}")
     return value

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.sources import TableSource
-from pipeline.datasets import tables
+from pipeline.datasets import archives, tables
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.own_images import list_own_images
 from pipeline.datasets.reader import DatasetError, DatasetReader
@@ -112,6 +112,24 @@ def test_a_row_without_bytes_is_an_unreadable_image(tmp_path: Path, name: str) -
     with pytest.raises(UnreadableImage, match=rf"its row of {name} holds no bytes"):
         reader.read(IDS[2])
     assert [reader.read(one) for one in (IDS[3], IDS[1])] == [contents[3], contents[1]]
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_images_are_bounded_one_by_one_and_not_in_all(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an archive may unpack to is no bound of the user's own images."""
+    contents = list(CONTENT.values())
+    large = bytes(2 * max(map(len, contents)))
+    written(tmp_path, name, {"id": IDS, "image": [*contents[:2], large, *contents[3:]]})
+    monkeypatch.setattr(archives, "UNPACKED_BYTES", 3 * len(large))
+    monkeypatch.setattr(archives, "MEMBER_BYTES", len(large) - 1)
+    monkeypatch.setattr(tables, "MAX_FILE_BYTES", len(large) - 1)
+    reader = listed(tmp_path, name)
+    assert [reader.read(one) for one in IDS[:2]] == contents[:2]
+    with pytest.raises(UnreadableImage, match=rf"has {len(large)} bytes, more than "):
+        reader.read(IDS[2])
+    assert [reader.read(one) for one in IDS[3:]] == contents[3:]
 
 
 def test_after_a_fault_a_table_is_read_from_its_start(
