@@ -23,6 +23,7 @@ from pipeline.datasets.object_storage import (
     shown_address,
     store_errors,
 )
+from pipeline.datasets.parquet import read_columns
 from pipeline.datasets.reader import (
     DatasetError,
     DatasetReader,
@@ -59,6 +60,12 @@ class PictureSource:
     @property
     def is_remote(self) -> bool:
         return is_address(self.address)
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether images are read fast in their order alone: as bytes in a Parquet table."""
+        table = Path(self.address)
+        return table.suffix == ".parquet" and table.is_file() and "image" in read_columns(table)
 
     def listing(self) -> Iterator[pa.Table]:
         """All images as tables of `LISTING`, in the same order as long as they stay.

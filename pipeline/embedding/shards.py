@@ -114,8 +114,8 @@ class ShardEmbedder:
         self.job, self.encoder = job, _open_encoder(job, by_graph=by_graph)
         self.dim, self.digest = job.dim, job.digest()  # last: so what is replaced meanwhile is told
         self.read = job.source.open()
-        waits = job.source.is_remote or bool(job.source.allow)
-        self.threads = LOADING_THREADS if waits or not job.is_cpu else 0
+        may_gain = job.source.is_remote or job.source.allow or not job.is_cpu
+        self.threads = LOADING_THREADS if may_gain and not job.source.is_sequential else 0
         self._large = threading.Lock()
 
     def write(self, number: int, digest: str) -> ShardReport:

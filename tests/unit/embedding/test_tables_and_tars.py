@@ -2,7 +2,7 @@
 
 import io
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.datasets import tables
 from pipeline.datasets.picture_sources import PictureSource
-from pipeline.embedding.destination import Destination
 from pipeline.embedding.golden import check_folder, check_golden
 from pipeline.embedding.planning import Changes
-from pipeline.embedding.shards import Job
-from tests.made_embedding import embed, images_of, picture
+from pipeline.embedding.shards import Job, ShardEmbedder
+from tests.made_embedding import embed, picture
 
 
 def write_csv(folder: Path, numbers: Sequence[int]) -> Path:
@@ -72,6 +72,29 @@ def test_an_image_that_a_list_lost_is_gone_from_its_vectors(
     assert ids(listed) == [f"{number}" for number in range(1, 10)]
     assert check_golden(listed).checked == 3
     assert check_folder(listed.destination).checked == 3
+
+
+def test_a_table_of_bytes_is_read_once_a_pass_whatever_waits_beside_it(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With threads, as for the addresses that are allowed here, each image out of order would let
+    it be read from its start again.
+    """
+    source = PictureSource(str(write_parquet(tmp_path, range(40))), ("memory://photos",))
+    began: list[Path] = []
+    read_images = tables.read_images
+
+    def noted(table: Path) -> Iterator[bytes | None]:
+        began.append(table)
+        return read_images(table)
+
+    monkeypatch.setattr(tables, "read_images", noted)
+    embedder = ShardEmbedder(replace(job, source=source), by_graph=False)
+    names = [f"{number}" for number in range(40)]
+    for reads in (1, 2):
+        assert embedder.embed(names).ids == names
+        assert len(began) == reads
+    assert embedder.threads == 0
 
 
 def test_a_shard_that_lost_an_image_and_then_its_file_is_cut_anew(
