@@ -95,6 +95,11 @@ def test_a_table_of_bytes_is_read_once_a_pass_whatever_waits_beside_it(
         assert embedder.embed(names).ids == names
         assert len(began) == reads
     assert embedder.threads == 0
+    here = replace(job, source=source)
+    embed(here)
+    began.clear()
+    assert check_golden(here).checked == 10
+    assert len(began) == 1
 
 
 def test_a_shard_that_lost_an_image_and_then_its_file_is_cut_anew(
