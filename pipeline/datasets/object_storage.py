@@ -42,6 +42,21 @@ def content_mark(told: Mapping[str, Any]) -> str:
     return next((str(told[key]) for key in _MARKS if told.get(key)), "")
 
 
+def listed_at(store: Any, place: str) -> list[Mapping[str, Any]]:
+    """What a store tells of what lies at a place, anew, but for the place itself: a console's
+    "Create folder" leaves an empty object there.
+
+    Raises FileNotFoundError, and DatasetError for names with an empty part, which no path has.
+    """
+    store.invalidate_cache()
+    found = store.ls(place, detail=True)
+    store.invalidate_cache()
+    own = [one for one in found if one["name"].rstrip("/") == place]
+    if any(one["type"] == "directory" and not content_mark(one) for one in own):
+        raise DatasetError(f"{place}: holds objects with // in their names: rename them")
+    return [one for one in found if one not in own]
+
+
 def check_address(source: str, address: str, allow: Sequence[str]) -> None:
     """Raise DatasetError for an address of no known form, or under none of `allow`."""
     parts = urlsplit(address)

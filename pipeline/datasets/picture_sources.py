@@ -19,6 +19,7 @@ from pipeline.datasets.object_storage import (
     check_own_address,
     content_mark,
     is_address,
+    listed_at,
     read_object,
     shown_address,
     store_errors,
@@ -192,17 +193,12 @@ def _store_entries(address: str) -> Callable[[str], Iterable[_Entry]]:
         try:
             with store_errors(shown):
                 store, root = fsspec.url_to_fs(address)
-                place = f"{root}/{below}".rstrip("/")
-                store.invalidate_cache()
-                found = store.ls(place, detail=True)
-                store.invalidate_cache()
+                found = listed_at(store, f"{root}/{below}".rstrip("/"))
         except FileNotFoundError as error:
             raise DatasetError(f"{shown}: there is nothing at this address") from error
         for one in found:
-            name = one["name"].rstrip("/").rpartition("/")[2]
-            if one["name"].rstrip("/") != place:
-                stamp = content_mark(one)
-                yield _Entry(name, one["type"] == "directory", one.get("size") or 0, stamp)
+            name, is_folder = one["name"].rstrip("/").rpartition("/")[2], one["type"] == "directory"
+            yield _Entry(name, is_folder, one.get("size") or 0, content_mark(one))
 
     return entries
 

@@ -14,6 +14,7 @@ from pipeline.datasets.object_storage import (
     check_address,
     check_own_address,
     is_address,
+    listed_at,
     shown_address,
     store_errors,
 )
@@ -80,9 +81,11 @@ class Destination:
             )
         store, root = self._store()
         with store_errors(shown_address(self.address)):
-            store.invalidate_cache()
-            found = store.ls(root, detail=False) if store.exists(root) else []
-        return frozenset(one.rstrip("/").rpartition("/")[2] for one in found)
+            try:
+                found = listed_at(store, root)
+            except FileNotFoundError:
+                found = []
+        return frozenset(one["name"].rstrip("/").rpartition("/")[2] for one in found)
 
     def put(self, name: str, content: bytes) -> None:
         """Write a file, in place of what is there."""

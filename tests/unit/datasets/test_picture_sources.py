@@ -14,6 +14,7 @@ import pytest
 from pipeline.datasets.decode import UnreadableImage
 from pipeline.datasets.picture_sources import PictureSource, picture_source
 from pipeline.datasets.reader import DatasetError
+from tests.made_bucket import S3, loopback_bucket
 
 CONTENT = {"a/2.jpg": b"second", "a/b/1.png": b"deep", "c.jpg": b"flat"}
 
@@ -149,3 +150,16 @@ def test_addresses_that_are_refused(address: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"must be SCHEME|holds a name or password") as caught:
         picture_source(address, tmp_path)
     assert "secret" not in str(caught.value)
+
+
+@S3
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_empty_names_in_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a console leaves for a folder is passed over; two slashes in a row are refused."""
+    content = {"in/": b"", "in/a/": b"", "in/a/b.jpg": b"x"}
+    with loopback_bucket(monkeypatch, content) as client:
+        source = PictureSource("s3://photos/in")
+        assert list(rows(source)) == ["a/b.jpg"]
+        client.put_object(Bucket="photos", Key="in/a//c.jpg", Body=b"y")
+        with pytest.raises(DatasetError, match=r"^photos/in/a: holds objects with // in their na"):
+            rows(source)

@@ -172,6 +172,18 @@ def test_addresses_are_refused_in_words_that_hold_no_secret(folder: Path, name: 
 
 @S3
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_folder_that_a_console_made_is_empty(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with loopback_bucket(monkeypatch, {"made/": b""}):
+        place = Destination("s3://photos/made")
+        assert place.names() == frozenset()
+        assert embed(make_job(folder, destination=place)).embedded == 10
+        assert "made" not in place.names()
+
+
+@S3
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_bucket_is_indexed_and_audited_and_no_file_or_message_holds_its_key(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
