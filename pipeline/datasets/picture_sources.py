@@ -33,7 +33,7 @@ from pipeline.datasets.reader import (
     read_file,
 )
 from pipeline.datasets.tables import list_table
-from pipeline.datasets.tars import list_tars
+from pipeline.datasets.tars import list_tars, tar_files
 from pipeline.files import is_utf8, user_path
 
 # `bytes` is 0 where unknown. `stamp`: as long as it is the same the image is, too.
@@ -99,7 +99,7 @@ class PictureSource:
         if self.is_remote:
             return None
         if place.is_dir():
-            return list_tars(place) if any(place.glob("*.tar")) else None
+            return list_tars(place) if any(tar_files(place)) else None
         return list_table(place, self.allow)
 
 
@@ -208,7 +208,7 @@ def _reader_rows(reader: DatasetReader, place: Path) -> Iterator[tuple[str, int,
 
     A table's addresses are not asked: a change behind one that stays the same goes unnoticed.
     """
-    files = sorted(place.glob("*.tar")) if place.is_dir() else [place]
+    files = sorted(tar_files(place)) if place.is_dir() else [place]
     states = repr([(file.name, *_file_state(file)) for file in files])
     whole = hashlib.sha256(states.encode()).hexdigest()[:16]
     for image in reader.images:

@@ -1,7 +1,7 @@
 """The user's own images in tar shards, as WebDataset writes them: members KEY.jpg, KEY.cls."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.datasets.archives import MEMBERS, tar_places
@@ -22,7 +22,7 @@ Place = tuple[Path, int, int]  # shard, offset, bytes
 
 
 def list_tars(folder: Path) -> DatasetReader:
-    """The images of the *.tar files in a folder, in the order of shards and members.
+    """The images of the visible *.tar files in a folder, in the order of shards and members.
 
     An image's name is its key: its path up to the first dot of the file's name. A member KEY.cls
     is the class of its image, a number or a name: all images have one, or none has. Other members
@@ -33,7 +33,7 @@ def list_tars(folder: Path) -> DatasetReader:
     """
     if packed := sorted(one.name for one in folder.iterdir() if one.name.endswith((".gz", ".tgz"))):
         raise DatasetError(f"{folder}: holds packed shards: {enumerate_names(packed)}: unpack them")
-    shards = sorted(folder.glob("*.tar"), key=lambda file: natural_key(file.name))
+    shards = sorted(tar_files(folder), key=lambda file: natural_key(file.name))
     if not shards:
         raise DatasetError(f"{folder}: holds no .tar file")
     if beside := _image_beside(folder):
@@ -69,6 +69,14 @@ def list_tars(folder: Path) -> DatasetReader:
     ]
     check_names(str(folder), images)
     return DatasetReader(tuple(images), _reader(found), passed_over=tuple(passed_over))
+
+
+def tar_files(folder: Path) -> Iterator[Path]:
+    """The visible *.tar files in a folder, in no order, found as they are asked for."""
+    with os.scandir(folder) as found:
+        for entry in found:
+            if entry.name.endswith(".tar") and entry.name[0] != "." and Path(entry).is_file():
+                yield Path(entry)
 
 
 def _image_beside(folder: Path) -> str | None:

@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,6 +92,26 @@ def test_tar_shards(tmp_path: Path) -> None:
     assert [read(name) for name in found] == list(CONTENT.values())
     os.utime(tmp_path / "0.tar", (5, 5))
     assert all(rows(source)[name] != found[name] for name in found)
+
+
+def test_what_is_called_as_a_shard_and_is_none(tmp_path: Path, folder: Path) -> None:
+    """A folder is one of images, and what macOS puts beside a shard is passed over."""
+    (folder / "a").rename(folder / "trip.tar")
+    assert list(rows(PictureSource(str(folder)))) == ["c.jpg", "trip.tar/2.jpg", "trip.tar/b/1.png"]
+    (tmp_path / "tars").mkdir()
+    write_tars(tmp_path / "tars")
+    (tmp_path / "tars" / "._0.tar").write_bytes(b"\0\5\x16\7")
+    assert len(rows(PictureSource(str(tmp_path / "tars")))) == 3
+
+
+def test_a_flat_folder_is_opened_without_its_list(tmp_path: Path) -> None:
+    for number in range(2000):
+        (tmp_path / f"{number}.jpg").touch()
+    tracemalloc.start()
+    PictureSource(str(tmp_path)).open()
+    most_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most_bytes < 100_000
 
 
 def test_a_table_of_bytes_and_one_of_paths(folder: Path) -> None:
