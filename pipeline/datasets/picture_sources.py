@@ -100,7 +100,7 @@ class PictureSource:
             return None
         if place.is_dir():
             return list_tars(place) if any(tar_files(place)) else None
-        return list_table(place, self.allow)
+        return list_table(place, self.allow, is_study=False)
 
 
 def picture_source(given: str, here: Path, allow: Iterable[str] = ()) -> PictureSource:
@@ -141,18 +141,22 @@ def _walk(entries: Callable[[str], Iterable[_Entry]]) -> Iterator[pa.Table]:
 
         def images(below: str = below, folders: list[str] = folders) -> Iterator[tuple]:
             for entry in entries(below):
-                if entry.name.startswith(".") or is_system_name(entry.name):
+                if not (entry.is_folder or is_image_name(entry.name)) or _is_hidden(entry.name):
                     continue
                 if not is_utf8(entry.name):
                     raise DatasetError(f"{below}{entry.name!a}: is no name in UTF-8: rename it")
                 if entry.is_folder:
                     folders.append(f"{below}{entry.name}/")
-                elif is_image_name(entry.name):
+                else:
                     yield below + entry.name, entry.size_bytes, entry.stamp
 
         found = pa.concat_tables([LISTING.empty_table(), *_tables(images())])
         yield from (one for one in (found.sort_by("id"),) if len(one))
         waiting += sorted(folders, reverse=True)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or is_system_name(name)
 
 
 def _folder_entries(root: Path) -> Callable[[str], Iterable[_Entry]]:
@@ -162,21 +166,27 @@ def _folder_entries(root: Path) -> Callable[[str], Iterable[_Entry]]:
     def entries(below: str) -> Iterator[_Entry]:
         with os.scandir(root / below) as found:
             for entry in found:
-                if entry.is_dir():
-                    if entry.is_symlink():
-                        raise DatasetError(
-                            f"{root / below / entry.name}: is a link to a folder, whose changes go "
-                            "unnoticed: put the folder there"
-                        )
-                    yield _Entry(entry.name, True, 0, "")
-                else:
-                    yield _Entry(entry.name, False, *_file_state(entry))
+                is_folder = _is_folder(entry)
+                if is_folder and entry.is_symlink() and not _is_hidden(entry.name):
+                    raise DatasetError(
+                        f"{root / below / entry.name}: is a link to a folder, whose changes go "
+                        "unnoticed: put the folder there"
+                    )
+                yield _Entry(entry.name, is_folder, *_file_state(entry))
 
     return entries
 
 
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is one; not, where nobody can say, as of a link to itself: reading will tell."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _file_state(file: "Path | os.DirEntry[str]") -> tuple[int, str]:
-    """Size and time of change; of a link to nowhere, which reading will tell, none."""
+    """Size and time of change; none of what cannot be asked, which reading will tell."""
     try:
         state = file.stat()
     except OSError:

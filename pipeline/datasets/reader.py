@@ -202,8 +202,16 @@ def check_names(source: str, images: Sequence[ListedImage]) -> None:
 
 
 def check_files(table: Path, names: Sequence[str]) -> None:
+    """Raises DatasetError as `check_inside`, and for files of a table that are missing."""
+    check_inside(table, names)
+    if missing := [name for name in names if not (table.parent / name).is_file()]:
+        reason = f"files are missing, or are no regular files: {enumerate_names(missing)}"
+        raise DatasetError(f"{table}: {reason}")
+
+
+def check_inside(table: Path, names: Sequence[str]) -> None:
     """Raises DatasetError for paths of a table, relative to its folder, that lie outside of it or
-    behind links to folders, where changes go unnoticed, and for files that are missing.
+    behind links to folders, where changes go unnoticed.
     """
     folder = Path(os.path.realpath(table.parent))
     parents = {Path(name).parent for name in names}
@@ -216,9 +224,6 @@ def check_files(table: Path, names: Sequence[str]) -> None:
     if outside := [name for name in names if Path(name).parent not in inside]:
         reason = f"names files outside of {table.parent} or behind links to folders"
         raise DatasetError(f"{table}: {reason}: {enumerate_names(outside)}")
-    if missing := [name for name in names if not (table.parent / name).is_file()]:
-        reason = f"files are missing, or are no regular files: {enumerate_names(missing)}"
-        raise DatasetError(f"{table}: {reason}")
 
 
 def check_split(source: str, images: Sequence[ListedImage]) -> None:

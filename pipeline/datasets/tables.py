@@ -24,6 +24,7 @@ from pipeline.datasets.reader import (
     DatasetReader,
     ListedImage,
     check_files,
+    check_inside,
     check_names,
     check_split,
     enumerate_names,
@@ -31,18 +32,19 @@ from pipeline.datasets.reader import (
 )
 
 PLACES = ("path", "uri", "image")  # in one of these columns an image stands
-_TEXTS = ("id", "path", "uri", "class", "split")
+_TEXTS, _LABELS = ("id", "path", "uri"), ("class", "split")
 _FORMATS = (".parquet", ".arrow", ".feather", ".csv")
 _FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
-def list_table(table: Path, allow: Sequence[str]) -> DatasetReader:
+def list_table(table: Path, allow: Sequence[str], *, is_study: bool = True) -> DatasetReader:
     """The images of a table in its order; their names are the ids.
 
     Paths are relative to the table's folder and lie in it; addresses lie under one of `allow`,
     SCHEME://BUCKET each. Without a column `class` the images have no classes, and without `split`
     their splits are not settled. An image's bytes are read when they are asked for; where there are
-    none UnreadableImage is raised.
+    none UnreadableImage is raised. is_study: else `class` and `split` are not read, and a file may
+    be missing.
 
     Raises DatasetError: a column that is not there or is empty in a row, an id that comes twice, a
     file that is missing or outside, an address that is not allowed.
@@ -60,7 +62,8 @@ def list_table(table: Path, allow: Sequence[str]) -> DatasetReader:
         )
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise DatasetError(f"{table}: has two columns called {enumerate_names(twice)}")
-    texts = {name: _texts(table, name) for name in _TEXTS if name in names}
+    meant = (*_TEXTS, *_LABELS) if is_study else _TEXTS
+    texts = {name: _texts(table, name) for name in meant if name in names}
     for name, values in texts.items():
         if empty := [row for row, value in enumerate(values, 1) if not value]:
             rows = enumerate_names(empty, 5)
@@ -73,7 +76,9 @@ def list_table(table: Path, allow: Sequence[str]) -> DatasetReader:
     if place == "image":
         read = _image_reader(table, texts["id"])
     elif place == "path":
-        files = _files(table, texts["id"], texts["path"])
+        (check_files if is_study else check_inside)(table, texts["path"])
+        folder = Path(os.path.realpath(table.parent))
+        files = {one: folder / path for one, path in zip(texts["id"], texts["path"], strict=True)}
 
         def read(name: str) -> bytes:
             return read_file(files[name], name)
@@ -157,12 +162,6 @@ def _arrow_parts(table: Path, column: str) -> Iterator[pa.Array]:
 
 def _unreadable(table: Path, error: Exception) -> DatasetError:
     return DatasetError(f"{table}: cannot be read: {' '.join(str(error).split())}")
-
-
-def _files(table: Path, ids: list[str], paths: list[str]) -> dict[str, Path]:
-    folder = Path(os.path.realpath(table.parent))
-    check_files(table, paths)
-    return {one: folder / path for one, path in zip(ids, paths, strict=True)}
 
 
 def _image_reader(table: Path, ids: list[str]) -> Callable[[str], bytes]:

@@ -76,6 +76,21 @@ def test_what_a_folder_must_not_hold(folder: Path) -> None:
         rows(PictureSource(str(folder / "absent")))
 
 
+def test_an_entry_that_is_broken_is_an_image_at_most(folder: Path) -> None:
+    """No entry ends the listing of the others, unless it may hold images that nobody would see."""
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    (folder / "loop").symlink_to("loop")
+    (folder / ".latest").symlink_to("a")
+    (folder / os.fsdecode(b"\xff.txt")).touch()
+    source = PictureSource(str(folder))
+    assert set(rows(source)) == {*CONTENT, "loop.jpg"}
+    with pytest.raises(UnreadableImage, match=r"loop\.jpg: there is no such file"):
+        source.open()("loop.jpg")
+    (folder / os.fsdecode(b"\xff.jpg")).touch()
+    with pytest.raises(DatasetError, match=r"is no name in UTF-8: rename it"):
+        rows(source)
+
+
 def write_tars(folder: Path) -> None:
     for number, (name, content) in enumerate(CONTENT.items()):
         with tarfile.open(folder / f"{number}.tar", "w") as tar:
@@ -125,6 +140,18 @@ def test_a_table_of_bytes_and_one_of_paths(folder: Path) -> None:
     before = rows(source)
     os.utime(folder / "c.jpg", (5, 5))
     assert {name for name in before if before[name] != rows(source)[name]} == {"c.jpg"}
+
+
+def test_a_table_of_images_is_held_to_no_rule_of_a_study(folder: Path) -> None:
+    """Neither splits nor classes say anything here, and of a missing file the others are read."""
+    names = [*CONTENT, "gone.jpg"]
+    columns = {"id": names, "path": names, "class": [None] * 4, "split": ["train"] * 3 + ["val"]}
+    pq.write_table(pa.table(columns), folder / "t.parquet")
+    source = PictureSource(str(folder / "t.parquet"))
+    assert list(rows(source)) == names
+    assert source.open()("c.jpg") == b"flat"
+    with pytest.raises(UnreadableImage, match=r"gone\.jpg: there is no such file"):
+        source.open()("gone.jpg")
 
 
 @pytest.fixture
