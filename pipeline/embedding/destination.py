@@ -117,7 +117,10 @@ class Destination:
 
     @contextmanager
     def opened(self, name: str) -> Iterator[IO[bytes]]:
-        """A file to read from any place in it. Raises FileNotFoundError."""
+        """A file to read from any place in it. Raises FileNotFoundError.
+
+        Of a store any OSError in the block is told as the store's.
+        """
         if not self.is_remote:
             with Path(self.address, name).open("rb") as file:
                 yield file

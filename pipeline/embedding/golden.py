@@ -79,15 +79,17 @@ def check_golden(
     checked = passed_over = 0
     least = 1.0
     with open_manifest(job.destination) as manifest:
-        network, source = manifest.origin["network"], manifest.origin["source"]
-        if source != job.source.address:
-            raise VectorsError(
-                f"{job.destination}: holds vectors of the images in {source}, not of "
-                f"{job.source.address}"
-            )
-        is_reduced = manifest.origin.get("is_reduced", job.is_reduced)
-        opened = ShardEmbedder(replace(job, is_reduced=is_reduced), by_graph=False)
-        opened.read = lru_cache(maxsize=1)(opened.read)  # twice in a row, as `_cosine` does
+        origin = manifest.origin
+    network, source = origin["network"], origin["source"]
+    if source != job.source.address:
+        raise VectorsError(
+            f"{job.destination}: holds vectors of the images in {source}, not of "
+            f"{job.source.address}"
+        )
+    is_reduced = origin.get("is_reduced", job.is_reduced)
+    opened = ShardEmbedder(replace(job, is_reduced=is_reduced), by_graph=False)
+    opened.read = lru_cache(maxsize=1)(opened.read)  # twice in a row, as `_cosine` does
+    with open_manifest(job.destination) as manifest:
         for number in range(len(manifest)):
             shard = manifest[number]
             file = output_name(shard.digest, network)

@@ -68,11 +68,12 @@ def plan(job: Job, shard_images: int) -> Changes:
         return Changes(counted.images, counted.images)
     with open_manifest(destination) as earlier:
         _require_same(destination, earlier, origin)
-        listing = pa.concat_tables([LISTING.empty_table(), *source.listing()]).combine_chunks()
-        if not len(listing):
-            raise ValueError(f"{source.address}: holds no image any more")
+    listing = pa.concat_tables([LISTING.empty_table(), *source.listing()]).combine_chunks()
+    if not len(listing):
+        raise ValueError(f"{source.address}: holds no image any more")
+    read = source.open()
+    with open_manifest(destination) as earlier:
         known = _Known(earlier, listing, names, network)
-        read = source.open()
         changed = _changed(known, earlier, read, destination)
         changed |= _readable_again(known, earlier, read, destination)
         gone = known.alive & ((known.match < 0) | changed)

@@ -1,5 +1,6 @@
 """Vectors in a store are indexed, checked and audited where they lie, a file at a time."""
 
+import errno
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from pipeline.datasets.picture_sources import PictureSource
 from pipeline.datasets.vector_batches import VectorsError
 from pipeline.datasets.vectors import read_vectors
 from pipeline.embedding.destination import Destination
-from pipeline.embedding.golden import UncheckableError, check_folder
+from pipeline.embedding.golden import UncheckableError, check_folder, check_golden
 from pipeline.search.upkeep import open_index
 from tests.made_bucket import KEY, S3, loopback_bucket
 from tests.made_embedding import embed, make_job, write_network, write_pictures
@@ -218,3 +219,17 @@ def test_a_bucket_is_indexed_and_audited_and_no_file_or_message_holds_its_key(
     assert found.keys() == here.keys()
     for one, vector in here.items():
         np.testing.assert_allclose(found[one], vector, atol=1e-6)
+
+
+def test_a_fault_of_this_machine_is_not_told_as_one_of_the_store(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(_: PictureSource) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/locked")
+
+    job = make_job(folder, destination=Destination(MEMORY))
+    for name, command in (("listing", embed), ("open", check_golden)):
+        with monkeypatch.context() as patch:
+            patch.setattr(PictureSource, name, locked)
+            with pytest.raises(PermissionError, match="/locked"):
+                command(job)
