@@ -42,7 +42,7 @@ def embed(
         bool, typer.Option("--check", help="Only embed one image a shard anew, and compare.")
     ] = False,
 ) -> None:
-    """Embed what DEST lacks of SOURCE: new images, changed ones; deleted ones get tombstones.
+    """Embed what --to lacks of SOURCE: new images, changed ones; deleted ones get tombstones.
 
     Stopped or killed, the same command goes on where it was, and ends with the same bytes. Images
     that cannot be read stand in unreadable.parquet; they are counted, and are no failure.

@@ -71,8 +71,8 @@ def check_address(source: str, address: str, allow: Sequence[str]) -> None:
     if f"{parts.scheme}://{parts.netloc}" not in [one.rstrip("/") for one in allow]:
         allowed = ", ".join(allow) or "none"
         raise DatasetError(
-            f"{source}: {shown}: is not allowed: source.allow names SCHEME://BUCKET of the "
-            f"addresses that may be opened; now: {allowed}"
+            f"{source}: {shown}: is not allowed: source.allow (of `l2s embed` --allow) names "
+            f"SCHEME://BUCKET of the addresses that may be opened; now: {allowed}"
         )
 
 

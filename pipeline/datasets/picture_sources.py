@@ -106,10 +106,14 @@ class PictureSource:
 def picture_source(given: str, here: Path, allow: Iterable[str] = ()) -> PictureSource:
     """The source that a user names: an address, or a path that refers to the folder `here`.
 
-    Raises DatasetError for an address of no known form, and one that holds a password.
+    Raises DatasetError for a path where nothing is, an address of no known form, and one that holds
+    a password.
     """
     if not is_address(given):
-        return PictureSource(str(user_path(given, here).resolve()), tuple(allow))
+        path = user_path(given, here).resolve()
+        if not path.exists():
+            raise DatasetError(f"{path}: there is no such folder, table or address")
+        return PictureSource(str(path), tuple(allow))
     check_own_address("SOURCE", given)
     return PictureSource(given.rstrip("/"))
 
@@ -160,9 +164,6 @@ def _is_hidden(name: str) -> bool:
 
 
 def _folder_entries(root: Path) -> Callable[[str], Iterable[_Entry]]:
-    if not root.is_dir():
-        raise DatasetError(f"{root}: there is no such folder, table or address")
-
     def entries(below: str) -> Iterator[_Entry]:
         with os.scandir(root / below) as found:
             for entry in found:

@@ -164,6 +164,8 @@ class Destination:
             yield
             return
         folder = Path(self.address)
+        if folder.is_file():
+            raise ValueError(f"{folder}: is a file: name a folder")
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(folder / _LOCK, timeout=0):

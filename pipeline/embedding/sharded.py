@@ -15,6 +15,7 @@ from pipeline.progress import Progress, count_text, time_text
 
 SAMPLED = 64  # images, for the estimate
 _ROW_BYTES = 96  # of an id and a hash
+_NEXT_UNIT = 999.5  # what three digits would show as 1e+03
 
 
 class Engine(Protocol):
@@ -95,16 +96,18 @@ def estimate(
     yield f"to embed: {what}{read}, {size_text(written)} to write"
     time_s = images * sample.image_s / workers
     memory = workers * sample.memory_bytes + peak_bytes()
+    each = sample.image_s
+    each_text = f"{1000 * each:.3g} ms" if each < _NEXT_UNIT / 1000 else f"{each:.3g} s"
     yield (
-        f"estimate: {time_text(time_s)} ({1000 * sample.image_s:.3g} ms an image and worker, "
+        f"estimate: {time_text(time_s)} ({each_text} an image and worker, "
         f"{count_text(workers, 'worker')}), {size_text(memory)} of memory"
     )
 
 
 def size_text(count: float) -> str:
-    """Bytes in the largest unit of which there is one."""
+    """Bytes in the smallest unit of which there are less than a thousand."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024:
+        if count < _NEXT_UNIT:
             return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} bytes"
         count /= 1024
     return f"{count:.3g} TiB"

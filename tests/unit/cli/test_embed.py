@@ -118,7 +118,9 @@ def test_what_is_told_names_no_network_that_does_not_fit(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("absent", "--to", "v", "--network", "net.safetensors"), "absent: is not a file"),
+        (("absent", "--to", "v", "--network", "net.safetensors"), "absent: there is no such fold"),
+        (("pictures", "--to", "dvc.yaml", "--network", "net.safetensors"), "yaml: is a file: name"),
+        (("t.csv", "--to", "w", "--network", "net.safetensors", "--allow", "s3://b/x"), "(of `l2s"),
         (("pictures", "--to", "v", "--network", "no.safetensors"), "there is no such file"),
         (("pictures", "--to", "v", "--network", "params.yaml"), "no such network; known: "),
         (("pictures", "--to", "v"), "teacher is not trained yet"),
@@ -128,10 +130,15 @@ def test_what_is_told_names_no_network_that_does_not_fit(folder: Path) -> None:
     ],
 )
 def test_refuses_in_words(folder: Path, arguments: tuple[str, ...], words: str) -> None:
+    (folder / "t.csv").write_text("id,uri\n1,s3://b/x.jpg\n")
     result = embed(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr
-    assert not (folder / "v" / "card.json").exists()
+    assert not (folder / "v").exists()
+
+
+def test_the_help_speaks_of_what_is_given() -> None:
+    assert "DEST" not in embed("--help").output
 
 
 def test_there_is_nothing_to_check_where_nothing_was_embedded(folder: Path) -> None:

@@ -21,8 +21,8 @@ from pipeline.embedding.embeddings import EvaluationViews, embed_views
 from pipeline.embedding.golden import check_golden
 from pipeline.embedding.manifest import ShardSummary, open_manifest, output_name
 from pipeline.embedding.planning import Changes
-from pipeline.embedding.sharded import EmbeddingReport
-from pipeline.embedding.shards import Job, ShardReport
+from pipeline.embedding.sharded import EmbeddingReport, estimate, size_text
+from pipeline.embedding.shards import Job, Sample, ShardReport
 from pipeline.models.weights import load_network
 from pipeline.views.evaluation import evaluation_view
 from tests.made_bucket import S3, loopback_bucket
@@ -325,10 +325,26 @@ def test_from_a_store_into_a_store(
     assert rows.sort_by("id") == expected.sort_by("id")
 
 
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(999, "999 bytes"), (1010, "0.986 KiB"), (1010 << 20, "0.986 GiB"), (5 << 30, "5 GiB")],
+)
+def test_sizes_have_three_digits(count: int, text: str) -> None:
+    assert size_text(count) == text
+
+
+@pytest.mark.parametrize(("image_s", "text"), [(0.0123, "12.3 ms"), (1.234, "1.23 s")])
+def test_a_time_has_three_digits(job: Job, image_s: float, text: str) -> None:
+    shard = ShardSummary(0, "", 10, 1000)
+    (_, told) = estimate(job, [shard], Sample(image_s, 1 << 20), workers=1)
+    assert f"({text} an image and worker, 1 worker), " in told
+
+
 def test_a_home_is_where_the_shell_did_not_put_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "v").mkdir(parents=True)
     here, wanted = tmp_path / "here", str(tmp_path / "home" / "v")
     assert destination_of("~/v", here).address == wanted  # as of --to=~/v
     assert picture_source("~/v", here).address == wanted
