@@ -49,8 +49,12 @@ class ArchiveError(ValueError):
     """An archive that is not read, with its path, the member (where one is to blame) and why."""
 
     def __init__(self, archive: Path, reason: str, member: str | None = None) -> None:
+        super().__init__(archive, reason, member)  # so that it can come from another process
+
+    def __str__(self) -> str:
+        archive, reason, member = self.args
         place = f"{archive}" if member is None else f"{archive}: member {member!r}"
-        super().__init__(f"{place}: {reason}")
+        return f"{place}: {reason}"
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,12 @@ class UnreadableImage(ValueError):  # noqa: N818  # it names an image, one of po
     """An image that cannot be decoded, with its name and the reason."""
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: {reason}")
+        super().__init__(name, reason)  # so that it can come from another process
         self.name = name
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
 
 
 def decode_image(

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import pickle
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from pipeline.datasets import archives
 from pipeline.datasets.archives import ArchiveError, open_archive, read_table
+from pipeline.datasets.decode import UnreadableImage
 from tests.made_archives import write_tgz, write_zip
 
 MEMBERS = {"a/one.txt": b"first", "a/b/two.bin": bytes(range(256)) * 9, "three": b""}
@@ -248,3 +250,12 @@ def test_the_same_table(content: bytes, tmp_path: Path) -> None:
 def test_blank_lines_elsewhere_are_refused(content: bytes, line: int, tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match=f"line {line} has . columns instead of 2"):
         table_of(content, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fault", [ArchiveError(Path("a.tar"), "is cut", "b"), UnreadableImage("a.jpg", "is empty")]
+)
+def test_a_fault_comes_whole_out_of_another_process(fault: ValueError) -> None:
+    """A pool of processes ends where it cannot make what was raised anew."""
+    come = pickle.loads(pickle.dumps(fault))  # noqa: S301  # our own
+    assert (type(come), str(come), vars(come)) == (type(fault), str(fault), vars(fault))
