@@ -53,6 +53,12 @@ def prepare_process() -> None:
     warnings.filterwarnings("ignore", module="PIL")
 
 
+def own_cores() -> int:
+    """How many cores this process may run on."""
+    is_linux = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1
+
+
 def memory_fault(error: Exception) -> str | None:
     """In words, where an error comes of too little memory, which libraries tell in many ways."""
     text = str(error)

@@ -1,6 +1,5 @@
 """`l2s embed`: any number of images to vectors on disk, resumed wherever it was stopped."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -55,6 +54,7 @@ def embed(
         from pipeline.embedding.ray_engine import RayEngine
         from pipeline.embedding.sharded import embed_source
         from pipeline.embedding.shards import Job
+        from pipeline.processes import own_cores
         from pipeline.progress import count_text
 
         is_cpu = study.device.type == "cpu"
@@ -72,7 +72,7 @@ def embed(
         report = embed_source(
             job,
             engine=RayEngine if engine == "ray" else LocalEngine,
-            workers=workers or (os.cpu_count() or 1 if is_cpu else 1),
+            workers=workers or (own_cores() if is_cpu else 1),
             tell=lambda line: typer.echo(line, err=True),
         )
     embedded = count_text(report.embedded, "image")

@@ -1,6 +1,5 @@
 """A study: the stages of dvc.yaml that are out of date, planned, run side by side, and settled."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from pipeline.flows.scheduler import Gpus, Scheduler, share_cores, study_shares,
 from pipeline.flows.stage_runs import Outcome, Stop, outcome_now, reproduce_stage, stage_environment
 from pipeline.flows.terminal import Terminal, summary
 from pipeline.paths import locked_outputs
+from pipeline.processes import own_cores
 from pipeline.training.work_folders import delete_spent_work
 
 CODE_STAGE = "code"
@@ -42,9 +42,7 @@ class Study:
         self.state, self.stop, self.terminal = state, stop, terminal
         self.targets: list[str] = []
         self._threads, processes = study_shares()
-        is_linux = hasattr(os, "sched_getaffinity")
-        cores = len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1
-        self.jobs, self.why_fewer = share_cores(jobs, self._threads * processes, cores)
+        self.jobs, self.why_fewer = share_cores(jobs, self._threads * processes, own_cores())
         self.dirty = graph.dirty(force=fresh)
         runs = last_outcomes()
         seconds = {name: outcome.seconds for name, outcome in runs.items()}

@@ -137,6 +137,18 @@ def test_refuses_in_words(folder: Path, arguments: tuple[str, ...], words: str) 
     assert not (folder / "v").exists()
 
 
+def test_workers_are_as_many_as_the_cores_that_may_be_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*_: object, workers: int, **__: object) -> None:
+        raise ValueError(f"{workers} workers")
+
+    monkeypatch.setattr("pipeline.embedding.sharded.embed_source", told)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 5, 7}, raising=False)
+    result = embed("pictures", "--to", "v", "--network", "net.safetensors")
+    assert result.stderr == "error: 3 workers\n"
+
+
 def test_the_help_speaks_of_what_is_given() -> None:
     assert "DEST" not in embed("--help").output
 
