@@ -17,7 +17,7 @@ def embed(
     ],
     to: Annotated[str, typer.Option(help="A folder of vectors, or s3://BUCKET/NAME.")],
     network: Annotated[
-        str, typer.Option(help="teacher, a key of params.students, or a file of a network.")
+        str, typer.Option(help="teacher, a key of params.students, or a file.safetensors.")
     ] = "teacher",
     dataset: Annotated[
         str | None, typer.Option(help="Whose network; by default the first data set's.")
@@ -46,8 +46,9 @@ def embed(
     Stopped or killed, the same command goes on where it was, and ends with the same bytes. Images
     that cannot be read stand in unreadable.parquet; they are counted, and are no failure.
     """
-    with workspace() as study:
+    with workspace(is_needed=not network.endswith(".safetensors")) as study:
         from pipeline.datasets.picture_sources import picture_source
+        from pipeline.devices import resolve_device
         from pipeline.embedding.destination import destination_of
         from pipeline.embedding.golden import check_golden
         from pipeline.embedding.local import LocalEngine
@@ -57,7 +58,7 @@ def embed(
         from pipeline.processes import own_cores
         from pipeline.progress import count_text
 
-        is_cpu = study.device.type == "cpu"
+        is_cpu = resolve_device(1).type == "cpu"
         job = Job(
             picture_source(source, study.here, allow or ()),
             destination_of(to, study.here),

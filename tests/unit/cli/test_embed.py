@@ -67,11 +67,11 @@ def built(folder: Path, *arguments: str) -> list[str]:
 def test_the_told_command_searches_by_the_network_that_embedded(
     folder: Path, is_in_a_study: bool
 ) -> None:
+    if not is_in_a_study:
+        (folder / "params.yaml").unlink()
     told = built(folder)
     assert told[:5] == ["l2s", "search", "IMAGE", "--index", "my index"]
     assert told[5:] == ["--network", str(folder / "net.safetensors")]
-    if not is_in_a_study:
-        (folder / "params.yaml").unlink()
     image = "pictures/0/0000.jpg"
     done = CliRunner().invoke(app, ["search", image, *told[3:], "-k", "2", "--json"])
     assert done.exit_code == 0, done.output
