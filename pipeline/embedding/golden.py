@@ -136,7 +136,8 @@ def check_folder(
     if not has_embedded(Path(file), origin["network"]):
         raise VectorsError(
             f"{file}: is another network than the one that embedded {destination}, or this machine "
-            "has another version of the package: put that network back, or embed into a new folder"
+            "has another version of the package: put that network back, embed into a new folder, "
+            "or take the vectors --unchecked"
         )
     source = PictureSource(origin["source"])
     if origin["allow"] or not may_open(source.address, [destination.bucket]):
