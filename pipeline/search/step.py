@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from pipeline.datasets.vector_batches import VectorBatch
 from pipeline.datasets.vectors import Vectors
@@ -59,7 +59,8 @@ def hashes(ids: Sequence[str]) -> Int[np.ndarray, " id"]:
     return np.fromiter(map(hash, ids), np.int64, len(ids))
 
 
-def any_in(ids: Sequence[str], known: Int[np.ndarray, " id"]) -> bool:
-    """Whether one of the ids is among these, whose hashes ascend."""
-    asked = hashes(ids)
-    return bool((known[np.searchsorted(known, asked).clip(max=len(known) - 1)] == asked).any())
+def are_in(
+    asked: Int[np.ndarray, " id"], known: Int[np.ndarray, " known"]
+) -> Bool[np.ndarray, " id"]:
+    """Of each hash whether it is among these, which ascend; one or more."""
+    return known[np.searchsorted(known, asked).clip(max=len(known) - 1)] == asked

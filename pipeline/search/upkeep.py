@@ -21,7 +21,7 @@ from pipeline.embedding.manifest import noted_network
 from pipeline.files import replacing_folder
 from pipeline.search.concurrency import foreign_in, in_force, writing
 from pipeline.search.faiss_index import FaissIndex
-from pipeline.search.step import Step, any_in, hashes
+from pipeline.search.step import Step, are_in, hashes
 from pipeline.search.stores import LanceIndex, QdrantIndex, qdrant_client
 from pipeline.search.vector_index import (
     CARD,
@@ -193,7 +193,11 @@ def add_vectors(folder: Path, source: str | Path, *, is_checked: bool = True) ->
             )
         if fresh:
             known = np.sort(np.concatenate(fresh))
-            golden = _check(place, lambda ids: any_in(ids, known)) if is_checked else UNCHECKED
+            golden = (
+                _check(place, lambda ids: bool(are_in(hashes(ids), known).any()))
+                if is_checked
+                else UNCHECKED
+            )
             index.upsert(Step(index, vectors).lacking())
         removed = index.delete(sorted(step.gone))
         if place.address not in card.sources:
