@@ -81,10 +81,9 @@ class Destination:
             )
         store, root = self._store()
         with store_errors(shown_address(self.address)):
-            try:
-                found = listed_at(store, root)
-            except FileNotFoundError:
-                found = []
+            store.invalidate_cache()
+            # Without this s3fs lists all that lies beside a place where nothing is.
+            found = listed_at(store, root) if store.exists(root) else []
         return frozenset(one["name"].rstrip("/").rpartition("/")[2] for one in found)
 
     def put(self, name: str, content: bytes) -> None:

@@ -4,8 +4,8 @@ For each sampled query, an image of which both have a vector, four searches find
 the other images: the teacher's vector among all of the teacher's, exactly; the student's among the
 same, exactly; the student's in the index, which compares with all that it holds, in the form in
 which it holds it; the student's in the index as users search it. With o the share of the first
-list that a search finds, where of images that the teacher finds equally similar any counts, the
-loss is 1 - o(index), and its parts add up to it, query by query:
+list that a search finds, where of images that the teacher finds as similar as the k-th any counts,
+the loss is 1 - o(index), and its parts add up to it, query by query:
 
     student         1 - o(student, exact)
     quantisation    o(student, exact) - o(index, all of it)
@@ -27,13 +27,14 @@ from pipeline.search.step import are_in, hashes
 from pipeline.search.vector_index import (
     VectorIndex,
     exact_neighbours,
-    least_of_others,
     sample_rows,
     share_found,
+    similarities_of_others,
 )
 
 PARTS = ("student", "quantisation", "approximation")
 TEACHER, STUDENT = 0, 1  # whose vectors of the queries
+FEW = 10  # queries
 
 
 @dataclass(frozen=True)
@@ -82,24 +83,26 @@ def audit_index(
         raise _too_few(teacher, rows, k)
     ids: list[Int[np.ndarray, " row"]] = []
     both = np.concatenate([own, drawn.vectors])
-    nearest = exact_neighbours(both, _blocks(teacher, ids), k + 1)
+    similarities, places = exact_neighbours(both, _blocks(teacher, ids), k + 1)
     if (rows := sum(map(len, ids))) <= k:
         raise _too_few(teacher, rows, k)
     queries = _numbers(drawn.ids)
-    least = np.split(least_of_others(*nearest, np.tile(queries, 2), k), 2)
-    exact = _others(nearest[1][len(own) :], queries, k)
+    nearest = np.split(similarities_of_others(similarities, places, np.tile(queries, 2), k), 2)
+    exact = _others(places[len(own) :], queries, k)
     searches = (index.search(drawn.vectors, k + 1, exhaustive=every) for every in (True, False))
     of_index = [_others(map(_numbers, found.ids), queries, k) for found in searches]
     wanted, vectors = _vectors_in(teacher, [exact, *of_index])
 
     def share(rows: Int[np.ndarray, "query k"], side: int) -> Float[np.ndarray, " query"]:
-        places, asked = np.searchsorted(wanted, rows), np.split(both, 2)[side]
-        near = np.stack([vectors[one] @ query for one, query in zip(places, asked, strict=True)])
-        return share_found(near, least[side], k)
+        found = zip(np.searchsorted(wanted, rows), np.split(both, 2)[side], strict=True)
+        near = np.stack([vectors[places] @ query for places, query in found])
+        return share_found(near, nearest[side])
 
     overlaps = [np.ones(len(queries)), *(share(rows, TEACHER) for rows in (exact, *of_index))]
     lost = dict(zip(PARTS, -np.diff(overlaps, axis=0), strict=True))
-    known = np.sort(np.concatenate(ids))
+    known = np.concatenate(ids)
+    ids.clear()
+    known.sort()
     kept = sum(int(are_in(_numbers(one.ids), known).sum()) for one in index.rows())
     sure = {"student": student is None, "approximation": index.card.kind == "exact"}
     return Audit(
@@ -110,8 +113,8 @@ def audit_index(
         surplus=len(index) - kept,
         loss=_interval(1 - overlaps[-1], seed, 0),
         parts={
-            name: Interval(0, 0, 0) if sure.get(name) else _interval(values, seed, -1)
-            for name, values in lost.items()
+            name: Interval(0, 0, 0) if sure.get(name) else _interval(values, seed, least)
+            for (name, values), least in zip(lost.items(), (0, -1, -1), strict=True)
         },
         found=_interval(share(of_index[-1], STUDENT), seed, 0),
     )
@@ -175,15 +178,18 @@ def _vectors_in(
 
 
 def _interval(values: Float[np.ndarray, " query"], seed: int, least: float) -> Interval:
-    """The bootstrap's, over the queries, of values from `least` to 1. Where all are equal, it says
-    nothing of what so many queries may not have met: the share of 1 - 0.025^(1 / queries) of all.
+    """The bootstrap's, over the queries, of values from `least` to 1. Where under `FEW` queries
+    differ from all others, which says little of how often that happens, it reaches at least as far
+    as where none does: the share of 1 - 0.025^(1 / queries) of all may be as no query is.
     Source: the rule of three, Hanley and Lippman-Hand, JAMA 1983, for both sides.
     """
     found = bootstrap_interval(values, np.arange(len(values)), seed=seed)
-    if found.low is None or np.ptp(values) > 0:
+    _, counts = np.unique(values.round(9), return_counts=True)
+    if found.low is None or found.high is None or len(values) - counts.max() >= FEW:
         return found
-    unseen = 1 - 0.025 ** (1 / len(values))
-    return Interval(max(least, found.mean - unseen), found.mean, min(1.0, found.mean + unseen))
+    unseen, mean = 1 - 0.025 ** (1 / len(values)), found.mean
+    low, high = max(least, mean - unseen), min(1.0, mean + unseen)
+    return Interval(min(found.low, low), mean, max(found.high, high))
 
 
 def _numbers(ids: Iterable[str]) -> Int[np.ndarray, " row"]:

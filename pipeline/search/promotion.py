@@ -11,7 +11,7 @@ from pipeline.config.params import Params
 from pipeline.devices import computed_with, resolve_device
 from pipeline.evaluation.cells import Bootstrap
 from pipeline.evaluation.compare import Comparison, compare_networks
-from pipeline.files import file_md5
+from pipeline.files import file_md5, known_md5
 from pipeline.models.weights import read_card
 from pipeline.paths import WORK, DatasetPaths, teacher_origin
 from pipeline.search.candidates import choose_candidate, find_fault, query_sizes, trained_students
@@ -108,8 +108,8 @@ def roll_back_champion(dataset: str, query_px: int) -> tuple[Version, Version]:
         with TemporaryDirectory(dir=WORK) as folder:
             network = registry.fetch_network(store, before, folder)
             if theirs == teacher_md5:
-                registry.step_back(store, now, before)
                 store.client.set_model_version_tag(now.model, now.version, "decision", ROLLED_BACK)
+                registry.step_back(store, now, before)
             else:  # it stays the champion of its own teacher
                 registry.promote(store, before)
             _let_answer(dataset, query_px, before, network)
@@ -184,9 +184,9 @@ def _question(params: Params, name: str, own: Path, champion: Version | None, te
     teacher, terms.
     """
     against = champion.tag("md5") if champion else ""
-    asked = [against, _settings(params, terms), code_digests(__name__)]
     paths = DatasetPaths(name)
-    return fingerprint(asked, [own, paths.database, paths.teacher, paths.pack])
+    asked = [against, _settings(params, terms), code_digests(__name__), known_md5(paths.pack)]
+    return fingerprint(asked, [own, paths.database, paths.teacher])
 
 
 def _find_settled(

@@ -15,14 +15,18 @@ ROWS_AT_ONCE = 1 << 16
 class Step:
     """How far an index is in step with vectors: what `lacking` has counted when it is through.
 
-    gone: the ids that are deleted in the vectors. held: hashes of the ids that the index holds.
+    gone: the ids that are deleted in the vectors. held: gets hashes of those that the index holds.
     """
 
-    def __init__(self, index: VectorIndex, vectors: Vectors) -> None:
-        self.index, self.vectors = index, vectors
+    def __init__(
+        self,
+        index: VectorIndex,
+        vectors: Vectors,
+        held: list[Int[np.ndarray, " id"]] | None = None,
+    ) -> None:
+        self.index, self.vectors, self.held = index, vectors, held
         self.rows = self.absent = self.changed = 0
         self.gone = set().union(*vectors.tombstones().values())
-        self.held: list[Int[np.ndarray, " id"]] = []
 
     def lacking(self) -> Iterator[VectorBatch]:
         """The vectors that the index lacks, or holds with other content, in blocks."""
@@ -30,7 +34,8 @@ class Step:
             held: dict[str, str] = {}
             for found in self.index.rows(batch.ids):
                 held |= zip(found.ids, found.content, strict=True)
-            self.held.append(hashes([*held]))
+            if self.held is not None:
+                self.held.append(hashes([*held]))
             said = contents(batch)
             new = [place for place, one in enumerate(batch.ids) if held.get(one) != said[place]]
             changed = sum(batch.ids[place] in held for place in new)

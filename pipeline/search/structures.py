@@ -10,7 +10,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pipeline.files import replacing
-from pipeline.search.vector_index import exact_neighbours, least_of_others, share_found
+from pipeline.search.vector_index import (
+    exact_neighbours,
+    share_found,
+    similarities_of_others,
+)
 
 IndexKind = Literal["exact", "hnsw", "ivfpq"]
 MOST_LISTS = 1 << 14
@@ -102,7 +106,7 @@ def choose_lists(structure: Any, parts: Sequence[Float[np.ndarray, "row dim"]]) 
     queries = vectors_of_rows(parts, asked)
     starts = np.cumsum([0, *map(len, parts)])
     blocks = chain.from_iterable(map(row_blocks, parts, starts))
-    least = least_of_others(*exact_neighbours(queries, blocks, 11), asked, 10)
+    nearest = similarities_of_others(*exact_neighbours(queries, blocks, 11), asked, 10)
     found: dict[int, float] = {}
     lists = 1
     while max(found.values(), default=0.0) < LEAST_FOUND and lists < 2 * structure.nlist:
@@ -111,7 +115,7 @@ def choose_lists(structure: Any, parts: Sequence[Float[np.ndarray, "row dim"]]) 
         vectors = vectors_of_rows(parts, proposed.clip(0).ravel()).reshape(*proposed.shape, -1)
         similarities = np.einsum("qpd,qd->qp", vectors, queries)
         similarities[(proposed < 0) | (proposed == asked[:, None])] = np.nan
-        found[structure.nprobe] = float(share_found(similarities, least, 10).mean())
+        found[structure.nprobe] = float(share_found(similarities, nearest).mean())
         lists *= 2
     structure.nprobe = max(found, key=found.__getitem__)  # the first of equal ones
 

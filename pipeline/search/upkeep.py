@@ -259,12 +259,12 @@ def verify_index(folder: Path, allow: Sequence[str] = ()) -> Verified:
         sources = [Destination(one) for one in card.sources if one not in unread]
         there = [source for source in sources if source.names()]
         for source in there:
-            step = Step(index, source.vectors())
+            step = Step(index, source.vectors(), known)
             for _ in step.lacking():
                 pass
             gone = [hashes(rows.ids) for rows in index.rows(sorted(step.gone))]
             deleted = sum(map(len, gone))
-            known += [*step.held, *gone]
+            known += gone
             if step.absent or step.changed or deleted:
                 faults.append(
                     f"is not in step with {source}: {step.absent} of {step.rows} vectors are not "

@@ -163,25 +163,30 @@ def widened(vectors: Float[np.ndarray, "row dim"]) -> Float32[np.ndarray, "row d
     return wide
 
 
-def least_of_others(
+def similarities_of_others(
     similarities: Float[np.ndarray, "query found"],
     rows: Int[np.ndarray, "query found"],
     own: Int[np.ndarray, " query"],
     k: int,
-) -> Float[np.ndarray, " query"]:
-    """How similar the k-th of each list is without the query's own row; best first, k or more."""
+) -> Float[np.ndarray, "query k"]:
+    """Those of the first k of each list without the query's own row; best first, k or more."""
     lists = zip(similarities, rows != own[:, None], strict=True)
-    return np.array([one[is_other][:k][-1] for one, is_other in lists])
+    return np.stack([one[is_other][:k] for one, is_other in lists])
 
 
 def share_found(
-    similarities: Float[np.ndarray, "query found"], least: Float[np.ndarray, " query"], k: int
+    found: Float[np.ndarray, "query found"], nearest: Float[np.ndarray, "query k"]
 ) -> Float[np.ndarray, " query"]:
-    """The share of the k nearest of each query that were found: of equally near ones any counts.
+    """The share of the k nearest of each query that were found, by similarities: of those that are
+    as near as the k-th any counts, but for no nearer one.
 
-    similarities: of what was found; NaN for none. least: that of the k-th nearest.
+    found: NaN for none. nearest: best first.
     """
-    return np.minimum((similarities >= least[:, None] - TIED).sum(1), k) / k
+    last, k = nearest[:, -1:], nearest.shape[1]
+    nearer = (nearest > last + TIED).sum(1)
+    of_nearer = np.minimum((found > last + TIED / 2).sum(1), nearer)  # a little apart: rounding
+    of_last = np.minimum((found >= last - TIED).sum(1) - of_nearer, k - nearer)
+    return (of_nearer + of_last) / k
 
 
 def sample_rows(batches: Iterable[VectorBatch], count: int, seed: int) -> tuple[int, VectorBatch]:

@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 from pipeline.cli import __main__ as cli
 from pipeline.datasets.vector_batches import VectorBatch, VectorsError
 from pipeline.datasets.vectors import Vectors, read_vectors, write_vectors
-from pipeline.search.audit import PARTS, Audit, audit_index
+from pipeline.evaluation.confidence import bootstrap_interval
+from pipeline.search.audit import PARTS, Audit, _interval, audit_index
 from pipeline.search.faiss_index import FaissIndex
 from pipeline.search.upkeep import build_index, open_index
-from pipeline.search.vector_index import Kind, sample_rows
+from pipeline.search.vector_index import Kind, sample_rows, share_found
 
 ROWS, DIM, K = 700, 16, 10
 IDS = [f"{number}.jpg" for number in range(ROWS)]
@@ -127,6 +128,39 @@ def test_which_of_equally_near_images_is_found_is_no_loss(tmp_path: Path, kind: 
         means = [found.loss.mean, *(part.mean for part in found.parts.values())]
         assert means == pytest.approx([0, 0, 0, 0], abs=0.05 if kind == "ivfpq" else 1e-12)
         assert found.found.mean == pytest.approx(1 - found.loss.mean)
+
+
+@pytest.mark.parametrize(
+    ("found", "share"),
+    [
+        ([0.99, *[0.5] * 9], 1),
+        ([0.5] * 10, 0.9),  # none of those as near as the last stands for the nearer one
+        ([0.99, *[0.5] * 20], 1),
+        ([*[0.5] * 160], 0.9),
+        ([0.99, *[0.5 + 2e-7] * 8, 0.4], 0.9),
+        ([0.99, *[0.5] * 4, *[np.nan] * 5], 0.5),
+        ([np.nan] * 10, 0),
+    ],
+)
+def test_equally_near_images_stand_for_one_another_and_for_no_nearer_one(
+    found: list[float], share: float
+) -> None:
+    nearest = np.array([[0.99, *[0.5] * 9]])
+    assert share_found(np.array([found]), nearest).tolist() == [share]
+
+
+def test_few_losses_tell_no_less_than_none() -> None:
+    unseen = 1 - 0.025 ** (1 / 1000)
+    for losses in (1, 3, 9):
+        values = np.zeros(1000)
+        values[:losses] = 0.1
+        found = _interval(values, 0, 0)
+        assert (found.low, found.high) == (0, pytest.approx(found.mean + unseen))
+    values[:12] = 0.1
+    assert _interval(values, 0, 0) == bootstrap_interval(values, np.arange(1000), seed=0)
+    values[:] = np.where(np.arange(1000) % 2, 1.0 - 0.9, 0.8 - 0.7)  # equal but for rounding
+    high = _interval(values, 0, 0).high
+    assert high == pytest.approx(0.1 + unseen)
 
 
 def test_a_loss_that_no_query_met_has_an_interval(folder: Path) -> None:
