@@ -251,7 +251,7 @@ def verify(
     """
     with errors_in_words():
         from pipeline.datasets.object_storage import shown_address
-        from pipeline.search.upkeep import verify_index
+        from pipeline.search.verifying import verify_index
 
         found = verify_index(index, allow or ())
     typer.echo(

@@ -11,10 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
 
 from pipeline.datasets.reader import enumerate_names
-from pipeline.datasets.vector_batches import UNIT_TOLERANCE
 from pipeline.embedding.destination import Destination, destination_of, may_open
 from pipeline.embedding.golden import UncheckableError, check_folder
 from pipeline.embedding.manifest import noted_network
@@ -26,16 +24,12 @@ from pipeline.search.stores import LanceIndex, QdrantIndex, qdrant_client
 from pipeline.search.vector_index import (
     CARD,
     Kind,
-    Neighbours,
     Number,
     VectorIndex,
     VectorIndexCard,
     is_vector_index,
-    sample_rows,
 )
 
-ASKED = 200  # of its own vectors, when an index is verified
-LEAST_FOUND = 0.95  # of these, by an approximate search
 _NOT = "not checked against their network"
 UNCHECKED = f"{_NOT}: as you wish"
 
@@ -60,7 +54,7 @@ def _opened(folder: Path, card: VectorIndexCard, *, is_new: bool = False) -> Ite
         with qdrant_client(folder, card.server, is_new=is_new) as client:
             yield QdrantIndex(client, folder, card, is_new=is_new)
     else:
-        yield _held(folder, card, is_new=is_new)
+        yield open_kept(folder, card, is_new=is_new)
 
 
 def hold_index(folder: Path) -> FaissIndex | LanceIndex:
@@ -68,10 +62,13 @@ def hold_index(folder: Path) -> FaissIndex | LanceIndex:
 
     What they write is not seen. Raises ValueError as `open_index`.
     """
-    return in_force(folder, partial(_held, folder))
+    return in_force(folder, partial(open_kept, folder))
 
 
-def _held(folder: Path, card: VectorIndexCard, *, is_new: bool = False) -> FaissIndex | LanceIndex:
+def open_kept(
+    folder: Path, card: VectorIndexCard, *, is_new: bool = False
+) -> FaissIndex | LanceIndex:
+    """An index of another kind than qdrant by its card, which may be in force no more."""
     made = LanceIndex if card.kind == "lancedb" else FaissIndex
     return made(folder, card, is_new=is_new)
 
@@ -220,71 +217,6 @@ def remove_vectors(folder: Path, ids: Sequence[str]) -> int:
 
 def _told(network: str, dim: int) -> str:
     return f"{dim} numbers by the network {network[:12] or 'that nobody knows'}"
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What an index was found to be. faults: in words, none where it is sound.
-
-    unread: sources in a store, which were not compared.
-    """
-
-    card: VectorIndexCard
-    vectors: int
-    asked: int
-    found: int
-    faults: list[str]
-    unread: list[str]
-
-
-def verify_index(folder: Path, allow: Sequence[str] = ()) -> Verified:
-    """Compare an index with its digests and its sources, and search some of its own vectors.
-
-    allow: SCHEME://BUCKET of the stores whose sources may be read. A source that is no longer there
-    is no fault: nothing depends on it. Raises ValueError as `open_index` does.
-    """
-    faults: list[str] = []
-    with open_index(folder) as index:
-        card = index.card
-        unread = [source for source in card.sources if not may_open(source, allow)]
-        if isinstance(index, FaissIndex):
-            faults += in_force(folder, partial(_damage, folder))
-        count, own = sample_rows(index.rows(), ASKED, seed=0)
-        near = index.search(own.vectors, 1) if own.ids else Neighbours([], [])
-        # Of equal vectors any may come first.
-        found = sum(best[0] > 1 - UNIT_TOLERANCE for best in near.similarities if best)
-        if found < len(own.ids) * (LEAST_FOUND if card.kind in ("hnsw", "ivfpq") else 1):
-            faults.append(f"{len(own.ids) - found} of {len(own.ids)} of its vectors are not found")
-        known: list[Int[np.ndarray, " id"]] = []
-        sources = [Destination(one) for one in card.sources if one not in unread]
-        there = [source for source in sources if source.names()]
-        for source in there:
-            step = Step(index, source.vectors(), known)
-            for _ in step.lacking():
-                pass
-            gone = [hashes(rows.ids) for rows in index.rows(sorted(step.gone))]
-            deleted = sum(map(len, gone))
-            known += gone
-            if step.absent or step.changed or deleted:
-                faults.append(
-                    f"is not in step with {source}: {step.absent} of {step.rows} vectors are not "
-                    f"there, {step.changed} have changed, {deleted} are deleted there: "
-                    f"`l2s index add {folder} {source}`"
-                )
-        if known and len(there) == len(card.sources):
-            strange = count - len(np.unique(np.concatenate(known)))
-            if strange:
-                faults.append(
-                    f"{strange} of its vectors are in none of the folders that it was built from: "
-                    "build it anew, or take them out with `l2s index remove`"
-                )
-    return Verified(card, count, len(own.ids), found, faults, unread)
-
-
-def _damage(folder: Path, card: VectorIndexCard) -> list[str]:
-    """Of the state in force, whose files are read by their names: those of another are gone."""
-    index = _held(folder, card)
-    return index.damage() if isinstance(index, FaissIndex) else []
 
 
 def index_folders(folder: Path) -> list[Path]:

@@ -26,9 +26,9 @@ from pipeline.search.upkeep import (
     index_folders,
     open_index,
     remove_vectors,
-    verify_index,
 )
 from pipeline.search.vector_index import Kind
+from pipeline.search.verifying import verify_index
 
 ROWS, DIM = 20, 8
 IDS = [f"{number}.jpg" for number in range(ROWS)]

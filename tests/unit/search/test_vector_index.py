@@ -28,9 +28,9 @@ from pipeline.search.upkeep import (
     build_index,
     open_index,
     remove_vectors,
-    verify_index,
 )
 from pipeline.search.vector_index import CARD, Kind, contents, exact_neighbours, widened
+from pipeline.search.verifying import verify_index
 from tests.made_site import colour_database
 
 KINDS = [
