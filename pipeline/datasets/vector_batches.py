@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from pipeline.datasets.parquet import BUFFER_BYTES
 from pipeline.datasets.reader import enumerate_names
@@ -107,10 +107,10 @@ def _check_ids(source: str, ids: list[str], seen: list[np.ndarray]) -> None:
     """
     if "" in ids:
         raise VectorsError(f"{source}: a row has no id")
-    run = np.fromiter(map(hash, ids), np.int64, len(ids))
+    run = hashes(ids)
     is_known = np.zeros(len(ids), np.bool_)
     for earlier in seen:
-        is_known |= earlier[np.searchsorted(earlier, run).clip(max=len(earlier) - 1)] == run
+        is_known |= are_in(run, earlier)
     _, first = np.unique(run, return_index=True)
     is_known[np.setdiff1d(np.arange(len(ids)), first)] = True
     if is_known.any():
@@ -119,6 +119,18 @@ def _check_ids(source: str, ids: list[str], seen: list[np.ndarray]) -> None:
     seen.append(np.sort(run))
     while len(seen) > 1 and len(seen[-2]) <= 2 * len(seen[-1]):
         seen[-2:] = [np.sort(np.concatenate(seen[-2:]), kind="stable")]
+
+
+def hashes(ids: Sequence[str]) -> Int[np.ndarray, " id"]:
+    """64 bits for each id, the same for equal ones in one process, and never -1."""
+    return np.fromiter(map(hash, ids), np.int64, len(ids))
+
+
+def are_in(
+    asked: Int[np.ndarray, " id"], known: Int[np.ndarray, " known"]
+) -> Bool[np.ndarray, " id"]:
+    """Of each hash whether it is among these, which ascend; one or more."""
+    return known[np.searchsorted(known, asked).clip(max=len(known) - 1)] == asked
 
 
 def without_ids(batches: Iterable[VectorBatch], left_out: frozenset[str]) -> Iterator[VectorBatch]:

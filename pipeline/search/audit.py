@@ -20,10 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipeline.datasets.vector_batches import id_key, vectors_of
+from pipeline.datasets.vector_batches import are_in, hashes, id_key, vectors_of
 from pipeline.datasets.vectors import Vectors
 from pipeline.evaluation.confidence import Interval, bootstrap_interval
-from pipeline.search.step import are_in, hashes
 from pipeline.search.vector_index import (
     VectorIndex,
     exact_neighbours,
@@ -33,7 +32,6 @@ from pipeline.search.vector_index import (
 )
 
 PARTS = ("student", "quantisation", "approximation")
-TEACHER, STUDENT = 0, 1  # whose vectors of the queries
 FEW = 10  # queries
 
 
@@ -87,18 +85,20 @@ def audit_index(
     if (rows := sum(map(len, ids))) <= k:
         raise _too_few(teacher, rows, k)
     queries = _numbers(drawn.ids)
-    nearest = np.split(similarities_of_others(similarities, places, np.tile(queries, 2), k), 2)
+    nearest = similarities_of_others(similarities, places, np.tile(queries, 2), k)
+    by_teacher, by_student = zip(np.split(both, 2), np.split(nearest, 2), strict=True)
     exact = _others(places[len(own) :], queries, k)
     searches = (index.search(drawn.vectors, k + 1, exhaustive=every) for every in (True, False))
     of_index = [_others(map(_numbers, found.ids), queries, k) for found in searches]
     wanted, vectors = _vectors_in(teacher, [exact, *of_index])
 
-    def share(rows: Int[np.ndarray, "query k"], side: int) -> Float[np.ndarray, " query"]:
-        found = zip(np.searchsorted(wanted, rows), np.split(both, 2)[side], strict=True)
-        near = np.stack([vectors[places] @ query for places, query in found])
-        return share_found(near, nearest[side])
+    def share(
+        rows: Int[np.ndarray, "query k"], side: tuple[np.ndarray, np.ndarray]
+    ) -> Float[np.ndarray, " query"]:
+        found = zip(np.searchsorted(wanted, rows), side[0], strict=True)
+        return share_found(np.stack([vectors[one] @ query for one, query in found]), side[1])
 
-    overlaps = [np.ones(len(queries)), *(share(rows, TEACHER) for rows in (exact, *of_index))]
+    overlaps = [np.ones(len(queries)), *(share(rows, by_teacher) for rows in (exact, *of_index))]
     lost = dict(zip(PARTS, -np.diff(overlaps, axis=0), strict=True))
     known = np.concatenate(ids)
     ids.clear()
@@ -116,7 +116,7 @@ def audit_index(
             name: Interval(0, 0, 0) if sure.get(name) else _interval(values, seed, least)
             for (name, values), least in zip(lost.items(), (0, -1, -1), strict=True)
         },
-        found=_interval(share(of_index[-1], STUDENT), seed, 0),
+        found=_interval(share(of_index[-1], by_student), seed, 0),
     )
 
 
@@ -171,9 +171,8 @@ def _vectors_in(
     wanted = np.unique(np.stack(lists))
     kept = np.full((len(wanted), vectors.card.dim), np.nan, np.float32)
     for numbers, block in _blocks(vectors):
-        places = np.searchsorted(wanted, numbers).clip(max=len(wanted) - 1)
-        is_wanted = wanted[places] == numbers
-        kept[places[is_wanted]] = block[is_wanted]
+        is_wanted = are_in(numbers, wanted)
+        kept[np.searchsorted(wanted, numbers[is_wanted])] = block[is_wanted]
     return wanted, kept
 
 

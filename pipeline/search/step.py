@@ -1,11 +1,11 @@
 """How far an index is in step with vectors: which of their rows it lacks, or holds otherwise."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
-from pipeline.datasets.vector_batches import VectorBatch
+from pipeline.datasets.vector_batches import VectorBatch, hashes
 from pipeline.datasets.vectors import Vectors
 from pipeline.search.vector_index import VectorIndex, chosen, contents, joined
 
@@ -57,15 +57,3 @@ def regrouped(batches: Iterable[VectorBatch], rows: int) -> Iterator[VectorBatch
             held = []
     if held:
         yield joined(held)
-
-
-def hashes(ids: Sequence[str]) -> Int[np.ndarray, " id"]:
-    """64 bits for each id, the same for equal ones in one process, and never -1."""
-    return np.fromiter(map(hash, ids), np.int64, len(ids))
-
-
-def are_in(
-    asked: Int[np.ndarray, " id"], known: Int[np.ndarray, " known"]
-) -> Bool[np.ndarray, " id"]:
-    """Of each hash whether it is among these, which ascend; one or more."""
-    return known[np.searchsorted(known, asked).clip(max=len(known) - 1)] == asked

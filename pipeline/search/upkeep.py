@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets.reader import enumerate_names
+from pipeline.datasets.vector_batches import are_in, hashes
 from pipeline.embedding.destination import Destination, destination_of, may_open
 from pipeline.embedding.golden import UncheckableError, check_folder
 from pipeline.embedding.manifest import noted_network
 from pipeline.files import replacing_folder
 from pipeline.search.concurrency import foreign_in, in_force, writing
 from pipeline.search.faiss_index import FaissIndex
-from pipeline.search.step import Step, are_in, hashes
+from pipeline.search.step import Step
 from pipeline.search.stores import LanceIndex, QdrantIndex, qdrant_client
 from pipeline.search.vector_index import (
     CARD,
@@ -181,8 +182,8 @@ def add_vectors(folder: Path, source: str | Path, *, is_checked: bool = True) ->
             )
         step, golden = Step(index, vectors), ""
         fresh = [hashes(batch.ids) for batch in step.lacking()]
-        former = [one for one in card.sources if not may_open(one, ()) or Destination(one).names()]
-        if step.changed and former and place.address not in card.sources:
+        is_further = step.changed and place.address not in card.sources
+        if is_further and (former := list(filter(_may_be_there, card.sources))):
             raise ValueError(
                 f"{place}: {step.changed} of its ids have other vectors in {folder}, of "
                 f"{enumerate_names(former)}: an id is the path of an image below the folder that "
@@ -190,17 +191,22 @@ def add_vectors(folder: Path, source: str | Path, *, is_checked: bool = True) ->
             )
         if fresh:
             known = np.sort(np.concatenate(fresh))
-            golden = (
-                _check(place, lambda ids: bool(are_in(hashes(ids), known).any()))
-                if is_checked
-                else UNCHECKED
-            )
+
+            def is_meant(ids: Sequence[str]) -> bool:
+                return bool(are_in(hashes(ids), known).any())
+
+            golden = _check(place, is_meant) if is_checked else UNCHECKED
             index.upsert(Step(index, vectors).lacking())
         removed = index.delete(sorted(step.gone))
         if place.address not in card.sources:
             card.model_copy(update={"sources": (*card.sources, place.address)}).write(folder)
     unchanged = step.rows - step.absent - step.changed
     return Change(step.absent, step.changed, removed, unchanged, golden)
+
+
+def _may_be_there(source: str) -> bool:
+    """Of a folder whether it is; nobody but the user may ask a store."""
+    return not may_open(source, ()) or bool(Destination(source).names())
 
 
 def remove_vectors(folder: Path, ids: Sequence[str]) -> int:

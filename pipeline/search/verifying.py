@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from pipeline.datasets.vector_batches import UNIT_TOLERANCE
+from pipeline.datasets.vector_batches import UNIT_TOLERANCE, hashes
 from pipeline.embedding.destination import Destination, may_open
 from pipeline.search.concurrency import in_force
 from pipeline.search.faiss_index import FaissIndex
-from pipeline.search.step import Step, hashes
+from pipeline.search.step import Step
 from pipeline.search.upkeep import open_index, open_kept
 from pipeline.search.vector_index import Neighbours, VectorIndexCard, sample_rows
 
